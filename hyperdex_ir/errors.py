@@ -1,0 +1,120 @@
+"""Errors that a user can meet: each has a code, one line that says what, where and with which numbers, and a hint."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HyperdexError(Exception):
+    """Base of all errors of this package that a user can meet.
+
+    `str(error)` is one line. `hint` says what to do about it, in one line, or is empty.
+    """
+
+    code: ClassVar[str] = "HDX0001"
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(" ".join(message.split()))
+        self.hint = " ".join(hint.split())
+
+
+class ModelNotFoundError(HyperdexError):
+    """No such directory, and not a Hub id."""
+
+    code = "HDX0101"
+
+
+class ConfigError(HyperdexError):
+    """config.json is missing, broken, or holds values that make no model."""
+
+    code = "HDX0102"
+
+
+class UnsupportedModelError(HyperdexError):
+    """The architecture, or a mechanism of it, is not supported."""
+
+    code = "HDX0103"
+
+
+class UnsupportedOpError(HyperdexError):
+    """The traced model holds operations that the importer does not know."""
+
+    code = "HDX0104"
+
+
+class DownloadError(HyperdexError):
+    """A file could not be fetched from the Hub."""
+
+    code = "HDX0105"
+
+
+class CheckpointError(HyperdexError):
+    """The weights are missing, mis-shaped, too many, truncated, or outside the matrix type's range."""
+
+    code = "HDX0201"
+
+
+class CapacityError(HyperdexError):
+    """Something does not fit the target: HBM, LMU, or an instruction field."""
+
+    code = "HDX0301"
+
+
+class OptionError(HyperdexError):
+    """An argument has a value that cannot be used."""
+
+    code = "HDX0302"
+
+
+class PassError(HyperdexError):
+    """A pass failed, or left a module that does not verify."""
+
+    code = "HDX0401"
+
+
+class LoweringError(HyperdexError):
+    """The module holds something that the machine cannot do."""
+
+    code = "HDX0402"
+
+
+class AssemblyError(HyperdexError):
+    """Assembly text that does not parse, or an operand out of its range."""
+
+    code = "HDX0403"
+
+
+class FileFormatError(HyperdexError):
+    """A binary file is truncated, corrupted, of another version, or not ours."""
+
+    code = "HDX0501"
+
+
+class NotCompiledError(HyperdexError):
+    """The model has not been compiled (for this number of devices)."""
+
+    code = "HDX0502"
+
+
+class StorageError(HyperdexError):
+    """The file system refused: disk full, no permission."""
+
+    code = "HDX0503"
+
+
+class MachineFault(HyperdexError):
+    """An instruction did what the machine forbids: an access out of bounds, an uninitialised read."""
+
+    code = "HDX0601"
+
+
+class NumericError(HyperdexError):
+    """A NaN or an infinity was made on the device."""
+
+    code = "HDX0602"
+
+
+class PromptError(HyperdexError):
+    """The prompt is empty, or longer than the compiled model holds."""
+
+    code = "HDX0603"

@@ -1,0 +1,60 @@
+"""Fixtures that all tests share. Nothing here touches the user's own cache folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+SOAK = os.environ.get("SOAK") == "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hyperdex_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A HYPERDEX_HOME of the session's own."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYPERDEX_HOME", str(home))
+        yield home
+
+
+@pytest.fixture(scope="session")
+def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """`folder` as `make` leaves it, made by whichever worker comes first; the others wait."""
+    done = folder.with_name(folder.name + ".done")
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if not done.exists():
+            folder.mkdir(exist_ok=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2_checkpoint(shared_dir: Path) -> Path:
+    """The demo's checkpoint itself, not compiled."""
+    from hyperdex_ir.demo_checkpoint import find_gguf, write_checkpoint
+
+    return make_once(shared_dir / "smollm2-checkpoint", lambda folder: write_checkpoint(find_gguf(), folder))
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir(shared_dir: Path) -> Path:
+    """SmolLM2-135M-Instruct with its real weights, compiled; the checkpoint is in `ckpt/`."""
+    from hyperdex_ir.demo_checkpoint import find_gguf, write_checkpoint
+    from hyperdex_ir.tools import AutoCompiler
+
+    def make(folder: Path) -> None:
+        write_checkpoint(find_gguf(), folder / "ckpt")
+        AutoCompiler().compile(model_id=str(folder))
+
+    return make_once(shared_dir / "smollm2", make)
