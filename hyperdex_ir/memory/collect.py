@@ -1,0 +1,115 @@
+"""What an `lpu` module stores: the layout that memory is planned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute, Operation
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.errors import LoweringError
+from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
+
+
+def string_attribute(module: ModuleOp, name: str) -> str:
+    """A string attribute of the module. Raises LoweringError when it is missing."""
+    attribute = module.attributes.get(name)
+    if not isinstance(attribute, StringAttr):
+        raise LoweringError(f"the module has no string attribute {name}", "the frontend sets it; add it to the text")
+    return attribute.data
+
+
+def find_function(module: ModuleOp, name: str) -> FuncOp:
+    """The function of that name. Raises LoweringError when there is none."""
+    for op in module.ops:
+        if isinstance(op, FuncOp) and op.sym_name.data == name:
+            return op
+    raise LoweringError(f"the module has no function @{name}")
+
+
+def parameter_of(op: lpu.WeightOp) -> Parameter:
+    """The parameter that a weight operation names."""
+    type_ = op.res.type
+    assert isinstance(type_, TensorType)
+    return Parameter("+".join(op.key_names), str(type_.element_type), shape_of(type_), op.key_names)
+
+
+def is_shared(parameter: Parameter) -> bool:
+    """Whether a parameter of a layer function is the same for all layers."""
+    return not any("*" in key for key in parameter.keys)
+
+
+def running_order(main: FuncOp) -> list[str]:
+    """The layer functions that main runs, one name a layer."""
+    return list(_layers(main.body.block.ops))
+
+
+def _layers(ops: Iterable[Operation]) -> Iterator[str]:
+    for op in ops:
+        if isinstance(op, lpu.LayerOp):
+            yield op.function
+        elif isinstance(op, lpu.RepeatOp):
+            body = list(_layers(op.body.block.ops))
+            for _ in range(op.trip_count.value.data):
+                yield from body
+
+
+def _parameters(function: FuncOp) -> list[Parameter]:
+    """In order of first use."""
+    found: dict[str, Parameter] = {}
+    for op in function.walk():
+        for value in op.operands:
+            if isinstance(value.owner, lpu.WeightOp):
+                parameter = parameter_of(value.owner)
+                found.setdefault(parameter.name, parameter)
+    return list(found.values())
+
+
+def _caches(function: FuncOp) -> tuple[KvCache, ...]:
+    """In order of slots. Raises LoweringError when they are not 0, 1, 2, ..."""
+    slots: dict[int, KvCache] = {}
+    for op in function.walk():
+        if isinstance(op, lpu.AttentionOp):
+            _, heads, key_size = shape_of(op.key)
+            slots[op.slot.value.data] = KvCache(heads, key_size, shape_of(op.value)[2])
+    if sorted(slots) != list(range(len(slots))):
+        raise LoweringError(f"@{function.sym_name.data}: KV slots {sorted(slots)} must be numbered from 0 without gaps")
+    return tuple(slots[i] for i in range(len(slots)))
+
+
+def collect_layout(module: ModuleOp) -> ModelLayout:
+    """The layout of an `lpu` module, its layers outlined or not.
+
+    A parameter of a layer function that has no `*` in its keys is main's. Raises LoweringError when the module lacks
+    @main, an attribute, or a layer's function.
+    """
+    main = find_function(module, "main")
+    order = running_order(main)
+    names = list(dict.fromkeys(order))
+    main_parameters = {parameter.name: parameter for parameter in _parameters(main)}
+    functions: list[FunctionLayout] = []
+    for name in names:
+        function = find_function(module, name)
+        own = []
+        for parameter in _parameters(function):
+            if is_shared(parameter):
+                main_parameters.setdefault(parameter.name, parameter)
+            else:
+                own.append(parameter)
+        functions.append(FunctionLayout(name, tuple(own), _caches(function)))
+    return ModelLayout(
+        matrix_type=string_attribute(module, "lpu.matrix_type"),
+        vocab_size=_vocab_size(main.function_type.outputs.data),
+        main=FunctionLayout("main", tuple(main_parameters.values()), _caches(main)),
+        functions=tuple(functions),
+        layers=tuple(names.index(name) for name in order),
+    )
+
+
+def _vocab_size(outputs: tuple[Attribute, ...]) -> int:
+    if len(outputs) != 1 or not isinstance(outputs[0], TensorType) or len(shape_of(outputs[0])) != 2:
+        raise LoweringError("@main must give logits of type tensor<?xVxf32>")
+    return shape_of(outputs[0])[1]

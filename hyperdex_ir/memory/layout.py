@@ -1,0 +1,79 @@
+"""What a model stores: the parameters and KV caches of its main function and of each distinct layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor in `param/`.
+
+    name: unique; the key, or keys joined by `+`, with `*` for the layer number inside a layer function.
+    dtype: `f16` or `bf16` (a matrix, stored in tile order), `f32` or `i64` (stored row-major).
+    keys: the tensors whose rows it holds one after another.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    keys: tuple[str, ...]
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether the MAC trees stream it."""
+        return self.dtype in ("f16", "bf16")
+
+    def of_layer(self, number: int | None) -> Parameter:
+        """The parameter of one layer: `*` replaced by its number. None: a parameter of the main function, unchanged."""
+        if number is None:
+            return self
+        text = str(number)
+        keys = tuple(key.replace("*", text) for key in self.keys)
+        return Parameter(self.name.replace("*", text), self.dtype, self.shape, keys)
+
+
+@dataclass(frozen=True)
+class KvCache:
+    """One slot of the KV cache: `heads` KV heads with keys of `key_size` and values of `value_size` elements."""
+
+    heads: int
+    key_size: int
+    value_size: int
+
+
+@dataclass(frozen=True)
+class FunctionLayout:
+    """What one function refers to, in order of first use."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    caches: tuple[KvCache, ...]
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """What a whole model stores. `layers` has the index in `functions` of each layer, in running order."""
+
+    matrix_type: str
+    vocab_size: int
+    main: FunctionLayout
+    functions: tuple[FunctionLayout, ...]
+    layers: tuple[int, ...]
+
+    def instances(self) -> Iterator[tuple[int | None, FunctionLayout]]:
+        """(None, main), then (number, function) for each layer in running order."""
+        yield None, self.main
+        for number, index in enumerate(self.layers):
+            yield number, self.functions[index]
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters in storage order, names and keys resolved to layers. A name that stands twice comes once."""
+        seen: set[str] = set()
+        for number, function in self.instances():
+            for parameter in function.parameters:
+                resolved = parameter.of_layer(number)
+                if resolved.name not in seen:
+                    seen.add(resolved.name)
+                    yield resolved

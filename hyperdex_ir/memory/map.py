@@ -1,0 +1,155 @@
+"""Where everything lies in HBM.
+
+A device has one linear byte address space, striped over its channels in beats of 64 bytes: the byte at address `a` is
+in channel `(a / 64) mod channels`, at `(a / (64 * channels)) * 64 + a mod 64` of it. A stripe is one beat of every
+channel. Everything starts on a stripe.
+
+*Tile order*, for a matrix [n, k] of 2-byte elements on a target with t MAC trees: k is padded with zeros to steps of 64
+lanes, n to groups of t columns; element (row, column) is element
+`((row / t * steps + column / 64) * t + row mod t) * 64 + column mod 64`, so that one stripe is what the t trees take in
+one cycle, and each tree reads its own pair of channels.
+
+Order: the main function's parameters, then one block for each layer in running order, all blocks of a function alike;
+then the KV caches, slot after slot, keys before values, head after head; then the area through which host and device
+talk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hyperdex_ir.errors import CapacityError
+from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
+from hyperdex_ir.targets import LANES, Target
+
+#: Most tokens that one pass can have in flight.
+MAX_CHUNK = 256
+_ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i64": 8}
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+def matrix_bytes(rows: int, columns: int, target: Target) -> int:
+    """Size in bytes of a matrix in tile order, padding included."""
+    return ceil_div(rows, target.trees) * ceil_div(columns, LANES) * target.stripe_bytes
+
+
+def parameter_bytes(parameter: Parameter, target: Target) -> int:
+    """Size in bytes that a parameter takes in HBM, whole stripes."""
+    if parameter.is_matrix:
+        rows, columns = parameter.shape
+        return matrix_bytes(rows, columns, target)
+    size = _ITEM_BYTES[parameter.dtype]
+    for extent in parameter.shape:
+        size *= extent
+    return ceil_div(size, target.stripe_bytes) * target.stripe_bytes
+
+
+@dataclass(frozen=True)
+class CacheMap:
+    """A KV slot: byte offsets of its keys and values from the KV base, and from head to head."""
+
+    key_offset: int
+    key_pitch: int
+    value_offset: int
+    value_pitch: int
+
+
+@dataclass(frozen=True)
+class FunctionMap:
+    """A function's share: offsets are absolute for main, from the layer's base for a layer function."""
+
+    parameters: Mapping[str, int]
+    parameter_bytes: int
+    caches: tuple[CacheMap, ...]
+    cache_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryMap:
+    """Where everything lies in the HBM of one device. Addresses and sizes in bytes."""
+
+    target: Target
+    max_length: int
+    vocab_size: int
+    main: FunctionMap
+    functions: Mapping[str, FunctionMap]
+    addresses: Mapping[str, int]  # of every parameter, by its resolved name
+    layer_start: int  # first layer's block
+    parameter_end: int  # end of what param/ holds
+    kv_start: int  # main's own slots, if any, then the first layer's
+    kv_layer_start: int  # the first layer's slots
+    tokens: int  # token ids of the pass, i64
+    logits: int  # f32, one row of vocab_size for each wanted row
+    end: int
+
+
+def _map_function(function: FunctionLayout, start: int, kv_start: int, length: int, target: Target) -> FunctionMap:
+    parameters: dict[str, int] = {}
+    offset = start
+    for parameter in function.parameters:
+        parameters[parameter.name] = offset
+        offset += parameter_bytes(parameter, target)
+    caches: list[CacheMap] = []
+    kv_offset = kv_start
+    for cache in function.caches:
+        caches.append(_map_cache(cache, kv_offset, length, target))
+        kv_offset = caches[-1].value_offset + cache.heads * caches[-1].value_pitch
+    return FunctionMap(parameters, offset - start, tuple(caches), kv_offset - kv_start)
+
+
+def _map_cache(cache: KvCache, offset: int, length: int, target: Target) -> CacheMap:
+    key_pitch = matrix_bytes(length, cache.key_size, target)
+    value_pitch = matrix_bytes(cache.value_size, length, target)
+    return CacheMap(offset, key_pitch, offset + cache.heads * key_pitch, value_pitch)
+
+
+def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryMap:
+    """Places everything for `max_length` positions on one device. Pure: equal arguments, equal map.
+
+    Raises CapacityError when it does not fit the target's HBM, with the numbers.
+    """
+    main = _map_function(layout.main, 0, 0, max_length, target)
+    functions = {f.name: _map_function(f, 0, 0, max_length, target) for f in layout.functions}
+    addresses = dict(main.parameters)
+    address, kv_bytes = main.parameter_bytes, main.cache_bytes
+    for number, index in enumerate(layout.layers):
+        function = layout.functions[index]
+        for parameter in function.parameters:
+            addresses[parameter.of_layer(number).name] = address + functions[function.name].parameters[parameter.name]
+        address += functions[function.name].parameter_bytes
+        kv_bytes += functions[function.name].cache_bytes
+    stripe = target.stripe_bytes
+    tokens = address + kv_bytes
+    logits = tokens + ceil_div(8 * MAX_CHUNK, stripe) * stripe
+    end = logits + ceil_div(4 * MAX_CHUNK * layout.vocab_size, stripe) * stripe
+    _check_capacity(target, address, kv_bytes, end, max_length)
+    return MemoryMap(
+        target=target,
+        max_length=max_length,
+        vocab_size=layout.vocab_size,
+        main=main,
+        functions=functions,
+        addresses=addresses,
+        layer_start=main.parameter_bytes,
+        parameter_end=address,
+        kv_start=address,
+        kv_layer_start=address + main.cache_bytes,
+        tokens=tokens,
+        logits=logits,
+        end=end,
+    )
+
+
+def _check_capacity(target: Target, parameters: int, kv_bytes: int, end: int, max_length: int) -> None:
+    if end <= target.hbm_bytes:
+        return
+    raise CapacityError(
+        f"{target.name} has {target.hbm_bytes:,} bytes of HBM; the model needs {end:,}: {parameters:,} of parameters,"
+        f" {kv_bytes:,} of KV cache for {max_length} positions, {end - parameters - kv_bytes:,} for input and output",
+        "choose a smaller --max-length" if end - kv_bytes < target.hbm_bytes else "the parameters alone do not fit",
+    )
