@@ -1,0 +1,69 @@
+"""`hyperdex dis` and `hyperdex as`: instruction files to text and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TextIO
+
+from hyperdex_ir.errors import AssemblyError, FileFormatError
+from hyperdex_ir.files import Kind, read_binary, write_binary
+from hyperdex_ir.isa.assembly import parse_program, print_program
+from hyperdex_ir.isa.codec import decode_program, encode_program
+from hyperdex_ir.isa.program import Origin, Program
+
+
+def disassemble(path: Path, out: TextIO) -> None:
+    """Writes the text of an instruction file. The .json beside it, if there is one, gives labels and comments.
+
+    Raises FileFormatError when the file, or the .json, is not what it should be.
+    """
+    try:
+        payload = read_binary(path, Kind.INSTRUCTIONS)
+    except OSError as error:
+        raise FileFormatError(f"{path}: {error.strerror}") from error
+    try:
+        program = decode_program(payload)
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}", error.hint) from None
+    out.write(print_program(Program(program.instructions, read_origins(path.with_suffix(".json"), program))))
+
+
+def assemble(path: Path, output: Path) -> None:
+    """Writes the instruction file that a text stands for; it appears whole or not at all.
+
+    Raises AssemblyError with line and column, StorageError when the file cannot be written.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise AssemblyError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise AssemblyError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    program = parse_program(text, str(path))
+    write_binary(output, Kind.INSTRUCTIONS, encode_program(program.instructions))
+
+
+def read_origins(path: Path, program: Program) -> tuple[Origin, ...]:
+    """Where each instruction came from, by the file beside the program; empty when there is no such file.
+
+    Raises FileFormatError when the file is no JSON of that form, or belongs to another program.
+    """
+    try:
+        items = json.loads(path.read_text(encoding="utf-8"))["origins"]
+        known = {
+            int(item["index"]): Origin(str(item["function"]), str(item["path"]), str(item["op"])) for item in items
+        }
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise FileFormatError(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FileFormatError(f"{path}: not a table of origins ({type(error).__name__})", "compile again") from None
+    count = len(program.instructions)
+    if known.keys() - range(count):
+        raise FileFormatError(
+            f"{path}: names instruction {max(known)}, the program has {count}",
+            "it belongs to another program; remove it",
+        )
+    return tuple(known.get(index, Origin("", "", "")) for index in range(count))

@@ -1,0 +1,210 @@
+"""The instruction set: one entry an instruction, from which everything else is generated.
+
+Each entry says which group and engine the instruction belongs to, its operands in encoding order, and what it does.
+Words are little-endian and 512 bits wide: one beat of one HBM channel. Bits 0 to 7 hold the opcode; operands follow
+from bit 8 upwards without gaps; all bits above them are reserved and zero. The arithmetic named here is defined in
+`docs/arithmetic.md`. Entries are only ever appended to: opcodes are never reused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hyperdex_ir.isa.operands import F32, Enum, Field, Hbm, Imm, Lmu, Operand, Reg, View
+
+WORD_BITS = 512
+WORD_BYTES = WORD_BITS // 8
+OPCODE_BITS = 8
+
+#: Registers with a fixed meaning. The host sets `tokens`, `position`, `first_row`, `head_rows` before each pass.
+REGISTER_NAMES = {
+    0: "zero",  # reads as 0; writes are ignored
+    1: "tokens",  # tokens in flight
+    2: "position",  # absolute position of the first of them
+    3: "first_row",  # first row whose logits are wanted
+    4: "head_rows",  # tokens - first_row
+    5: "param_base",  # byte address of the running layer's parameters
+    6: "kv_base",  # byte address of the running layer's KV cache
+    7: "next_token",  # result of argmax
+}
+
+MATRIX_TYPES = ("f16", "bf16")
+ACTIVATIONS = ("none", "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+UNARY = (
+    "copy", "neg", "exp", "tanh", "erf", "sqrt", "rsqrt", "relu", "sigmoid", "silu", "gelu", "gelu_tanh",
+)  # fmt: skip
+BINARY = ("add", "sub", "mul", "div", "max", "min")
+REDUCTIONS = ("sum", "mean", "row_max")
+ROTARY_STYLES = ("half", "interleaved")
+INDEX_SOURCES = ("token", "position")
+
+
+class Group(StrEnum):
+    """Instruction groups."""
+
+    MEM = "MEM"
+    COMP = "COMP"
+    NET = "NET"
+    CTRL = "CTRL"
+
+
+class Engine(StrEnum):
+    """Engines, each with its own in-order queue."""
+
+    SMA = "SMA"
+    SXE = "SXE"
+    VXE = "VXE"
+    ESL = "ESL"
+    ICP = "ICP"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One instruction of the set."""
+
+    name: str
+    opcode: int
+    group: Group
+    engine: Engine
+    doc: str
+    operands: tuple[Operand, ...] = ()
+
+    def fields(self) -> tuple[Field, ...]:
+        """All fields above the opcode, lowest bits first."""
+        return tuple(field for operand in self.operands for field in operand.fields())
+
+
+ROWS = Reg("rows", "register that holds the number of rows")
+MATRIX_TYPE = Enum("type", "matrix type", choices=MATRIX_TYPES, width=2)
+WINDOW = Imm("window", "positions seen, the row's own included; 0: all", width=32, default=0)
+
+SPECS = (
+    # ------------------------------------------------------------------------------------------------ MEM
+    Spec("embed", 0x01, Group.MEM, Engine.SMA,
+        "Row `index + offset` of a matrix in tile order, widened to f32, for each row in flight. The index of row r is"
+        " the i64 at `ids + 8 * r` (token) or `R[position] + r` (position). Faults when it is outside 0..limit-1.",
+        (Lmu("dst"), Hbm("table"), Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
+         Imm("offset", "added to the index", width=16, signed=True, default=0),
+         Imm("limit", "rows in the table", width=32), Imm("columns"), MATRIX_TYPE, ROWS)),
+    Spec("gather", 0x02, Group.MEM, Engine.SMA,
+        "Row `index + offset` of an f32 table whose rows lie one after another, for each row in flight. Index and fault"
+        " as for embed.",
+        (Lmu("dst"), Hbm("table"), Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
+         Imm("offset", "added to the index", width=16, signed=True, default=0),
+         Imm("limit", "rows in the table", width=32), Imm("columns"), ROWS)),
+    Spec("load", 0x03, Group.MEM, Engine.SMA,
+        "One row of f32 from HBM to the LMU.",
+        (Lmu("dst"), Hbm("src"), Imm("columns"))),
+    Spec("store", 0x04, Group.MEM, Engine.SMA,
+        "Rows of f32 from the LMU to HBM; row r goes to `dst + r * pitch`.",
+        (Hbm("dst"), Imm("pitch", "bytes from row to row", width=32), Lmu("src"), Imm("columns"), ROWS)),
+    Spec("store_key", 0x05, Group.MEM, Engine.SMA,
+        "Rounds rows of keys to the matrix type and writes row r, head g (columns g*size to g*size+size-1 of the row)"
+        " as matrix row `R[position] + r` of the cache at `cache + g * pitch`, which is a matrix of `size` columns in"
+        " tile order. Faults when a position reaches the limit.",
+        (Hbm("cache"), Imm("pitch", "bytes from head to head", width=32), Lmu("src"), Imm("heads", width=16),
+         Imm("size", "head size", width=16), Imm("limit", "positions in the cache", width=32), MATRIX_TYPE, ROWS)),
+    Spec("store_value", 0x06, Group.MEM, Engine.SMA,
+        "As store_key, transposed on the way: element i of head g becomes column `R[position] + r` of matrix row i. The"
+        " cache is a matrix of `limit` columns in tile order.",
+        (Hbm("cache"), Imm("pitch", "bytes from head to head", width=32), Lmu("src"), Imm("heads", width=16),
+         Imm("size", "head size", width=16), Imm("limit", "positions in the cache", width=32), MATRIX_TYPE, ROWS)),
+    # ------------------------------------------------------------------------------------------------ COMP, SXE
+    Spec("matmul", 0x10, Group.COMP, Engine.SXE,
+        "y = MAC(src, weight) for each row, then in this order, each where present: y + bias; y * scale;"
+        " tanh(y / softcap) * softcap; activation(y); y * times; y + plus. The weight is [n, k] in tile order, the bias"
+        " n f32 in HBM.",
+        (Lmu("dst"), Lmu("src"), Hbm("weight"), Imm("k"), Imm("n"), MATRIX_TYPE, Hbm("bias", optional=True),
+         F32("scale", default=1.0), F32("softcap", "0: none", default=0.0),
+         Enum("activation", choices=ACTIVATIONS, default="none"), Lmu("times", optional=True),
+         Lmu("plus", optional=True), ROWS)),
+    Spec("scores", 0x11, Group.COMP, Engine.SXE,
+        "Scores of one query head. Row r, at position p = R[position] + r, gets column j = MAC(query row, key row j) *"
+        " scale, then tanh(. / softcap) * softcap, for each j seen: p - window < j <= p. Other columns are not"
+        " written. The key cache is a matrix of `size` columns in tile order.",
+        (Lmu("dst"), Lmu("query"), Hbm("cache"), Imm("size", "head size", width=16), F32("scale"),
+         F32("softcap", "0: none", default=0.0), WINDOW, MATRIX_TYPE, ROWS)),
+    Spec("values", 0x12, Group.COMP, Engine.SXE,
+        "Row r gets column i = MAC(probabilities of row r, row i of the cache) over the positions seen. The cache is a"
+        " matrix of `limit` columns in tile order.",
+        (Lmu("dst"), Lmu("src"), Hbm("cache"), Imm("size", "head size", width=16),
+         Imm("limit", "positions in the cache", width=32), WINDOW, MATRIX_TYPE, ROWS)),
+    # ------------------------------------------------------------------------------------------------ COMP, VXE
+    Spec("softmax", 0x20, Group.COMP, Engine.VXE,
+        "e = exp(src - max), dst = e / sum, over the positions that the row sees; the sum in MAC order over absolute"
+        " positions. Other columns are not written.",
+        (Lmu("dst"), Lmu("src"), WINDOW, ROWS)),
+    Spec("unary", 0x21, Group.COMP, Engine.VXE,
+        "dst = function(a), elementwise over rows, groups and columns.",
+        (Enum("function", choices=UNARY), View("dst"), View("a"), Imm("groups", width=16, default=1),
+         Imm("columns"), ROWS)),
+    Spec("binary", 0x22, Group.COMP, Engine.VXE,
+        "dst = a function b, elementwise. Strides of 0 broadcast.",
+        (Enum("function", choices=BINARY), View("dst"), View("a"), View("b"), Imm("groups", width=16, default=1),
+         Imm("columns"), ROWS)),
+    Spec("binary_scalar", 0x23, Group.COMP, Engine.VXE,
+        "dst = a function b, elementwise, b an immediate; reversed: dst = b function a.",
+        (Enum("function", choices=BINARY), View("dst"), View("a"), F32("b"), Imm("reversed", width=1, default=0),
+         Imm("groups", width=16, default=1), Imm("columns"), ROWS)),
+    Spec("reduce", 0x24, Group.COMP, Engine.VXE,
+        "One number from the columns of each row and group, written to column 0 of dst.",
+        (Enum("function", choices=REDUCTIONS), View("dst"), View("a"), Imm("groups", width=16, default=1),
+         Imm("columns"), ROWS)),
+    Spec("rms_norm", 0x25, Group.COMP, Engine.VXE,
+        "(a * rsqrt(mean(a * a) + epsilon)) * weight over the columns of each row and group; weight: f32 in HBM.",
+        (View("dst"), View("a"), Hbm("weight", optional=True), F32("epsilon"), Imm("groups", width=16, default=1),
+         Imm("columns"), ROWS)),
+    Spec("layer_norm", 0x26, Group.COMP, Engine.VXE,
+        "c = a - mean(a); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the columns of each row and group;"
+        " weight and bias: f32 in HBM.",
+        (View("dst"), View("a"), Hbm("weight", optional=True), Hbm("bias", optional=True), F32("epsilon"),
+         Imm("groups", width=16, default=1), Imm("columns"), ROWS)),
+    Spec("rotary", 0x27, Group.COMP, Engine.VXE,
+        "Rotates the first `turned` columns of each group: dst[i] = a[i] * cos[i] + r(a)[i] * sin[i], where r(a)[i] is"
+        " the pair's other element, negated for the first of the pair. The other columns up to `columns` are copied.",
+        (View("dst"), View("a"), Lmu("cos"), Lmu("sin"), Enum("style", choices=ROTARY_STYLES, width=2),
+         Imm("turned", width=16), Imm("groups", width=16, default=1), Imm("columns"), ROWS)),
+    Spec("select_rows", 0x28, Group.COMP, Engine.VXE,
+        "Row r of dst is row R[first] + r of src.",
+        (Lmu("dst"), Lmu("src"), Reg("first", "register that holds the first row"), Imm("columns"), ROWS)),
+    Spec("argmax", 0x29, Group.COMP, Engine.VXE,
+        "Index of the largest of the first `columns` words of the last row; ties go to the lowest index. Unordered"
+        " comparisons are false.",
+        (Reg("dst"), Lmu("src"), Imm("columns"), ROWS)),
+    # ------------------------------------------------------------------------------------------------ CTRL
+    Spec("halt", 0x30, Group.CTRL, Engine.ICP, "Ends the pass."),
+    Spec("set", 0x31, Group.CTRL, Engine.ICP, "R[dst] = value.",
+        (Reg("dst"), Imm("value", width=48, signed=True))),
+    Spec("add", 0x32, Group.CTRL, Engine.ICP, "R[dst] = R[a] + R[b] + value.",
+        (Reg("dst"), Reg("a"), Reg("b"), Imm("value", width=48, signed=True, default=0))),
+    Spec("repeat", 0x33, Group.CTRL, Engine.ICP,
+        "Runs the next `length` instructions `count` times, both at least 1; repeats nest, a body may not cross its"
+        " parent's end.",
+        (Imm("count", "trip count", width=32), Imm("length", "instructions in the body", width=24))),
+    Spec("call", 0x34, Group.CTRL, Engine.ICP, "Continues at instruction `target` until its ret.",
+        (Imm("target", width=24),)),
+    Spec("ret", 0x35, Group.CTRL, Engine.ICP, "Returns to the instruction after the call."),
+)  # fmt: skip
+
+BY_NAME = {spec.name: spec for spec in SPECS}
+BY_OPCODE = {spec.opcode: spec for spec in SPECS}
+
+
+def _check_table() -> None:
+    """Fails at import when the table contradicts itself."""
+    if len(BY_NAME) != len(SPECS) or len(BY_OPCODE) != len(SPECS):
+        raise ValueError("instruction table: a name or an opcode stands twice")
+    for spec in SPECS:
+        names = [field.name for field in spec.fields()]
+        width = OPCODE_BITS + sum(field.width for field in spec.fields())
+        if len(set(names)) != len(names):
+            raise ValueError(f"instruction table: {spec.name} has a field twice")
+        if width > WORD_BITS:
+            raise ValueError(f"instruction table: {spec.name} needs {width} bits, a word has {WORD_BITS}")
+        for field in spec.fields():
+            if len(field.choices) > 1 << field.width:
+                raise ValueError(f"instruction table: {spec.name}.{field.name} has too many choices")
+
+
+_check_table()

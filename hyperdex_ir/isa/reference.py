@@ -1,0 +1,178 @@
+"""The reference page of the instruction set, `docs/isa.md`, from the table:
+
+python -m hyperdex_ir.isa.reference > docs/isa.md
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+
+from hyperdex_ir.isa.codec import OperandPlaces, Place, operand_places, used_bits
+from hyperdex_ir.isa.fields import default_value, field_range, format_f32
+from hyperdex_ir.isa.instructions import OPCODE_BITS, REGISTER_NAMES, SPECS, WORD_BITS, WORD_BYTES, Group, Spec
+from hyperdex_ir.isa.operands import (
+    F32,
+    HBM_OFFSET_BITS,
+    LMU_ADDRESS_BITS,
+    REGISTER_BITS,
+    REGISTERS,
+    Enum,
+    FieldKind,
+    Operand,
+)
+
+_REGISTER_NOTES = {
+    "zero": "reads as 0; writes are ignored",
+    "tokens": "tokens in flight; the host sets it before each pass",
+    "position": "absolute position of the first token in flight; set by the host",
+    "first_row": "first row whose logits are wanted; set by the host",
+    "head_rows": "number of such rows, `tokens - first_row`; set by the host",
+    "param_base": "byte address of the running layer's parameters",
+    "kv_base": "byte address of the running layer's KV cache",
+    "next_token": "result of argmax",
+}
+
+_HEAD = f"""\
+<!-- Generated: python -m hyperdex_ir.isa.reference > docs/isa.md -->
+
+# Instruction set
+
+What each instruction computes, to the bit, is defined in [arithmetic.md](arithmetic.md). The table behind this page
+is `hyperdex_ir/isa/instructions.py`; encoder, decoder, assembler and the `isa` dialect are made from the same table.
+
+## Words
+
+An instruction is one word of {WORD_BITS} bits, {WORD_BYTES} bytes, little-endian. Bits 0 to {OPCODE_BITS - 1} hold the
+opcode, the operands' fields follow without gaps, lowest bits first, and all bits above them are zero. A word with
+another bit set, an opcode or a choice that is not listed, or bits in an absent operand is refused.
+
+A program is a row of functions. Each ends in `halt` or `ret` and holds neither before its end; the first is the
+entry and ends in `halt`. A call goes to the first instruction of a function, and no function calls itself, directly
+or by way of others. A `repeat` runs at least once, has a body of at least one instruction, and stays within its
+function and within the body that it stands in. Instruction numbers count words from the start of the program.
+
+An instruction file, `inst_{{n}}lpu.bin`, is a 16-byte header (magic `HDXI`, u16 format version, u16 kind 1, u32
+length in units of 64 bytes, u32 CRC-32 of what follows) and then the words. `hyperdex dis FILE` prints one as text,
+`hyperdex as FILE -o OUT` makes the same bytes from that text.
+"""
+
+_REGISTERS = f"""\
+## Registers
+
+{REGISTERS} registers of 64 bits, signed. A sum that needs more is a fault, and so is reading a register that nothing
+has set in this pass.
+
+"""
+
+_OPERANDS = f"""\
+## Operands
+
+| written as | fields, lowest bits first | meaning |
+| --- | --- | --- |
+| `lmu[address+register:stride]` | address {LMU_ADDRESS_BITS}, stride {LMU_ADDRESS_BITS}, register {REGISTER_BITS} \
+| rows in the LMU: row r starts at word `address + R[register] + r * stride` |
+| `view[address+register:stride,group_stride,column_stride]` | address {LMU_ADDRESS_BITS}, stride {LMU_ADDRESS_BITS}, \
+group_stride {LMU_ADDRESS_BITS}, column_stride 2, register {REGISTER_BITS} | element (row, group, column) is word \
+`address + R[register] + row * stride + group * group_stride + column * column_stride` |
+| `hbm[offset+register]` | offset {HBM_OFFSET_BITS}, register {REGISTER_BITS} | byte address `offset + R[register]` |
+| register | {REGISTER_BITS} | a register by name |
+| number | as listed | an integer; signed ones in two's complement |
+| f32 | 32 | a float32, by its bits |
+| word of a list | as listed | its position in the list |
+
+LMU words have 32 bits. `+register` is left out when it is `zero`. An operand marked optional has a bit `present`
+before its fields; when that is 0 the operand is absent and all its fields are zero. An operand with a default is left
+out of the text when it has that value.
+"""
+
+
+def reference_page() -> str:
+    """The whole page, in Markdown."""
+    parts = [_HEAD, _registers(), _OPERANDS, _overview()]
+    for group in Group:
+        specs = [spec for spec in SPECS if spec.group is group]
+        if specs:
+            parts.append(f"## {group.value} instructions\n")
+            parts += [_instruction(spec) for spec in specs]
+    return "\n".join(parts)
+
+
+def _registers() -> str:
+    rows = [[f"r{number}", f"`{name}`", _REGISTER_NOTES[name]] for number, name in REGISTER_NAMES.items()]
+    first = max(REGISTER_NAMES) + 1
+    rows.append([f"r{first} to r{REGISTERS - 1}", f"`r{first}` ...", "free"])
+    return _REGISTERS + _table(("number", "name", "holds"), rows)
+
+
+def _overview() -> str:
+    rows = [
+        [
+            f"0x{spec.opcode:02x}",
+            f"[{spec.name}](#{spec.name})",
+            spec.group.value,
+            spec.engine.value,
+            str(used_bits(spec)),
+        ]
+        for spec in SPECS
+    ]
+    return "## Overview\n\n" + _table(("opcode", "instruction", "group", "engine", "bits"), rows)
+
+
+def _instruction(spec: Spec) -> str:
+    lines = [
+        f"### {spec.name}\n",
+        f"Opcode 0x{spec.opcode:02x}, group {spec.group.value}, engine {spec.engine.value}.\n",
+    ]
+    lines.append(f"{spec.doc}\n")
+    if spec.operands:
+        rows = [row for places in operand_places(spec) for row in _field_rows(places)]
+        lines.append(_table(("bits", "field", "values", "meaning"), rows))
+    return "\n".join(lines)
+
+
+def _field_rows(places: OperandPlaces) -> Iterator[list[str]]:
+    notes = [part for part in (places.operand.doc, _presence(places.operand)) if part]
+    if places.present is not None:
+        yield [_bits(places.present), f"`{places.present.field.name}`", "0 to 1", "; ".join(notes)]
+        notes = []
+    for place in places.fields:
+        yield [_bits(place), f"`{place.field.name}`", _values(place), "; ".join(notes)]
+        notes = []
+
+
+def _presence(operand: Operand) -> str:
+    default = default_value(operand)
+    if default is None:
+        return "optional" if operand.optional else ""
+    text = format_f32(float(default)) if isinstance(operand, F32) else str(default)
+    return f"default `{text}`" if isinstance(operand, Enum) else f"default {text}"
+
+
+def _bits(place: Place) -> str:
+    return f"{place.high}:{place.low}" if place.high > place.low else str(place.low)
+
+
+def _values(place: Place) -> str:
+    field = place.field
+    if field.kind is FieldKind.FLOAT:
+        return "f32"
+    if field.kind is FieldKind.REGISTER:
+        return "register"
+    if field.kind is FieldKind.ENUM:
+        return ", ".join(f"{number} `{choice}`" for number, choice in enumerate(field.choices))
+    low, high = field_range(field)
+    return f"-2^{field.width - 1} to 2^{field.width - 1} - 1" if low else f"0 to {high if high < 10 else _power(high)}"
+
+
+def _power(high: int) -> str:
+    return f"2^{high.bit_length()} - 1"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference_page())

@@ -1,0 +1,102 @@
+"""What a program must be besides a row of valid instructions.
+
+It is a row of functions: stretches that end in halt or ret and hold neither before. The first one is the entry and ends
+in halt. A call goes to the start of a function that does not, by any way, call it back. Repeats run at least once, have
+bodies, nest, and stay within their function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hyperdex_ir.isa.program import Instruction
+
+ENDS = ("halt", "ret")
+
+
+class StructureError(ValueError):
+    """What is wrong, and with which instruction."""
+
+    def __init__(self, index: int, message: str):
+        super().__init__(message)
+        self.index = index
+
+
+def function_starts(instructions: Sequence[Instruction]) -> tuple[int, ...]:
+    """Index of the first instruction of each function, the entry's first."""
+    ends = [index for index, instruction in enumerate(instructions) if instruction.name in ENDS]
+    return (0, *(index + 1 for index in ends if index + 1 < len(instructions)))
+
+
+def check_structure(instructions: Sequence[Instruction]) -> None:
+    """Raises StructureError at the first instruction that breaks the rules."""
+    if not instructions:
+        raise StructureError(0, "the program is empty")
+    _check_ends(instructions)
+    starts = function_starts(instructions)
+    calls: dict[int, list[int]] = {start: [] for start in starts}
+    function = 0
+    repeats: list[int] = []  # end of each body that is open, outermost first
+    for index, instruction in enumerate(instructions):
+        if index in calls:
+            function = index
+        while repeats and repeats[-1] == index:
+            repeats.pop()
+        if instruction.name in ENDS and repeats:
+            raise StructureError(index, f"{instruction.name} inside the body of a repeat, which ends at {repeats[-1]}")
+        if instruction.name == "repeat":
+            repeats.append(_body_end(index, instruction, repeats[-1] if repeats else len(instructions)))
+        if instruction.name == "call":
+            calls[function].append(_target(index, instruction, calls))
+    _check_recursion(calls)
+
+
+def _check_ends(instructions: Sequence[Instruction]) -> None:
+    last = len(instructions) - 1
+    if instructions[last].name not in ENDS:
+        raise StructureError(last, f"the program ends in {instructions[last].name}, must end in halt or ret")
+    first_end = next(index for index, instruction in enumerate(instructions) if instruction.name in ENDS)
+    if instructions[first_end].name != "halt":
+        raise StructureError(first_end, "ret before any halt: the entry is not called, so it must end in halt")
+
+
+def _integer(instruction: Instruction, name: str) -> int:
+    value = instruction[name]
+    assert isinstance(value, int)  # encode and decode have seen to it
+    return value
+
+
+def _body_end(index: int, instruction: Instruction, limit: int) -> int:
+    count, length = _integer(instruction, "count"), _integer(instruction, "length")
+    if count < 1 or length < 1:
+        raise StructureError(index, f"repeat of {length} instructions, {count} times: both must be at least 1")
+    end = index + 1 + length
+    if end > limit:
+        raise StructureError(index, f"the body of the repeat ends at {end}, must not go beyond {limit}")
+    return end
+
+
+def _target(index: int, instruction: Instruction, functions: Mapping[int, object]) -> int:
+    target = _integer(instruction, "target")
+    if target not in functions:
+        raise StructureError(index, f"call of {target}, where no function starts")
+    return target
+
+
+def _check_recursion(calls: Mapping[int, Sequence[int]]) -> None:
+    """Removes functions that call none of those left, until none is; what cannot be removed calls itself."""
+    waiting = {function: dict.fromkeys(targets) for function, targets in calls.items()}
+    callers: dict[int, list[int]] = {function: [] for function in calls}
+    for function, targets in waiting.items():
+        for target in targets:
+            callers[target].append(function)
+    ready = [function for function, targets in waiting.items() if not targets]
+    while ready:
+        finished = ready.pop()
+        del waiting[finished]
+        for caller in callers[finished]:
+            del waiting[caller][finished]
+            if not waiting[caller]:
+                ready.append(caller)
+    if waiting:
+        raise StructureError(min(waiting), "the function calls itself, by way of others or not")
