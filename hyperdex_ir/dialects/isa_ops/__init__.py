@@ -1,0 +1,1 @@
+"""The operations of the `isa` dialect, by topic."""

@@ -1,0 +1,106 @@
+"""Control structure: repeats and calls. The end of a function is `func.return`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.dialects.builtin import I64, IntegerAttr, LocationAttr, StringAttr, SymbolRefAttr
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.irdl import IRDLOperation, irdl_op_definition, prop_def, region_def, traits_def, var_operand_def
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.traits import NoTerminator, SymbolTable, SymbolUserOpInterface
+from xdsl.utils.exceptions import VerifyException
+
+from hyperdex_ir.dialects.isa_ops.buffers import LmuType
+from hyperdex_ir.isa.fields import field_range
+from hyperdex_ir.isa.instructions import BY_NAME
+
+_LARGEST_COUNT = field_range(BY_NAME["repeat"].fields()[0])[1]
+
+
+@irdl_op_definition
+class RepeatOp(IRDLOperation):
+    """Runs its body `trip_count` times. Nothing goes round but the machine's state."""
+
+    name = "isa.repeat"
+    trip_count = prop_def(IntegerAttr[I64])
+    body = region_def("single_block")
+    traits = traits_def(NoTerminator())
+
+    def __init__(self, trip_count: int, body: Region | None = None, *, location: LocationAttr | None = None):
+        super().__init__(
+            properties={"trip_count": IntegerAttr(trip_count, 64)},
+            regions=[Region(Block()) if body is None else body],
+        )
+        if location is not None:
+            self.location = location
+
+    @property
+    def count(self) -> int:
+        return self.trip_count.value.data
+
+    @classmethod
+    def parse(cls, parser: Parser) -> RepeatOp:
+        """`isa.repeat 30 { ... }`"""
+        count = parser.parse_integer(allow_boolean=False)
+        attributes = parser.parse_optional_attr_dict_with_keyword()
+        op = cls(count, parser.parse_region())
+        if not op.body.blocks:
+            op.body.add_block(Block())
+        if attributes is not None:
+            op.attributes.update(attributes.data)
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" {self.count}")
+        printer.print_op_attributes(self.attributes, print_keyword=True)
+        printer.print_string(" ")
+        printer.print_region(self.body, print_empty_block=False)
+
+    def verify_(self) -> None:
+        if not 1 <= self.count <= _LARGEST_COUNT:
+            raise VerifyException(f"isa.repeat: trip count {self.count}, must be in 1..{_LARGEST_COUNT}")
+        if self.body.block.args:
+            raise VerifyException("isa.repeat: the body takes no arguments")
+
+
+class _CalleeMatches(SymbolUserOpInterface):
+    """The callee is a function without results whose arguments have the types of the buffers passed."""
+
+    def verify(self, op: Operation) -> None:
+        assert isinstance(op, CallOp)
+        callee = SymbolTable.lookup_symbol(op, op.callee)
+        if not isinstance(callee, FuncOp):
+            raise VerifyException(f"isa.call: no function @{op.function}")
+        expected, passed = callee.function_type.inputs.data, tuple(value.type for value in op.buffers)
+        if expected != passed:
+            raise VerifyException(f"isa.call: @{op.function} takes {_types(expected)}, is passed {_types(passed)}")
+        if callee.function_type.outputs.data:
+            raise VerifyException(f"isa.call: @{op.function} has results; a function of instructions has none")
+
+
+def _types(types: Sequence[object]) -> str:
+    return f"({', '.join(str(type_) for type_ in types)})"
+
+
+@irdl_op_definition
+class CallOp(IRDLOperation):
+    """Runs a function on the caller's buffers: its arguments are these buffers, not copies of them."""
+
+    name = "isa.call"
+    callee = prop_def(SymbolRefAttr)
+    buffers = var_operand_def(LmuType)
+    traits = traits_def(_CalleeMatches())
+    assembly_format = "$callee `(` $buffers `)` attr-dict (`:` type($buffers)^)?"
+
+    def __init__(self, callee: str, buffers: Sequence[SSAValue] = (), *, location: LocationAttr | None = None):
+        super().__init__(operands=[buffers], properties={"callee": SymbolRefAttr(StringAttr(callee))})
+        if location is not None:
+            self.location = location
+
+    @property
+    def function(self) -> str:
+        """Name of the function."""
+        return self.callee.root_reference.data

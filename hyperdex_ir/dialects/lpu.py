@@ -1,0 +1,81 @@
+"""The `lpu` dialect: what a model computes, as values over tokens.
+
+Values are tensors of f32 (i64 for token ids and positions) with exactly one dynamic dimension, the tokens in flight.
+The *token-major* form, which the pass `lpu-token-major` makes and lowering requires, is `tensor<?xCxf32>` or
+`tensor<?xHxDxf32>`. Weights are named by checkpoint key, never held. The module's entry is
+
+    func.func @main(%input_ids: tensor<?xi64>, %position_ids: tensor<?xi64>) -> tensor<?xVxf32>
+
+which gives the logits of the wanted rows (`lpu.select_rows`). Every operation has one meaning, to the bit:
+`docs/arithmetic.md`. The operations are in `lpu_ops/`, by topic.
+"""
+
+from xdsl.ir import Dialect
+
+from hyperdex_ir.dialects.lpu_ops.base import (
+    broadcast_shapes,
+    element_of,
+    is_matrix_element,
+    shape_of,
+    shape_text,
+    tokens_type,
+)
+from hyperdex_ir.dialects.lpu_ops.control import LayerOp, RepeatOp, YieldOp
+from hyperdex_ir.dialects.lpu_ops.elementwise import (
+    AddOp,
+    BinaryOp,
+    DivOp,
+    ErfOp,
+    ExpOp,
+    GeluOp,
+    GeluTanhOp,
+    MaxOp,
+    MeanOp,
+    MinOp,
+    MulOp,
+    NegOp,
+    ReduceOp,
+    ReluOp,
+    RowMaxOp,
+    RsqrtOp,
+    SigmoidOp,
+    SiluOp,
+    SqrtOp,
+    SubOp,
+    SumOp,
+    TanhOp,
+    UnaryOp,
+)
+from hyperdex_ir.dialects.lpu_ops.model import (
+    ACTIVATIONS,
+    ROTARY_STYLES,
+    AttentionOp,
+    EmbeddingOp,
+    LayerNormOp,
+    LinearOp,
+    RmsNormOp,
+    RotaryOp,
+    RotaryTableOp,
+)
+from hyperdex_ir.dialects.lpu_ops.shapes import (
+    BroadcastOp,
+    ConcatOp,
+    ReshapeOp,
+    SelectRowsOp,
+    SliceOp,
+    TransposeOp,
+)
+from hyperdex_ir.dialects.lpu_ops.sources import ConstantOp, WeightOp
+
+BINARY_OPS = (AddOp, SubOp, MulOp, DivOp, MaxOp, MinOp)
+UNARY_OPS = (
+    NegOp, ExpOp, TanhOp, ErfOp, SqrtOp, RsqrtOp, ReluOp, SigmoidOp, SiluOp, GeluOp, GeluTanhOp,
+)  # fmt: skip
+REDUCE_OPS = (SumOp, MeanOp, RowMaxOp)
+SHAPE_OPS = (ReshapeOp, TransposeOp, SliceOp, ConcatOp, BroadcastOp, SelectRowsOp)
+MODEL_OPS = (EmbeddingOp, RotaryTableOp, LinearOp, RmsNormOp, LayerNormOp, RotaryOp, AttentionOp)
+
+LPU = Dialect(
+    "lpu",
+    [WeightOp, ConstantOp, *BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS, RepeatOp, YieldOp, LayerOp],
+)

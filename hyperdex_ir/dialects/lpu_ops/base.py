@@ -1,0 +1,61 @@
+"""What the operations of the `lpu` dialect share: shapes, element types, broadcasting."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.dialects.builtin import DYNAMIC_INDEX, BFloat16Type, Float16Type, TensorType, f32
+from xdsl.ir import Attribute, SSAValue
+from xdsl.irdl import base
+from xdsl.utils.exceptions import VerifyException
+
+TENSOR = base(TensorType)
+
+#: Activation functions that the vector engine knows, each defined in docs/arithmetic.md.
+ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+
+
+def shape_of(value: SSAValue | Attribute) -> tuple[int, ...]:
+    """The shape of a tensor value or type; DYNAMIC_INDEX stands for the tokens in flight."""
+    type_ = value if isinstance(value, Attribute) else value.type
+    assert isinstance(type_, TensorType)
+    return type_.get_shape()
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as MLIR writes it: `?x4x16`."""
+    return "x".join("?" if extent == DYNAMIC_INDEX else str(extent) for extent in shape)
+
+
+def element_of(value: SSAValue | Attribute) -> Attribute:
+    """The element type of a tensor value or type."""
+    type_ = value if isinstance(value, Attribute) else value.type
+    assert isinstance(type_, TensorType)
+    return type_.element_type
+
+
+def tokens_type(*features: int, element: Attribute = f32) -> TensorType:
+    """`tensor<?x...>`: a value with one row a token."""
+    return TensorType(element, [DYNAMIC_INDEX, *features])
+
+
+def is_matrix_element(element: Attribute) -> bool:
+    """Whether the MAC trees can stream this element type."""
+    return isinstance(element, Float16Type | BFloat16Type)
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise VerifyException(message)
+
+
+def broadcast_shapes(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """NumPy broadcasting where DYNAMIC_INDEX is the token dimension, equal only to itself and to 1.
+
+    Raises VerifyException when the shapes do not go together.
+    """
+    rank = max(len(a), len(b))
+    left, right = (1,) * (rank - len(a)) + tuple(a), (1,) * (rank - len(b)) + tuple(b)
+    for x, y in zip(left, right, strict=True):
+        require(x == y or 1 in (x, y), f"shapes {shape_text(a)} and {shape_text(b)} do not broadcast")
+    return tuple(y if x == 1 else x for x, y in zip(left, right, strict=True))

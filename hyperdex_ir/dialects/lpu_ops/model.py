@@ -1,0 +1,309 @@
+"""The operations that language models are made of: tables, matrices, norms, rotary positions, attention."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, Float32Type, FloatAttr, IntegerAttr, StringAttr, TensorType, f32
+from xdsl.ir import Operation, SSAValue
+from xdsl.irdl import (
+    AttrSizedOperandSegments,
+    IRDLOperation,
+    ParsePropInAttrDict,
+    VarConstraint,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    opt_prop_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind, Pure
+
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, is_matrix_element, require, shape_of
+
+#: Activation functions that a matrix instruction can apply to its result, defined in docs/arithmetic.md.
+ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+
+#: How rotary pairs lie in a head: (i, i + d/2), or (2i, 2i + 1).
+ROTARY_STYLES = ("half", "interleaved")
+
+Value = SSAValue | Operation
+
+
+def _f32(value: float | None) -> FloatAttr | None:
+    return None if value is None else FloatAttr(value, f32)
+
+
+@irdl_op_definition
+class EmbeddingOp(IRDLOperation):
+    """Row `index + offset` of a table, as f32.
+
+    table: [rows, C] of f16, bf16 or f32; index: [..] of i64; result: [.., C] of f32.
+    """
+
+    name = "lpu.embedding"
+    table = operand_def(TENSOR)
+    index = operand_def(TENSOR)
+    offset = prop_def(IntegerAttr[I64], default_value=IntegerAttr(0, 64))
+    res = result_def(TENSOR)
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$table `at` $index attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, table: Value, index: Value, offset: int = 0):
+        t, i = SSAValue.get(table), SSAValue.get(index)
+        super().__init__(
+            operands=[t, i],
+            properties={"offset": IntegerAttr(offset, 64)},
+            result_types=[TensorType(f32, [*shape_of(i), shape_of(t)[1]])],
+        )
+
+    def verify_(self) -> None:
+        table = shape_of(self.table)
+        require(len(table) == 2, "lpu.embedding: the table must be [rows, columns]")
+        require(shape_of(self.res) == (*shape_of(self.index), table[1]), "lpu.embedding: result shape")
+
+
+@irdl_op_definition
+class RotaryTableOp(IRDLOperation):
+    """Cosines and sines for each token's position. table: [positions, 2, d] of f32; results: [.., d] each."""
+
+    name = "lpu.rotary_table"
+    table = operand_def(TENSOR)
+    position = operand_def(TENSOR)
+    cos = result_def(TENSOR)
+    sin = result_def(TENSOR)
+    traits = traits_def(Pure())
+    assembly_format = "$table `at` $position attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, table: Value, position: Value):
+        t, p = SSAValue.get(table), SSAValue.get(position)
+        result = TensorType(f32, [*shape_of(p), shape_of(t)[2]])
+        super().__init__(operands=[t, p], result_types=[result, result])
+
+    def verify_(self) -> None:
+        table = shape_of(self.table)
+        require(len(table) == 3 and table[1] == 2, "lpu.rotary_table: the table must be [positions, 2, d]")
+        expected = (*shape_of(self.position), table[2])
+        require(shape_of(self.cos) == shape_of(self.sin) == expected, "lpu.rotary_table: result shape")
+
+
+@irdl_op_definition
+class LinearOp(IRDLOperation):
+    """A matrix times a vector for each token, then a chain of vector operations, each rounded to f32 and each optional.
+
+    y = MAC(x, weight); y = y + bias; y = y * scale; y = tanh(y / softcap) * softcap; y = activation(y);
+    y = y * times; y = y + plus.
+    x: [.., K]; weight: [N, K] of the matrix type; bias: [N]; times, plus: the result's shape, [.., N].
+    """
+
+    name = "lpu.linear"
+    T: ClassVar = VarConstraint("T", TENSOR)
+    x = operand_def(TENSOR)
+    weight = operand_def(TENSOR)
+    bias = opt_operand_def(TENSOR)
+    times = opt_operand_def(T)
+    plus = opt_operand_def(T)
+    scale = opt_prop_def(FloatAttr[Float32Type])
+    softcap = opt_prop_def(FloatAttr[Float32Type])
+    activation = opt_prop_def(StringAttr)
+    res = result_def(T)
+    traits = traits_def(Pure())
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    assembly_format = (
+        "$x `by` $weight (`bias` $bias^ `:` type($bias))? (`scale` $scale^)? (`softcap` $softcap^)? "
+        "(`then` $activation^)? (`times` $times^)? (`plus` $plus^)? attr-dict "
+        "`:` type($x) `,` type($weight) `->` type($res)"
+    )
+
+    def __init__(
+        self,
+        x: Value,
+        weight: Value,
+        bias: Value | None = None,
+        *,
+        scale: float | None = None,
+        softcap: float | None = None,
+        activation: str | None = None,
+        times: Value | None = None,
+        plus: Value | None = None,
+    ):
+        shape = (*shape_of(SSAValue.get(x))[:-1], shape_of(SSAValue.get(weight))[0])
+        super().__init__(
+            operands=[x, weight, bias, times, plus],
+            properties={
+                "scale": _f32(scale),
+                "softcap": _f32(softcap),
+                "activation": None if activation is None else StringAttr(activation),
+            },
+            result_types=[TensorType(f32, shape)],
+        )
+
+    def verify_(self) -> None:
+        x, weight, result = shape_of(self.x), shape_of(self.weight), shape_of(self.res)
+        require(len(weight) == 2, "lpu.linear: the weight must be [N, K]")
+        require(x[-1] == weight[1], f"lpu.linear: x has {x[-1]} columns, the weight {weight[1]}")
+        require(result == (*x[:-1], weight[0]), "lpu.linear: result shape")
+        weight_type = self.weight.type
+        assert isinstance(weight_type, TensorType)
+        require(is_matrix_element(weight_type.element_type), "lpu.linear: the weight must be f16 or bf16")
+        require(self.bias is None or shape_of(self.bias) == (weight[0],), "lpu.linear: the bias must be [N]")
+        for operand in (self.times, self.plus):
+            require(
+                operand is None or shape_of(operand) == result, "lpu.linear: times and plus have the result's shape"
+            )
+        known = self.activation is None or self.activation.data in ACTIVATIONS
+        require(known, f"lpu.linear: unknown activation, known are {', '.join(ACTIVATIONS)}")
+
+
+@irdl_op_definition
+class RmsNormOp(IRDLOperation):
+    """(x * rsqrt(mean(x * x) + epsilon)) * weight, over the last dimension. weight: [C]."""
+
+    name = "lpu.rms_norm"
+    T: ClassVar = VarConstraint("T", TENSOR)
+    x = operand_def(T)
+    weight = opt_operand_def(TENSOR)
+    epsilon = prop_def(FloatAttr[Float32Type])
+    res = result_def(T)
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$x (`weight` $weight^ `:` type($weight))? `epsilon` $epsilon attr-dict `:` type($res)"
+
+    def __init__(self, x: Value, weight: Value | None, epsilon: float):
+        value = SSAValue.get(x)
+        super().__init__(
+            operands=[value, weight], properties={"epsilon": FloatAttr(epsilon, f32)}, result_types=[value.type]
+        )
+
+    def verify_(self) -> None:
+        columns = shape_of(self.x)[-1]
+        require(self.weight is None or shape_of(self.weight) == (columns,), "lpu.rms_norm: the weight must be [C]")
+
+
+@irdl_op_definition
+class LayerNormOp(IRDLOperation):
+    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias, over the last dimension."""
+
+    name = "lpu.layer_norm"
+    T: ClassVar = VarConstraint("T", TENSOR)
+    x = operand_def(T)
+    weight = opt_operand_def(TENSOR)
+    bias = opt_operand_def(TENSOR)
+    epsilon = prop_def(FloatAttr[Float32Type])
+    res = result_def(T)
+    traits = traits_def(Pure())
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    assembly_format = (
+        "$x (`weight` $weight^ `:` type($weight))? (`bias` $bias^ `:` type($bias))? `epsilon` $epsilon attr-dict "
+        "`:` type($res)"
+    )
+
+    def __init__(self, x: Value, weight: Value | None, bias: Value | None, epsilon: float):
+        value = SSAValue.get(x)
+        super().__init__(
+            operands=[value, weight, bias], properties={"epsilon": FloatAttr(epsilon, f32)}, result_types=[value.type]
+        )
+
+    def verify_(self) -> None:
+        columns = shape_of(self.x)[-1]
+        for operand in (self.weight, self.bias):
+            require(operand is None or shape_of(operand) == (columns,), "lpu.layer_norm: weight and bias must be [C]")
+
+
+@irdl_op_definition
+class RotaryOp(IRDLOperation):
+    """Rotates pairs of the first d elements of each head by the token's angles; the rest stays.
+
+    x: [?, H, D]; cos, sin: [?, d]. With r(x) the pair's partner, negated for the first of the pair:
+    y[i] = x[i] * cos[i] + r(x)[i] * sin[i], three roundings.
+    """
+
+    name = "lpu.rotary"
+    x = operand_def(TENSOR)
+    cos = operand_def(TENSOR)
+    sin = operand_def(TENSOR)
+    style = prop_def(StringAttr)
+    res = result_def(TENSOR)
+    traits = traits_def(Pure())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = "$x `cos` $cos `sin` $sin `style` $style attr-dict `:` functional-type(operands, results)"
+
+    def __init__(self, x: Value, cos: Value, sin: Value, style: str):
+        value = SSAValue.get(x)
+        super().__init__(operands=[value, cos, sin], properties={"style": StringAttr(style)}, result_types=[value.type])
+
+    def verify_(self) -> None:
+        x, cos = shape_of(self.x), shape_of(self.cos)
+        require(len(x) == 3 and x[0] == DYNAMIC_INDEX, "lpu.rotary: x must be [?, heads, head size]")
+        require(cos == shape_of(self.sin) and len(cos) == 2, "lpu.rotary: cos and sin must both be [?, d]")
+        require(cos[1] <= x[2] and cos[1] % 2 == 0, "lpu.rotary: d must be even and at most the head size")
+        require(self.style.data in ROTARY_STYLES, f"lpu.rotary: style must be one of {', '.join(ROTARY_STYLES)}")
+        require(shape_of(self.res) == x, "lpu.rotary: result shape")
+
+
+class _KvCache(MemoryEffect):
+    """Appends to the KV cache and reads it: neither dead nor common, and kept in order."""
+
+    @classmethod
+    def get_effects(cls, op: Operation) -> set[EffectInstance]:
+        return {EffectInstance(MemoryEffectKind.READ), EffectInstance(MemoryEffectKind.WRITE)}
+
+
+@irdl_op_definition
+class AttentionOp(IRDLOperation):
+    """Causal attention of the tokens in flight over the KV cache, to which their keys and values are appended first.
+
+    query: [?, H, D]; key: [?, G, D]; value: [?, G, Dv]; result: [?, H, Dv]; query head h uses KV head h * G / H.
+    slot numbers the cache: absolute in a flat function, relative to the running layer in an outlined one.
+    window: positions seen, the token's own included (absent: all).
+    """
+
+    name = "lpu.attention"
+    query = operand_def(TENSOR)
+    key = operand_def(TENSOR)
+    value = operand_def(TENSOR)
+    slot = prop_def(IntegerAttr[I64])
+    scale = prop_def(FloatAttr[Float32Type])
+    window = opt_prop_def(IntegerAttr[I64])
+    softcap = opt_prop_def(FloatAttr[Float32Type])
+    res = result_def(TENSOR)
+    traits = traits_def(_KvCache())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$query `,` $key `,` $value `slot` $slot `scale` $scale (`window` $window^)? (`softcap` $softcap^)? "
+        "attr-dict `:` functional-type(operands, results)"
+    )
+
+    def __init__(
+        self,
+        query: Value,
+        key: Value,
+        value: Value,
+        *,
+        slot: int,
+        scale: float,
+        window: int | None = None,
+        softcap: float | None = None,
+    ):
+        q, v = shape_of(SSAValue.get(query)), shape_of(SSAValue.get(value))
+        super().__init__(
+            operands=[query, key, value],
+            properties={
+                "slot": IntegerAttr(slot, 64),
+                "scale": FloatAttr(scale, f32),
+                "window": None if window is None else IntegerAttr(window, 64),
+                "softcap": _f32(softcap),
+            },
+            result_types=[TensorType(f32, [q[0], q[1], v[2]])],
+        )
+
+    def verify_(self) -> None:
+        query, key, value = (shape_of(v) for v in (self.query, self.key, self.value))
+        require(len(query) == len(key) == len(value) == 3, "lpu.attention: operands must be [?, heads, head size]")
+        require(query[2] == key[2], f"lpu.attention: head sizes differ, {query[2]} and {key[2]}")
+        require(key[1] == value[1] and query[1] % key[1] == 0, "lpu.attention: heads must be a multiple of KV heads")
+        require(shape_of(self.res) == (query[0], query[1], value[2]), "lpu.attention: result shape")
+        require(self.window is None or self.window.value.data > 0, "lpu.attention: the window must be positive")
