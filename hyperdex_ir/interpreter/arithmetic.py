@@ -1,0 +1,262 @@
+"""The arithmetic of the machine on NumPy arrays: matrix types, MAC trees, sums, norms, rotary positions.
+
+`docs/arithmetic.md` says the same in words. Values are float32; elements of the matrix type are held by their bits, as
+uint16. Callers run under `quiet()`: overflow and NaN are results here, and the sticky flag reports them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from hyperdex_ir.interpreter import functions
+from hyperdex_ir.interpreter.ops import NUMPY
+from hyperdex_ir.targets import LANES
+
+_F16_EXPONENT = np.uint16(0x7C00)
+_BLOCK_BYTES = 1 << 19  # of widened weights: with their products they stay in a core's cache
+
+
+def quiet() -> np.errstate:
+    """The context in which arithmetic runs: IEEE results without warnings."""
+    return np.errstate(all="ignore")
+
+
+# ---------------------------------------------------------------------------------------------------- matrix types
+
+
+def round_to_matrix(x: np.ndarray, matrix_type: str) -> np.ndarray:
+    """float32 [..] rounded to nearest, ties to even; the bits, uint16 [..]. Overflow gives infinity."""
+    if matrix_type == "f16":
+        return x.astype(np.float16).view(np.uint16)
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(x), np.uint16(0x7FC0), rounded.astype(np.uint16))
+
+
+def widen(bits: np.ndarray, matrix_type: str) -> np.ndarray:
+    """Elements of the matrix type, uint16 [..], as float32 [..], contiguous; always exact."""
+    result = np.empty(bits.shape, np.float32)
+    widen_into(result, bits, matrix_type)
+    return result
+
+
+def widen_into(result: np.ndarray, bits: np.ndarray, matrix_type: str) -> None:
+    """As `widen`, into a contiguous float32 array of the same shape."""
+    integers = result.view(np.int32)
+    if matrix_type == "bf16":
+        np.copyto(integers, bits.view(np.int16))
+        np.left_shift(integers, 16, out=integers)
+        return
+    if bits.size and int((bits & np.uint16(0x7FFF)).max()) >= _F16_EXPONENT:  # infinity or NaN
+        np.copyto(result, bits.view(np.float16))
+        return
+    # Three times faster than astype: the bits where float32 has them, then the exponent bias corrected, exactly.
+    np.copyto(integers, bits.view(np.int16))
+    np.left_shift(integers, 13, out=integers)
+    np.bitwise_and(integers, np.int32(-0x70002000), out=integers)
+    np.multiply(result, np.float32(2.0**112), out=result)
+
+
+# ---------------------------------------------------------------------------------------------------- MAC trees
+
+
+def fold(lanes: np.ndarray) -> np.ndarray:
+    """Sums 64 lanes, float32 [.., 64], in halves: 32, 16, 8, 4, 2, 1. float32 [..]."""
+    half = LANES // 2
+    while half:
+        lanes = lanes[..., :half] + lanes[..., half:]
+        half //= 2
+    return lanes[..., 0]
+
+
+def products_fit(weights: np.ndarray, activations: np.ndarray, matrix_type: str) -> bool:
+    """Whether every product of these elements (bits, uint16) is a float32, so that multiply-then-add is fused.
+
+    Products of f16 always are. Products of bf16 have 16 significant bits: they are when their exponents stay in range.
+    """
+    if matrix_type == "f16":
+        return True
+    low, high = 0, 0
+    for bits in (weights, activations):
+        magnitudes = bits & np.uint16(0x7FFF)
+        smallest = int((magnitudes - np.uint16(1)).min()) + 1  # but for zeros: they wrap round to the largest
+        low, high = low + _bf16_exponent(smallest), high + _bf16_exponent(int(magnitudes.max()))
+    return low - 14 >= -149 and high + 2 <= 128
+
+
+def _bf16_exponent(magnitude: int) -> int:
+    """The exponent e of a bf16 number below 2^(e + 1), whose last bit stands for 2^(e - 7)."""
+    return max(magnitude >> 7, 1) - 127
+
+
+def accumulate(lanes: np.ndarray, weights: np.ndarray, activations: np.ndarray, exact: bool) -> None:
+    """lanes = fma(weights, activations, lanes), in place, float32 arrays that broadcast to the shape of `lanes`.
+
+    exact: the products are float32 numbers (`products_fit`). Otherwise product and sum in float64, rounded once:
+    docs/arithmetic.md, section 3, says why that is a fused multiply-add.
+    """
+    if exact:
+        lanes += weights * activations
+        return
+    lanes[...] = (lanes + weights.astype(np.float64) * activations).astype(np.float32)
+
+
+def close_lanes(lanes: np.ndarray, exact: bool) -> np.ndarray:
+    """Adds +0 to each lane, after which none is -0; only an inexact product (bf16) can have made one."""
+    return lanes if exact else lanes + np.float32(0)
+
+
+def pad_lanes(x: np.ndarray) -> np.ndarray:
+    """[.., k] as steps of 64 lanes, [.., steps, 64], padded with zeros."""
+    k = x.shape[-1]
+    steps = -(-k // LANES)
+    if steps * LANES != k:
+        padded = np.zeros((*x.shape[:-1], steps * LANES), x.dtype)
+        padded[..., :k] = x
+        x = padded
+    return x.reshape(*x.shape[:-1], steps, LANES)
+
+
+def mac(tiles: np.ndarray, x: np.ndarray, matrix_type: str) -> np.ndarray:
+    """The matrix times each row of x, in MAC order.
+
+    tiles: uint16 [groups, steps, trees, 64]; x: uint16 [rows, k], both of the matrix type, k at most 64 * steps.
+    Result: float32 [rows, groups * trees].
+    """
+    groups, steps, trees, _ = tiles.shape
+    activations = np.zeros((len(x), steps, LANES), np.uint16)
+    activations.reshape(len(x), -1)[:, : x.shape[1]] = x
+    repeated = np.tile(widen(activations, matrix_type), (1, 1, trees))  # the same lanes for each tree
+    result = np.empty((len(x), groups * trees), np.float32)
+    size = max(1, _BLOCK_BYTES // (steps * trees * LANES * 4))
+
+    for start in range(0, groups, size):
+        part = tiles[start : start + size]
+        exact = products_fit(part, activations, matrix_type)
+        _mac_block(part, repeated, result[:, start * trees : (start + size) * trees], matrix_type, exact)
+    return result
+
+
+def _mac_block(tiles: np.ndarray, repeated: np.ndarray, result: np.ndarray, matrix_type: str, exact: bool) -> None:
+    """mac() for a few groups; repeated: float32 [rows, steps, trees * 64]; result: float32 [rows, groups * trees]."""
+    groups, steps, trees, _ = tiles.shape
+    weights = widen(tiles, matrix_type).reshape(groups, steps, trees * LANES)
+    products = np.empty_like(weights)
+    for row, lanes_in in enumerate(repeated):
+        if exact:
+            # NumPy adds along an axis that is not the last one slab by slab, in order, from +0.
+            np.multiply(weights, lanes_in, out=products)
+            lanes = np.add.reduce(products, axis=1, initial=np.float32(0))
+        else:
+            lanes = np.zeros((groups, trees * LANES), np.float32)
+            for step in range(steps):
+                accumulate(lanes, weights[:, step], lanes_in[step], exact)
+        result[row] = fold(close_lanes(lanes, exact).reshape(groups * trees, LANES))
+
+
+def epilogue(
+    y: np.ndarray,
+    *,
+    bias: np.ndarray | None = None,
+    scale: float = 1.0,
+    softcap: float = 0.0,
+    activation: str = "none",
+    times: np.ndarray | None = None,
+    plus: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """What follows a MAC, step by step: y, then the value after each step that is there. The last is the result."""
+    yield y
+    if bias is not None:
+        yield (y := y + bias)
+    if scale != 1.0:
+        yield (y := y * np.float32(scale))
+    if softcap != 0.0:
+        yield (y := unary("tanh", y / np.float32(softcap)) * np.float32(softcap))
+    if activation != "none":
+        yield (y := unary(activation, y))
+    if times is not None:
+        yield (y := y * times)
+    if plus is not None:
+        yield y + plus
+
+
+# ---------------------------------------------------------------------------------------------------- vector engine
+
+
+def unary(name: str, x: np.ndarray) -> np.ndarray:
+    """A function of `functions.UNARY`, elementwise."""
+    return functions.UNARY[name](NUMPY, x)
+
+
+def binary(name: str, a: np.ndarray, b: np.ndarray | np.float32) -> np.ndarray:
+    """A function of `functions.BINARY`, elementwise with NumPy broadcasting."""
+    return functions.BINARY[name](NUMPY, a, b)
+
+
+def row_sum(x: np.ndarray) -> np.ndarray:
+    """Sums over the last axis in MAC order: lane j of 64 adds elements j, 64 + j, ..; then the fold. Keeps the axis."""
+    steps = pad_lanes(x)
+    lanes = np.zeros((*x.shape[:-1], LANES), np.float32)
+    for step in range(steps.shape[-2]):
+        lanes = lanes + steps[..., step, :]
+    return fold(lanes)[..., None]
+
+
+def row_mean(x: np.ndarray) -> np.ndarray:
+    """row_sum divided by the count."""
+    return row_sum(x) / np.float32(x.shape[-1])
+
+
+def row_max(x: np.ndarray) -> np.ndarray:
+    """acc = x[0]; acc = acc > x[i] ? acc : x[i] for i = 1, 2, .. over the last axis, which stays with size 1."""
+    if not np.isnan(x).any():  # then it is the last of the largest, which tells +0 from -0
+        last = x.shape[-1] - 1 - np.argmax((x == x.max(-1, keepdims=True))[..., ::-1], axis=-1)
+        return np.take_along_axis(x, last[..., None], -1)
+    result = x[..., 0]
+    for column in range(1, x.shape[-1]):
+        result = binary("max", result, x[..., column])
+    return result[..., None]
+
+
+REDUCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sum": row_sum, "mean": row_mean, "row_max": row_max}
+"""Reductions by name."""
+
+
+def rms_norm(x: np.ndarray, weight: np.ndarray | None, epsilon: float) -> np.ndarray:
+    """(x * rsqrt(mean(x * x) + epsilon)) * weight over the last axis."""
+    y = x * unary("rsqrt", row_mean(x * x) + np.float32(epsilon))
+    return y if weight is None else y * weight
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, epsilon: float) -> np.ndarray:
+    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the last axis."""
+    y = rms_norm(x - row_mean(x), weight, epsilon)
+    return y if bias is None else y + bias
+
+
+def rotary(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, style: str) -> np.ndarray:
+    """Rotates the first d columns: x[i] * cos[i] + r(x)[i] * sin[i]; the others are copied.
+
+    x: [rows, heads, D]; cos, sin: [rows, d], d at most D. Pairs are (i, i + d/2) or (2i, 2i + 1); r(x) is the other
+    element of the pair, negated for the first of the pair.
+    """
+    turned = cos.shape[-1]
+    part = x[..., :turned]
+    partner = np.empty_like(part)
+    if style == "half":
+        first, second = slice(0, turned // 2), slice(turned // 2, None)
+    else:
+        first, second = slice(0, None, 2), slice(1, None, 2)
+    partner[..., first] = unary("neg", part[..., second])
+    partner[..., second] = part[..., first]
+    y = part * cos[:, None, :] + partner * sin[:, None, :]
+    return np.concatenate([y, x[..., turned:]], axis=-1)
+
+
+def argmax(row: np.ndarray) -> int:
+    """best = 0; best = i where row[i] > row[best], for i = 1, 2, ..: ties go to the lowest index."""
+    if np.isnan(row[0]):
+        return 0
+    return int(np.argmax(np.where(np.isnan(row), -np.inf, row)))

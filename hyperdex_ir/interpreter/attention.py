@@ -1,0 +1,132 @@
+"""Attention over a KV cache in tile order: scores, softmax, values. Positions that a row does not see take no part.
+
+Keys of one head are a matrix [positions, size], values a matrix [size, positions], so that both products stream through
+the MAC trees. Lanes are absolute positions modulo 64: neither chunking nor the window changes an order of addition.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyperdex_ir.interpreter.arithmetic import (
+    accumulate,
+    close_lanes,
+    epilogue,
+    fold,
+    mac,
+    pad_lanes,
+    products_fit,
+    row_sum,
+    unary,
+    widen,
+)
+from hyperdex_ir.targets import LANES
+
+
+@dataclass(frozen=True)
+class Span:
+    """The positions that the rows of a pass see together: first..stop-1; `seen` [rows, stop - first] row by row."""
+
+    first: int
+    stop: int
+    seen: np.ndarray
+
+    @property
+    def columns(self) -> int:
+        return self.stop - self.first
+
+    @property
+    def lead(self) -> int:
+        """Positions from the start of the first step of 64 to `first`."""
+        return self.first % LANES
+
+    def steps(self, x: np.ndarray) -> np.ndarray:
+        """[rows, columns] with zeros before and after, as whole steps of absolute positions, [rows, steps, 64]."""
+        padded = np.zeros((len(x), self.lead + self.columns), x.dtype)
+        padded[:, self.lead :] = x
+        return pad_lanes(padded)
+
+
+def span(position: int, rows: int, window: int) -> Span:
+    """Row r, at position + r, sees its own position and those before it; with a window, the last `window` of them."""
+    own = position + np.arange(rows)[:, None]
+    first = max(0, position - window + 1) if window else 0
+    columns = np.arange(first, position + rows)
+    seen = columns <= own
+    if window:
+        seen &= columns > own - window
+    return Span(first, position + rows, seen)
+
+
+def write_keys(tiles: np.ndarray, position: int, rows: np.ndarray) -> None:
+    """Row r of rows, [rows, size], becomes matrix row position + r of tiles [groups, steps, trees, 64]."""
+    trees = tiles.shape[2]
+    where = position + np.arange(len(rows))
+    tiles[where // trees, :, where % trees] = pad_lanes(rows)
+
+
+def write_values(tiles: np.ndarray, position: int, rows: np.ndarray) -> None:
+    """Row r of rows, [rows, size], becomes matrix column position + r of tiles [groups, steps, trees, 64]."""
+    groups, _, trees, _ = tiles.shape
+    where = position + np.arange(len(rows))
+    padded = np.zeros((len(rows), groups * trees), rows.dtype)
+    padded[:, : rows.shape[1]] = rows
+    tiles[:, where // LANES, :, where % LANES] = padded.reshape(len(rows), groups, trees)
+
+
+def read_keys(tiles: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Matrix rows first..stop-1 of tiles [groups, steps, trees, 64], as [stop - first, steps * 64]."""
+    trees = tiles.shape[2]
+    where = np.arange(first, stop)
+    return tiles[where // trees, :, where % trees].reshape(len(where), -1)
+
+
+def read_values(tiles: np.ndarray, first: int, stop: int) -> np.ndarray:
+    """Matrix columns first..stop-1 of tiles [groups, steps, trees, 64], as [stop - first, groups * trees]."""
+    where = np.arange(first, stop)
+    return tiles[:, where // LANES, :, where % LANES].reshape(len(where), -1)
+
+
+def scores(
+    query: np.ndarray, keys: np.ndarray, reach: Span, scale: float, softcap: float, matrix_type: str
+) -> np.ndarray:
+    """Scores of one head, float32 [rows, columns]; they mean something where `reach.seen`.
+
+    query: uint16 [rows, size], rounded; keys: tiles [groups, steps, trees, 64] of the whole cache.
+    """
+    trees = keys.shape[2]
+    start = reach.first // trees
+    part = keys[start : -(-reach.stop // trees)]
+    y = mac(part, query, matrix_type)[:, reach.first - start * trees :][:, : reach.columns]
+    y = y * np.float32(scale)
+    *_, y = epilogue(y, softcap=softcap)
+    return y
+
+
+def softmax(x: np.ndarray, reach: Span) -> np.ndarray:
+    """e = exp(x - max), e / sum over the columns that each row sees; +0 in the others. x: float32 [rows, columns]."""
+    most = np.max(x, axis=-1, keepdims=True, where=reach.seen, initial=-np.inf)
+    e = np.where(reach.seen, unary("exp", x - most), np.float32(0))
+    lanes = reach.steps(e)
+    return e / row_sum(lanes.reshape(len(x), -1))
+
+
+def values(weights: np.ndarray, tiles: np.ndarray, reach: Span, matrix_type: str) -> np.ndarray:
+    """The sum of values by weight, float32 [rows, groups * trees].
+
+    weights: uint16 [rows, columns], rounded; tiles: [groups, steps, trees, 64] of the whole cache.
+    """
+    groups, _, trees, _ = tiles.shape
+    x, seen = reach.steps(weights), reach.steps(reach.seen)
+    start = reach.first // LANES
+    part = tiles[:, start : start + x.shape[1]]
+    exact = products_fit(part, x, matrix_type)
+    activations, cache = widen(x, matrix_type), widen(part, matrix_type)
+    lanes = np.zeros((len(weights), groups, trees, LANES), np.float32)
+    for step in range(x.shape[1]):
+        # A position not seen gives +0, whatever lies in the cache there.
+        visible = np.where(seen[:, step, None, None, :], cache[:, step], np.float32(0))
+        accumulate(lanes, visible, activations[:, step, None, None, :], exact)
+    return fold(close_lanes(lanes, exact)).reshape(len(weights), groups * trees)

@@ -1,0 +1,126 @@
+"""HBM: one linear byte array, its parameters written once, its run-time area (KV caches, tokens, logits) tracked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hyperdex_ir.errors import CheckpointError, FileFormatError
+from hyperdex_ir.files import Kind, read_binary
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.memory.layout import ModelLayout, Parameter
+from hyperdex_ir.memory.map import MemoryMap, ceil_div
+from hyperdex_ir.memory.tiles import to_tiles
+from hyperdex_ir.targets import BEAT_BYTES, LANES
+
+_CELL = 2  # bytes that one flag of `written` stands for
+_DTYPES = {"f16": np.uint16, "bf16": np.uint16, "f32": np.float32, "i64": np.int64}
+
+
+class Hbm:
+    """The HBM of one device. `map` says what lies where; the run-time area is `map.parameter_end` to `map.end`."""
+
+    def __init__(self, memory_map: MemoryMap):
+        self.map = memory_map
+        self.bytes = np.zeros(memory_map.end, np.uint8)
+        self._written = np.zeros(ceil_div(memory_map.end - memory_map.parameter_end, _CELL), bool)
+
+    @classmethod
+    def from_images(cls, paths: Sequence[Path], memory_map: MemoryMap) -> Hbm:
+        """Reads the parameter images of a device's channels, in channel order.
+
+        Raises FileFormatError when one is missing, corrupted, or not of the size that the map says.
+        """
+        hbm, channels = cls(memory_map), memory_map.target.channels
+        if len(paths) != channels:
+            raise FileFormatError(f"{len(paths)} parameter images, {memory_map.target.name} has {channels} channels")
+        stripes = hbm.bytes[: memory_map.parameter_end].reshape(-1, channels, BEAT_BYTES)
+        for channel, path in enumerate(paths):
+            payload = read_binary(path, Kind.PARAMETERS)
+            if len(payload) != stripes[:, channel].size:
+                raise FileFormatError(
+                    f"{path}: {len(payload)} bytes, the memory map says {stripes[:, channel].size}", "compile again"
+                )
+            stripes[:, channel] = np.frombuffer(payload, np.uint8).reshape(-1, BEAT_BYTES)
+        return hbm
+
+    @classmethod
+    def from_parameters(cls, memory_map: MemoryMap, layout: ModelLayout, get: Callable[[str], np.ndarray]) -> Hbm:
+        """Builds it in memory. `get(key)`: f16 or uint16 [rows, columns] for matrices, f32 or i64 for the rest.
+
+        Raises CheckpointError when a tensor has not the parameter's shape or type.
+        """
+        hbm = cls(memory_map)
+        for parameter in layout.parameters():
+            rows = _parameter_rows(parameter, get)
+            data = to_tiles(rows, memory_map.target) if parameter.is_matrix else rows
+            address = memory_map.addresses[parameter.name]
+            hbm.bytes[address : address + data.nbytes] = data.reshape(-1).view(np.uint8)
+        return hbm
+
+    def view(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """The array at a byte address, sharing memory. Raises AccessError outside HBM or off the element's grid."""
+        item = np.dtype(dtype).itemsize
+        size = item
+        for extent in shape:
+            size *= extent
+        if address < 0 or address + size > self.map.end:
+            raise AccessError(f"HBM bytes {address} to {address + size - 1}, the map ends at {self.map.end}")
+        if address % item:
+            raise AccessError(f"HBM address {address} is not a multiple of {item}")
+        return np.ndarray(shape, dtype, self.bytes.data, address)
+
+    def tiles(self, address: int, rows: int, columns: int) -> np.ndarray:
+        """The tiles of a matrix [rows, columns], uint16 [groups, steps, trees, 64], sharing memory."""
+        return self.view(address, self._tiles_shape(rows, columns), np.uint16)
+
+    def flags(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """Whether each element of a run-time array has been written, bool of that shape, sharing memory.
+
+        Elements wider than 2 bytes count by their first. Raises AccessError when it begins in the parameters.
+        """
+        self.view(address, shape, dtype)
+        if address < self.map.parameter_end:
+            raise AccessError(f"HBM address {address} is a parameter's, they end at {self.map.parameter_end}")
+        step = np.dtype(dtype).itemsize // _CELL
+        strides: list[int] = []
+        for extent in reversed(shape):
+            strides.insert(0, step)
+            step *= extent
+        start = (address - self.map.parameter_end) // _CELL
+        return np.ndarray(shape, bool, self._written.data, start, tuple(strides))
+
+    def tile_flags(self, address: int, rows: int, columns: int) -> np.ndarray:
+        """`flags` for the tiles of a matrix."""
+        return self.flags(address, self._tiles_shape(rows, columns), np.uint16)
+
+    def read(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """As `view`; in the run-time area everything must have been written. Raises AccessError."""
+        data = self.view(address, shape, dtype)
+        if address >= self.map.parameter_end and not self.flags(address, shape, dtype).all():
+            raise AccessError(f"HBM bytes {address} to {address + data.nbytes - 1} hold words that nothing has written")
+        return data
+
+    def write(self, address: int, data: np.ndarray) -> None:
+        """Writes to the run-time area. Raises AccessError outside it."""
+        self.flags(address, data.shape, data.dtype.type)[...] = True
+        self.view(address, data.shape, data.dtype.type)[...] = data
+
+    def _tiles_shape(self, rows: int, columns: int) -> tuple[int, int, int, int]:
+        trees = self.map.target.trees
+        return ceil_div(rows, trees), ceil_div(columns, LANES), trees, LANES
+
+
+def _parameter_rows(parameter: Parameter, get: Callable[[str], np.ndarray]) -> np.ndarray:
+    parts = [np.asarray(get(key)) for key in parameter.keys]
+    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if rows.shape != parameter.shape:
+        raise CheckpointError(f"{parameter.name}: shape {list(rows.shape)}, expected {list(parameter.shape)}")
+    dtype = np.dtype(_DTYPES[parameter.dtype])
+    if parameter.dtype == "f16" and rows.dtype == np.float16:
+        rows = rows.view(np.uint16)
+    if rows.dtype != dtype:
+        raise CheckpointError(f"{parameter.name}: dtype {rows.dtype}, expected {parameter.dtype}")
+    return np.ascontiguousarray(rows)

@@ -1,0 +1,56 @@
+"""The LMU: the on-chip scratchpad of 32-bit words, each either written or not."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hyperdex_ir.interpreter.access import AccessError
+
+_WORD = 4  # bytes
+
+
+class Lmu:
+    """`size` words of float32."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self._words = np.zeros(size, np.float32)
+        self._written = np.zeros(size, bool)
+
+    def forget(self) -> None:
+        """Nothing has been written: the state before a pass."""
+        self._written[:] = False
+
+    def read(
+        self, start: int, shape: tuple[int, ...], strides: tuple[int, ...], used: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Words start + index . strides, float32 of `shape`, sharing memory; all (or those `used`) must be written.
+
+        Raises AccessError outside the LMU and for a word that nothing has written.
+        """
+        self._check(start, shape, strides)
+        written = np.ndarray(shape, bool, self._written.data, start, strides)
+        unwritten = ~written if used is None else used & ~written
+        if unwritten.any():
+            first = np.unravel_index(int(np.argmax(unwritten)), shape)
+            word = start + sum(int(i) * s for i, s in zip(first, strides, strict=True))
+            raise AccessError(f"LMU word {word} is read, nothing has written it")
+        return self._view(start, shape, strides)
+
+    def write(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None = None) -> None:
+        """Writes data (where `used`) to words start + index . strides. Raises AccessError outside the LMU."""
+        self._check(start, data.shape, strides)
+        words = self._view(start, data.shape, strides)
+        written = np.ndarray(data.shape, bool, self._written.data, start, strides)
+        if used is None:
+            words[...], written[...] = data, True
+        else:
+            words[used], written[used] = data[used], True
+
+    def _view(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+        return np.ndarray(shape, np.float32, self._words.data, start * _WORD, tuple(s * _WORD for s in strides))
+
+    def _check(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
+        if start < 0 or last >= self.size:
+            raise AccessError(f"LMU words {start} to {last}, it has {self.size}")

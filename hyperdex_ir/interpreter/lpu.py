@@ -1,0 +1,159 @@
+"""Runs modules of the `lpu` dialect at any stage: right after import, flat, or with layers outlined.
+
+The arithmetic is the machine's own, so the logits are the machine's to the bit. What each operation does is in
+`lpu_ops.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp, NameLoc, StringAttr
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, Operation, SSAValue
+
+from hyperdex_ir.dialects.lpu import AttentionOp, LayerOp, RepeatOp, YieldOp
+from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.arithmetic import quiet
+from hyperdex_ir.interpreter.lpu_ops import OPERATIONS, Pass
+
+Hook = Callable[[Operation, tuple[np.ndarray, ...]], None]
+
+
+class LpuInterpreter:
+    """Runs `@main` of a module pass by pass, and keeps its KV caches.
+
+    parameters: key -> array in its logical shape: np.float16, np.uint16 (the bits of bf16), np.float32 or np.int64.
+    on_op: called after each operation with its results.
+    """
+
+    def __init__(
+        self,
+        module: ModuleOp,
+        parameters: Callable[[str], np.ndarray],
+        max_length: int,
+        on_op: Hook | None = None,
+    ):
+        matrix_type = module.attributes.get("lpu.matrix_type")
+        if not isinstance(matrix_type, StringAttr):
+            raise LoweringError("the module has no attribute lpu.matrix_type")
+        self._functions = {op.sym_name.data: op for op in module.walk() if isinstance(op, FuncOp)}
+        if "main" not in self._functions:
+            raise LoweringError("the module has no function @main")
+        self._pass = Pass(parameters, matrix_type.data, max_length)
+        self._on_op = on_op
+        self._dead: dict[Block, dict[Operation, list[SSAValue]]] = {}
+
+    def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray:
+        """Appends tokens, the first of them at `position`, to the KV caches, in one pass.
+
+        Returns the logits of the rows from `first_row` on (None: of the last row), float32 [wanted rows, vocab_size].
+        Raises PromptError when there are no tokens or more than the caches hold, MachineFault for an index outside a
+        table, NumericError when a NaN or an infinity was made.
+        """
+        run, count = self._pass, len(tokens)
+        first = count - 1 if first_row is None else first_row
+        if count == 0:
+            raise PromptError("no tokens to run", "give at least one token")
+        if position < 0 or position + count > run.max_length:
+            raise PromptError(f"{count} tokens from position {position} on; there are {run.max_length} positions")
+        if not 0 <= first < count:
+            raise PromptError(f"logits wanted from row {first} on, there are {count} rows")
+        main = self._functions["main"]
+        run.begin(position, count, first, slots=_slots(main))
+        inputs = (np.array(tokens, np.int64), position + np.arange(count, dtype=np.int64))
+        with quiet():
+            (logits,) = self._call(main, inputs)
+        if run.fault is not None:
+            raise NumericError(f"a NaN or an infinity was made by {run.fault}")
+        return logits
+
+    def _call(self, function: FuncOp, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        values: dict[SSAValue, np.ndarray] = {}
+        return self._block(function.body.block, inputs, values)
+
+    def _block(
+        self, block: Block, inputs: Sequence[np.ndarray], values: dict[SSAValue, np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
+        """Runs a block; returns what its terminator hands over. Values are dropped after their last use."""
+        if block not in self._dead:
+            self._dead[block] = _last_uses(block)
+        dead = self._dead[block]
+        values.update(zip(block.args, inputs, strict=True))
+        for op in block.ops:
+            operands = tuple(values[operand] for operand in op.operands)
+            if isinstance(op, ReturnOp | YieldOp):
+                return operands
+            results = self._run(op, operands, values)
+            values.update(zip(op.results, results, strict=True))
+            if self._on_op is not None:
+                self._on_op(op, results)
+            for value in dead.get(op, ()):
+                values.pop(value, None)
+        raise LoweringError("a function without a return")
+
+    def _run(
+        self, op: Operation, operands: tuple[np.ndarray, ...], values: dict[SSAValue, np.ndarray]
+    ) -> tuple[np.ndarray, ...]:
+        if isinstance(op, RepeatOp):
+            for _ in range(op.trip_count.value.data):
+                operands = self._block(op.body.block, operands, values)
+            return operands
+        if isinstance(op, LayerOp):
+            return self._layer(self._functions[op.function], operands)
+        operation = OPERATIONS.get(type(op))
+        if operation is None:
+            raise LoweringError(f"{op.name}: not an operation that can be run")
+        run = self._pass
+        run.nonfinite = False
+        try:
+            results = tuple(np.asarray(result) for result in operation(run, op, operands))
+        except AccessError as error:
+            raise MachineFault(f"{self._describe(op)}: {error}") from None
+        for result in results:
+            run.watch(result)
+        if run.nonfinite and run.fault is None:
+            run.fault = self._describe(op)
+        return results
+
+    def _layer(self, function: FuncOp, operands: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """Runs the next layer: the slots of its function follow those handed out so far."""
+        run = self._pass
+        outer = run.slot_base
+        run.slot_base = run.next_slot
+        results = self._call(function, operands)
+        run.next_slot += _slots(function)
+        run.slot_base = outer
+        run.layer += 1
+        return results
+
+    def _describe(self, op: Operation) -> str:
+        path = op.location.desc.data if isinstance(op.location, NameLoc) else ""
+        path = path.replace("*", str(self._pass.layer))
+        return op.name + (f" of {path}" if path else "")
+
+
+def _slots(function: FuncOp) -> int:
+    """KV slots that a function uses by itself."""
+    slots = [op.slot.value.data for op in function.walk() if isinstance(op, AttentionOp)]
+    return max(slots) + 1 if slots else 0
+
+
+def _last_uses(block: Block) -> dict[Operation, list[SSAValue]]:
+    """For each operation of a block, the block's own values that no later one uses."""
+    result: dict[Operation, list[SSAValue]] = {}
+    used: set[SSAValue] = set()
+    for op in reversed(list(block.ops)):
+        inner = [operand for nested in op.walk() for operand in nested.operands]
+        for value in [*inner, *op.results]:
+            if value in used or not (value.owner is block or _made_in(value, block)):
+                continue
+            used.add(value)
+            result.setdefault(op, []).append(value)
+    return result
+
+
+def _made_in(value: SSAValue, block: Block) -> bool:
+    return isinstance(value.owner, Operation) and value.owner.parent is block

@@ -1,0 +1,243 @@
+"""What each operation of the `lpu` dialect does, on NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from xdsl.dialects.builtin import DYNAMIC_INDEX
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.interpreter import arithmetic, attention
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
+from hyperdex_ir.memory.tiles import tile_view
+
+_TREES = 16  # any number gives the same bits
+Arrays = tuple[np.ndarray, ...]
+
+
+@dataclass
+class Cache:
+    """Keys and values of one slot, by KV head: uint16 tiles [heads, groups, steps, trees, 64]."""
+
+    keys: np.ndarray
+    values: np.ndarray
+
+
+@dataclass
+class Pass:
+    """What operations need besides their operands. Everything below `caches` is of the running pass."""
+
+    parameters: Callable[[str], np.ndarray]
+    matrix_type: str
+    max_length: int
+    caches: dict[int, Cache] = field(default_factory=dict)
+    position: int = 0
+    rows: int = 0
+    first_row: int = 0
+    layer: int = 0
+    slot_base: int = 0
+    next_slot: int = 0
+    nonfinite: bool = False
+    fault: str | None = None
+
+    def begin(self, position: int, rows: int, first_row: int, slots: int) -> None:
+        """Starts a pass; slots: how many the main function uses by itself."""
+        self.position, self.rows, self.first_row = position, rows, first_row
+        self.layer, self.slot_base, self.next_slot, self.fault = 0, 0, slots, None
+
+    def watch(self, data: np.ndarray) -> None:
+        """Raises the flag of the running operation when the data holds a NaN or an infinity."""
+        if data.dtype == np.float32 and not np.isfinite(data).all():
+            self.nonfinite = True
+
+    def issue(self, x: np.ndarray) -> np.ndarray:
+        """float32 rounded to the matrix type, as bits."""
+        bits = round_to_matrix(x, self.matrix_type)
+        self.watch(widen(bits, self.matrix_type))
+        return bits
+
+
+Operation = Callable[[Pass, Any, Arrays], Arrays]
+OPERATIONS: dict[type, Operation] = {}
+"""By operation class."""
+
+
+def operation(*classes: type) -> Callable[[Operation], Operation]:
+    """Registers the meaning of operations."""
+
+    def register(function: Operation) -> Operation:
+        OPERATIONS.update(dict.fromkeys(classes, function))
+        return function
+
+    return register
+
+
+def _type_of(matrix: np.ndarray) -> str:
+    return "f16" if matrix.dtype == np.float16 else "bf16"
+
+
+# ---------------------------------------------------------------------------------------------------- sources
+
+
+@operation(lpu.WeightOp)
+def weight(run: Pass, op: lpu.WeightOp, args: Arrays) -> Arrays:
+    parts = [run.parameters(key.replace("*", str(run.layer))) for key in op.key_names]
+    return (parts[0] if len(parts) == 1 else np.concatenate(parts),)
+
+
+@operation(lpu.ConstantOp)
+def constant(run: Pass, op: lpu.ConstantOp, args: Arrays) -> Arrays:
+    return (np.array(op.value.value.data, np.float32),)
+
+
+# ---------------------------------------------------------------------------------------------------- elementwise
+
+
+@operation(*lpu.BINARY_OPS)
+def binary(run: Pass, op: lpu.BinaryOp, args: Arrays) -> Arrays:
+    return (arithmetic.binary(op.name.removeprefix("lpu."), *args),)
+
+
+@operation(*lpu.UNARY_OPS)
+def unary(run: Pass, op: lpu.UnaryOp, args: Arrays) -> Arrays:
+    return (arithmetic.unary(op.name.removeprefix("lpu."), *args),)
+
+
+@operation(*lpu.REDUCE_OPS)
+def reduce(run: Pass, op: lpu.ReduceOp, args: Arrays) -> Arrays:
+    return (arithmetic.REDUCTIONS[op.name.removeprefix("lpu.")](*args),)
+
+
+# ---------------------------------------------------------------------------------------------------- shapes
+
+
+@operation(lpu.ReshapeOp)
+def reshape(run: Pass, op: lpu.ReshapeOp, args: Arrays) -> Arrays:
+    return (args[0].reshape([-1 if n == DYNAMIC_INDEX else n for n in lpu.shape_of(op.res)]),)
+
+
+@operation(lpu.TransposeOp)
+def transpose(run: Pass, op: lpu.TransposeOp, args: Arrays) -> Arrays:
+    return (args[0].transpose(op.axes),)
+
+
+@operation(lpu.SliceOp)
+def slice_(run: Pass, op: lpu.SliceOp, args: Arrays) -> Arrays:
+    dim, start, stop, step = op.bounds
+    return (args[0][(slice(None),) * dim + (slice(start, stop, step),)],)
+
+
+@operation(lpu.ConcatOp)
+def concat(run: Pass, op: lpu.ConcatOp, args: Arrays) -> Arrays:
+    return (np.concatenate(args, axis=op.dim.value.data),)
+
+
+@operation(lpu.BroadcastOp)
+def broadcast(run: Pass, op: lpu.BroadcastOp, args: Arrays) -> Arrays:
+    source = lpu.shape_of(op.x)
+    rows = args[0].shape[source.index(DYNAMIC_INDEX)] if DYNAMIC_INDEX in source else run.rows
+    return (np.broadcast_to(args[0], [rows if n == DYNAMIC_INDEX else n for n in lpu.shape_of(op.res)]),)
+
+
+@operation(lpu.SelectRowsOp)
+def select_rows(run: Pass, op: lpu.SelectRowsOp, args: Arrays) -> Arrays:
+    return (args[0][run.first_row :],)
+
+
+# ---------------------------------------------------------------------------------------------------- model
+
+
+def _rows_of(table: np.ndarray, index: np.ndarray) -> np.ndarray:
+    outside = (index < 0) | (index >= len(table))
+    if outside.any():
+        raise AccessError(f"row {index[outside][0]} of a table of {len(table)} rows")
+    return table[index]
+
+
+@operation(lpu.EmbeddingOp)
+def embedding(run: Pass, op: lpu.EmbeddingOp, args: Arrays) -> Arrays:
+    table, index = args
+    rows = _rows_of(table, index + op.offset.value.data)
+    return (rows if rows.dtype == np.float32 else widen(rows.view(np.uint16), _type_of(table)),)
+
+
+@operation(lpu.RotaryTableOp)
+def rotary_table(run: Pass, op: lpu.RotaryTableOp, args: Arrays) -> Arrays:
+    rows = _rows_of(*args)
+    return rows[..., 0, :], rows[..., 1, :]
+
+
+@operation(lpu.LinearOp)
+def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
+    named = iter(args[2:])
+    bias, times, plus = (None if v is None else next(named) for v in (op.bias, op.times, op.plus))
+    x, matrix = args[:2]
+    n, k = matrix.shape
+    flat = run.issue(x.reshape(-1, k))
+    steps = epilogue(
+        mac(tile_view(matrix, _TREES), flat, _type_of(matrix))[:, :n],
+        bias=bias,
+        scale=1.0 if op.scale is None else op.scale.value.data,
+        softcap=0.0 if op.softcap is None else op.softcap.value.data,
+        activation="none" if op.activation is None else op.activation.data,
+        times=None if times is None else times.reshape(-1, n),
+        plus=None if plus is None else plus.reshape(-1, n),
+    )
+    y = np.empty(0, np.float32)
+    for y in steps:
+        run.watch(y)
+    return (y.reshape(*x.shape[:-1], n),)
+
+
+@operation(lpu.RmsNormOp)
+def rms_norm(run: Pass, op: lpu.RmsNormOp, args: Arrays) -> Arrays:
+    weight = None if op.weight is None else args[1]
+    return (arithmetic.rms_norm(args[0], weight, op.epsilon.value.data),)
+
+
+@operation(lpu.LayerNormOp)
+def layer_norm(run: Pass, op: lpu.LayerNormOp, args: Arrays) -> Arrays:
+    named = iter(args[1:])
+    weight, bias = (None if v is None else next(named) for v in (op.weight, op.bias))
+    return (arithmetic.layer_norm(args[0], weight, bias, op.epsilon.value.data),)
+
+
+@operation(lpu.RotaryOp)
+def rotary(run: Pass, op: lpu.RotaryOp, args: Arrays) -> Arrays:
+    x, cos, sin = args
+    return (arithmetic.rotary(x, cos, sin, op.style.data),)
+
+
+@operation(lpu.AttentionOp)
+def attention_(run: Pass, op: lpu.AttentionOp, args: Arrays) -> Arrays:
+    query, key, value = (run.issue(x) for x in args)
+    rows, heads, _ = query.shape
+    groups, size = value.shape[1:]
+    cache = _cache_of(run, run.slot_base + op.slot.value.data, key, value)
+    for head in range(groups):
+        attention.write_keys(cache.keys[head], run.position, key[:, head])
+        attention.write_values(cache.values[head], run.position, value[:, head])
+    reach = attention.span(run.position, rows, 0 if op.window is None else op.window.value.data)
+    scale, softcap = op.scale.value.data, 0.0 if op.softcap is None else op.softcap.value.data
+    result = np.empty((rows, heads, size), np.float32)
+    for head in range(heads):
+        kv_head = head * groups // heads
+        scores = attention.scores(query[:, head], cache.keys[kv_head], reach, scale, softcap, run.matrix_type)
+        run.watch(scores[reach.seen])
+        weights = run.issue(np.where(reach.seen, attention.softmax(scores, reach), np.float32(0)))
+        y = attention.values(weights, cache.values[kv_head], reach, run.matrix_type)
+        result[:, head] = y[:, :size]
+    return (result,)
+
+
+def _cache_of(run: Pass, slot: int, key: np.ndarray, value: np.ndarray) -> Cache:
+    if slot not in run.caches:
+        heads = key.shape[1]
+        keys = tile_view(np.zeros((run.max_length, key.shape[2]), np.uint16), _TREES)
+        values = tile_view(np.zeros((value.shape[2], run.max_length), np.uint16), _TREES)
+        run.caches[slot] = Cache(*(np.zeros((heads, *tiles.shape), np.uint16) for tiles in (keys, values)))
+    return run.caches[slot]

@@ -1,0 +1,247 @@
+"""The machine: executes decoded programs one instruction after another, and checks everything they do.
+
+docs/isa.md says what each instruction does; docs/arithmetic.md, to which bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+# Imported for what they register.
+from hyperdex_ir.errors import MachineFault
+from hyperdex_ir.interpreter import machine_mem, machine_sxe, machine_vxe  # noqa: F401
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.arithmetic import quiet
+from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.state import HANDLERS, NUMBER_OF, State
+from hyperdex_ir.isa.instructions import Spec
+from hyperdex_ir.isa.program import Instruction, Origin, Program
+
+#: Instructions that one pass may execute, against programs that do not end.
+BUDGET = 20_000_000
+_MAX_NESTING = 16
+
+
+@dataclass(frozen=True)
+class NumericFault:
+    """The first instruction whose result held a NaN or an infinity.
+
+    chunk: number of the pass since `Machine.clear`; layer: number of the call in the pass, None in the main function.
+    """
+
+    chunk: int
+    layer: int | None
+    index: int
+    name: str
+    module_path: str
+
+
+@dataclass
+class _Repeat:
+    """A running repeat: its body is start..stop-1."""
+
+    start: int
+    stop: int
+    remaining: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A running call."""
+
+    back: int
+
+
+class Machine:
+    """One LPU: program, HBM, LMU of `lmu_words` words, registers; `chunk` is the most tokens in flight."""
+
+    def __init__(
+        self,
+        program: Program,
+        hbm: Hbm,
+        *,
+        chunk: int,
+        lmu_words: int,
+        origins: Sequence[Origin] = (),
+        budget: int = BUDGET,
+    ):
+        self.program = program
+        self.state = State(hbm, chunk, lmu_words)
+        self.fault: NumericFault | None = None
+        self._origins = tuple(origins) or program.origins
+        self._operands = [_operands(index, item) for index, item in enumerate(program.instructions)]
+        self._budget = budget
+        self._passes = 0
+        self._reset(0)
+
+    @property
+    def registers(self) -> list[int | None]:
+        """The registers by number; None where nothing has set one."""
+        return self.state.registers
+
+    @property
+    def hbm(self) -> Hbm:
+        return self.state.hbm
+
+    def clear(self) -> None:
+        """Forgets the sticky flag, and counts passes from 0 again."""
+        self.fault, self._passes = None, 0
+
+    def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
+        """One pass over `tokens`, the first of them at `position`, up to the halt.
+
+        Raises MachineFault when an instruction does what the machine forbids, and when the host does: no tokens or more
+        than the chunk, or a first row that is none of them. NaN and infinity raise nothing: see `fault`.
+        """
+        if not 1 <= len(tokens) <= self.state.chunk:
+            raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.state.chunk}")
+        if not 0 <= first_row < len(tokens):
+            raise MachineFault(f"first row {first_row} of a pass of {len(tokens)} tokens")
+        self._reset(len(tokens))
+        self.hbm.write(self.hbm.map.tokens, np.array(tokens, np.int64))
+        values = {"tokens": len(tokens), "position": position, "first_row": first_row}
+        values["head_rows"] = len(tokens) - first_row
+        for name, value in values.items():
+            self.state.set_register(NUMBER_OF[name], value)
+        with quiet():
+            while not self._halted:
+                self._step()
+        self._passes += 1
+
+    def _reset(self, tokens: int) -> None:
+        state = self.state
+        state.registers[:] = [None] * len(state.registers)
+        state.registers[0] = 0
+        if tokens:
+            state.lmu.forget()
+        self._next, self._executed, self._calls = 0, 0, 0
+        self._frames: list[_Repeat | _Call] = []
+        self._halted = False
+
+    def _step(self) -> None:
+        index = self._next
+        try:
+            if not 0 <= index < len(self.program.instructions):
+                raise AccessError(f"the program has {len(self.program.instructions)} instructions and no halt here")
+            if self._executed >= self._budget:
+                raise AccessError(f"{self._executed} instructions and no halt: the program does not end")
+            self._executed += 1
+            self._execute(index)
+            self._close_repeats()
+        except AccessError as error:
+            raise MachineFault(f"{self._describe(index)}: {error}") from None
+
+    def _execute(self, index: int) -> None:
+        name, operands = self.program.instructions[index].name, self._operands[index]
+        self._next = index + 1
+        control = _CONTROL.get(name)
+        if control is not None:
+            control(self, operands)
+            return
+        self.state.nonfinite = False
+        HANDLERS[name](self.state, operands)
+        if self.state.nonfinite and self.fault is None:
+            self.fault = NumericFault(self._passes, self._layer(), index, name, self._module_path(index))
+
+    def _close_repeats(self) -> None:
+        """At the end of a repeat's body: back to its start, or on, when that was the last trip."""
+        while self._frames and isinstance(frame := self._frames[-1], _Repeat) and self._next == frame.stop:
+            frame.remaining -= 1
+            if frame.remaining:
+                self._next = frame.start
+                return
+            self._frames.pop()
+
+    # ------------------------------------------------------------------------------------------------ control
+
+    def _halt(self, v: Mapping[str, Any]) -> None:
+        self._halted = True
+
+    def _set(self, v: Mapping[str, Any]) -> None:
+        self.state.set_register(v["dst"], v["value"])
+
+    def _add(self, v: Mapping[str, Any]) -> None:
+        state = self.state
+        state.set_register(v["dst"], state.register(v["a"]) + state.register(v["b"]) + v["value"])
+
+    def _repeat(self, v: Mapping[str, Any]) -> None:
+        start, stop = self._next, self._next + v["length"]
+        if v["length"] < 1:
+            raise AccessError("a repeat of no instructions")
+        if stop > len(self.program.instructions):
+            raise AccessError(f"the body ends at {stop}, the program at {len(self.program.instructions)}")
+        parent = self._frames[-1] if self._frames else None
+        if isinstance(parent, _Repeat) and stop > parent.stop:
+            raise AccessError(f"the body ends at {stop}, that of the repeat around it at {parent.stop}")
+        if v["count"] == 0:
+            self._next = stop
+            return
+        self._push(_Repeat(start, stop, v["count"]))
+
+    def _call(self, v: Mapping[str, Any]) -> None:
+        if v["target"] >= len(self.program.instructions):
+            raise AccessError(f"call of {v['target']}, the program has {len(self.program.instructions)} instructions")
+        self._push(_Call(self._next))
+        self._next = v["target"]
+        self._calls += 1
+
+    def _ret(self, v: Mapping[str, Any]) -> None:
+        if not self._frames:
+            raise AccessError("ret without a call")
+        frame = self._frames.pop()
+        if not isinstance(frame, _Call):
+            raise AccessError(f"ret inside a repeat (body {frame.start} to {frame.stop - 1})")
+        self._next = frame.back
+
+    def _push(self, frame: _Repeat | _Call) -> None:
+        if len(self._frames) == _MAX_NESTING:
+            raise AccessError(f"repeats and calls nested deeper than {_MAX_NESTING}")
+        self._frames.append(frame)
+
+    # ------------------------------------------------------------------------------------------------ messages
+
+    def _layer(self) -> int | None:
+        """The number of the running call in this pass: programs call a function a layer."""
+        return self._calls - 1 if any(isinstance(frame, _Call) for frame in self._frames) else None
+
+    def _module_path(self, index: int) -> str:
+        path = self._origins[index].module_path if index < len(self._origins) else ""
+        layer = self._layer()
+        return path if layer is None else path.replace("*", str(layer))
+
+    def _describe(self, index: int) -> str:
+        known = 0 <= index < len(self.program.instructions)
+        name = self.program.instructions[index].name if known else "none"
+        path = self._module_path(index) if known else ""
+        return f"instruction {index} ({name})" + (f" of {path}" if path else "")
+
+
+_CONTROL = {
+    "halt": Machine._halt,
+    "set": Machine._set,
+    "add": Machine._add,
+    "repeat": Machine._repeat,
+    "call": Machine._call,
+    "ret": Machine._ret,
+}
+
+
+def _operands(index: int, item: Instruction) -> Mapping[str, Any]:
+    """An instruction's operands with the defaults filled in. Raises MachineFault when one is missing or not its own."""
+    spec: Spec = item.spec
+    names = [operand.name for operand in spec.operands]
+    unknown = [name for name in item.values if name not in names]
+    if unknown:
+        raise MachineFault(f"instruction {index} ({item.name}): no operand {unknown[0]!r}")
+    result: dict[str, Any] = {}
+    for operand in spec.operands:
+        value = item.values.get(operand.name)
+        value = getattr(operand, "default", None) if value is None else value
+        if value is None and not operand.optional:
+            raise MachineFault(f"instruction {index} ({item.name}): operand {operand.name} is missing")
+        result[operand.name] = value
+    return result

@@ -1,0 +1,86 @@
+"""Instructions of the group MEM: between HBM and the LMU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.arithmetic import round_to_matrix, widen
+from hyperdex_ir.interpreter.attention import write_keys, write_values
+from hyperdex_ir.interpreter.state import POSITION, State, instruction
+
+
+def _indices(s: State, v: Mapping[str, Any], rows: int) -> np.ndarray:
+    """The table row of each row in flight, i64 [rows]. Raises AccessError outside the table."""
+    if v["index"] == "token":
+        index = s.hbm.read(s.address(v["ids"]), (rows,), np.int64)
+    else:
+        index = s.register(POSITION) + np.arange(rows)
+    index = index + v["offset"]
+    outside = (index < 0) | (index >= v["limit"])
+    if outside.any():
+        raise AccessError(f"row {index[outside][0]} of a table of {v['limit']} rows")
+    return index
+
+
+@instruction("embed")
+def embed(s: State, v: Mapping[str, Any]) -> None:
+    rows = s.rows(v["rows"])
+    index = _indices(s, v, rows)
+    tiles = s.hbm.tiles(s.address(v["table"]), v["limit"], v["columns"])
+    trees = tiles.shape[2]
+    bits = tiles[index // trees, :, index % trees].reshape(rows, -1)[:, : v["columns"]]
+    s.write_rows(v["dst"], widen(bits, v["type"]))
+
+
+@instruction("gather")
+def gather(s: State, v: Mapping[str, Any]) -> None:
+    index = _indices(s, v, s.rows(v["rows"]))
+    table = s.hbm.view(s.address(v["table"]), (v["limit"], v["columns"]), np.float32)
+    s.write_rows(v["dst"], table[index])
+
+
+@instruction("load")
+def load(s: State, v: Mapping[str, Any]) -> None:
+    s.write_rows(v["dst"], s.hbm.read(s.address(v["src"]), (1, v["columns"]), np.float32))
+
+
+@instruction("store")
+def store(s: State, v: Mapping[str, Any]) -> None:
+    data = s.read_rows(v["src"], s.rows(v["rows"]), v["columns"])
+    s.watch(data)
+    address = s.address(v["dst"])
+    for row, words in enumerate(data):
+        s.hbm.write(address + row * v["pitch"], words)
+
+
+@instruction("store_key")
+def store_key(s: State, v: Mapping[str, Any]) -> None:
+    _store_cache(s, v, write_keys, (v["limit"], v["size"]))
+
+
+@instruction("store_value")
+def store_value(s: State, v: Mapping[str, Any]) -> None:
+    _store_cache(s, v, write_values, (v["size"], v["limit"]))
+
+
+def _store_cache(
+    s: State,
+    v: Mapping[str, Any],
+    write: Callable[[np.ndarray, int, np.ndarray], None],
+    matrix: tuple[int, int],
+) -> None:
+    rows, heads, size = s.rows(v["rows"]), v["heads"], v["size"]
+    position = s.register(POSITION)
+    if not 0 <= position <= v["limit"] - rows:
+        raise AccessError(f"positions {position} to {position + rows - 1}, the cache holds {v['limit']}")
+    bits = round_to_matrix(s.read_rows(v["src"], rows, heads * size), v["type"])
+    s.watch(widen(bits, v["type"]))
+    written = np.ones((rows, size), bool)
+    for head in range(heads):
+        address = s.address(v["cache"]) + head * v["pitch"]
+        write(s.hbm.tile_flags(address, *matrix), position, written)
+        write(s.hbm.tiles(address, *matrix), position, bits[:, head * size : (head + 1) * size])

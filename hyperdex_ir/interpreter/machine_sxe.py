@@ -1,0 +1,104 @@
+"""Instructions of the engine SXE: what streams through the MAC trees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.interpreter import attention
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
+from hyperdex_ir.interpreter.attention import Span, span
+from hyperdex_ir.interpreter.state import POSITION, State, instruction
+
+
+def _issue(s: State, x: np.ndarray, matrix_type: str) -> np.ndarray:
+    """float32 rounded to the matrix type, as bits; watched, since rounding can overflow."""
+    bits = round_to_matrix(x, matrix_type)
+    s.watch(widen(bits, matrix_type))
+    return bits
+
+
+def _check_written(flags: np.ndarray, reach: Span) -> None:
+    """flags: [positions, elements]. Raises AccessError when a position has not been stored."""
+    missing = ~flags.all(axis=1)
+    if missing.any():
+        raise AccessError(f"position {reach.first + int(np.argmax(missing))} of the KV cache is read, nothing wrote it")
+
+
+def reach_of(s: State, rows: int, window: int) -> Span:
+    """The positions that the rows in flight see. Raises AccessError for a negative position."""
+    position = s.register(POSITION)
+    if position < 0:
+        raise AccessError(f"position {position}")
+    return span(position, rows, window)
+
+
+@instruction("matmul")
+def matmul(s: State, v: Mapping[str, Any]) -> None:
+    rows, n = s.rows(v["rows"]), v["n"]
+    tiles = s.hbm.tiles(s.address(v["weight"]), n, v["k"])
+    x = _issue(s, s.read_rows(v["src"], rows, v["k"]), v["type"])
+    times, plus = (None if v[name] is None else s.read_rows(v[name], rows, n) for name in ("times", "plus"))
+    steps = epilogue(
+        mac(tiles, x, v["type"])[:, :n],
+        bias=s.parameter(v["bias"], n),
+        scale=v["scale"],
+        softcap=v["softcap"],
+        activation=v["activation"],
+        times=times,
+        plus=plus,
+    )
+    y = np.empty(0, np.float32)
+    for y in steps:
+        s.watch(y)
+    s.write_rows(v["dst"], y)
+
+
+@instruction("scores")
+def scores(s: State, v: Mapping[str, Any]) -> None:
+    rows, size = s.rows(v["rows"]), v["size"]
+    reach = reach_of(s, rows, v["window"])
+    address = s.address(v["cache"])
+    keys = s.hbm.tiles(address, reach.stop, size)
+    flags = s.hbm.tile_flags(address, reach.stop, size)
+    _check_written(attention.read_keys(flags, reach.first, reach.stop)[:, :size], reach)
+    query = _issue(s, s.read_rows(v["query"], rows, size), v["type"])
+    y = attention.scores(query, keys, reach, v["scale"], v["softcap"], v["type"])
+    _write_seen(s, v, y, reach)
+
+
+@instruction("softmax")
+def softmax(s: State, v: Mapping[str, Any]) -> None:
+    reach = reach_of(s, s.rows(v["rows"]), v["window"])
+    _write_seen(s, v, attention.softmax(_read_seen(s, v, reach), reach), reach)
+
+
+@instruction("values")
+def values(s: State, v: Mapping[str, Any]) -> None:
+    size, limit = v["size"], v["limit"]
+    reach = reach_of(s, s.rows(v["rows"]), v["window"])
+    if reach.stop > limit:
+        raise AccessError(f"position {reach.stop - 1}, the cache holds {limit}")
+    address = s.address(v["cache"])
+    flags = s.hbm.tile_flags(address, size, limit)
+    _check_written(attention.read_values(flags, reach.first, reach.stop)[:, :size], reach)
+    weights = _issue(s, _read_seen(s, v, reach), v["type"])
+    y = attention.values(weights, s.hbm.tiles(address, size, limit), reach, v["type"])
+    s.write_rows(v["dst"], y[:, :size])
+
+
+def _read_seen(s: State, v: Mapping[str, Any], reach: Span) -> np.ndarray:
+    """float32 [rows, columns] of `src`, column by absolute position; zero where not seen."""
+    start = v["src"].address + s.register(v["src"].register) + reach.first
+    data = s.lmu.read(start, reach.seen.shape, (v["src"].stride, 1), reach.seen)
+    return np.where(reach.seen, data, np.float32(0))
+
+
+def _write_seen(s: State, v: Mapping[str, Any], data: np.ndarray, reach: Span) -> None:
+    """Writes the columns seen to `dst`, column by absolute position, and watches them."""
+    s.watch(data[reach.seen])
+    start = v["dst"].address + s.register(v["dst"].register) + reach.first
+    s.lmu.write(start, (v["dst"].stride, 1), data, reach.seen)

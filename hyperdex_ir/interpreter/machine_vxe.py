@@ -1,0 +1,80 @@
+"""Instructions of the engine VXE, but for softmax: one vector operation each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.interpreter import arithmetic
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.isa.operands import ViewRef
+
+
+def _read(s: State, v: Mapping[str, Any], name: str) -> np.ndarray:
+    """A view operand, float32 [rows, groups, columns]."""
+    ref: ViewRef = v[name]
+    return s.read_view(ref, s.rows(v["rows"]), v["groups"], v["columns"])
+
+
+@instruction("unary")
+def unary(s: State, v: Mapping[str, Any]) -> None:
+    s.write_view(v["dst"], arithmetic.unary(v["function"], _read(s, v, "a")))
+
+
+@instruction("binary")
+def binary(s: State, v: Mapping[str, Any]) -> None:
+    s.write_view(v["dst"], arithmetic.binary(v["function"], _read(s, v, "a"), _read(s, v, "b")))
+
+
+@instruction("binary_scalar")
+def binary_scalar(s: State, v: Mapping[str, Any]) -> None:
+    a = _read(s, v, "a")
+    b = np.full_like(a, v["b"])
+    s.write_view(v["dst"], arithmetic.binary(v["function"], *((b, a) if v["reversed"] else (a, b))))
+
+
+@instruction("reduce")
+def reduce(s: State, v: Mapping[str, Any]) -> None:
+    s.write_view(v["dst"], arithmetic.REDUCTIONS[v["function"]](_read(s, v, "a")))
+
+
+@instruction("rms_norm")
+def rms_norm(s: State, v: Mapping[str, Any]) -> None:
+    weight = s.parameter(v["weight"], v["columns"])
+    s.write_view(v["dst"], arithmetic.rms_norm(_read(s, v, "a"), weight, v["epsilon"]))
+
+
+@instruction("layer_norm")
+def layer_norm(s: State, v: Mapping[str, Any]) -> None:
+    weight, bias = (s.parameter(v[name], v["columns"]) for name in ("weight", "bias"))
+    s.write_view(v["dst"], arithmetic.layer_norm(_read(s, v, "a"), weight, bias, v["epsilon"]))
+
+
+@instruction("rotary")
+def rotary(s: State, v: Mapping[str, Any]) -> None:
+    turned, columns = v["turned"], v["columns"]
+    if turned > columns or turned % 2:
+        raise AccessError(f"{turned} columns to turn, of {columns}: must be even and no more")
+    rows = s.rows(v["rows"])
+    cos, sin = (s.read_rows(v[name], rows, turned) for name in ("cos", "sin"))
+    s.write_view(v["dst"], arithmetic.rotary(_read(s, v, "a"), cos, sin, v["style"]))
+
+
+@instruction("select_rows")
+def select_rows(s: State, v: Mapping[str, Any]) -> None:
+    rows, first = s.rows(v["rows"]), s.register(v["first"])
+    if first < 0 or first + rows > s.chunk:
+        raise AccessError(f"rows {first} to {first + rows - 1}, the machine has {s.chunk}")
+    src = v["src"]
+    start = src.address + s.register(src.register) + first * src.stride
+    data = s.lmu.read(start, (rows, v["columns"]), (src.stride, 1))
+    s.write_rows(v["dst"], data.copy())
+
+
+@instruction("argmax")
+def argmax(s: State, v: Mapping[str, Any]) -> None:
+    rows = s.rows(v["rows"])
+    s.set_register(v["dst"], arithmetic.argmax(s.read_rows(v["src"], rows, v["columns"])[-1]))

@@ -1,0 +1,106 @@
+"""What instructions read and change (registers, LMU, HBM, the flag), and the table of what each instruction does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.lmu import Lmu
+from hyperdex_ir.isa.instructions import BY_NAME, REGISTER_NAMES
+from hyperdex_ir.isa.operands import REGISTERS, HbmRef, LmuRef, ViewRef
+
+NUMBER_OF = {name: number for number, name in REGISTER_NAMES.items()}
+ZERO, TOKENS, POSITION = NUMBER_OF["zero"], NUMBER_OF["tokens"], NUMBER_OF["position"]
+_WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
+
+
+class State:
+    """The machine's state. `chunk`: most rows in flight. `nonfinite`: the running instruction made a NaN or inf."""
+
+    def __init__(self, hbm: Hbm, chunk: int, lmu_words: int):
+        self.hbm = hbm
+        self.chunk = chunk
+        self.lmu = Lmu(lmu_words)
+        self.registers: list[int | None] = [None] * REGISTERS
+        self.nonfinite = False
+
+    def register(self, number: int) -> int:
+        """A register's value. Raises AccessError when there is none of that number, or nothing has set it."""
+        value = 0 if number == ZERO else self._registers_at(number)
+        if value is None:
+            raise AccessError(f"register r{number} is read, nothing has set it")
+        return value
+
+    def set_register(self, number: int, value: int) -> None:
+        """Sets a register; r0 stays 0. Raises AccessError for another number, or a value beyond 64 bits."""
+        self._registers_at(number)
+        if not -_WORD_LIMIT <= value < _WORD_LIMIT:
+            raise AccessError(f"register r{number} holds 64 bits, {value} does not fit")
+        if number != ZERO:
+            self.registers[number] = value
+
+    def _registers_at(self, number: int) -> int | None:
+        if not 0 <= number < REGISTERS:
+            raise AccessError(f"register r{number}, there are {REGISTERS}")
+        return self.registers[number]
+
+    def rows(self, number: int) -> int:
+        """The row count in a register. Raises AccessError unless it is from 1 to the chunk size."""
+        rows = self.register(number)
+        if not 1 <= rows <= self.chunk:
+            raise AccessError(f"register r{number} says {rows} rows, the machine takes 1 to {self.chunk}")
+        return rows
+
+    def address(self, ref: HbmRef) -> int:
+        """A byte address in HBM."""
+        return ref.offset + self.register(ref.register)
+
+    def parameter(self, ref: HbmRef | None, columns: int) -> np.ndarray | None:
+        """A row of float32 in HBM; None for an absent operand."""
+        return None if ref is None else self.hbm.read(self.address(ref), (columns,), np.float32)
+
+    def read_rows(self, ref: LmuRef, rows: int, columns: int, used: np.ndarray | None = None) -> np.ndarray:
+        """float32 [rows, columns] of the LMU, sharing memory; all (or those `used`) must have been written."""
+        return self.lmu.read(ref.address + self.register(ref.register), (rows, columns), (ref.stride, 1), used)
+
+    def write_rows(self, ref: LmuRef, data: np.ndarray, used: np.ndarray | None = None) -> None:
+        """Writes float32 [rows, columns] (where `used`) to the LMU, and watches it."""
+        self.watch(data if used is None else data[used])
+        self.lmu.write(ref.address + self.register(ref.register), (ref.stride, 1), data, used)
+
+    def read_view(self, ref: ViewRef, rows: int, groups: int, columns: int) -> np.ndarray:
+        """float32 [rows, groups, columns] of the LMU, sharing memory."""
+        strides = (ref.stride, ref.group_stride, ref.column_stride)
+        return self.lmu.read(ref.address + self.register(ref.register), (rows, groups, columns), strides)
+
+    def write_view(self, ref: ViewRef, data: np.ndarray) -> None:
+        """Writes float32 [rows, groups, columns] to the LMU, and watches it."""
+        self.watch(data)
+        strides = (ref.stride, ref.group_stride, ref.column_stride)
+        self.lmu.write(ref.address + self.register(ref.register), strides, data)
+
+    def watch(self, data: np.ndarray) -> None:
+        """Raises the flag of the running instruction when the data holds a NaN or an infinity."""
+        if not np.isfinite(data).all():
+            self.nonfinite = True
+
+
+Handler = Callable[[State, Mapping[str, Any]], None]
+HANDLERS: dict[str, Handler] = {}
+"""What each instruction of the groups MEM and COMP does, given its operands by name."""
+
+
+def instruction(name: str) -> Callable[[Handler], Handler]:
+    """Registers the meaning of an instruction of the table."""
+    if name not in BY_NAME:
+        raise ValueError(f"{name} is not in the instruction table")
+
+    def register(handler: Handler) -> Handler:
+        HANDLERS[name] = handler
+        return handler
+
+    return register
