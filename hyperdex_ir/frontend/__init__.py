@@ -1,0 +1,18 @@
+"""Hugging Face checkpoints in, `lpu` modules out. Tracing imports torch and transformers, nothing else does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hyperdex_ir.frontend.model import ImportedModel, trace_model
+
+__all__ = ["ImportedModel", "trace_model"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hyperdex_ir.frontend import model
+
+    return getattr(model, name)

@@ -1,0 +1,241 @@
+"""Safetensors checkpoints, known by their headers: nothing is mapped, one tensor or some rows are read at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.errors import CheckpointError, ConfigError
+from hyperdex_ir.frontend.config import ModelSummary, load_json
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+#: The format's own limit for the length of a header.
+_LONGEST_HEADER = 100_000_000
+#: Element types of the format -> how their bytes are given; those that NumPy lacks as bit patterns.
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "<u1", "F8_E4M3": "<u1", "F8_E5M2": "<u1",
+}  # fmt: skip
+#: The matrix type that dtype "auto" chooses for each type of the token embedding.
+_MATRIX_TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f16", "F64": "f16"}
+_PREFIX = struct.Struct("<Q")
+_AGAIN = "download the file again"
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies. dtype: as the format writes it, `BF16`. start, stop: bytes of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    path: Path
+    start: int
+    stop: int
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """How `Checkpoint.read` gives its elements; bfloat16 as uint16 bit patterns."""
+        return np.dtype(_DTYPES[self.dtype])
+
+
+class Checkpoint:
+    """The tensors of a checkpoint: name -> entry, from the headers of one file or of those that an index names."""
+
+    def __init__(self, directory: Path):
+        """Reads the headers. Raises CheckpointError when there are no safetensors or a header does not hold."""
+        self.directory = directory
+        self.tensors: dict[str, TensorEntry] = {}
+        for path, expected in _files(directory):
+            entries = read_header(path)
+            for name in expected:
+                if name not in entries:
+                    raise CheckpointError(f"{path}: no tensor {name}, which {INDEX_FILE} places there", _AGAIN)
+            for name, entry in entries.items():
+                if name in self.tensors:
+                    raise CheckpointError(f"{path}: tensor {name} is also in {self.tensors[name].path.name}")
+                self.tensors[name] = entry
+
+    def read(self, name: str) -> np.ndarray:
+        """A whole tensor, as it is stored. Raises CheckpointError when the file has become shorter."""
+        entry = self.tensors[name]
+        return _load(entry, 0, prod(entry.shape)).reshape(entry.shape)
+
+    def rows(self, name: str, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop-1 of a tensor's first dimension. Raises CheckpointError when the file has become shorter."""
+        entry = self.tensors[name]
+        if not entry.shape or not 0 <= start <= stop <= entry.shape[0]:
+            raise IndexError(f"{name}: rows {start}..{stop} of shape {list(entry.shape)}")
+        row = prod(entry.shape[1:])
+        return _load(entry, start * row, (stop - start) * row).reshape(stop - start, *entry.shape[1:])
+
+
+def _load(entry: TensorEntry, first: int, count: int) -> np.ndarray:
+    dtype = entry.numpy_dtype
+    try:
+        values = np.fromfile(entry.path, dtype, count, offset=entry.start + first * dtype.itemsize)
+    except OSError as error:
+        raise CheckpointError(f"{entry.path}: tensor {entry.name} cannot be read: {error.strerror}") from error
+    if len(values) < count:
+        raise CheckpointError(
+            f"{entry.path}: truncated: tensor {entry.name} ends at byte {entry.stop}, the file is shorter", _AGAIN
+        )
+    return values
+
+
+def _files(directory: Path) -> list[tuple[Path, list[str]]]:
+    """The files to read, in order, and the tensors that each must hold."""
+    single = directory / SINGLE_FILE
+    if single.is_file():
+        return [(single, [])]
+    index = directory / INDEX_FILE
+    if index.is_file():
+        return _indexed(index)
+    others = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
+    hint = f"{others[0]} is in torch's format: convert it to safetensors" if others else ""
+    raise CheckpointError(f"{directory}: neither {SINGLE_FILE} nor {INDEX_FILE}", hint)
+
+
+def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
+    try:
+        placed = load_json(index).get("weight_map")
+    except ConfigError as error:
+        raise CheckpointError(str(error), error.hint) from error
+    if not isinstance(placed, dict) or not placed:
+        raise CheckpointError(f"{index}: no weight_map, expected an object of tensor names and files")
+    files: dict[str, list[str]] = {}
+    for name, file in placed.items():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{index}: tensor {name} is in {file!r}, expected a safetensors file beside the index"
+            )
+        files.setdefault(file, []).append(name)
+    for file in sorted(files):
+        if not (index.parent / file).is_file():
+            raise CheckpointError(f"{index.parent / file}: no such file, but the index names it", _AGAIN)
+    return [(index.parent / file, files[file]) for file in sorted(files)]
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of one file, by name, in the file's order.
+
+    Raises CheckpointError, with the tensor and the numbers, when the header is not what the format allows: tensors
+    must fill the file without gaps or overlaps.
+    """
+    text, size = _header_text(path)
+    base = _PREFIX.size + len(text)
+    entries = [_entry(path, name, value, base) for name, value in _parse(path, text)]
+    entries.sort(key=lambda entry: (entry.start, entry.stop))
+    _check_layout(path, entries, base, size)
+    return {entry.name: entry for entry in entries}
+
+
+def _header_text(path: Path) -> tuple[bytes, int]:
+    """The header's bytes, and how many bytes the file has."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            prefix = file.read(_PREFIX.size)
+            if len(prefix) < _PREFIX.size:
+                raise CheckpointError(f"{path}: {size} bytes, too short for safetensors", _AGAIN)
+            (length,) = _PREFIX.unpack(prefix)
+            if length > min(size - _PREFIX.size, _LONGEST_HEADER):
+                raise CheckpointError(f"{path}: header of {length} bytes, file of {size}: truncated or not safetensors")
+            return file.read(length), size
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse(path: Path, text: bytes) -> list[tuple[str, Any]]:
+    """The header's pairs of tensor name and description."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = dict(pairs)
+        if len(names) < len(pairs):
+            raise ValueError("a name stands twice")
+        return names
+
+    try:
+        header = json.loads(text.decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: header is not valid JSON: {error}", _AGAIN) from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: header is not a JSON object", _AGAIN)
+    header.pop("__metadata__", None)
+    return list(header.items())
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _counts(value: Any, length: int | None = None) -> bool:
+    is_list = isinstance(value, list) and all(map(_is_count, value))
+    return is_list and (length is None or len(value) == length)
+
+
+def _entry(path: Path, name: str, value: Any, base: int) -> TensorEntry:
+    where = f"{path}: tensor {name}"
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where}: not described by an object")
+    dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise CheckpointError(f"{where}: dtype {dtype!r} is not known", f"known are {', '.join(_DTYPES)}")
+    if not isinstance(shape, list) or not _counts(shape):
+        raise CheckpointError(f"{where}: shape {shape!r}, expected a list of sizes")
+    if not isinstance(offsets, list) or not _counts(offsets, 2):
+        raise CheckpointError(f"{where}: data_offsets {offsets!r}, expected two byte numbers")
+    needed = prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+    if offsets[1] - offsets[0] != needed:
+        raise CheckpointError(
+            f"{where}: bytes {offsets[0]} to {offsets[1]}, but {shape} of {dtype} takes {needed} bytes"
+        )
+    return TensorEntry(name, dtype, tuple(shape), path, base + offsets[0], base + offsets[1])
+
+
+def _check_layout(path: Path, entries: list[TensorEntry], base: int, size: int) -> None:
+    """Raises CheckpointError unless the sorted entries fill the file from `base` to `size`."""
+    end = entries[-1].stop if entries else base
+    if end > size:
+        raise CheckpointError(
+            f"{path}: truncated: tensor {entries[-1].name} ends at byte {end}, the file has {size}", _AGAIN
+        )
+    for before, after in pairwise(entries):
+        if after.start < before.stop:
+            raise CheckpointError(
+                f"{path}: tensors {before.name} and {after.name} overlap: bytes {before.start} to {before.stop} and "
+                f"{after.start} to {after.stop}"
+            )
+    starts = [base, *(entry.stop for entry in entries)]
+    stops = [*(entry.start for entry in entries), size]
+    for start, stop in zip(starts, stops, strict=True):
+        if start != stop:
+            raise CheckpointError(f"{path}: bytes {start} to {stop} belong to no tensor")
+
+
+def matrix_type_for(checkpoint: Checkpoint, summary: ModelSummary) -> str:
+    """The matrix type that dtype "auto" means: the token embedding's, float32 becoming f16.
+
+    Raises CheckpointError when there is no token embedding or its type is none of those.
+    """
+    wanted = [summary.token_embedding, *(["lm_head.weight"] if summary.tied else [])]
+    for suffix in wanted:
+        found = [name for name in sorted(checkpoint.tensors) if f".{name}".endswith(f".{suffix}")]
+        if not found:
+            continue
+        dtype = checkpoint.tensors[found[0]].dtype
+        if dtype not in _MATRIX_TYPES:
+            raise CheckpointError(
+                f"{checkpoint.directory}: {found[0]} is stored as {dtype}, expected {', '.join(_MATRIX_TYPES)}"
+            )
+        return _MATRIX_TYPES[dtype]
+    raise CheckpointError(f"{checkpoint.directory}: no token embedding (a tensor named ...{summary.token_embedding})")

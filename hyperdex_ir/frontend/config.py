@@ -1,0 +1,234 @@
+"""Phase 0: what config.json says, checked without torch or transformers."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperdex_ir.errors import ConfigError, UnsupportedModelError
+from hyperdex_ir.frontend.families import FAMILIES, ROPE_TYPES, Family, Size
+
+#: Keys whose presence means a mechanism that is not supported, and what it is.
+_REFUSED = {
+    "quantization_config": "quantized weights",
+    "compression_config": "compressed weights",
+    "auto_map": "models with code of their own",
+}
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What a model is, in numbers.
+
+    max_positions: how many positions it was made for. learned_positions: whether there are no more than those.
+    eos_ids: the tokens that end a text, possibly none. tied: whether the head is the token embedding.
+    token_embedding: the last components of its name.
+    """
+
+    architecture: str
+    model_type: str
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    hidden: int
+    intermediate: int
+    vocab: int
+    max_positions: int
+    learned_positions: bool
+    eos_ids: tuple[int, ...]
+    tied: bool
+    token_embedding: str
+
+
+def read_config(directory: Path) -> ModelSummary:
+    """Reads and checks `directory/config.json`. Raises ConfigError or UnsupportedModelError."""
+    path = directory / "config.json"
+    return check_config(load_json(path), str(path))
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ConfigError when it is missing, not JSON, or not an object."""
+    try:
+        text = path.read_bytes().decode()
+        loaded = json.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", "a checkpoint has a config.json in its directory") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid JSON: {error}", "download the file again") from error
+    if not isinstance(loaded, dict):
+        raise ConfigError(f"{path}: holds {_kind(loaded)}, expected an object")
+    return loaded
+
+
+def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
+    """Checks the contents of a config.json; `source` names it in messages.
+
+    Raises UnsupportedModelError for an architecture or mechanism that is not supported, ConfigError for a value that
+    makes no model.
+    """
+    family = _family(config, source)
+    for key, mechanism in _REFUSED.items():
+        if config.get(key) is not None:
+            raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported")
+    return _Checker(config, source, family).summary()
+
+
+def _family(config: Mapping[str, Any], source: str) -> Family:
+    architecture = _architecture(config, source)
+    family = FAMILIES.get(architecture)
+    if family is None:
+        raise UnsupportedModelError(
+            f"{source}: architecture {architecture} is not supported; the nearest supported is "
+            f"{_nearest(architecture, FAMILIES)}",
+            f"supported are {', '.join(FAMILIES)}",
+        )
+    model_type = config.get("model_type")
+    if model_type != family.model_type:
+        raise ConfigError(
+            f"{source}: model_type is {_show(model_type)}, expected {_show(family.model_type)} for {architecture}"
+        )
+    return family
+
+
+def _architecture(config: Mapping[str, Any], source: str) -> str:
+    architectures = config.get("architectures")
+    if architectures is None:
+        raise ConfigError(
+            f"{source}: no architectures, expected a list of one name", "is this a causal language model?"
+        )
+    named = isinstance(architectures, list) and len(architectures) > 0 and isinstance(architectures[0], str)
+    if not named:
+        raise ConfigError(f"{source}: architectures is {_show(architectures)}, expected a list of one name")
+    return architectures[0]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that is most like this one."""
+    return max(known, key=lambda candidate: difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio())
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class _Checker:
+    """Takes the values of one config.json by the table of its family."""
+
+    def __init__(self, config: Mapping[str, Any], source: str, family: Family):
+        self.config = config
+        self.source = source
+        self.family = family
+        self.sizes = {key: self._size(key, size) for key, size in family.sizes.items()}
+
+    def summary(self) -> ModelSummary:
+        sizes = self.sizes
+        heads = self._positive("num_attention_heads")
+        hidden = self._positive("hidden_size")
+        sizes.setdefault("num_key_value_heads", None)
+        kv_heads = sizes["num_key_value_heads"] = sizes["num_key_value_heads"] or heads
+        for whole, part in self.family.divisions:
+            self._divides(whole, part)
+        self._values()
+        head_size = sizes.get("head_dim") or hidden // heads
+        if self.family.rotary:
+            self._rotary(head_size)
+        return ModelSummary(
+            architecture=self.family.architecture,
+            model_type=self.family.model_type,
+            layers=self._positive("num_hidden_layers"),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_size=head_size,
+            hidden=hidden,
+            intermediate=self._positive(self.family.names["intermediate"]),
+            vocab=self._positive("vocab_size"),
+            max_positions=self._positive("max_position_embeddings"),
+            learned_positions=not self.family.rotary,
+            eos_ids=self._eos(),
+            tied=self._flag("tie_word_embeddings", self.family.flags["tie_word_embeddings"]),
+            token_embedding=self.family.token_embedding,
+        )
+
+    def _wrong(self, key: str, value: Any, expected: str) -> ConfigError:
+        return ConfigError(f"{self.source}: {key} is {_show(value)}, expected {expected}")
+
+    def _size(self, key: str, size: Size) -> int | None:
+        value = self.config.get(key, size.default)
+        if value is None and size.optional:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= size.most:
+            raise self._wrong(key, value, f"a whole number from 1 to {size.most}")
+        return value
+
+    def _positive(self, key: str) -> int:
+        value = self.sizes[key]
+        assert value is not None, f"{key} is not optional"
+        return value
+
+    def _divides(self, whole: str, part: str) -> None:
+        total, divisor = self._positive(whole), self._positive(part)
+        if total % divisor:
+            raise self._wrong(whole, total, f"a multiple of {part} {divisor}")
+
+    def _values(self) -> None:
+        for key, default in self.family.numbers.items():
+            self._number(key, self.config.get(key, default))
+        for key, default in self.family.flags.items():
+            self._flag(key, default)
+        for key, (default, allowed) in self.family.choices.items():
+            self._choice(key, self.config.get(key, default), allowed)
+
+    def _number(self, key: str, value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise self._wrong(key, value, "a positive number")
+
+    def _flag(self, key: str, default: bool) -> bool:
+        value = self.config.get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    def _choice(self, key: str, value: Any, allowed: tuple[str, ...]) -> None:
+        if not isinstance(value, str):
+            raise self._wrong(key, value, f"one of {', '.join(allowed)}")
+        if value not in allowed:
+            raise UnsupportedModelError(
+                f"{self.source}: {key} {value} is not supported; the nearest supported is {_nearest(value, allowed)}",
+                f"supported are {', '.join(allowed)}",
+            )
+
+    def _rotary(self, head_size: int) -> None:
+        if head_size % 2:
+            raise self._wrong("head_dim", head_size, "an even number, because positions rotate pairs")
+        self._number("rope_theta", self.config.get("rope_theta", 1.0))
+        for key in ("rope_scaling", "rope_parameters"):
+            rope = self.config.get(key)
+            if rope is None:
+                continue
+            if not isinstance(rope, dict):
+                raise self._wrong(key, rope, "an object or null")
+            self._choice(f"{key}.rope_type", rope.get("rope_type", rope.get("type", "default")), ROPE_TYPES)
+            for name in ("rope_theta", "factor"):
+                self._number(f"{key}.{name}", rope.get(name, 1.0))
+
+    def _eos(self) -> tuple[int, ...]:
+        value = self.config.get("eos_token_id", self.family.eos)
+        if value is None:
+            return ()
+        ids = value if isinstance(value, list) else [value]
+        if any(isinstance(id_, bool) or not isinstance(id_, int) or id_ < 0 for id_ in ids):
+            raise self._wrong("eos_token_id", value, "a token number, a list of them, or null")
+        return tuple(ids)

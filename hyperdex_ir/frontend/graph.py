@@ -1,0 +1,173 @@
+"""What the importer asks of a torch graph: shapes, arguments by name, places, and what the logits depend on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.fx import Node
+from xdsl.dialects.builtin import DYNAMIC_INDEX
+
+#: The dimension of tensor types that stands for the tokens in flight.
+TOKENS = DYNAMIC_INDEX
+#: Operators whose `weight` is a matrix: stored in the matrix type.
+MATRIX_OPERATORS = (torch.ops.aten.linear.default, torch.ops.aten.embedding.default)
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def tensor_of(node: Node) -> torch.Tensor | None:
+    """The shape and element type that export saw for a node, or None for what is not one tensor."""
+    value = node.meta.get("val")
+    return value if isinstance(value, torch.Tensor) else None
+
+
+def is_tensors(node: Node) -> bool:
+    """Whether a node gives a tensor or several, not a size."""
+    value = node.meta.get("val")
+    if isinstance(value, tuple | list):
+        return all(isinstance(v, torch.Tensor) for v in value)
+    return isinstance(value, torch.Tensor)
+
+
+def is_float(node: Node) -> bool:
+    """Whether a node gives one tensor of float32."""
+    tensor = tensor_of(node)
+    return tensor is not None and tensor.dtype == torch.float32
+
+
+def shape_of_tensor(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """The shape, TOKENS for the tokens in flight; None when a dimension is some other expression of their number."""
+    shape = []
+    for size in tensor.shape:
+        if isinstance(size, int):
+            shape.append(size)
+        elif size.node.expr.is_Symbol:
+            shape.append(TOKENS)
+        else:
+            return None
+    return tuple(shape)
+
+
+def shape_of_node(node: Node) -> tuple[int, ...] | None:
+    """`shape_of_tensor` of what a node gives; None also for what is not one tensor."""
+    tensor = tensor_of(node)
+    return None if tensor is None else shape_of_tensor(tensor)
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """The arguments of an operator call by the names of its schema, defaults filled in."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return dict(node.kwargs)
+    given: dict[str, Any] = {}
+    for position, argument in enumerate(target._schema.arguments):
+        if position < len(node.args) and not argument.kwarg_only:
+            given[argument.name] = node.args[position]
+        elif argument.name in node.kwargs:
+            given[argument.name] = node.kwargs[argument.name]
+        else:
+            given[argument.name] = argument.default_value
+    return given
+
+
+def dimension(index: int, rank: int) -> int:
+    """A dimension counted from the front."""
+    return index + rank if index < 0 else index
+
+
+def operator_name(node: Node) -> str:
+    """`aten.add.Tensor`, or the name of what else is called."""
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    return str(getattr(target, "__name__", target))
+
+
+def source_line(node: Node) -> str:
+    """`modeling_llama.py:64`: the innermost line, in some module's forward, that made a node; empty when unknown."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [(path, line) for path, line in frames if "/torch/" not in path.replace("\\", "/")]
+    if not own:
+        return ""
+    path, line = own[-1]
+    return f"{PurePath(path).name}:{line}"
+
+
+class Graph:
+    """An exported program, seen from its result.
+
+    live: the operator calls that the logits depend on, in order; sizes and dead integer arithmetic are not among them.
+    parameters: the placeholder nodes of parameters and buffers -> their names in the model's state dict.
+    inputs: the placeholder nodes of the wrapper's arguments. matrices: the parameters that the MAC trees stream.
+    contentless: names of what the logits depend on and no checkpoint holds. mutations: calls that change an operand.
+    """
+
+    def __init__(self, program: ExportedProgram, wrapped: str, root: str, canonical: Mapping[str, str]):
+        """wrapped: first component of all names, dropped. root: what to call the model itself in locations.
+
+        canonical: names of shared parameters -> the one name that stands for them all.
+        """
+        self.wrapped = wrapped
+        self.root = root
+        nodes = list(program.graph.nodes)
+        self.output = _result(nodes)
+        reached = _reached(self.output)
+        self.parameters: dict[Node, str] = {}
+        self.inputs: list[Node] = []
+        self.contentless: list[str] = []
+        placeholders = [node for node in nodes if node.op == "placeholder"]
+        for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
+            name = str(spec.target or node.name).removeprefix(f"{wrapped}.")
+            if spec.kind is InputKind.USER_INPUT:
+                self.inputs.append(node)
+                continue
+            self.parameters[node] = canonical.get(name, name)
+            saved = spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent)
+            if node in reached and not saved:
+                self.contentless.append(name)
+        self.live = [node for node in nodes if node in reached and node.op == "call_function"]
+        self.mutations = [node for node in nodes if is_mutation(node)]
+        self.matrices = self._matrices()
+
+    def _matrices(self) -> frozenset[str]:
+        weights = (arguments(node)["weight"] for node in self.live if node.target in MATRIX_OPERATORS)
+        return frozenset(self.parameters[weight] for weight in weights if weight in self.parameters)
+
+    def path(self, node: Node) -> str:
+        """The module that a node belongs to, as the model names it: `model.layers.0.self_attn.q_proj`."""
+        stack = node.meta.get("nn_module_stack") or {}
+        paths = [str(path) for path, _ in stack.values()]
+        return (paths[-1] if paths else "").removeprefix(self.wrapped).removeprefix(".") or self.root
+
+
+def _result(nodes: list[Node]) -> Node:
+    """The one tensor that the program returns."""
+    returned = next(node for node in reversed(nodes) if node.op == "output").args[0]
+    assert isinstance(returned, tuple | list)
+    (result,) = returned
+    assert isinstance(result, Node)
+    return result
+
+
+def _reached(output: Node) -> dict[Node, None]:
+    """The nodes that a result depends on through tensors."""
+    reached: dict[Node, None] = {}
+    pending = [output]
+    while pending:
+        node = pending.pop()
+        if node in reached:
+            continue
+        reached[node] = None
+        pending.extend(source for source in node.all_input_nodes if is_tensors(source))
+    return reached
+
+
+def is_mutation(node: Node) -> bool:
+    """Whether a call changes one of its operands."""
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable

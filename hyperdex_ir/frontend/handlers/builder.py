@@ -1,0 +1,124 @@
+"""What handlers build with: the values of nodes, and operations with their places."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.fx import Node
+from xdsl.dialects.builtin import NameLoc, NoneAttr, StringAttr, TensorType, f32
+from xdsl.ir import Attribute, Block, Operation, SSAValue
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.errors import UnsupportedOpError
+from hyperdex_ir.frontend.graph import Graph, operator_name, shape_of_node, tensor_of
+
+
+@dataclass(frozen=True)
+class Index:
+    """A tensor of integers: token ids or positions (`positions`), plus a number."""
+
+    value: SSAValue
+    positions: bool
+    offset: int = 0
+
+    def shifted(self, by: int) -> Index:
+        return Index(self.value, self.positions, self.offset + by)
+
+
+Value = SSAValue | Index | tuple[SSAValue, ...]
+
+
+class Builder:
+    """Appends operations to a block. `max_length`: how many positions the compiled model holds."""
+
+    def __init__(self, graph: Graph, block: Block, matrix_type: Attribute, max_length: int):
+        self.graph = graph
+        self.block = block
+        self.matrix_type = matrix_type
+        self.max_length = max_length
+        self.values: dict[Node, Value] = {}
+        self.weights: dict[str, SSAValue] = {}
+        self.slots = 0
+        self._locations: dict[str, NameLoc] = {}
+        self._location = self.location(graph.root)
+
+    def location(self, path: str) -> NameLoc:
+        """The location that names a module."""
+        if path not in self._locations:
+            self._locations[path] = NameLoc(StringAttr(path), NoneAttr())
+        return self._locations[path]
+
+    def at(self, path: str) -> None:
+        """What is emitted from now on belongs to this module."""
+        self._location = self.location(path)
+
+    def add(self, op: Operation) -> Operation:
+        """Appends an operation at the present location."""
+        op.location = self._location
+        self.block.add_op(op)
+        return op
+
+    def emit(self, op: Operation) -> SSAValue:
+        """Appends an operation of one result; gives the result."""
+        return self.add(op).results[0]
+
+    def weight(self, key: str, shape: tuple[int, ...], element: Attribute = f32) -> SSAValue:
+        """A parameter by key; made at its first use."""
+        if key not in self.weights:
+            self.weights[key] = self.emit(lpu.WeightOp([key], TensorType(element, shape)))
+        return self.weights[key]
+
+    def value(self, node: Node) -> Value:
+        """What a node gives; parameters come into being here."""
+        if node not in self.values:
+            self.values[node] = self._parameter(node)
+        return self.values[node]
+
+    def _parameter(self, node: Node) -> SSAValue:
+        name = self.graph.parameters[node]
+        shape = shape_of_node(node)
+        assert shape is not None, "parameters have static shapes"
+        return self.weight(name, shape, self.matrix_type if name in self.graph.matrices else f32)
+
+    def tensor(self, node: Node) -> SSAValue:
+        """The f32 tensor that a node gives."""
+        value = self.value(node)
+        assert isinstance(value, SSAValue), f"{node.name} is no tensor of float32"
+        return value
+
+    def index(self, node: Node) -> Index:
+        """The tensor of integers that a node gives."""
+        value = self.value(node)
+        assert isinstance(value, Index), f"{node.name} is no tensor of integers"
+        return value
+
+    def operand(self, given: Node | float) -> SSAValue:
+        """A tensor, or a number as a constant."""
+        return self.tensor(given) if isinstance(given, Node) else self.constant(float(given))
+
+    def constant(self, number: float) -> SSAValue:
+        return self.emit(lpu.ConstantOp(number))
+
+    def reshape(self, value: SSAValue, shape: tuple[int, ...]) -> SSAValue:
+        """The same elements in another shape; nothing when it is the same shape."""
+        return value if lpu.shape_of(value) == shape else self.emit(lpu.ReshapeOp(value, shape))
+
+    def slice(self, value: SSAValue, dim: int, start: int, stop: int, step: int = 1) -> SSAValue:
+        """A part of one dimension; nothing when it is all of it."""
+        whole = (start, stop, step) == (0, lpu.shape_of(value)[dim], 1)
+        return value if whole else self.emit(lpu.SliceOp(value, dim, start, stop, step))
+
+    def shape(self, node: Node) -> tuple[int, ...]:
+        """The shape of a node's tensor; the pre-scan has made sure that it has one."""
+        shape = shape_of_node(node)
+        assert shape is not None, f"{node.name} has no shape of its own"
+        return shape
+
+    def finish(self, node: Node, value: Value) -> None:
+        """Records what a node gives. Raises UnsupportedOpError when its shape is not the one that torch computed."""
+        if isinstance(value, SSAValue) and tensor_of(node) is not None and lpu.shape_of(value) != self.shape(node):
+            raise UnsupportedOpError(
+                f"{operator_name(node)} at {self.graph.path(node)}: imported with shape {list(lpu.shape_of(value))}, "
+                f"torch has {list(self.shape(node))}"
+            )
+        self.values[node] = value

@@ -1,0 +1,114 @@
+"""Operators that language models are made of: tables, matrices, norms, rotary positions, attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.fx import Node
+from xdsl.ir import SSAValue
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.errors import OptionError
+from hyperdex_ir.frontend.graph import arguments, shape_of_node
+from hyperdex_ir.frontend.handlers.builder import Builder, Index, Value
+from hyperdex_ir.frontend.handlers.registry import handles
+from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE
+
+aten = torch.ops.aten
+
+
+def _check_matrix(node: Node) -> str | None:
+    return None if arguments(node)["weight"].op == "placeholder" else "a weight that is computed"
+
+
+@handles(aten.linear.default, check=_check_matrix)
+def _linear(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    bias = given["bias"]
+    return builder.emit(
+        lpu.LinearOp(
+            builder.tensor(given["input"]),
+            builder.tensor(given["weight"]),
+            None if bias is None else builder.tensor(bias),
+        )
+    )
+
+
+@handles(aten.embedding.default, check=_check_matrix, integers=True)
+def _embedding(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    table, index = builder.tensor(given["weight"]), builder.index(given["indices"])
+    _check_positions(builder, node, lpu.shape_of(table)[0], index)
+    return builder.emit(lpu.EmbeddingOp(table, index.value, index.offset))
+
+
+def _check_positions(builder: Builder, node: Node, rows: int, index: Index) -> None:
+    if index.positions and index.offset + builder.max_length > rows:
+        raise OptionError(
+            f"max_length {builder.max_length}: the model has learned {rows - index.offset} positions "
+            f"({builder.graph.path(node)})",
+            f"choose a max_length of at most {rows - index.offset}",
+        )
+
+
+def _check_norm(node: Node) -> str | None:
+    given = arguments(node)
+    shape = shape_of_node(given["input"])
+    if shape is None or list(given["normalized_shape"]) != [shape[-1]]:
+        return f"normalized_shape {list(given['normalized_shape'])}, supported is the last dimension"
+    return None
+
+
+def _optional(builder: Builder, node: Node | None) -> SSAValue | None:
+    return None if node is None else builder.tensor(node)
+
+
+@handles(aten.layer_norm.default, check=_check_norm)
+def _layer_norm(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    weight, bias = _optional(builder, given["weight"]), _optional(builder, given["bias"])
+    return builder.emit(lpu.LayerNormOp(builder.tensor(given["input"]), weight, bias, given["eps"]))
+
+
+@handles(aten.rms_norm.default, check=_check_norm)
+def _rms_norm(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    epsilon = float(np.finfo(np.float32).eps) if given["eps"] is None else given["eps"]
+    return builder.emit(lpu.RmsNormOp(builder.tensor(given["input"]), _optional(builder, given["weight"]), epsilon))
+
+
+def _check_rotary(node: Node) -> str | None:
+    return None if arguments(node)["position_ids"].op == "placeholder" else "positions that are computed"
+
+
+@handles(ROTARY_TABLE, check=_check_rotary, integers=True)
+def _rotary_table(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    table = builder.weight(given["key"], (builder.max_length, 2, given["size"]))
+    op = builder.add(lpu.RotaryTableOp(table, builder.index(given["position_ids"]).value))
+    return tuple(op.results)
+
+
+def _check_attention(node: Node) -> str | None:
+    given = arguments(node)
+    shapes = [shape_of_node(given[name]) for name in ("query", "key", "value")]
+    if any(shape is None or len(shape) != 4 or shape[0] != 1 for shape in shapes):
+        return f"shapes {shapes}, supported is [1, heads, tokens, head size]"
+    return None
+
+
+@handles(ATTENTION, check=_check_attention)
+def _attention(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    operands = [_heads_last(builder, given[name]) for name in ("query", "key", "value")]
+    slot, builder.slots = builder.slots, builder.slots + 1
+    attended = builder.emit(
+        lpu.AttentionOp(*operands, slot=slot, scale=given["scale"], window=given["window"], softcap=given["softcap"])
+    )
+    return builder.reshape(attended, builder.shape(node))
+
+
+def _heads_last(builder: Builder, node: Node) -> SSAValue:
+    """[1, H, ?, D] as [?, H, D]."""
+    turned = builder.emit(lpu.TransposeOp(builder.tensor(node), [0, 2, 1, 3]))
+    return builder.reshape(turned, lpu.shape_of(turned)[1:])

@@ -1,0 +1,55 @@
+"""A traced graph -> a module of the `lpu` dialect."""
+
+from __future__ import annotations
+
+from xdsl.dialects.builtin import FunctionType, IntegerAttr, ModuleOp, StringAttr, bf16, f16, i64
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Attribute, Block, Region
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.errors import OptionError, UnsupportedModelError
+from hyperdex_ir.frontend.graph import TOKENS, Graph
+from hyperdex_ir.frontend.handlers import HANDLERS
+from hyperdex_ir.frontend.handlers.builder import Builder, Index
+from hyperdex_ir.frontend.prescan import check_supported
+
+MATRIX_TYPES: dict[str, Attribute] = {"f16": f16, "bf16": bf16}
+
+
+def import_graph(graph: Graph, *, target: str, max_length: int, matrix_type: str) -> ModuleOp:
+    """The module whose `@main(input_ids, position_ids)` computes what the graph computes.
+
+    Raises UnsupportedOpError for operators that are not known (all at once), UnsupportedModelError for contents that
+    exist in no checkpoint, OptionError for an unknown matrix type or a max_length beyond the learned positions.
+    """
+    if matrix_type not in MATRIX_TYPES:
+        raise OptionError(f"matrix type {matrix_type!r}: must be one of {', '.join(MATRIX_TYPES)}")
+    check_supported(graph)
+    if graph.contentless:
+        raise UnsupportedModelError(f"{graph.root}: not in any checkpoint: {', '.join(graph.contentless)}")
+    main = _import_main(graph, MATRIX_TYPES[matrix_type], max_length)
+    attributes: dict[str, Attribute] = {
+        "lpu.target": StringAttr(target),
+        "lpu.max_length": IntegerAttr(max_length, 64),
+        "lpu.matrix_type": StringAttr(matrix_type),
+    }
+    module = ModuleOp([main], attributes)
+    module.verify()
+    return module
+
+
+def _import_main(graph: Graph, matrix_type: Attribute, max_length: int) -> FuncOp:
+    ids = lpu.tokens_type(element=i64)
+    block = Block(arg_types=[ids, ids])
+    builder = Builder(graph, block, matrix_type, max_length)
+    for argument, node, name in zip(block.args, graph.inputs, ("input_ids", "position_ids"), strict=True):
+        argument.name_hint = name
+        builder.values[node] = Index(builder.reshape(argument, (1, TOKENS)), positions=name == "position_ids")
+    for node in graph.live:
+        builder.at(graph.path(node))
+        builder.finish(node, HANDLERS[node.target].build(builder, node))
+    builder.at(graph.root)
+    logits = builder.tensor(graph.output)
+    wanted = builder.emit(lpu.SelectRowsOp(builder.reshape(logits, lpu.shape_of(logits)[1:])))
+    builder.add(ReturnOp(wanted))
+    return FuncOp("main", FunctionType.from_lists([ids, ids], [wanted.type]), Region(block))

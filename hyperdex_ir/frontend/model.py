@@ -1,0 +1,88 @@
+"""Phase 1: from config.json to a verified `lpu` module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedModel
+from xdsl.dialects.builtin import ModuleOp
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.frontend.config import read_config
+from hyperdex_ir.frontend.derived import RotaryTable
+from hyperdex_ir.frontend.graph import Graph
+from hyperdex_ir.frontend.importer import import_graph
+from hyperdex_ir.frontend.names import NameRules, SourceTensor, name_rules
+from hyperdex_ir.frontend.trace import WRAPPED, trace
+
+
+class DerivedValues(Mapping[str, np.ndarray]):
+    """The parameters that no checkpoint holds: key -> float32 values, computed anew each time they are asked for."""
+
+    def __init__(self, tables: Mapping[str, RotaryTable]):
+        self.tables = dict(tables)
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.tables[key].values()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedModel:
+    """A model as the compiler takes it.
+
+    module: the verified `lpu` module. derived: what no checkpoint holds, key -> float32 values, made when asked for.
+    sources: every other key of the module, in order of first use, under the names that transformers saves.
+    names: what `resolve_sources` needs to find them in a checkpoint that may name them otherwise.
+    """
+
+    module: ModuleOp
+    derived: DerivedValues
+    sources: dict[str, SourceTensor]
+    names: NameRules
+
+
+def trace_model(config_dir: Path, *, target: str, max_length: int, matrix_type: str) -> ImportedModel:
+    """Traces and imports the model that `config_dir/config.json` describes; reads no weights.
+
+    target: name of the target description. max_length: positions that the compiled model holds. matrix_type: f16, bf16.
+    Raises ConfigError, UnsupportedModelError, UnsupportedOpError, OptionError.
+    """
+    summary = read_config(config_dir)
+    traced = trace(config_dir, summary.architecture, max_length)
+    canonical = canonical_names(traced.model)
+    graph = Graph(traced.program, WRAPPED, summary.architecture, canonical)
+    module = import_graph(graph, target=target, max_length=max_length, matrix_type=matrix_type)
+    return ImportedModel(
+        module, DerivedValues(traced.rotary), _sources(module, traced.rotary), name_rules(traced.model, canonical)
+    )
+
+
+def canonical_names(model: PreTrainedModel) -> dict[str, str]:
+    """For each parameter that has several names, the one that stands for all: the embedding's, or the first."""
+    embedding = model.get_input_embeddings()
+    embeddings = {f"{path}.weight" for path, module in model.named_modules() if module is embedding}
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(id(parameter), []).append(name)
+    names: dict[str, str] = {}
+    for group in groups.values():
+        first = min(group, key=lambda name: name not in embeddings)
+        names.update(dict.fromkeys(group, first))
+    return names
+
+
+def _sources(module: ModuleOp, derived: Mapping[str, RotaryTable]) -> dict[str, SourceTensor]:
+    sources: dict[str, SourceTensor] = {}
+    for op in module.walk():
+        if isinstance(op, lpu.WeightOp) and (key := op.key_names[0]) not in derived:
+            sources[key] = SourceTensor(key, lpu.shape_of(op.res), (key,))
+    return sources

@@ -1,0 +1,186 @@
+"""Where each parameter of a model stands in a checkpoint, by transformers' own rules."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.frontend.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: Types that parameters may be stored in.
+_FLOATS = ("F16", "BF16", "F32", "F64")
+#: Names given in full in a message; the rest are counted.
+_LISTED = 8
+_COMPARED_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """A parameter and what of the checkpoint holds it.
+
+    key: the name in the `lpu` module. shape: its shape. checkpoint_keys: the tensors whose rows it holds, in order.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    checkpoint_keys: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class NameRules:
+    """How transformers names the parameters of one model, and what it accepts in a checkpoint.
+
+    shapes: the model's state dict. canonical: names of tied parameters -> the one that stands for them all.
+    transforms: transformers' renamings and conversions. optional, ignored: names that may be missing, or too many.
+    """
+
+    architecture: str
+    shapes: dict[str, tuple[int, ...]]
+    canonical: dict[str, str]
+    base_prefix: str
+    transforms: tuple[Any, ...]
+    optional: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    def key(self, name: str) -> str:
+        """The key of the `lpu` module for a name of the state dict."""
+        return self.canonical.get(name, name)
+
+    def renamed(self, name: str) -> tuple[str, bool]:
+        """The parameter that a tensor of a checkpoint is for, and whether it must be converted on the way."""
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+        renamings = [t for t in self.transforms if isinstance(t, WeightRenaming)]
+        converters = [t for t in self.transforms if isinstance(t, WeightConverter)]
+        known: dict[str, Any] = self.shapes
+        new, converter = rename_source_key(name, renamings, converters, self.base_prefix, known)
+        if new not in known and name in known:
+            new, converter = rename_source_key(name, [], [], self.base_prefix, known)
+        return new, converter is not None
+
+
+def name_rules(model: PreTrainedModel, canonical: Mapping[str, str]) -> NameRules:
+    """The rules of a model, which may be on the meta device."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    buffers = [name for name, _ in model.named_buffers()]
+    ignored = set(model._keys_to_ignore_on_load_unexpected or ())
+    # Two exceptions that transformers makes in code: buffers that old checkpoints hold.
+    if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
+        ignored.add(r"rotary_emb\.inv_freq")
+    if any(name.endswith("position_ids") for name in buffers):
+        ignored.add(r"(^|\.)position_ids$")
+    return NameRules(
+        architecture=type(model).__name__,
+        shapes={name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
+        canonical=dict(canonical),
+        base_prefix=model.base_model_prefix,
+        transforms=tuple(get_model_conversion_mapping(model)),
+        optional=tuple(sorted(model._keys_to_ignore_on_load_missing or ())),
+        ignored=tuple(sorted(ignored)),
+    )
+
+
+def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, SourceTensor]:
+    """For each parameter of the model, by its key, the tensor of the checkpoint that holds it.
+
+    Raises CheckpointError listing the missing, mis-shaped and unexpected tensors that transformers would report; for
+    tied parameters that differ; for tensors that transformers converts while loading, or of a type without fractions.
+    """
+    found, unexpected = _match(rules, checkpoint)
+    groups: dict[str, list[str]] = {}
+    for name in rules.shapes:
+        groups.setdefault(rules.key(name), []).append(name)
+    missing = [key for key, names in groups.items() if not any(name in found for name in names)]
+    _report(
+        rules,
+        checkpoint,
+        missing=_without(missing, rules.optional),
+        misshaped=[_both_shapes(rules, checkpoint, name, found[name]) for name in rules.shapes if name in found],
+        unexpected=_without(unexpected, rules.ignored),
+    )
+    sources: dict[str, SourceTensor] = {}
+    for key, names in groups.items():
+        held = [found[name] for name in sorted(names, key=lambda name: name != key) if name in found]
+        if held:
+            _check_types(checkpoint, held[0])
+            _check_equal(checkpoint, held)
+            sources[key] = SourceTensor(key, rules.shapes[key], (held[0],))
+    return sources
+
+
+def _match(rules: NameRules, checkpoint: Checkpoint) -> tuple[dict[str, str], list[str]]:
+    """Parameter name -> the tensor for it; and the tensors that are for none."""
+    from transformers.core_model_loading import dot_natural_key
+
+    found: dict[str, str] = {}
+    unexpected: list[str] = []
+    for name in sorted(checkpoint.tensors, key=dot_natural_key):
+        new, is_converted = rules.renamed(name)
+        if new not in rules.shapes:
+            unexpected.append(name)
+        elif is_converted:
+            raise CheckpointError(f"{checkpoint.directory}: {name} must be converted to {new}, which is not supported")
+        else:
+            found.setdefault(new, name)
+    return found, unexpected
+
+
+def _without(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
+    ignored = re.compile("|".join(f"({pattern})" for pattern in patterns)) if patterns else None
+    return [name for name in names if ignored is None or ignored.search(name) is None]
+
+
+def _both_shapes(rules: NameRules, checkpoint: Checkpoint, name: str, held: str) -> str:
+    """What is wrong with a tensor's shape, empty when nothing."""
+    stored, expected = checkpoint.tensors[held].shape, rules.shapes[name]
+    return "" if stored == expected else f"{held} is {list(stored)}, expected {list(expected)}"
+
+
+def _report(rules: NameRules, checkpoint: Checkpoint, **faults: list[str]) -> None:
+    """Raises CheckpointError when any list of faults is not empty."""
+    parts = []
+    for kind, listed in faults.items():
+        if texts := [text for text in listed if text]:
+            more = f", and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
+            parts.append(f"{len(texts)} {kind}: {', '.join(texts[:_LISTED])}{more}")
+    if parts:
+        raise CheckpointError(
+            f"{checkpoint.directory}: not the tensors of this {rules.architecture}: {'; '.join(parts)}",
+            "config.json and the weights must belong together",
+        )
+
+
+def _check_types(checkpoint: Checkpoint, name: str) -> None:
+    dtype = checkpoint.tensors[name].dtype
+    if dtype not in _FLOATS:
+        raise CheckpointError(f"{checkpoint.directory}: {name} is stored as {dtype}, expected {', '.join(_FLOATS)}")
+
+
+def _check_equal(checkpoint: Checkpoint, names: list[str]) -> None:
+    """Raises CheckpointError when tied parameters are stored several times with different values."""
+    first = checkpoint.tensors[names[0]]
+    for name in names[1:]:
+        other = checkpoint.tensors[name]
+        rows = max(1, _COMPARED_BYTES // max(1, (first.stop - first.start) // first.shape[0]))
+        blocks = range(0, first.shape[0], rows)
+        same = first.dtype == other.dtype and all(
+            np.array_equal(
+                *(checkpoint.rows(n, start, min(start + rows, first.shape[0])) for n in (first.name, name)),
+                equal_nan=first.dtype != "BF16",
+            )
+            for start in blocks
+        )
+        if not same:
+            raise CheckpointError(
+                f"{checkpoint.directory}: config.json ties {names[0]} and {name}, which hold different values",
+                "set tie_word_embeddings to false in config.json",
+            )

@@ -1,0 +1,86 @@
+"""The torch operators that stand for what the machine does as one: attention, and the rotary table.
+
+They are never computed here; export needs the shapes of their results only. Importing this module registers them with
+torch, once a process.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hyperdex_ir.errors import UnsupportedModelError
+
+NAMESPACE = "hyperdex"
+#: The name under which transformers' attention and mask interfaces know ours while a model is traced.
+ATTENTION_NAME = "hyperdex"
+#: What transformers passes to every attention function and causal attention over one sequence does not need.
+_HARMLESS = frozenset({"position_ids", "use_cache", "dropout", "output_attentions", "output_hidden_states",
+                       "return_dict", "cache_position", "is_causal"})  # fmt: skip
+
+_NEVER_COMPUTED = "this operator is for tracing only"
+
+
+@torch.library.custom_op(f"{NAMESPACE}::attention", mutates_args=())
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+) -> torch.Tensor:
+    raise NotImplementedError(_NEVER_COMPUTED)
+
+
+@_attention.register_fake
+def _attention_shape(query, key, value, scale, window, softcap):
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+@torch.library.custom_op(f"{NAMESPACE}::rotary_table", mutates_args=())
+def _rotary_table(position_ids: torch.Tensor, key: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    raise NotImplementedError(_NEVER_COMPUTED)
+
+
+@_rotary_table.register_fake
+def _rotary_table_shape(position_ids, key, size):
+    shape = (*position_ids.shape, size)
+    return (
+        position_ids.new_empty(shape, dtype=torch.float32),
+        position_ids.new_empty(shape, dtype=torch.float32),
+    )
+
+
+#: (query [B, H, T, D], key [B, G, T, D], value [B, G, T, Dv], scale, window, softcap) -> [B, T, H, Dv]
+ATTENTION = torch.ops.hyperdex.attention.default
+#: (position_ids [B, T], key of the table, d) -> cos [B, T, d], sin [B, T, d]
+ROTARY_TABLE = torch.ops.hyperdex.rotary_table.default
+
+
+def attention_function(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **arguments: Any,
+) -> tuple[torch.Tensor, None]:
+    """What transformers calls for attention while a model is traced: one node in the graph.
+
+    Raises UnsupportedModelError, by name, for anything that the machine's causal attention does not do.
+    """
+    name = type(module).__name__
+    if attention_mask is not None:
+        raise UnsupportedModelError(f"{name}: attention with a mask of the model's own is not supported")
+    if arguments.get("is_causal", getattr(module, "is_causal", True)) is False:
+        raise UnsupportedModelError(f"{name}: attention that is not causal is not supported")
+    unknown = sorted(key for key, given in arguments.items() if given is not None and key not in _HARMLESS)
+    if unknown:
+        raise UnsupportedModelError(f"{name}: attention with {', '.join(unknown)} is not supported")
+    scale = float(query.shape[-1]) ** -0.5 if scaling is None else float(scaling)
+    return ATTENTION(query, key, value, scale, sliding_window, softcap), None

@@ -1,0 +1,132 @@
+"""Phase 0: config.json, checked without torch or transformers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperdex_ir.errors import ConfigError, HyperdexError, UnsupportedModelError
+from hyperdex_ir.frontend.config import check_config, read_config
+from hyperdex_ir.frontend.families import FAMILIES
+
+LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+OPT: dict[str, Any] = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
+
+
+def test_llama_summary() -> None:
+    smollm2 = LLAMA | {
+        "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "num_hidden_layers": 30,
+        "intermediate_size": 1536, "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": True,
+        "eos_token_id": [2, 0], "rope_theta": 100000,
+    }  # fmt: skip
+    summary = check_config(smollm2, "config.json")
+    assert (summary.layers, summary.heads, summary.kv_heads, summary.head_size) == (30, 9, 3, 64)
+    assert (summary.hidden, summary.intermediate, summary.vocab) == (576, 1536, 49152)
+    assert (summary.max_positions, summary.learned_positions) == (8192, False)
+    assert (summary.eos_ids, summary.tied) == ((2, 0), True)
+
+
+def test_opt_summary_with_defaults() -> None:
+    summary = check_config(OPT, "config.json")
+    assert (summary.layers, summary.heads, summary.kv_heads, summary.head_size) == (12, 12, 12, 64)
+    assert (summary.intermediate, summary.vocab, summary.learned_positions) == (3072, 50272, True)
+    assert (summary.eos_ids, summary.tied) == ((2,), True)
+
+
+def test_explicit_head_size_and_no_end() -> None:
+    summary = check_config(LLAMA | {"head_dim": 256, "eos_token_id": None}, "config.json")
+    assert summary.head_size == 256
+    assert summary.eos_ids == ()
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_defaults_are_those_of_transformers(name: str) -> None:
+    from transformers import AutoConfig
+
+    family = FAMILIES[name]
+    theirs = AutoConfig.for_model(family.model_type)
+    ours: dict[str, Any] = {key: size.default for key, size in family.sizes.items() if size.default is not None}
+    ours |= family.numbers | family.flags | {key: default for key, (default, _) in family.choices.items()}
+    assert ours == {key: getattr(theirs, key) for key in ours}
+    assert family.eos == theirs.eos_token_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"architectures": ["LlamaForCausalLN"]}, UnsupportedModelError, "nearest supported is LlamaForCausalLM"),
+        ({"architectures": ["OPTModel"]}, UnsupportedModelError, "nearest supported is OPTForCausalLM"),
+        ({"architectures": []}, ConfigError, "architectures is [], expected a list of one name"),
+        ({"architectures": None}, ConfigError, "no architectures"),
+        ({"model_type": "opt"}, ConfigError, 'model_type is "opt", expected "llama"'),
+        ({"quantization_config": {"quant_method": "gptq"}}, UnsupportedModelError, "quantization_config: quantized"),
+        ({"auto_map": {"AutoModel": "x.Y"}}, UnsupportedModelError, "auto_map: models with code of their own"),
+        ({"hidden_size": -64}, ConfigError, "hidden_size is -64, expected a whole number from 1 to 2147483647"),
+        ({"hidden_size": "576"}, ConfigError, 'hidden_size is "576", expected a whole number'),
+        ({"hidden_size": True}, ConfigError, "hidden_size is true, expected a whole number"),
+        ({"hidden_size": 10**30}, ConfigError, "hidden_size is 1000000000000000000000000000000"),
+        ({"vocab_size": 0}, ConfigError, "vocab_size is 0"),
+        ({"vocab_size": None}, ConfigError, "vocab_size is null"),
+        ({"num_hidden_layers": 2.5}, ConfigError, "num_hidden_layers is 2.5"),
+        ({"hidden_size": 4097}, ConfigError, "hidden_size is 4097, expected a multiple of num_attention_heads 32"),
+        ({"num_key_value_heads": 5}, ConfigError, "expected a multiple of num_key_value_heads 5"),
+        ({"head_dim": 63}, ConfigError, "head_dim is 63, expected an even number"),
+        ({"rms_norm_eps": 0}, ConfigError, "rms_norm_eps is 0, expected a positive number"),
+        ({"tie_word_embeddings": "yes"}, ConfigError, 'tie_word_embeddings is "yes", expected true or false'),
+        ({"hidden_act": "mish"}, UnsupportedModelError, "hidden_act mish is not supported; the nearest supported is"),
+        ({"hidden_act": 3}, ConfigError, "hidden_act is 3, expected one of"),
+        ({"rope_scaling": "linear"}, ConfigError, 'rope_scaling is "linear", expected an object or null'),
+        ({"rope_scaling": {"type": "llama4"}}, UnsupportedModelError, "the nearest supported is llama3"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": -1}}, ConfigError, "rope_scaling.factor is -1"),
+        ({"eos_token_id": -1}, ConfigError, "eos_token_id is -1"),
+        ({"eos_token_id": [2, "x"]}, ConfigError, 'eos_token_id is [2, "x"]'),
+    ],
+)
+def test_refusals(changes: dict[str, Any], error: type[HyperdexError], message: str) -> None:
+    with pytest.raises(error) as caught:
+        check_config(LLAMA | changes, "dir/config.json")
+    assert str(caught.value).startswith("dir/config.json: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", "not valid JSON"),
+        (b'{"architectures": ["Llama', "not valid JSON"),
+        (b"\xff\xfe{}", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b'{"vocab_size": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"[1, 2]", "holds a list, expected an object"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, content: bytes | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read_config(tmp_path)
+
+
+def test_a_directory_is_no_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path)
+
+
+def test_neither_torch_nor_transformers_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(OPT))
+    script = (
+        "import sys; sys.modules.update(torch=None, transformers=None)\n"
+        "from pathlib import Path; from hyperdex_ir.frontend.config import read_config\n"
+        "print(read_config(Path(sys.argv[1])).layers)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (run.stdout, run.stderr) == ("12\n", "")
