@@ -1,0 +1,251 @@
+"""Functions, layer calls and repeats; the ends of functions.
+
+A layer function works in place: its first argument is the hidden buffer, in which it also leaves its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+
+from hyperdex_ir.dialects import isa, lpu
+from hyperdex_ir.dialects.isa import HbmRef, LmuUse, buffer_type
+from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.errors import LoweringError
+from hyperdex_ir.memory.collect import find_function
+from hyperdex_ir.passes.lowering import model, vector
+from hyperdex_ir.passes.lowering.function import FunctionLowering, Index, Place, Scalar, Shared
+from hyperdex_ir.passes.lowering.views import View
+
+_PARAM_BASE, _KV_BASE, _NEXT_TOKEN = 5, 6, 7
+_VIEWING_OPS = (lpu.ReshapeOp, lpu.SliceOp, lpu.TransposeOp, lpu.BroadcastOp)
+
+
+def lower_block(to: FunctionLowering, block: Block) -> None:
+    """Emits everything but the block's terminator."""
+    for op in block.ops:
+        if op is block.last_op:
+            to.op = op
+            return
+        to.op = op
+        if isinstance(op, lpu.ConstantOp):
+            to.places[op.res] = Scalar(op.value.value.data)
+        elif not isinstance(op, lpu.WeightOp):
+            _handler(to, op)(to, op)
+
+
+def _handler(to: FunctionLowering, op: Operation) -> Callable[[FunctionLowering, Any], None]:
+    for classes, handler in _HANDLERS:
+        if isinstance(op, classes):
+            return handler
+    raise to.error("has no instructions")
+
+
+# ---------------------------------------------------------------------------------------------------- main
+def lower_main(shared: Shared, source: FuncOp) -> FuncOp:
+    """@main: what comes before the layers, the layers, the head; then the logits go to HBM."""
+    block = Block()
+    to = FunctionLowering(shared, "main", block)
+    for argument, index in zip(source.body.block.args, ("token", "position"), strict=True):
+        to.places[argument] = Index(index)
+    to.op = source
+    if shared.layout.layers:
+        to.emit("set", dst=_PARAM_BASE, value=shared.memory.layer_start)
+        to.emit("set", dst=_KV_BASE, value=shared.memory.kv_layer_start)
+    lower_block(to, source.body.block)
+    _give_logits(to)
+    if shared.uses_one:
+        first = isa.OPS["set"](dst=8, value=1, location=source.location)
+        block.insert_ops_before([first], block.ops.first)  # pyright: ignore[reportArgumentType]
+    return _function("main", block, source)
+
+
+def _give_logits(to: FunctionLowering) -> None:
+    logits = to.contiguous(to.op.operands[0])
+    if logits.rows != "head":
+        raise to.error("the logits must come through lpu.select_rows")
+    source, rows = LmuUse(logits.buffer, logits.offset), to.rows_register("head")
+    memory, columns = to.shared.memory, logits.columns
+    to.emit("store", dst=HbmRef(memory.logits), pitch=4 * columns, src=source, columns=columns, rows=rows)
+    to.emit("argmax", dst=_NEXT_TOKEN, src=source, columns=columns, rows=rows)
+
+
+def _function(name: str, block: Block, source: FuncOp) -> FuncOp:
+    end = ReturnOp()
+    end.location = source.location
+    block.add_op(end)
+    function = FuncOp(name, ([argument.type for argument in block.args], []), Region(block))
+    function.location = source.location
+    return function
+
+
+# ---------------------------------------------------------------------------------------------------- layers
+@dataclass(frozen=True)
+class _Passed:
+    """What a function is passed: its buffers, and where in them (by number) each argument lies."""
+
+    buffers: tuple[SSAValue, ...]
+    places: tuple[Place, ...]
+    numbers: tuple[int, ...]
+
+    def described(self) -> list[object]:
+        """All but the identity of the buffers."""
+        return [
+            (number, buffer_type(place.buffer).at(None), place.offset, place.dims, place.strides)
+            if isinstance(place, View)
+            else place
+            for place, number in zip(self.places, self.numbers, strict=True)
+        ]
+
+
+def _pass_places(places: list[Place]) -> _Passed:
+    buffers: dict[SSAValue, int] = {}
+    numbers = [buffers.setdefault(place.buffer, len(buffers)) if isinstance(place, View) else -1 for place in places]
+    return _Passed(tuple(buffers), tuple(places), tuple(numbers))
+
+
+def lower_layer(to: FunctionLowering, op: lpu.LayerOp) -> None:
+    """A call; then the base registers move on to the next layer."""
+    if not to.is_main:
+        raise to.error("a layer cannot run a layer")
+    if len(op.res) != 1 or not op.inputs or op.inputs[0].type != op.res[0].type:
+        raise to.error("must hand on one value, of its first operand's type")
+    hidden = _owned(to, op.inputs[0])
+    passed = _pass_places([hidden, *(to.place(value) for value in op.inputs[1:])])
+    name = op.function
+    if name not in to.shared.functions:
+        source = find_function(to.shared.module, name)
+        to.shared.functions[name] = (passed.described(), lower_layer_function(to.shared, source, passed))
+    elif to.shared.functions[name][0] != passed.described():
+        raise to.error(f"calls of @{name} pass values that lie differently")
+    to.block.add_op(isa.CallOp(name, passed.buffers, location=op.location))
+    function = to.shared.memory.functions[name]
+    for register, step in ((_PARAM_BASE, function.parameter_bytes), (_KV_BASE, function.cache_bytes)):
+        if step:
+            to.emit("add", dst=register, a=register, b=0, value=step)
+    to.places[op.res[0]] = hidden
+
+
+def _owned(to: FunctionLowering, value: SSAValue) -> View:
+    """The buffer of a value that nobody else looks at, to be overwritten; a copy when there is none."""
+    view = to.view(value)
+    owner = value.owner
+    is_own = isinstance(owner, Block) or not isinstance(owner, (*_VIEWING_OPS, lpu.WeightOp, lpu.RotaryTableOp))
+    if is_own and value.has_one_use() and view.is_whole and view.rows != 1:
+        return view
+    target = to.fresh("tokens" if view.rows == 1 else view.rows, view.dims, value.name_hint)
+    to.copy(view, target)
+    return target
+
+
+def lower_repeat(to: FunctionLowering, op: lpu.RepeatOp) -> None:
+    """One repeat around the body; the carried value stays in its buffer."""
+    if len(op.inputs) != 1:
+        raise to.error("must carry one value")
+    carried = _owned(to, op.inputs[0])
+    to.places[op.body.block.args[0]] = carried
+    outer, outer_op = to.block, to.op
+    repeat = isa.RepeatOp(op.trip_count.value.data, location=op.location)
+    outer.add_op(repeat)
+    to.block = repeat.body.block
+    lower_block(to, op.body.block)
+    _copy_unless_there(to, to.view(to.op.operands[0]), carried)
+    to.block, to.op = outer, outer_op
+    to.places[op.res[0]] = carried
+
+
+def _copy_unless_there(to: FunctionLowering, view: View, target: View) -> None:
+    if view.buffer is not target.buffer or not view.is_whole:
+        to.copy(view, target)
+
+
+def lower_layer_function(shared: Shared, source: FuncOp, passed: _Passed) -> FuncOp:
+    """A function that takes the buffers passed to it."""
+    name = source.sym_name.data
+    block = Block(arg_types=[buffer_type(buffer).at(None) for buffer in passed.buffers])
+    to = FunctionLowering(shared, name, block)
+    to.op = source
+    for argument, place, number in zip(source.body.block.args, passed.places, passed.numbers, strict=True):
+        if isinstance(place, View):
+            buffer = block.args[number]
+            buffer.name_hint = buffer.name_hint or argument.name_hint
+            place = View(buffer, place.offset, place.dims, place.strides)
+        to.places[argument] = place
+    hidden = to.view(source.body.block.args[0])
+    end = source.body.block.last_op
+    if not isinstance(end, ReturnOp) or len(end.operands) != 1:
+        raise LoweringError(f"@{name}: a layer must return one value")
+    if _may_work_in_place(source.body.block, end.operands[0], hidden):
+        to.targets[end.operands[0]] = hidden
+    lower_block(to, source.body.block)
+    _copy_unless_there(to, to.view(end.operands[0]), hidden)
+    return _function(name, block, source)
+
+
+# ---------------------------------------------------------------------------------------------------- in place
+def _may_work_in_place(block: Block, result: SSAValue, hidden: View) -> bool:
+    """Whether the operation that makes the result can write it over the hidden value.
+
+    It can when nothing behind it looks at the hidden value, and when it reads that itself only element by element, at
+    the place that it then writes.
+    """
+    producer = result.owner
+    if not isinstance(producer, Operation) or not _writes_once(producer) or hidden.dims != shape_of(result)[1:]:
+        return False
+    argument = block.args[0]
+    seen = _views_of(argument)
+    order = {op: number for number, op in enumerate(block.ops)}
+    users = [use.operation for value in seen for use in value.uses]
+    if any(order[user] > order[producer] for user in users):
+        return False
+    return all(_reads_in_place(producer, number, argument, seen) for number in range(len(producer.operands)))
+
+
+def _writes_once(op: Operation) -> bool:
+    if isinstance(op, lpu.LinearOp):
+        return len(shape_of(op.x)) == 2
+    return isinstance(op, (lpu.BinaryOp, lpu.UnaryOp, lpu.RmsNormOp, lpu.LayerNormOp))
+
+
+def _views_of(argument: BlockArgument) -> list[SSAValue]:
+    """The value and all that may be a view of its buffer."""
+    found: list[SSAValue] = [argument]
+    for value in found:
+        found += [use.operation.results[0] for use in value.uses if isinstance(use.operation, _VIEWING_OPS)]
+    return found
+
+
+def _reads_in_place(op: Operation, number: int, argument: SSAValue, seen: list[SSAValue]) -> bool:
+    operand = op.operands[number]
+    if operand not in seen:
+        return True
+    if operand is not argument or operand.type != op.results[0].type:
+        return False
+    if isinstance(op, lpu.LinearOp):
+        return number > 0  # times and plus; x is read by every column
+    return isinstance(op, lpu.BinaryOp | lpu.UnaryOp)
+
+
+_HANDLERS: tuple[tuple[Any, Callable[[FunctionLowering, Any], None]], ...] = (
+    (lpu.UnaryOp, vector.lower_unary),
+    (lpu.BinaryOp, vector.lower_binary),
+    (lpu.ReduceOp, vector.lower_reduce),
+    ((lpu.RmsNormOp, lpu.LayerNormOp), vector.lower_norm),
+    (lpu.RotaryOp, vector.lower_rotary),
+    (lpu.ReshapeOp, vector.lower_reshape),
+    (lpu.TransposeOp, vector.lower_transpose),
+    (lpu.SliceOp, vector.lower_slice),
+    (lpu.ConcatOp, vector.lower_concat),
+    (lpu.BroadcastOp, vector.lower_broadcast),
+    (lpu.SelectRowsOp, vector.lower_select_rows),
+    (lpu.EmbeddingOp, model.lower_embedding),
+    (lpu.RotaryTableOp, model.lower_rotary_table),
+    (lpu.LinearOp, model.lower_linear),
+    (lpu.AttentionOp, model.lower_attention),
+    (lpu.LayerOp, lower_layer),
+    (lpu.RepeatOp, lower_repeat),
+)

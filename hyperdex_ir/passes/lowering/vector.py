@@ -1,0 +1,207 @@
+"""Elementwise operations, reductions, norms, rotary positions, and what only moves elements."""
+
+from __future__ import annotations
+
+from xdsl.dialects.builtin import DYNAMIC_INDEX
+from xdsl.ir import SSAValue
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.isa import LmuUse
+from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.passes.lowering.function import FunctionLowering, Scalar, common_rows, features
+from hyperdex_ir.passes.lowering.views import MAX_COLUMN_STRIDE, View, elementwise_blocks, row_blocks
+
+
+def lower_unary(to: FunctionLowering, op: lpu.UnaryOp) -> None:
+    """One `unary`."""
+    source = to.view(op.x)
+    target = to.result(op.res, source.rows)
+    for part in elementwise_blocks(target.dims, [target, source.broadcast(target.dims)]):
+        to.emit(
+            "unary",
+            function=op.name.removeprefix("lpu."),
+            dst=part.uses[0],
+            a=part.uses[1],
+            groups=part.groups,
+            columns=part.columns,
+            rows=to.rows_register(target.rows),
+        )
+
+
+def lower_binary(to: FunctionLowering, op: lpu.BinaryOp) -> None:
+    """One `binary`, or `binary_scalar` when an operand is a constant."""
+    left, right = to.place(op.lhs), to.place(op.rhs)
+    if isinstance(right, Scalar):
+        _with_scalar(to, op, to.view(op.lhs), right, reversed=0)
+    elif isinstance(left, Scalar):
+        _with_scalar(to, op, to.view(op.rhs), left, reversed=1)
+    else:
+        _binary(to, op, to.view(op.lhs), to.view(op.rhs))
+
+
+def _binary(to: FunctionLowering, op: lpu.BinaryOp, left: View, right: View) -> None:
+    target = to.result(op.res, common_rows([left, right]))
+    for part in elementwise_blocks(target.dims, [target, left.broadcast(target.dims), right.broadcast(target.dims)]):
+        to.emit(
+            "binary",
+            function=op.name.removeprefix("lpu."),
+            dst=part.uses[0],
+            a=part.uses[1],
+            b=part.uses[2],
+            groups=part.groups,
+            columns=part.columns,
+            rows=to.rows_register(target.rows),
+        )
+
+
+def _with_scalar(to: FunctionLowering, op: lpu.BinaryOp, source: View, scalar: Scalar, reversed: int) -> None:
+    target = to.result(op.res, source.rows)
+    for part in elementwise_blocks(target.dims, [target, source.broadcast(target.dims)]):
+        to.emit(
+            "binary_scalar",
+            function=op.name.removeprefix("lpu."),
+            dst=part.uses[0],
+            a=part.uses[1],
+            b=scalar.value,
+            reversed=reversed,
+            groups=part.groups,
+            columns=part.columns,
+            rows=to.rows_register(target.rows),
+        )
+
+
+def _with_columns(to: FunctionLowering, value: SSAValue) -> View:
+    """A value whose last dimension an instruction's columns can walk."""
+    view = to.view(value)
+    walkable = view.dims[-1] == 1 or view.strides[-1] <= MAX_COLUMN_STRIDE
+    return view if walkable else to.copied(view, value.name_hint)
+
+
+def _without_columns(view: View) -> View:
+    return View(view.buffer, view.offset, view.dims[:-1], view.strides[:-1])
+
+
+def lower_reduce(to: FunctionLowering, op: lpu.ReduceOp) -> None:
+    """One `reduce`."""
+    source = _with_columns(to, op.x)
+    target = to.result(op.res, source.rows)
+    for groups, uses in row_blocks([_without_columns(target), _without_columns(source)], [target, source]):
+        to.emit(
+            "reduce",
+            function=op.name.removeprefix("lpu."),
+            dst=uses[0],
+            a=uses[1],
+            groups=groups,
+            columns=source.dims[-1],
+            rows=to.rows_register(target.rows),
+        )
+
+
+def lower_norm(to: FunctionLowering, op: lpu.RmsNormOp | lpu.LayerNormOp) -> None:
+    """One `rms_norm` or `layer_norm`."""
+    source = _with_columns(to, op.x)
+    target = to.result(op.res, source.rows)
+    parameters = {"weight": to.optional_address(op.weight)}
+    if isinstance(op, lpu.LayerNormOp):
+        parameters["bias"] = to.optional_address(op.bias)
+    for groups, uses in row_blocks([_without_columns(target), _without_columns(source)], [target, source]):
+        to.emit(
+            op.name.removeprefix("lpu."),
+            dst=uses[0],
+            a=uses[1],
+            **parameters,
+            epsilon=op.epsilon.value.data,
+            groups=groups,
+            columns=source.dims[-1],
+            rows=to.rows_register(target.rows),
+        )
+
+
+def lower_rotary(to: FunctionLowering, op: lpu.RotaryOp) -> None:
+    """One `rotary`."""
+    source = _with_columns(to, op.x)
+    cos, sin = to.use(op.cos), to.use(op.sin)
+    target = to.result(op.res, source.rows)
+    for groups, uses in row_blocks([_without_columns(target), _without_columns(source)], [target, source]):
+        to.emit(
+            "rotary",
+            dst=uses[0],
+            a=uses[1],
+            cos=cos,
+            sin=sin,
+            style=op.style.data,
+            turned=shape_of(op.cos)[1],
+            groups=groups,
+            columns=source.dims[-1],
+            rows=to.rows_register(target.rows),
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- movement
+def lower_reshape(to: FunctionLowering, op: lpu.ReshapeOp) -> None:
+    """Another view; a copy when the elements lie too far apart for that."""
+    place = to.place(op.x)
+    if not isinstance(place, View):
+        to.places[op.res] = place
+        return
+    if DYNAMIC_INDEX in shape_of(op.x) and (shape_of(op.x)[0], shape_of(op.res)[0]) != (DYNAMIC_INDEX,) * 2:
+        raise to.error("must be token-major")
+    view = place.reshaped(features(op.res))
+    view = view or to.copied(place, op.res.name_hint).reshaped(features(op.res))
+    assert view is not None
+    to.places[op.res] = view
+
+
+def lower_transpose(to: FunctionLowering, op: lpu.TransposeOp) -> None:
+    """Another view."""
+    order = list(op.axes)
+    if DYNAMIC_INDEX in shape_of(op.x):
+        if order[0] != 0:
+            raise to.error("must leave the token dimension first")
+        order = [axis - 1 for axis in order[1:]]
+    to.places[op.res] = to.view(op.x).permuted(order)
+
+
+def _feature_dim(op: lpu.SliceOp | lpu.ConcatOp, value: SSAValue) -> int:
+    return op.dim.value.data - (1 if DYNAMIC_INDEX in shape_of(value) else 0)
+
+
+def lower_slice(to: FunctionLowering, op: lpu.SliceOp) -> None:
+    """Another view."""
+    _, start, _, step = op.bounds
+    dim = _feature_dim(op, op.x)
+    to.places[op.res] = to.view(op.x).sliced(dim, start, step, features(op.res)[dim])
+
+
+def lower_concat(to: FunctionLowering, op: lpu.ConcatOp) -> None:
+    """A copy of each operand."""
+    views = [to.view(value) for value in op.inputs]
+    dim = _feature_dim(op, op.res)
+    target = to.result(op.res, common_rows(views))
+    start = 0
+    for view in views:
+        extent = view.dims[dim]
+        to.copy(view, target.sliced(dim, start, 1, extent))
+        start += extent
+
+
+def lower_broadcast(to: FunctionLowering, op: lpu.BroadcastOp) -> None:
+    """Another view, with strides of 0."""
+    place = to.place(op.x)
+    to.places[op.res] = place.broadcast(features(op.res)) if isinstance(place, View) else place
+
+
+def lower_select_rows(to: FunctionLowering, op: lpu.SelectRowsOp) -> None:
+    """One `select_rows`."""
+    source = to.contiguous(op.x)
+    if source.rows != "tokens":
+        raise to.error("rows have been selected already")
+    target = to.result(op.res, "head")
+    to.emit(
+        "select_rows",
+        dst=LmuUse(target.buffer, target.offset),
+        src=LmuUse(source.buffer, source.offset),
+        first=3,
+        columns=source.columns,
+        rows=to.rows_register("head"),
+    )

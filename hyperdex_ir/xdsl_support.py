@@ -1,0 +1,185 @@
+"""What this package adds to xDSL, in one place: locations that survive rewriting, dominance, short errors, text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+
+from xdsl.context import Context
+from xdsl.dialects.builtin import (
+    UNKNOWN_LOC,
+    FileLineColLoc,
+    LocationAttr,
+    ModuleOp,
+    NameLoc,
+    NoneAttr,
+    StringAttr,
+    UnknownLoc,
+)
+from xdsl.ir import Block, Operation, OpResult, Region, SSAValue
+from xdsl.parser import Parser
+from xdsl.pattern_rewriter import (
+    GreedyRewritePatternApplier,
+    PatternRewriter,
+    PatternRewriterListener,
+    PatternRewriteWalker,
+    RewritePattern,
+)
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import ParseError, VerifyException
+
+from hyperdex_ir.errors import HyperdexError, PassError
+
+#: Longest line of an operation shown in an error.
+_SHOWN_COLUMNS = 160
+
+
+def make_context() -> Context:
+    """A context with the dialects of xDSL and of this package, loaded when first met."""
+    from xdsl.universe import Universe
+
+    context = Context()
+    for name, factory in Universe.get_multiverse().all_dialects.items():
+        context.register_dialect(name, factory)
+    return context
+
+
+def parse_module(text: str, name: str = "<text>") -> ModuleOp:
+    """The module that the text says. Raises PassError, one line, when it does not parse."""
+    try:
+        return Parser(make_context(), text, name).parse_module()
+    except ParseError as error:
+        line, column = _line_column(text, error.span.start)
+        raise PassError(f"{name}:{line}:{column}: {error.msg}") from None
+
+
+def _line_column(text: str, position: int) -> tuple[int, int]:
+    before = text[:position]
+    return before.count("\n") + 1, position - before.rfind("\n")
+
+
+def print_module(module: ModuleOp, *, locations: bool = False) -> str:
+    """The module's text, with module paths as locations when asked for."""
+    stream = StringIO()
+    Printer(stream, print_debuginfo=locations).print_op(module)
+    return stream.getvalue() + "\n"
+
+
+def module_path(op: Operation) -> str:
+    """The module path that the operation came from, or an empty string."""
+    match op.location:
+        case NameLoc() as location:
+            return location.desc.data
+        case FileLineColLoc() as location:
+            return f"{location.filename.data}:{location.line.data}"
+    return ""
+
+
+def path_location(path: str) -> LocationAttr:
+    """The location that says a module path."""
+    return NameLoc(StringAttr(path), NoneAttr()) if path else UNKNOWN_LOC
+
+
+# ---------------------------------------------------------------------------------------------------- rewriting
+def _keep_location(op: Operation, new_results: Sequence[SSAValue | None]) -> None:
+    """xDSL drops locations when it replaces an operation."""
+    for result in new_results:
+        if isinstance(result, OpResult) and isinstance(result.op.location, UnknownLoc):
+            result.op.location = op.location
+
+
+def apply_patterns(module: ModuleOp, *patterns: RewritePattern) -> bool:
+    """Applies the patterns until none fits; says whether one did. What is dead goes on the way.
+
+    New operations take the location of the one they replace.
+    """
+    return PatternRewriteWalker(
+        GreedyRewritePatternApplier(list(patterns)),
+        listener=PatternRewriterListener(operation_replacement_handler=[_keep_location]),
+    ).rewrite_module(module)
+
+
+def replace_with(rewriter: PatternRewriter, op: Operation, new: Operation, origin: Operation) -> None:
+    """Replaces `op` by `new`, which gets the location of `origin` and the name of `op`."""
+    new.location = origin.location
+    new.results[0].name_hint = op.results[0].name_hint
+    rewriter.replace(op, new)
+
+
+# ---------------------------------------------------------------------------------------------------- checking
+def check_module(module: ModuleOp) -> None:
+    """Verifies every operation, and that values are defined before they are used.
+
+    Raises VerifyException whose text is short: what is wrong, the operation with its two neighbours, its module path.
+    """
+    for op in module.walk():
+        try:
+            op.verify(verify_nested_ops=False)
+        except VerifyException as error:
+            raise VerifyException(f"{_first_line(error)}\n{show_operation(op)}") from None
+    for region in module.regions:
+        _check_dominance(region, set())
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _check_dominance(region: Region, visible: set[SSAValue]) -> None:
+    """Our regions have one block each; several blocks are only checked one by one."""
+    for block in region.blocks:
+        known = visible | set(block.args)
+        for op in block.ops:
+            _check_operands(op, known)
+            for inner in op.regions:
+                _check_dominance(inner, known)
+            known.update(op.results)
+
+
+def _check_operands(op: Operation, known: set[SSAValue]) -> None:
+    for number, operand in enumerate(op.operands):
+        if operand in known or _from_other_block(op, operand):
+            continue
+        raise VerifyException(f"{op.name}: operand {number} is used before it is defined\n{show_operation(op)}")
+
+
+def _from_other_block(op: Operation, operand: SSAValue) -> bool:
+    """Whether the value comes from another block of the same region, where order is a matter of control flow."""
+    owner = operand.owner
+    block = owner if isinstance(owner, Block) else owner.parent
+    return (
+        block is not None
+        and block is not op.parent
+        and block.parent is not None
+        and op.parent is not None
+        and block.parent is op.parent.parent
+    )
+
+
+def show_operation(op: Operation) -> str:
+    """The operation, marked, between its two neighbours, and its module path: never the module around it."""
+    neighbours = [(" ", op.prev_op), (">", op), (" ", op.next_op)]
+    lines = [f"{mark} {_one_line(o)}" for mark, o in neighbours if o is not None]
+    path = module_path(op)
+    return "\n".join([*lines, f"  from {path}"] if path else lines)
+
+
+def _one_line(op: Operation) -> str:
+    stream = StringIO()
+    try:
+        Printer(stream).print_op(op)
+    except Exception:  # an operation that does not verify may not print: its name has to do
+        return op.name
+    text = stream.getvalue().split("\n")[0]
+    return text if len(text) <= _SHOWN_COLUMNS else text[: _SHOWN_COLUMNS - 3] + "..."
+
+
+def pass_failed(name: str, error: Exception) -> HyperdexError:
+    """One line for a failure in a pass. Errors that name their cause already are given back as they are."""
+    if isinstance(error, HyperdexError):
+        return error
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    shown = next((line[2:] for line in lines if line.startswith("> ")), "")
+    path = next((line for line in lines if line.startswith("from ")), "")
+    where = ", ".join(part for part in (f"in `{shown}`" if shown else "", path) if part)
+    return PassError(f"pass {name}: {lines[0]}{', ' + where if where else ''}", "print the IR with hyperdex-opt")
