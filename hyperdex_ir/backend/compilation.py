@@ -1,0 +1,303 @@
+"""One compile of one model: the five phases in order, each left out when what it would write is there already."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
+from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.manifest import write_manifest
+from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.backend.state import (
+    State,
+    compiler_digest,
+    digest,
+    file_digest,
+    input_digest,
+    remove_leftovers,
+    versions,
+)
+from hyperdex_ir.errors import HyperdexError
+from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.hub import fetch_config, fetch_model
+from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.memory.serialize import load_json, read_layout
+from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
+from hyperdex_ir.progress import byte_progress, log, log_banner, log_phase
+from hyperdex_ir.targets import load_target
+
+if TYPE_CHECKING:
+    from hyperdex_ir.backend.tracing import Traced
+
+CONVERT = "2"
+
+
+@dataclass(frozen=True)
+class CompiledFiles:
+    """Where a compiled model lies.
+
+    root: its folder. model: the converted checkpoint, None once it has been deleted. parameters: one image a channel.
+    """
+
+    root: Path
+    model: Path | None
+    model_config: Path
+    parameters: tuple[Path, ...]
+    memory_map: Path
+    instructions: Path
+    origins: Path
+    manifest: Path
+    max_length: int
+    matrix_type: str
+
+
+class Compilation:
+    """The state of one compile; `run` does it."""
+
+    def __init__(self, folder: ModelFolder, options: CompileOptions):
+        self.folder = folder
+        self.options = options
+        self.pipeline = pipeline_spec(parse_pipeline(options.pipeline))
+        self.state = State.load(folder.root)
+        self.images = f"3-{options.num_device}lpu"
+        self.program = f"4-{options.num_device}lpu"
+
+    def run(self) -> CompiledFiles:
+        """Compiles. Raises HyperdexError subclasses; then nothing is half-written."""
+        log_banner()
+        with _empty_folders_removed(self.folder):
+            self._check_model()
+            if self._is_finished():
+                log(f"Compiled already with these options: {self.folder.root}")
+            else:
+                self._compile()
+            if self.options.low_memory_usage:
+                self._delete_weights()
+        log("Model compile Complete!")
+        return self._result()
+
+    def _compile(self) -> None:
+        self._download(needed=not self._has_converted())
+        remove_leftovers(self.folder.root)
+        self._convert()
+        self._map()
+        self._generate()
+        self._write_manifest()
+
+    # ------------------------------------------------------------------------------------------------ phases
+    def _check_model(self) -> None:
+        log_phase(0, "Check supported model", "In this phase, check if given model is supported by hyperdex-ir.")
+        fetch_config(self.folder, self.options.hub)
+        self.summary: ModelSummary = read_config(self.folder.source)
+
+    def _download(self, needed: bool) -> None:
+        folder = self.folder
+        if folder.hub_id is None or not needed:
+            log_phase(1, "Download model from HuggingFace Hub", f"The checkpoint is at {folder.source}")
+            return
+        log_phase(
+            1,
+            "Download model from HuggingFace Hub",
+            f"In this phase, download the HuggingFace model and save it to (={folder.root}).",
+            f"Download model at {folder.source}",
+        )
+        fetch_model(folder, self.options.hub)
+
+    def _convert(self) -> None:
+        log_phase(
+            2,
+            "Convert the checkpoint format to hyperdex-ir style",
+            "In this phase, convert the HuggingFace checkpoint into the hyperdex-ir format.",
+            "The output creates both JSON and binary file.",
+        )
+        if self._has_converted():
+            log("Reuse the converted checkpoint")
+            return
+        from hyperdex_ir.backend.convert import model_bytes, write_model
+
+        traced = self._traced
+        plan_memory(traced.layout, load_target(self.options.target), traced.max_length)
+        inputs = self._inputs()
+        blocks = traced.open_blocks()
+        self._begin(CONVERT)
+        log("Convert the model to hyperdex-ir model format")
+        facts = {"max_length": traced.max_length}
+        with byte_progress("convert", model_bytes(traced.layout)) as advance:
+            files = write_model(self.folder, traced.layout, blocks, facts, advance)
+        files += copy_small_files(self.folder)
+        self.state.finish(CONVERT, self._key(CONVERT), inputs, files)
+        log(f"Save the converted checkpoint at {self.folder.ckpt}")
+
+    def _map(self) -> None:
+        log_phase(
+            3,
+            "Generate Optimized Model Mapping",
+            "In this phase, optimize model mapping for streamlined memory access and efficient model parallelism.",
+            "The result of the optimization process is a binary file.",
+        )
+        if self._is_done(self.images):
+            log("Reuse the parameter images")
+            return
+        self._begin(self.images)
+        log("Optimize the model parameter")
+        with byte_progress("map", self.folder.model_binary.stat().st_size) as advance:
+            files = write_images(self.folder, self.options.target, self.options.num_device, advance)
+        self._remove_stale_images(files)
+        self.state.finish(self.images, self._key(self.images), None, files)
+        log(f"Save the optimized data at {self.folder.root / 'param'}")
+
+    def _generate(self) -> None:
+        log_phase(
+            4,
+            "Generate Optimized Model Instruction",
+            "In this phase, analyze the structure of the model to generate optimized instructions.",
+            "Kernel fusion and layer outlining make the program short and its processing efficient.",
+            "The result of the optimization is a binary file.",
+        )
+        if self._is_done(self.program) and self.options.dump_ir is None:
+            log("Reuse the instructions")
+            return
+        from hyperdex_ir.backend.instructions import write_instructions
+
+        module = self._traced.lower()
+        self._begin(self.program)
+        log("Optimize the model instruction")
+        files = write_instructions(self.folder, module, self._traced.layout.vocab_size, self.options.num_device)
+        self.state.finish(self.program, self._key(self.program), None, files)
+        log(f"Save the optimized instruction at {self.folder.root / 'inst'}")
+
+    def _write_manifest(self) -> None:
+        table = load_json(self.folder.model_config)
+        facts = {
+            "model": {"architecture": self.summary.architecture, "config_sha256": self._config_digest},
+            "target": self.options.target,
+            "options": {
+                "num_device": self.options.num_device,
+                "max_length": table["max_length"],
+                "matrix_type": table["matrix_type"],
+                "pipeline": self.pipeline,
+            },
+        }
+        files = [path for phase in (CONVERT, self.images, self.program) for path in self.state.files(phase)]
+        if self.options.low_memory_usage and self.folder.made_by_tool:
+            files = [path for path in files if path != self.folder.model_binary]  # about to be deleted
+        log("Verify what was written")
+        with byte_progress("verify", sum(path.stat().st_size for path in files)) as advance:
+            write_manifest(self.folder.manifest, facts, files, advance)
+
+    # ------------------------------------------------------------------------------------------- low memory
+    def _delete_weights(self) -> None:
+        if not self.folder.made_by_tool:
+            log(f"Nothing is deleted in {self.folder.root}: the folder is not the compiler's own")
+            return
+        self.state.drop_file(CONVERT, self.folder.model_binary)
+        for path in [*weight_files_of(self.folder), self.folder.model_binary]:
+            path.unlink(missing_ok=True)
+        log(f"Delete the original weights and the converted checkpoint in {self.folder.source}")
+
+    def _remove_stale_images(self, files: list[Path]) -> None:
+        """An earlier target may have had more channels."""
+        pattern = f"param_{self.options.num_device}lpu_*.bin"
+        for path in sorted((self.folder.root / "param").glob(pattern)):
+            if path not in files:
+                path.unlink()
+
+    # --------------------------------------------------------------------------------------------- what is done
+    @cached_property
+    def _config_digest(self) -> str:
+        return file_digest(self.folder.source / "config.json")
+
+    def _key(self, phase: str) -> str:
+        """What a phase's outputs depend on, apart from the weights."""
+        options = self.options
+        request = {
+            "versions": versions(),
+            "compiler": compiler_digest(),
+            "config": self._config_digest,
+            "max_length": options.max_length or self._unchosen_length(),
+            "matrix_type": options.matrix_type,
+            "pipeline": self.pipeline,
+        }
+        if phase == CONVERT:
+            return digest(request)
+        table = {"table": file_digest(self.folder.model_config)} if self.folder.model_config.is_file() else {}
+        return digest({**request, **table, "target": options.target, "num_device": options.num_device})
+
+    def _unchosen_length(self) -> str:
+        """What decided a length that was not chosen: the model's own limit, or else the target's HBM."""
+        try:
+            table = load_json(self.folder.model_config)
+            layout = read_layout(self.folder.model_config)
+            plan_memory(layout, load_target(self.options.target), table["max_length"])
+        except (HyperdexError, KeyError):
+            return self.options.target
+        return "limit" if table["max_length"] == self.summary.max_positions else self.options.target
+
+    def _inputs(self) -> str | None:
+        """Sizes and times of the weight files; None when there are none."""
+        weights = weight_files_of(self.folder)
+        return input_digest(weights) if weights else None
+
+    def _is_done(self, phase: str) -> bool:
+        if self.options.force:
+            return False
+        inputs = self._inputs() if phase == CONVERT and not self.options.fast_compile else None
+        return self.state.is_done(phase, self._key(phase), inputs)
+
+    def _is_finished(self) -> bool:
+        phases = (CONVERT, self.images, self.program)
+        return self.folder.manifest.is_file() and self.options.dump_ir is None and all(map(self._is_done, phases))
+
+    def _has_converted(self) -> bool:
+        """Whether phase 2 is finished and what it wrote, as far as phase 3 will need it, is still there."""
+        return self._is_done(CONVERT) and (self.folder.model_binary.is_file() or self._is_done(self.images))
+
+    def _begin(self, phase: str) -> None:
+        self.folder.manifest.unlink(missing_ok=True)
+        self.state.begin(phase)
+
+    # ------------------------------------------------------------------------------------------------- tracing
+    @cached_property
+    def _traced(self) -> Traced:
+        from hyperdex_ir.backend.tracing import trace
+
+        log("Trace the model")
+        known = load_json(self.folder.model_config) if self._is_done(CONVERT) else None
+        return trace(self.folder, self.summary, self.options, self.pipeline, known)
+
+    def _result(self) -> CompiledFiles:
+        folder, number = self.folder, self.options.num_device
+        table: dict[str, Any] = load_json(folder.model_config)
+        channels = load_target(self.options.target).channels
+        return CompiledFiles(
+            root=folder.root,
+            model=folder.model_binary if folder.model_binary.is_file() else None,
+            model_config=folder.model_config,
+            parameters=tuple(folder.parameter_file(number, 0, channel) for channel in range(channels)),
+            memory_map=folder.memory_map(number),
+            instructions=folder.instructions(number),
+            origins=folder.origins(number),
+            manifest=folder.manifest,
+            max_length=table["max_length"],
+            matrix_type=table["matrix_type"],
+        )
+
+
+@contextlib.contextmanager
+def _empty_folders_removed(folder: ModelFolder) -> Iterator[None]:
+    """A compile that fails leaves no empty folders that were not there before."""
+    folders = [folder.root / name for name in ("ckpt", "param", "config", "inst")]
+    new = [path for path in (*folders, folder.root) if not path.exists()]
+    try:
+        yield
+    except (HyperdexError, OSError, KeyboardInterrupt):
+        for path in new:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise

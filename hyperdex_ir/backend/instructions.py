@@ -1,0 +1,60 @@
+"""Phase 4: an allocated `isa` module -> `inst/inst_{n}lpu.bin` and the table of where each instruction came from.
+
+Neither depends on weights: two checkpoints of one architecture give the same bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
+
+from hyperdex_ir.dialects.isa_program import to_program
+from hyperdex_ir.errors import PassError
+from hyperdex_ir.files import Kind, write_binary, write_text
+from hyperdex_ir.isa.codec import encode_program
+from hyperdex_ir.isa.program import Program
+from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.serialize import FORMAT, dump_json
+
+_NUMBERS = {"chunk": "isa.chunk", "head_rows": "isa.head_rows", "lmu_words": "isa.lmu_words"}
+
+
+def _facts(module: ModuleOp, vocab_size: int) -> dict[str, Any]:
+    """What the runtime must know of a program. Raises PassError when the pipeline did not leave it."""
+    facts: dict[str, Any] = {}
+    for name, attribute in {**_NUMBERS, "max_length": "lpu.max_length"}.items():
+        value = module.attributes.get(attribute)
+        if not isinstance(value, IntegerAttr):
+            raise PassError(
+                f"after the pipeline, the module has no attribute {attribute}",
+                "a pipeline for a compile ends with lower-lpu-to-isa,isa-allocate-lmu",
+            )
+        facts[name] = value.value.data
+    for name in ("matrix_type", "target"):
+        value = module.attributes.get(f"lpu.{name}")
+        if not isinstance(value, StringAttr):
+            raise PassError(f"after the pipeline, the module has no attribute lpu.{name}")
+        facts[name] = value.data
+    return {**facts, "vocab_size": vocab_size}
+
+
+def _origins(program: Program) -> list[dict[str, Any]]:
+    return [
+        {"index": index, "function": origin.function, "path": origin.module_path, "op": origin.operation}
+        for index, origin in enumerate(program.origins)
+    ]
+
+
+def write_instructions(folder: ModelFolder, module: ModuleOp, vocab_size: int, num_device: int) -> list[Path]:
+    """Encodes the module's program and writes both files; returns their paths.
+
+    Raises PassError when the module is no allocated `isa` module, StorageError when the file system refuses.
+    """
+    facts = _facts(module, vocab_size)
+    program = to_program(module)
+    paths = [folder.instructions(num_device), folder.origins(num_device)]
+    write_binary(paths[0], Kind.INSTRUCTIONS, encode_program(program.instructions))
+    write_text(paths[1], dump_json({"format": FORMAT, **facts, "origins": _origins(program)}))
+    return paths

@@ -1,0 +1,86 @@
+"""The arguments of a compile, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hyperdex_ir.errors import OptionError
+from hyperdex_ir.hub import HubOptions
+from hyperdex_ir.targets import load_target
+
+#: dtype argument -> matrix type; None: that of the token embedding in the checkpoint.
+MATRIX_TYPES = {
+    "auto": None,
+    "f16": "f16",
+    "float16": "f16",
+    "bf16": "bf16",
+    "bfloat16": "bf16",
+}
+#: The default of `max_length`, as the product has it: not chosen.
+NOT_CHOSEN = 1
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What is asked of a compile. matrix_type None: the checkpoint's. max_length None: the largest that fits."""
+
+    hub: HubOptions
+    target: str = "u55c"
+    num_device: int = 1
+    max_length: int | None = None
+    matrix_type: str | None = None
+    pipeline: str = "default"
+    dump_ir: Path | None = None
+    low_memory_usage: bool = False
+    fast_compile: bool = False
+    force: bool = False
+
+
+def check_numbers(num_device: int, max_length: int, max_ram: object) -> None:
+    """Raises OptionError for a number that cannot be used."""
+    if isinstance(num_device, bool) or not isinstance(num_device, int) or num_device < 1:
+        raise OptionError(f"num_device is {num_device!r}: must be a positive whole number")
+    if num_device != 1:
+        raise OptionError(
+            f"num_device is {num_device}: models are not divided over several devices yet", "compile for one device"
+        )
+    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
+        raise OptionError(f"max_length is {max_length!r}: must be a positive whole number")
+    if max_ram is not None:
+        raise OptionError("max_ram: a bound on the compiler's memory is not there yet", "leave it out")
+
+
+def make_options(
+    *,
+    num_device: int,
+    max_length: int,
+    dtype: str,
+    type_device: str,
+    max_ram: object,
+    pipeline: str | None,
+    dump_ir: str | Path | None,
+    low_memory_usage: bool,
+    fast_compile: bool,
+    force: bool,
+    hub: HubOptions,
+) -> CompileOptions:
+    """The options that the arguments of `AutoCompiler.compile` stand for. Raises OptionError."""
+    check_numbers(num_device, max_length, max_ram)
+    if dtype not in MATRIX_TYPES:
+        raise OptionError(f"no dtype {dtype!r}; there are {', '.join(MATRIX_TYPES)}")
+    folder = None if dump_ir is None else Path(dump_ir).expanduser().absolute()
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise OptionError(f"dump_ir {folder}: not a directory", "name a folder, which may not exist yet")
+    return CompileOptions(
+        hub=hub,
+        target=load_target(type_device).name,
+        num_device=num_device,
+        max_length=None if max_length == NOT_CHOSEN else max_length,
+        matrix_type=MATRIX_TYPES[dtype],
+        pipeline=pipeline or "default",
+        dump_ir=folder,
+        low_memory_usage=low_memory_usage,
+        fast_compile=fast_compile,
+        force=force,
+    )

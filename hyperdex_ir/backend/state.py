@@ -1,0 +1,134 @@
+"""Which phases of a model's folder are finished, and with what: the memory between one compile and the next.
+
+Kept in a hidden file beside the manifest, because it holds what the manifest must not: it depends on the modification
+times of the checkpoint. Losing it costs a compile from the beginning, nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hyperdex_ir import __version__
+from hyperdex_ir.files import write_text
+from hyperdex_ir.memory.serialize import FORMAT, dump_json
+
+STATE_FILE = ".hyperdex_state.json"
+_COMPILER = ("backend", "dialects", "frontend", "isa", "memory", "passes", "targets")
+_PART = re.compile(r"\..+\.(\d+)\.part")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of those that shape what it writes."""
+    return {"hyperdex-ir": __version__, **{name: version(name) for name in ("xdsl", "torch", "transformers", "numpy")}}
+
+
+@cache
+def compiler_digest() -> str:
+    """A hash of the code that shapes what a compile writes: in development, one version has many."""
+    package, found = Path(__file__).parent.parent, hashlib.sha256()
+    for folder in _COMPILER:
+        for path in sorted((package / folder).rglob("*")):
+            if path.suffix in (".py", ".toml", ".pipeline"):
+                found.update(path.relative_to(package).as_posix().encode())
+                found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A hash of JSON values."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def input_digest(files: Iterable[Path]) -> str:
+    """A hash of names, sizes and modification times."""
+    stats = [(path, path.stat()) for path in files]
+    return digest([[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
+
+
+@dataclass
+class State:
+    """The finished phases of the folder `root`, by phase name."""
+
+    root: Path
+    phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, root: Path) -> State:
+        """What the last compile left; empty when there is nothing readable."""
+        try:
+            value = json.loads((root / STATE_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return cls(root)
+        if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("phases"), dict):
+            return cls(root)
+        return cls(root, value["phases"])
+
+    def is_done(self, phase: str, key: str, inputs: str | None = None) -> bool:
+        """Whether the phase has finished with this key (and these inputs, unless None) and its files are all there."""
+        record = self.phases.get(phase)
+        if not record or record.get("key") != key or (inputs is not None and record.get("inputs") != inputs):
+            return False
+        return all(_has_size(self.root / name, size) for name, size in record["files"].items())
+
+    def begin(self, phase: str) -> None:
+        """Forgets the phase, which is about to be done anew."""
+        if self.phases.pop(phase, None) is not None:
+            self._save()
+
+    def finish(self, phase: str, key: str, inputs: str | None, files: Iterable[Path]) -> None:
+        """Records that the phase has written `files`."""
+        sizes = {path.relative_to(self.root).as_posix(): path.stat().st_size for path in files}
+        self.phases[phase] = {"key": key, "inputs": inputs, "files": sizes}
+        self._save()
+
+    def files(self, phase: str) -> list[Path]:
+        """The files of a finished phase."""
+        return [self.root / name for name in self.phases[phase]["files"]]
+
+    def drop_file(self, phase: str, path: Path) -> None:
+        """The phase stays finished without this file."""
+        self.phases[phase]["files"].pop(path.relative_to(self.root).as_posix(), None)
+        self._save()
+
+    def _save(self) -> None:
+        write_text(self.root / STATE_FILE, dump_json({"format": FORMAT, "phases": dict(sorted(self.phases.items()))}))
+
+
+def _has_size(path: Path, size: int) -> bool:
+    try:
+        return path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def remove_leftovers(root: Path) -> None:
+    """Removes unfinished files of compiles that were killed."""
+    for path in [*root.glob(".*.part"), *root.glob("*/.*.part")]:
+        match = _PART.fullmatch(path.name)
+        if match and not _is_running(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

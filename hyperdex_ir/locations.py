@@ -1,0 +1,149 @@
+"""Where a model lies: the folder that everything of it goes into, and the folder of its original checkpoint.
+
+A model is named by (a) a Hub id; (b) an existing directory that holds a checkpoint directly or in `ckpt/`; (c) an
+absolute path that does not exist or is empty, whose last two components are the Hub id to download. The tool made the
+folders of (a) and (c), and only there may it delete weights; a marker in `ckpt/` tells (c) from (b) the next time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperdex_ir.errors import ConfigError, ModelNotFoundError, OptionError
+
+MARKER = "hyperdex_download.json"
+_HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+
+def hub_root() -> Path:
+    """The folder of models named by Hub id: `$HYPERDEX_HOME/hub`, by default `~/.cache/hyperdex/hub`."""
+    home = os.environ.get("HYPERDEX_HOME")
+    return (Path(home) if home else Path.home() / ".cache" / "hyperdex").expanduser().absolute() / "hub"
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether the text has the form of a Hub id: `name` or `organisation/name`."""
+    return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """The folder of one model.
+
+    root: everything that the compiler writes goes below it.
+    source: the folder with config.json, tokenizer and safetensors.
+    hub_id: what to download into `source`, or None when the checkpoint is there already.
+    made_by_tool: the weights in `source` are the tool's own copy, so that it may delete them.
+    """
+
+    root: Path
+    source: Path
+    hub_id: str | None
+    made_by_tool: bool
+
+    @property
+    def ckpt(self) -> Path:
+        """Tokenizer, config.json and the converted checkpoint."""
+        return self.root / "ckpt"
+
+    @property
+    def model_binary(self) -> Path:
+        """The converted checkpoint: every tensor under its LPU name."""
+        return self.ckpt / "hyperdex_model.bin"
+
+    @property
+    def model_config(self) -> Path:
+        """The table of the converted checkpoint."""
+        return self.ckpt / "hyperdex_config.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, sizes and hashes of everything."""
+        return self.root / "manifest.json"
+
+    def parameter_file(self, num_device: int, device: int, channel: int) -> Path:
+        """The parameter image of one HBM channel."""
+        return self.root / "param" / f"param_{num_device}lpu_{device:02x}_{channel:02x}.bin"
+
+    def memory_map(self, num_device: int) -> Path:
+        """The memory map."""
+        return self.root / "config" / f"config_{num_device}lpu_hbm.json"
+
+    def instructions(self, num_device: int) -> Path:
+        """The program."""
+        return self.root / "inst" / f"inst_{num_device}lpu.bin"
+
+    def origins(self, num_device: int) -> Path:
+        """The table that leads from each instruction to IR op and module path."""
+        return self.root / "inst" / f"inst_{num_device}lpu.json"
+
+
+def find_folder(model_id: str | os.PathLike[str], output_dir: str | os.PathLike[str] | None = None) -> ModelFolder:
+    """The folder of a model, by Hub id or path; nothing is created or downloaded.
+
+    `output_dir` takes the place of the folder that the rules would choose; a checkpoint that exists stays where it is.
+    Raises ModelNotFoundError when it is neither a directory nor has the form of a Hub id, ConfigError when a directory
+    holds no checkpoint.
+    """
+    text = os.fspath(model_id)
+    if not text:
+        raise OptionError("the model id is empty", "give a Hub id such as facebook/opt-1.3b, or a directory")
+    redirected = Path(output_dir).expanduser().absolute() if output_dir is not None else None
+    if redirected is not None and redirected.exists() and not redirected.is_dir():
+        raise OptionError(f"output_dir {redirected}: not a directory", "name a folder, which may not exist yet")
+    path = Path(text).expanduser()
+    if path.is_dir() and any(path.iterdir()):
+        folder = _existing(path.absolute(), redirected)
+        if folder is not None:
+            return folder
+        if not is_hub_id(text):
+            raise ConfigError(
+                f"{path}: holds no config.json, neither directly nor in ckpt/",
+                "give the directory of a Hugging Face checkpoint",
+            )
+    if path.is_absolute():
+        return _install(path, redirected)
+    if not is_hub_id(text):
+        raise ModelNotFoundError(f"{text}: no such directory, and not a Hub id", "Hub ids look like facebook/opt-1.3b")
+    root = redirected or hub_root() / text
+    return ModelFolder(root, root / "ckpt", text, made_by_tool=True)
+
+
+def _existing(path: Path, redirected: Path | None) -> ModelFolder | None:
+    """Rule (b): the directory holds a checkpoint, or one that this tool was downloading; None when it does not."""
+    root = redirected or path
+    marker = read_marker(path / "ckpt")
+    if marker is not None:
+        return ModelFolder(root, path / "ckpt", marker["hub_id"], made_by_tool=True)
+    for source in (path, path / "ckpt"):
+        if (source / "config.json").is_file():
+            return ModelFolder(root, source, None, made_by_tool=hub_root() in path.parents)
+    return None
+
+
+def _install(path: Path, redirected: Path | None) -> ModelFolder:
+    """Rule (c): an absolute path that does not exist or is empty."""
+    if path.exists() and not path.is_dir():
+        raise ModelNotFoundError(f"{path}: not a directory", "give a directory or a Hub id")
+    hub_id = "/".join(path.parts[-2:])
+    if len(path.parts) < 3 or not is_hub_id(hub_id):
+        raise ModelNotFoundError(
+            f"{path}: no such directory, and its last two components are not a Hub id",
+            "an install location ends like .../facebook/opt-1.3b",
+        )
+    root = redirected or path
+    return ModelFolder(root, root / "ckpt", hub_id, made_by_tool=True)
+
+
+def read_marker(ckpt: Path) -> dict[str, Any] | None:
+    """What `write_marker` left in a folder that the tool downloads into, or None."""
+    try:
+        value = json.loads((ckpt / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("hub_id"), str) else None

@@ -1,0 +1,200 @@
+"""What a user meets when a compile cannot be done: one line, a non-zero exit code, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tiny import tiny_llama_config, write_checkpoint
+
+from hyperdex_ir.cli.main import main
+
+#: The command line in a process of its own, whose writes can be slowed down.
+SLOW_MAIN = """
+import sys, time
+from hyperdex_ir.backend.payload import PayloadWriter
+from hyperdex_ir.cli.main import main
+write = PayloadWriter.write
+def slow(self, data):
+    time.sleep(0.02)
+    write(self, data)
+PayloadWriter.write = slow
+sys.argv[0] = "hyperdex"
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tiny_llama_config(), tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def model(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny checkpoint, to be damaged."""
+    return Path(shutil.copytree(checkpoint, tmp_path / "model"))
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+def fails(model: Path | str, monkeypatch, capsys, *options: str) -> str:
+    """Compiles, which must fail; returns the message. The folder, if there is one, is as before."""
+    before = contents(Path(model)) if Path(model).is_dir() else None
+    monkeypatch.setattr(sys, "argv", ["hyperdex", "compile", str(model), *options])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("[ INFO ] : ")]
+    assert caught.value.code == 1
+    assert captured.out == ""
+    assert lines[0].startswith("error[HDX")
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    assert len(lines) <= 2
+    if before is not None:
+        assert contents(Path(model)) == before
+    return lines[0]
+
+
+def change_tensors(model: Path, change) -> None:
+    tensors = load_file(model / "model.safetensors")
+    change(tensors)
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+
+
+def change_config(model: Path, **fields: object) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | fields))
+
+
+def test_no_such_directory(tmp_path: Path, monkeypatch, capsys):
+    message = fails("./nothing/of/the/kind", monkeypatch, capsys)
+    assert message == "error[HDX0101]: ./nothing/of/the/kind: no such directory, and not a Hub id"
+
+
+def test_no_config(model: Path, monkeypatch, capsys):
+    (model / "config.json").unlink()
+    assert "holds no config.json, neither directly nor in ckpt/" in fails(model, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": }', "[1]", "\udce4"])
+def test_broken_json(model: Path, monkeypatch, capsys, text: str):
+    (model / "config.json").write_bytes(text.encode(errors="surrogateescape"))
+    message = fails(model, monkeypatch, capsys)
+    assert message.startswith("error[HDX0102]")
+    assert "config.json" in message
+
+
+def test_an_unsupported_architecture_names_the_nearest(model: Path, monkeypatch, capsys):
+    change_config(model, architectures=["LlamaForSequenceClassification"])
+    message = fails(model, monkeypatch, capsys)
+    assert "LlamaForSequenceClassification is not supported" in message
+    assert "LlamaForCausalLM" in message
+
+
+def test_a_missing_tensor(model: Path, monkeypatch, capsys):
+    change_tensors(model, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
+    assert "1 missing: model.layers.1.mlp.up_proj.weight" in fails(model, monkeypatch, capsys)
+
+
+def test_a_mis_shaped_tensor(model: Path, monkeypatch, capsys):
+    def cut(tensors):
+        tensors["model.norm.weight"] = tensors["model.norm.weight"][:63].copy()
+
+    change_tensors(model, cut)
+    assert "1 misshaped: model.norm.weight is [63], expected [64]" in fails(model, monkeypatch, capsys)
+
+
+def test_a_tensor_too_many(model: Path, monkeypatch, capsys):
+    change_tensors(model, lambda tensors: tensors.update(extra=np.zeros(3, np.float16)))
+    assert "1 unexpected: extra" in fails(model, monkeypatch, capsys)
+
+
+def test_truncated_safetensors(model: Path, monkeypatch, capsys):
+    os.truncate(model / "model.safetensors", (model / "model.safetensors").stat().st_size - 100)
+    message = fails(model, monkeypatch, capsys)
+    assert message.startswith("error[HDX0201]")
+    assert "truncated" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(70000.0, "the value 70000 at [5, 7] is outside the range of f16"), (np.nan, "is nan")]
+)
+def test_a_value_that_cannot_be_stored(model: Path, monkeypatch, capsys, value: float, words: str):
+    def spoil(tensors):
+        wide = tensors["model.layers.0.mlp.down_proj.weight"].astype(np.float32)
+        wide[5, 7] = value
+        tensors["model.layers.0.mlp.down_proj.weight"] = wide
+
+    change_tensors(model, spoil)
+    message = fails(model, monkeypatch, capsys)
+    assert "model.layers.0.mlp.down_proj.weight: " in message
+    assert words in message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--num-device", "2"], "num_device is 2: models are not divided over several devices yet"),
+        (["--num_device", "0"], "num_device is 0: must be a positive whole number"),
+        (["--max-length", "0"], "max_length is 0: must be a positive whole number"),
+        (["--max-ram", "4G"], "max_ram: a bound on the compiler's memory is not there yet"),
+        (["--dtype", "int3"], "no dtype 'int3'; there are auto, f16, float16, bf16, bfloat16"),
+        (["--type-device", "u250"], "no target 'u250'; there are asic, u55c"),
+        (["--pipeline", "no-such-pass"], "no pass 'no-such-pass'"),
+        (["--pipeline", "lpu-token-major"], "the pipeline has no lower-lpu-to-isa"),
+        (["--max-length", "100000000"], "the model needs"),
+        (["--output-dir", "/dev/null"], "output_dir /dev/null: not a directory"),
+        (["--dump-ir", "/dev/null"], "dump_ir /dev/null: not a directory"),
+    ],
+)
+def test_options_that_cannot_be_used(model: Path, monkeypatch, capsys, options: list[str], words: str):
+    assert words in fails(model, monkeypatch, capsys, *options)
+
+
+def run_process(code: str, *arguments: str, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+@pytest.mark.slow
+def test_a_file_system_that_refuses(model: Path):
+    """The operating system itself cuts off a file at 64 KiB."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n" + SLOW_MAIN
+    before = contents(model)
+    process = run_process(limited, "compile", str(model))
+    _, errors = process.communicate(timeout=120)
+    lines = [line for line in errors.splitlines() if not line.startswith("[ INFO ] : ")]
+    assert process.returncode == 1
+    assert lines == [f"error[HDX0503]: {model}/ckpt/hyperdex_model.bin: file too large"]
+    assert contents(model) == before
+
+
+@pytest.mark.slow
+def test_ctrl_c(model: Path):
+    process = run_process(SLOW_MAIN, "compile", str(model))
+    deadline = time.monotonic() + 120
+    while not list(model.glob("param/.*.part")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    lines = [line for line in errors.splitlines() if line and not line.startswith("[ INFO ] : ")]
+    assert process.returncode == 130
+    assert lines == ["hyperdex: interrupted"]
+    left = contents(model)
+    assert not [name for name in left if ".part" in name or name.startswith(("param", "config/", "inst", "manifest"))]
+    assert "ckpt/hyperdex_model.bin" in left

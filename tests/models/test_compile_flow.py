@@ -1,0 +1,265 @@
+"""Whole compiles of tiny models: what is written, what is reused, and that nothing depends on where or when."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+
+from hyperdex_ir.backend import compilation, length
+from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.errors import CapacityError, StorageError
+from hyperdex_ir.files import Kind, read_binary
+from hyperdex_ir.isa.codec import decode_program
+from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
+from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.memory.serialize import load_json, read_layout, read_map
+from hyperdex_ir.targets import load_target
+from hyperdex_ir.tools import AutoCompiler
+
+STATE = ".hyperdex_state.json"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tiny_llama_config(), tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def model(checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(checkpoint, tmp_path / "model"))
+
+
+def compile_model(model: Path | str, **options):
+    return AutoCompiler().compile(str(model), **options)
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def phases_done(capsys) -> list[str]:
+    """Which of the phases wrote something, by the log lines since the last call."""
+    log = capsys.readouterr().err
+    return [number for number, words in (("2", "converted checkpoint at"), ("3", "data at"), ("4", "instruction at"))
+            if f"[ INFO ] : Save the {'optimized ' * (number != '2')}{words}" in log]  # fmt: skip
+
+
+def test_what_a_compile_writes(model: Path, capsys):
+    compiled = compile_model(model)
+    log = capsys.readouterr()
+    assert log.out == ""
+    assert [line for line in log.err.splitlines() if "** Phase-" in line] == [
+        "[ INFO ] : ** Phase-0 : Check supported model **",
+        "[ INFO ] : ** Phase-1 : Download model from HuggingFace Hub **",
+        "[ INFO ] : ** Phase-2 : Convert the checkpoint format to hyperdex-ir style **",
+        "[ INFO ] : ** Phase-3 : Generate Optimized Model Mapping **",
+        "[ INFO ] : ** Phase-4 : Generate Optimized Model Instruction **",
+    ]
+    assert all(line.startswith("[ INFO ] : ") for line in log.err.splitlines())
+    assert "max_length is 128: the model's own limit" in log.err
+    assert compiled.root == model
+    assert (compiled.max_length, compiled.matrix_type) == (128, "f16")
+    assert compiled.instructions == model / "inst/inst_1lpu.bin"
+    assert compiled.memory_map == model / "config/config_1lpu_hbm.json"
+    assert [path.name for path in compiled.parameters] == [f"param_1lpu_00_{c:02x}.bin" for c in range(32)]
+    assert len({path.stat().st_size for path in compiled.parameters}) == 1
+    program = decode_program(read_binary(compiled.instructions, Kind.INSTRUCTIONS))
+    facts = load_json(compiled.origins)
+    assert [item["index"] for item in facts["origins"]] == list(range(len(program.instructions)))
+    assert "model.layers.*.self_attn.q_proj" in {item["path"] for item in facts["origins"]}
+    assert {key: facts[key] for key in ("max_length", "vocab_size", "matrix_type", "target")} == {
+        "max_length": 128, "vocab_size": 272, "matrix_type": "f16", "target": "u55c"}  # fmt: skip
+    assert min(facts[key] for key in ("chunk", "head_rows", "lmu_words")) >= 1
+    layout = read_layout(compiled.model_config)
+    assert read_map(compiled.memory_map) == plan_memory(layout, load_target("u55c"), 128)
+    assert (model / "ckpt/tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+
+
+def test_the_manifest_lists_every_file(model: Path):
+    compile_model(model)
+    manifest = load_json(model / "manifest.json")
+    written = {path for path in files_of(model) if "/" in path}
+    assert set(manifest["files"]) == written
+    for name, entry in manifest["files"].items():
+        content = (model / name).read_bytes()
+        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    assert manifest["target"] == "u55c"
+    assert manifest["options"]["max_length"] == 128
+    for name in ("manifest.json", *sorted(written)):
+        assert str(model.parent).encode() not in (model / name).read_bytes(), name
+
+
+@pytest.mark.slow
+def test_equal_inputs_give_equal_bytes(model: Path, tmp_path: Path):
+    """In other folders, with other hash seeds, with other modification times."""
+    contents = []
+    for seed in ("1", "2"):
+        copy = Path(shutil.copytree(model, tmp_path / f"copy{seed}" / "model"))
+        os.utime(copy / "model.safetensors", (int(seed), int(seed)))
+        command = [sys.executable, "-m", "hyperdex_ir.cli.main", "compile", str(copy)]
+        done = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.decode().strip() == str(copy)
+        contents.append(files_of(copy))
+        assert contents[-1].pop(STATE)
+    assert contents[0] == contents[1]
+
+
+def test_instructions_do_not_depend_on_weights(model: Path, tmp_path: Path):
+    other = write_checkpoint(tiny_llama_config(), tmp_path / "other", seed=1)
+    first, second = compile_model(model), compile_model(other)
+    for name in ("instructions", "origins", "memory_map"):
+        assert getattr(first, name).read_bytes() == getattr(second, name).read_bytes()
+    assert first.parameters[0].read_bytes() != second.parameters[0].read_bytes()
+
+
+def test_opt_in_bfloat16(tmp_path: Path):
+    model = write_checkpoint(tiny_opt_config(), tmp_path / "opt", dtype="bfloat16")
+    compiled = compile_model(model, max_length=16)
+    assert compiled.matrix_type == "bf16"
+    assert load_json(compiled.origins)["max_length"] == 16
+    assert compile_model(model, max_length=16, dtype="f16").matrix_type == "f16"
+
+
+def test_finished_phases_are_not_done_again(model: Path, capsys):
+    compile_model(model)
+    assert phases_done(capsys) == ["2", "3", "4"]
+    before = files_of(model)
+    compile_model(model)
+    assert phases_done(capsys) == []
+    assert files_of(model) == before
+    compile_model(model, force=True)
+    assert phases_done(capsys) == ["2", "3", "4"]
+    assert files_of(model) == before
+
+
+def test_only_what_is_missing_is_done(model: Path, capsys):
+    compiled = compile_model(model)
+    before = files_of(model)
+    for path, expected in (
+        (compiled.manifest, []),
+        (compiled.instructions, ["4"]),
+        (compiled.parameters[7], ["3"]),
+        (compiled.model_config, ["2"]),
+        (model / STATE, ["2", "3", "4"]),
+    ):
+        path.unlink()
+        capsys.readouterr()
+        compile_model(model)
+        assert phases_done(capsys) == expected, path.name
+        assert files_of(model) == before
+
+
+def test_changed_weights_are_noticed_unless_told_not_to_look(model: Path, capsys):
+    compile_model(model)
+    capsys.readouterr()
+    os.utime(model / "model.safetensors", (1, 1))
+    compile_model(model, fast_compile=True)
+    assert phases_done(capsys) == []
+    compile_model(model)
+    assert phases_done(capsys) == ["2"]
+
+
+@pytest.mark.parametrize("max_length", [1, 64])
+def test_another_target_needs_no_checkpoint(model: Path, capsys, max_length: int):
+    compile_model(model, max_length=max_length)
+    (model / "model.safetensors").unlink()
+    capsys.readouterr()
+    compiled = compile_model(model, max_length=max_length, type_device="asic")
+    assert phases_done(capsys) == ["3", "4"]
+    assert len(compiled.parameters) == len(list((model / "param").iterdir())) == 64
+    compiled = compile_model(model, max_length=max_length, type_device="u55c")
+    assert len(compiled.parameters) == len(list((model / "param").iterdir())) == 32
+    assert load_json(compiled.manifest)["target"] == "u55c"
+
+
+def test_a_compile_that_broke_off_goes_on(model: Path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise StorageError("no space left on the device")
+
+    monkeypatch.setattr(compilation, "write_images", refuse)
+    with pytest.raises(StorageError):
+        compile_model(model)
+    assert not (model / "manifest.json").exists()
+    assert not (model / "param").exists()
+    part = model / "ckpt/.hyperdex_model.bin.999999999.part"
+    part.write_bytes(b"left by a compile that was killed")
+    monkeypatch.setattr(compilation, "write_images", write_images)
+    capsys.readouterr()
+    compile_model(model)
+    assert phases_done(capsys) == ["3", "4"]
+    assert not part.exists()
+
+
+def test_the_ir_is_dumped(model: Path, tmp_path: Path, capsys):
+    compile_model(model)
+    capsys.readouterr()
+    compile_model(model, dump_ir=tmp_path / "ir")
+    assert phases_done(capsys) == ["4"]
+    texts = files_of(tmp_path / "ir")
+    assert list(texts) == ["1_import.mlir", "2_lpu.mlir", "3_isa.mlir"]
+    assert b"lpu.reshape" in texts["1_import.mlir"]
+    assert b"lpu.layer" in texts["2_lpu.mlir"]
+    assert b"isa.repeat" in texts["3_isa.mlir"]
+
+
+def test_low_memory_usage_deletes_in_the_tools_own_folder_only(model: Path, tmp_path: Path, monkeypatch, capsys):
+    compiled = compile_model(model, low_memory_usage=True)
+    assert (model / "model.safetensors").is_file()
+    assert compiled.model is not None
+    assert "Nothing is deleted" in capsys.readouterr().err
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path / "home"))
+    own = Path(shutil.copytree(model, tmp_path / "home/hub/tiny/llama/ckpt", ignore=lambda _, names: [
+        name for name in names if (model / name).is_dir() or name in (STATE, "manifest.json")]))  # fmt: skip
+    compiled = compile_model("tiny/llama", low_memory_usage=True)
+    assert compiled.root == own.parent
+    assert compiled.model is None
+    assert not list(own.glob("*.safetensors"))
+    assert not list(own.glob("*.bin"))
+    assert (own / "tokenizer.json").is_file()
+    manifest = load_json(compiled.manifest)
+    assert all((own.parent / name).is_file() for name in manifest["files"])
+    capsys.readouterr()
+    assert compile_model("tiny/llama", low_memory_usage=True) == compiled
+    assert phases_done(capsys) == []
+
+
+def test_output_dir_leaves_the_checkpoint_alone(model: Path, tmp_path: Path):
+    before = files_of(model)
+    compiled = compile_model(model, output_dir=tmp_path / "out")
+    assert files_of(model) == before
+    assert compiled.root == tmp_path / "out"
+    assert json.loads((tmp_path / "out/ckpt/config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+
+
+LAYOUT = ModelLayout(
+    "f16",
+    1000,
+    FunctionLayout("main", (Parameter("table", "f32", (4096, 2, 64), ("table",)),), ()),
+    (FunctionLayout("layer", (Parameter("w.*", "f16", (64, 64), ("w.*",)),), (KvCache(8, 64, 64),)),),
+    (0,) * 8,
+)
+
+
+def test_the_largest_length_that_fits():
+    from dataclasses import replace
+
+    target = load_target("u55c")
+    assert length.largest_length(LAYOUT, {"table"}, 4096, target) == 4096
+    small = replace(target, hbm_bytes=16 << 20)
+    found = length.largest_length(LAYOUT, {"table"}, 4096, small)
+    assert 1 < found < 4096
+    plan_memory(length.layout_at(LAYOUT, {"table"}, 4096, found), small, found)
+    with pytest.raises(CapacityError):
+        plan_memory(length.layout_at(LAYOUT, {"table"}, 4096, found + 1), small, found + 1)
+    assert length.layout_at(LAYOUT, {"table"}, 4096, 7).main.parameters[0].shape == (7, 2, 64)
+    with pytest.raises(CapacityError, match="u55c has 65,536 bytes of HBM; the model needs"):
+        length.largest_length(LAYOUT, {"table"}, 4096, replace(target, hbm_bytes=1 << 16))
