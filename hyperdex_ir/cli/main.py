@@ -1,0 +1,122 @@
+"""The `hyperdex` command. Results on stdout, everything else on stderr; errors are one line and a hint."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from hyperdex_ir import __version__
+from hyperdex_ir.cli.compile import compile_model
+from hyperdex_ir.cli.demo import demo
+from hyperdex_ir.cli.run import run
+from hyperdex_ir.errors import HyperdexError, StorageError
+
+INTERRUPTED = 130
+_REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
+
+
+class _Group(TyperGroup):
+    """Commands that Ctrl+C ends with one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            _interrupted()
+
+
+app = typer.Typer(
+    name="hyperdex",
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hyperdex-ir {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Compiles Hugging Face causal language models for the LPU, and runs them bit-exactly."""
+
+
+app.command("compile")(compile_model)
+app.command()(run)
+app.command()(demo)
+
+
+@app.command()
+def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the supported models."""
+    from hyperdex_ir.cli.models import print_models
+
+    print_models(as_json)
+
+
+@app.command("dis")
+def disassemble_file(file: Annotated[Path, typer.Argument(help="inst/inst_{n}lpu.bin of a compiled model.")]) -> None:
+    """Disassemble a program to stdout."""
+    from hyperdex_ir.cli.assembly import disassemble
+
+    disassemble(file, sys.stdout)
+
+
+@app.command("as")
+def assemble_file(
+    file: Annotated[Path, typer.Argument(help="Assembly text, as `hyperdex dis` prints it.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The program to write.")],
+) -> None:
+    """Assemble text to a program."""
+    from hyperdex_ir.cli.assembly import assemble
+
+    assemble(file, output)
+
+
+def _interrupted() -> NoReturn:
+    line_end = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C on the same line
+    print(f"{line_end}hyperdex: interrupted", file=sys.stderr)
+    raise SystemExit(INTERRUPTED)
+
+
+def _fail(code: str, message: str, hint: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"error[{code}]: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl+C."""
+    try:
+        app()
+    except HyperdexError as error:
+        _fail(error.code, str(error), error.hint)
+    except KeyboardInterrupt:
+        _interrupted()
+    except OSError as error:
+        _fail(StorageError.code, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part), "")
+    except Exception as error:
+        if os.environ.get("HYPERDEX_TRACEBACK"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        _fail(HyperdexError.code, f"internal error: {what}", _REPORT)
+
+
+if __name__ == "__main__":
+    main()

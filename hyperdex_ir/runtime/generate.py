@@ -1,0 +1,120 @@
+"""Generation: the prompt in chunks, then token by token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from hyperdex_ir.errors import OptionError, PromptError
+
+
+class Device(Protocol):
+    """What executes a program: token ids in, logits and the best next token out."""
+
+    @property
+    def next_token(self) -> int: ...
+
+    def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a compiled program takes.
+
+    chunk: most tokens in one pass; head_rows: most rows of logits from one pass; max_length: positions, prompt and
+    response together; vocab_size: ids are below it.
+    """
+
+    chunk: int
+    head_rows: int
+    max_length: int
+    vocab_size: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What came of one call: the new tokens, why they ended, and how long it took."""
+
+    tokens: tuple[int, ...]
+    finish: Literal["eos", "max_new_tokens", "max_length"]
+    prompt_tokens: int
+    first_token_seconds: float  # from the call to the first new token
+    decode_seconds: float  # from the first new token to the last
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Rate of the tokens after the first; 0 when there is at most one."""
+        return (len(self.tokens) - 1) / self.decode_seconds if len(self.tokens) > 1 and self.decode_seconds else 0.0
+
+
+def check_prompt(ids: Sequence[int], limits: Limits, room: int) -> None:
+    """Raises PromptError when the prompt is empty, holds an id that is none, or leaves less than `room` positions."""
+    if not len(ids):
+        raise PromptError("the prompt is empty: it has no tokens", "give at least one token")
+    for token in ids:
+        if not 0 <= token < limits.vocab_size:
+            raise PromptError(f"token id {token} is outside the vocabulary of {limits.vocab_size}")
+    if len(ids) + room > limits.max_length:
+        raise PromptError(
+            f"the prompt has {len(ids)} tokens; the model was compiled for max_length {limits.max_length}"
+            f"{', prompt and response together' if room else ''}",
+            "shorten the prompt, or compile with a larger --max-length",
+        )
+
+
+def prefill(device: Device, ids: Sequence[int], chunk: int) -> None:
+    """Runs the whole prompt from position 0, at most `chunk` tokens a pass; the device then holds the next token."""
+    for start in range(0, len(ids), chunk):
+        device.forward(ids[start : start + chunk], start)
+
+
+def all_logits(device: Device, ids: Sequence[int], limits: Limits) -> np.ndarray:
+    """Logits of every position, float32 [tokens, vocab_size]. Raises PromptError as `check_prompt` does."""
+    check_prompt(ids, limits, room=0)
+    step = min(limits.chunk, limits.head_rows)
+    starts = range(0, len(ids), step)
+    return np.concatenate([device.forward(ids[start : start + step], start, 0) for start in starts])
+
+
+def generate(
+    device: Device,
+    ids: Sequence[int],
+    limits: Limits,
+    max_new_tokens: int,
+    eos_ids: Collection[int] = (),
+    on_token: Callable[[int], None] | None = None,
+) -> Generation:
+    """Greedy generation: at each position the token with the largest logit, the lowest id of equals.
+
+    Stops after an id of `eos_ids` (which is part of the result), after `max_new_tokens`, or when prompt and response
+    together fill the positions that the model was compiled for. Raises PromptError or OptionError before anything runs.
+    """
+    if max_new_tokens < 1:
+        raise OptionError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
+    check_prompt(ids, limits, room=1)
+    count = min(max_new_tokens, limits.max_length - len(ids))
+    start = time.perf_counter()
+    first = last = start
+    tokens: list[int] = []
+    for token in _greedy(device, ids, limits.chunk, count):
+        last = time.perf_counter()
+        first = first if tokens else last
+        tokens.append(token)
+        if on_token is not None:
+            on_token(token)
+        if token in eos_ids:
+            break
+    finish = "eos" if tokens[-1] in eos_ids else "max_new_tokens" if count == max_new_tokens else "max_length"
+    return Generation(tuple(tokens), finish, len(ids), first - start, last - first)
+
+
+def _greedy(device: Device, ids: Sequence[int], chunk: int, count: int) -> Iterator[int]:
+    prefill(device, ids, chunk)
+    yield device.next_token
+    for position in range(len(ids), len(ids) + count - 1):
+        device.forward([device.next_token], position)
+        yield device.next_token

@@ -1,0 +1,101 @@
+"""`hyperdex run` and `hyperdex demo` on compiled models: streams, errors, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_llama_config, write_checkpoint
+
+from hyperdex_ir.tools import AutoCompiler
+
+COMMAND = [sys.executable, "-m", "hyperdex_ir.cli.main"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    write_checkpoint(tiny_llama_config(), folder)
+    AutoCompiler().compile(model_id=folder, max_length=48)
+    return folder
+
+
+def run(model: Path | str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, "run", str(model), *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, encoding="utf-8")
+
+
+def test_text_on_stdout_statistics_on_stderr(model: Path) -> None:
+    result = run(model, "--prompt", "hello", "--max-new-tokens", "6")
+    as_json = run(model, "--prompt", "-", "--max_new_tokens", "6", "--json", stdin="hello")
+    assert result.returncode == as_json.returncode == 0, result.stderr + as_json.stderr
+    value = json.loads(as_json.stdout)
+    assert result.stdout == value["text"] + "\n"
+    assert len(value["tokens"]) == 6
+    assert (value["finish"], value["prompt_tokens"]) == ("max_new_tokens", 5)
+    assert value["first_token_seconds"] > 0
+    assert as_json.stderr == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("hyperdex: 6 tokens, ")
+    assert "tokens/s, first token after" in line
+    assert line.endswith("(5 prompt tokens), stopped at max_new_tokens")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--prompt", ""], "HDX0603", "the prompt is empty"),
+        (["--prompt", "x" * 50], "HDX0603", "the prompt has 50 tokens; the model was compiled for max_length 48"),
+        (["--prompt", "x" * 48], "HDX0603", "48 tokens; the model was compiled for max_length 48, prompt and response"),
+        (["--prompt", "x", "--chat"], "HDX0603", "the checkpoint has no chat template"),
+        (["--prompt", "x", "--num-device", "2"], "HDX0502", "not compiled for 2 devices"),
+    ],
+)
+def test_one_line_errors(model: Path, arguments: list[str], code: str, message: str) -> None:
+    result = run(model, *arguments)
+    first, second = result.stderr.splitlines()
+    assert (result.returncode, result.stdout) == (1, "")
+    assert first.startswith(f"error[{code}]: ")
+    assert message in first
+    assert second.startswith("hint: ")
+
+
+def test_damaged_image(model: Path) -> None:
+    path = model / "param" / "param_1lpu_00_05.bin"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    result = run(model, "--prompt", "x")
+    path.write_bytes(data)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error[HDX0501]: {path}: corrupted")
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_generating(smollm2_dir: Path) -> None:
+    command = [*COMMAND, "run", str(smollm2_dir), "--prompt", "Once upon a time", "--max-new-tokens", "500"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert stderr.strip() == "hyperdex: interrupted"
+
+
+@pytest.mark.slow
+def test_second_demo_only_runs(smollm2_dir: Path, tmp_path: Path) -> None:
+    organisation = tmp_path / "hub" / "HuggingFaceTB"
+    organisation.mkdir(parents=True)
+    (organisation / "SmolLM2-135M-Instruct").symlink_to(smollm2_dir)
+    environment = {**os.environ, "HYPERDEX_HOME": str(tmp_path)}
+    command = [*COMMAND, "demo"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == "The capital of France is Paris.\n"
+    assert "Phase" not in result.stderr
+    assert "> What is the capital of France?" in result.stderr
+    assert "tokens/s" in result.stderr

@@ -1,0 +1,181 @@
+"""Opening compiled models: what is read, what is refused, and that they run as transformers does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+
+from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
+from hyperdex_ir.files import HEADER_BYTES, Kind, pack_header
+from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.tools import AutoCompiler
+from hyperdex_ir.transformers import AutoModelForCausalLM, AutoTokenizer
+
+PROMPT = list(b"Once upon a time there was a machine")
+
+
+@pytest.fixture(scope="module", params=["llama", "opt"])
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp(request.param)
+    write_checkpoint(tiny_llama_config() if request.param == "llama" else tiny_opt_config(), folder)
+    AutoCompiler().compile(model_id=folder)
+    return folder
+
+
+@pytest.fixture
+def copy(compiled: Path, tmp_path: Path) -> Path:
+    """A copy of a compiled model, to be damaged."""
+    return shutil.copytree(compiled, tmp_path / "model")
+
+
+def test_generates_what_transformers_generates(compiled: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM as TheirModel
+
+    theirs = TheirModel.from_pretrained(compiled, dtype=torch.float32)
+    ids = torch.tensor([PROMPT])
+    expected = theirs.generate(ids, max_new_tokens=20, do_sample=False)
+    ours = AutoModelForCausalLM.from_pretrained(compiled)
+    assert torch.equal(ours.generate(ids, max_new_tokens=20, do_sample=False), expected)
+    logits = ours.logits(ids)
+    assert logits.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(logits, theirs(ids).logits[0], atol=0.02, rtol=0.01)
+
+
+def test_chunks_and_single_tokens_give_the_same_bits(compiled: Path) -> None:
+    model = CompiledModel.open(compiled)
+    whole = model.logits(PROMPT)
+    assert whole.shape == (len(PROMPT), model.vocab_size)
+    for size in (1, 7):
+        starts = range(0, len(PROMPT), size)
+        parts = [model.forward(PROMPT[start : start + size], start, 0) for start in starts]
+        assert np.array_equal(np.concatenate(parts).view(np.uint32), whole.view(np.uint32))
+    last = model.forward(PROMPT, 0)
+    assert np.array_equal(last.view(np.uint32), whole[-1:].view(np.uint32))
+    assert model.device.next_token == whole[-1].argmax()
+
+
+def test_a_second_generation_does_not_see_the_first(compiled: Path) -> None:
+    model = CompiledModel.open(compiled)
+    first = model.generate(PROMPT, 12)
+    model.generate(list(b"something else, and much longer than the prompt before it"), 5)
+    assert model.generate(PROMPT, 12).tokens == first.tokens
+
+
+def test_fills_all_positions(compiled: Path) -> None:
+    model = CompiledModel.open(compiled)
+    result = model.generate(PROMPT * 3, 1000)
+    assert len(PROMPT) * 3 + len(result.tokens) == model.max_length
+    assert result.finish == "max_length"
+
+
+def test_runs_without_torch_transformers_or_weights(copy: Path, tmp_path: Path) -> None:
+    """Both made unimportable; the checkpoint's weights and hyperdex_model.bin deleted."""
+    expected = CompiledModel.open(copy).generate(PROMPT, 8).tokens
+    deleted = [*copy.glob("**/*.safetensors"), *copy.glob("**/hyperdex_model.bin")]
+    assert len(deleted) == 2
+    for path in deleted:
+        path.unlink()
+    script = f"""
+import sys
+for name in ("torch", "transformers", "xdsl", "safetensors", "huggingface_hub"):
+    sys.modules[name] = None
+from hyperdex_ir.transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained({str(copy)!r})
+tokenizer = AutoTokenizer.from_pretrained({str(copy)!r})
+ids = tokenizer({bytes(PROMPT).decode()!r}, return_tensors="np").input_ids
+print(model.generate(ids, max_new_tokens=8).tolist())
+"""
+    result = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == [[*PROMPT, *expected]]
+
+
+def test_not_compiled(copy: Path) -> None:
+    with pytest.raises(NotCompiledError, match="not compiled for 2 devices") as caught:
+        CompiledModel.open(copy, num_device=2)
+    assert caught.value.hint == f"hyperdex compile {copy} --num-device 2"
+    (copy / "manifest.json").unlink()
+    with pytest.raises(NotCompiledError, match="not compiled") as caught:
+        CompiledModel.open(copy, name="my/model")
+    assert caught.value.hint == "hyperdex compile my/model"
+
+
+def test_unknown_engine(compiled: Path) -> None:
+    with pytest.raises(OptionError, match="no engine 'steam'"):
+        CompiledModel.open(compiled, engine="steam")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-64])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def other_size(path: Path) -> None:
+    """A file that is right in itself, of another model."""
+    payload = path.read_bytes()[HEADER_BYTES:] + bytes(64)
+    path.write_bytes(pack_header(Kind.PARAMETERS, len(payload), zlib.crc32(payload)) + payload)
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty, Path.unlink], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "name",
+    ["inst/inst_1lpu.bin", "inst/inst_1lpu.json", "config/config_1lpu_hbm.json", "param/param_1lpu_00_1f.bin"],
+)
+def test_damaged_files_are_named(copy: Path, name: str, damage: Callable[[Path], None]) -> None:
+    damage(copy / name)
+    with pytest.raises(FileFormatError) as caught:
+        CompiledModel.open(copy)
+    assert str(copy / name) in str(caught.value)
+    assert "compile" in caught.value.hint
+
+
+def test_an_image_of_another_model(copy: Path) -> None:
+    other_size(copy / "param" / "param_1lpu_00_03.bin")
+    with pytest.raises(FileFormatError, match=r"param_1lpu_00_03\.bin: \d+ bytes, the memory map says \d+"):
+        CompiledModel.open(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 7, "files": {}}'])
+def test_damaged_manifest(copy: Path, text: str) -> None:
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(FileFormatError, match=r"manifest\.json"):
+        CompiledModel.open(copy)
+
+
+def test_tokenizer_of_the_folder(compiled: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(compiled)
+    assert tokenizer.encode("né") == list("né".encode())
+    assert tokenizer("ab")["attention_mask"] == [1, 1]
+    assert tokenizer(["a", "bc"]).input_ids == [[97], [98, 99]]
+    assert tokenizer.decode(np.array([[110, 195, 169]])) == "né"
+    assert tokenizer.eos_token == "</s>"
+    assert tokenizer.batch_decode([[97], [98]]) == ["a", "b"]
+    with pytest.raises(OptionError, match="tensors for 2 texts"):
+        tokenizer(["a", "b"], return_tensors="np")
+
+
+def test_output_directory_runs_by_its_path(compiled: Path, tmp_path: Path) -> None:
+    AutoCompiler().compile(model_id=compiled, output_dir=tmp_path / "out")
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert ours.generate(PROMPT, max_new_tokens=4).shape == (1, len(PROMPT) + 4)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out").encode("a") == [97]
