@@ -8,7 +8,8 @@ from typing import ClassVar
 class HyperdexError(Exception):
     """Base of all errors of this package that a user can meet.
 
-    `str(error)` is one line. `hint` says what to do about it, in one line, or is empty.
+    `str(error)` is one line. `hint` says what to do about it, in one line, or is empty. Notes, as `add_note` leaves
+    them, are excerpts of several lines: a text with a caret, an operation with its neighbours.
     """
 
     code: ClassVar[str] = "HDX0001"
@@ -16,6 +17,11 @@ class HyperdexError(Exception):
     def __init__(self, message: str, hint: str = ""):
         super().__init__(" ".join(message.split()))
         self.hint = " ".join(hint.split())
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines of all notes."""
+        return [line for note in getattr(self, "__notes__", []) for line in note.splitlines()]
 
 
 class ModelNotFoundError(HyperdexError):
@@ -82,6 +88,12 @@ class AssemblyError(HyperdexError):
     """Assembly text that does not parse, or an operand out of its range."""
 
     code = "HDX0403"
+
+
+class ExtensionError(HyperdexError):
+    """An entry point of an installed package cannot be used."""
+
+    code = "HDX0404"
 
 
 class FileFormatError(HyperdexError):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hyperdex_ir.backend.options import make_options
+from hyperdex_ir.backend.options import CompileOptions, command_line, make_options
 from hyperdex_ir.hub import HubOptions
-from hyperdex_ir.locations import find_folder
+from hyperdex_ir.locations import ModelFolder, find_folder
 
 if TYPE_CHECKING:
     from hyperdex_ir.backend.compilation import CompiledFiles
@@ -35,6 +35,7 @@ class AutoCompiler:
         revision: str | None = None,
         local_files_only: bool = False,
         force: bool = False,
+        compile_from: str | Path | None = None,
     ) -> CompiledFiles:
         """Compiles a model into its folder (see `hyperdex_ir.locations`); phases that are finished are not done again.
 
@@ -45,23 +46,62 @@ class AutoCompiler:
         the Hub. type_device: target. dtype: `auto` (the checkpoint's), `f16` or `bf16`. fast_compile: what is finished
         is not compared with the checkpoint's files again. pipeline: name, file or text of the passes. dump_ir: a folder
         for the IR as numbered text files. output_dir: the folder to write to. force: do everything anew.
+        compile_from: a file that dump_ir wrote, to go on from; pipeline is then what is left of the passes.
 
         Returns the paths of what was written. Raises HyperdexError subclasses; then nothing is half-written.
         """
-        options = make_options(
+        folder, options = _request(
+            model_id,
             num_device=num_device,
             max_length=max_length,
-            dtype=dtype,
+            low_memory_usage=low_memory_usage,
+            token=token,
             type_device=type_device,
-            max_ram=max_ram,
+            dtype=dtype,
+            fast_compile=fast_compile,
             pipeline=pipeline,
             dump_ir=dump_ir,
-            low_memory_usage=low_memory_usage,
-            fast_compile=fast_compile,
+            output_dir=output_dir,
+            max_ram=max_ram,
+            revision=revision,
+            local_files_only=local_files_only,
             force=force,
-            hub=HubOptions(token, revision, local_files_only),
+            compile_from=compile_from,
         )
-        folder = find_folder(model_id, output_dir)
         from hyperdex_ir.backend.compilation import Compilation
 
         return Compilation(folder, options).run()
+
+    def compile_to(self, level: str, model_id: str | os.PathLike[str] = "facebook/opt-1.3b", **options: Any) -> str:
+        """The IR at a level: `import`, `lpu` (before lowering) or `isa`, as text that `compile_from` goes on from.
+
+        options: those of `compile`. Reads no weights and writes nothing but what dump_ir asks for. Raises as `compile`.
+        """
+        from hyperdex_ir.backend.show import compile_to
+
+        return compile_to(*_request(model_id, **options), level)
+
+
+def _request(
+    model_id: str | os.PathLike[str],
+    *,
+    num_device: int = 1,
+    max_length: int = 1,
+    token: str | None = None,
+    type_device: str = "u55c",
+    dtype: str = "auto",
+    output_dir: str | Path | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    max_ram: str | int | None = None,
+    pipeline: str | None = None,
+    **rest: Any,
+) -> tuple[ModelFolder, CompileOptions]:
+    """Where a model lies, and the options that the arguments of `AutoCompiler.compile` stand for."""
+    asked = {"num_device": num_device, "max_length": max_length, "type_device": type_device, "dtype": dtype}
+    command = command_line(
+        os.fspath(model_id), output_dir=output_dir, revision=revision, local_files_only=local_files_only, **asked
+    )
+    hub = HubOptions(token, revision, local_files_only)
+    options = make_options(**asked, hub=hub, max_ram=max_ram, pipeline=pipeline, command=command, **rest)
+    return find_folder(model_id, output_dir), options

@@ -1,8 +1,9 @@
-"""The xDSL plugin: `xdsl-opt` finds our dialects and passes through it."""
+"""The xDSL plugin: `xdsl-opt` finds our dialects and passes through it, and those of packages that extend ours."""
 
 from xdsl.ir import Dialect
 from xdsl.universe import Universe
 
+from hyperdex_ir.extensions import DIALECTS, PASSES, find_extensions
 from hyperdex_ir.passes import get_all_passes
 
 
@@ -18,4 +19,10 @@ def get_isa() -> Dialect:
     return ISA
 
 
-UNIVERSE = Universe(all_dialects={"lpu": get_lpu, "isa": get_isa}, all_passes=get_all_passes())
+_DIALECTS = {"lpu": get_lpu, "isa": get_isa}
+_PASSES = get_all_passes()
+
+UNIVERSE = Universe(
+    all_dialects={**_DIALECTS, **find_extensions(DIALECTS, tuple(_DIALECTS))},
+    all_passes={**_PASSES, **find_extensions(PASSES, tuple(_PASSES))},
+)

@@ -26,7 +26,7 @@ from xdsl.pattern_rewriter import (
     RewritePattern,
 )
 from xdsl.printer import Printer
-from xdsl.utils.exceptions import ParseError, VerifyException
+from xdsl.utils.exceptions import DiagnosticException, ParseError, PassFailedException, VerifyException
 
 from hyperdex_ir.errors import HyperdexError, PassError
 
@@ -51,6 +51,8 @@ def parse_module(text: str, name: str = "<text>") -> ModuleOp:
     except ParseError as error:
         line, column = _line_column(text, error.span.start)
         raise PassError(f"{name}:{line}:{column}: {error.msg}") from None
+    except OverflowError:  # xDSL's attributes of floats, in generic text
+        raise PassError(f"{name}: a number is outside its type") from None
 
 
 def _line_column(text: str, position: int) -> tuple[int, int]:
@@ -58,11 +60,35 @@ def _line_column(text: str, position: int) -> tuple[int, int]:
     return before.count("\n") + 1, position - before.rfind("\n")
 
 
-def print_module(module: ModuleOp, *, locations: bool = False) -> str:
-    """The module's text, with module paths as locations when asked for."""
+class _LocationPrinter(Printer):
+    """Prints the locations of operations that have one; xDSL prints `loc(unknown)` too."""
+
+    def print_op(self, op: Operation) -> None:
+        super().print_op(op)
+        if not isinstance(op.location, UnknownLoc):
+            self.print_string(" ")
+            self.print_attribute(op.location)
+
+
+def print_module(module: Operation, *, locations: bool = False, generic: bool = False) -> str:
+    """The text of a module or function, with module paths as locations when asked for; generic: xDSL's generic form."""
     stream = StringIO()
-    Printer(stream, print_debuginfo=locations).print_op(module)
-    return stream.getvalue() + "\n"
+    printer = _LocationPrinter if locations else Printer
+    printer(stream, print_generic_format=generic).print_op(module)
+    head, newline, rest = stream.getvalue().partition("\n")
+    if isinstance(module, ModuleOp) and not generic and len(head) > _SHOWN_COLUMNS:
+        head = _one_attribute_a_line(module)
+    return head + newline + rest + "\n"
+
+
+def _one_attribute_a_line(module: ModuleOp) -> str:
+    """The first lines of a module whose attributes do not fit one."""
+    printed = []
+    for name, value in module.attributes.items():
+        stream = StringIO()
+        Printer(stream).print_attr_dict({name: value})
+        printed.append(stream.getvalue()[1:-1])  # without its braces
+    return "builtin.module attributes {\n  " + ",\n  ".join(printed) + "\n} {"
 
 
 def module_path(op: Operation) -> str:
@@ -122,7 +148,9 @@ def check_module(module: ModuleOp) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    """What is wrong; where xDSL says only where on the first line, the second goes with it."""
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _check_dominance(region: Region, visible: set[SSAValue]) -> None:
@@ -175,11 +203,36 @@ def _one_line(op: Operation) -> str:
 
 
 def pass_failed(name: str, error: Exception) -> HyperdexError:
-    """One line for a failure in a pass. Errors that name their cause already are given back as they are."""
+    """One line for a failure in a pass, with the operation and its neighbours as a note.
+
+    Errors that name their cause already are given back as they are.
+    """
     if isinstance(error, HyperdexError):
         return error
-    lines = [line.strip() for line in str(error).strip().split("\n")]
-    shown = next((line[2:] for line in lines if line.startswith("> ")), "")
-    path = next((line for line in lines if line.startswith("from ")), "")
-    where = ", ".join(part for part in (f"in `{shown}`" if shown else "", path) if part)
-    return PassError(f"pass {name}: {lines[0]}{', ' + where if where else ''}", "print the IR with hyperdex-opt")
+    said = isinstance(error, VerifyException | PassFailedException | DiagnosticException)
+    lines = str(error).strip().split("\n")
+    excerpt = "\n".join(lines[1:]) if len(lines) > 1 and "> " in str(error) else ""
+    if not excerpt and (op := operation_at(error)) is not None:
+        excerpt = show_operation(op)
+    shown = [line.strip() for line in excerpt.split("\n")]
+    marked = next((f"in `{line[2:]}`" for line in shown if line.startswith("> ")), "")
+    path = next((line for line in shown if line.startswith("from ")), "")
+    what = lines[0] if said else f"{type(error).__name__}: {lines[0]}"
+    failure = PassError(", ".join(part for part in (f"pass {name}: {what}", marked, path) if part))
+    if excerpt:
+        failure.add_note(excerpt)
+    return failure
+
+
+def operation_at(error: BaseException) -> Operation | None:
+    """The operation that was worked on when an exception was raised: the innermost function's that has one."""
+    frames: list[dict[str, object]] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        frames.append(traceback.tb_frame.f_locals)
+        traceback = traceback.tb_next
+    for names in reversed(frames):
+        for value in names.values():
+            if isinstance(value, Operation) and not isinstance(value, ModuleOp) and value.parent is not None:
+                return value
+    return None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xdsl.dialects.builtin import ModuleOp
+
 from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
+from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.manifest import write_manifest
 from hyperdex_ir.backend.options import CompileOptions
@@ -17,6 +20,7 @@ from hyperdex_ir.backend.state import (
     State,
     compiler_digest,
     digest,
+    extension_digest,
     file_digest,
     input_digest,
     remove_leftovers,
@@ -27,7 +31,7 @@ from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.hub import fetch_config, fetch_model
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.memory.serialize import load_json, read_layout
+from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 from hyperdex_ir.progress import byte_progress, log, log_banner, log_phase
 from hyperdex_ir.targets import load_target
@@ -63,7 +67,9 @@ class Compilation:
     def __init__(self, folder: ModelFolder, options: CompileOptions):
         self.folder = folder
         self.options = options
-        self.pipeline = pipeline_spec(parse_pipeline(options.pipeline))
+        self.dump = None if options.compile_from is None else read_dump(options.compile_from, options.pipeline)
+        self.passes = parse_pipeline(options.pipeline or "default") if self.dump is None else self.dump.passes
+        self.pipeline = pipeline_spec(self.passes)
         self.state = State.load(folder.root)
         self.images = f"3-{options.num_device}lpu"
         self.program = f"4-{options.num_device}lpu"
@@ -131,7 +137,7 @@ class Compilation:
         with byte_progress("convert", model_bytes(traced.layout)) as advance:
             files = write_model(self.folder, traced.layout, blocks, facts, advance)
         files += copy_small_files(self.folder)
-        self.state.finish(CONVERT, self._key(CONVERT), inputs, files)
+        self._finish(CONVERT, inputs, files)
         log(f"Save the converted checkpoint at {self.folder.ckpt}")
 
     def _map(self) -> None:
@@ -149,7 +155,7 @@ class Compilation:
         with byte_progress("map", self.folder.model_binary.stat().st_size) as advance:
             files = write_images(self.folder, self.options.target, self.options.num_device, advance)
         self._remove_stale_images(files)
-        self.state.finish(self.images, self._key(self.images), None, files)
+        self._finish(self.images, None, files)
         log(f"Save the optimized data at {self.folder.root / 'param'}")
 
     def _generate(self) -> None:
@@ -165,11 +171,12 @@ class Compilation:
             return
         from hyperdex_ir.backend.instructions import write_instructions
 
-        module = self._traced.lower()
+        module = self._lowered()
         self._begin(self.program)
         log("Optimize the model instruction")
-        files = write_instructions(self.folder, module, self._traced.layout.vocab_size, self.options.num_device)
-        self.state.finish(self.program, self._key(self.program), None, files)
+        vocab_size = load_json(self.folder.model_config)["vocab_size"]
+        files = write_instructions(self.folder, module, vocab_size, self.options.num_device)
+        self._finish(self.program, None, files)
         log(f"Save the optimized instruction at {self.folder.root / 'inst'}")
 
     def _write_manifest(self) -> None:
@@ -215,6 +222,27 @@ class Compilation:
 
     def _key(self, phase: str) -> str:
         """What a phase's outputs depend on, apart from the weights."""
+        if self.dump is not None and phase == self.program:
+            return digest({"request": self._request_key(phase), "module": digest(self.dump.text)})
+        if self.dump is not None and not self.dump.is_lowered:
+            return self._content_key(phase)
+        return self._request_key(phase)
+
+    def _content_key(self, phase: str) -> str:
+        """The same by what the request came to: the layout, whichever pipeline led to it."""
+        facts: dict[str, Any] = {"versions": versions(), "compiler": compiler_digest(), "config": self._config_digest}
+        if phase == CONVERT:
+            traced = self._traced
+            facts |= {"layout": layout_to_json(traced.layout), "max_length": traced.max_length}
+            return digest({**facts, "matrix_type": traced.matrix_type})
+        table = file_digest(self.folder.model_config) if self.folder.model_config.is_file() else ""
+        return digest({**facts, "table": table, "target": self.options.target, "num_device": self.options.num_device})
+
+    def _finish(self, phase: str, inputs: str | None, files: list[Path]) -> None:
+        content = self._key(phase) if phase == self.program else self._content_key(phase)
+        self.state.finish(phase, self._key(phase), content, inputs, files)
+
+    def _request_key(self, phase: str) -> str:
         options = self.options
         request = {
             "versions": versions(),
@@ -223,6 +251,7 @@ class Compilation:
             "max_length": options.max_length or self._unchosen_length(),
             "matrix_type": options.matrix_type,
             "pipeline": self.pipeline,
+            "extensions": extension_digest(self.passes),
         }
         if phase == CONVERT:
             return digest(request)
@@ -265,11 +294,24 @@ class Compilation:
     # ------------------------------------------------------------------------------------------------- tracing
     @cached_property
     def _traced(self) -> Traced:
-        from hyperdex_ir.backend.tracing import trace
+        from hyperdex_ir.backend.tracing import resume, trace
 
+        if self.dump is not None and not self.dump.is_lowered:
+            log(f"Continue from {self.dump.path}")
+            return resume(self.folder, self.options, self.dump)
         log("Trace the model")
         known = load_json(self.folder.model_config) if self._is_done(CONVERT) else None
-        return trace(self.folder, self.summary, self.options, self.pipeline, known)
+        options = self.options if self.dump is None else replace(self.options, dump_ir=None)
+        return trace(self.folder, self.summary, options, self.pipeline, known)
+
+    def _lowered(self) -> ModuleOp:
+        """The module to encode: what the passes made of the trace, or of the dump to continue from."""
+        if self.dump is None or not self.dump.is_lowered:
+            return self._traced.lower()
+        from hyperdex_ir.backend.tracing import resume_lowered
+
+        log(f"Continue from {self.dump.path}")
+        return resume_lowered(self.folder, self.options, self.dump)
 
     def _result(self) -> CompiledFiles:
         folder, number = self.folder, self.options.num_device

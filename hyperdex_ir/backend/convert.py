@@ -39,10 +39,19 @@ def _write_key(writer: PayloadWriter, digest: Any, blocks: Blocks, key: str, dty
     return count
 
 
+def _blocks_of(parameter: Parameter, blocks: Blocks) -> Blocks:
+    """Where the parameter's values come from: the checkpoint, or the layout itself."""
+    if parameter.values is None:
+        return blocks
+    values = np.array(parameter.values, STORAGE[parameter.dtype]).reshape(parameter.shape)
+    return lambda key: iter([(parameter.dtype, values)])
+
+
 def _write_parameter(writer: PayloadWriter, blocks: Blocks, parameter: Parameter) -> dict[str, Any]:
     writer.pad()
     offset, digest = writer.size, hashlib.sha256()
-    count = sum(_write_key(writer, digest, blocks, key, parameter.dtype) for key in parameter.keys)
+    source = _blocks_of(parameter, blocks)
+    count = sum(_write_key(writer, digest, source, key, parameter.dtype) for key in parameter.keys)
     if count != prod(parameter.shape):
         raise CheckpointError(
             f"{parameter.name}: {count} elements from {', '.join(parameter.keys)}, the model has {parameter.shape}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,15 +24,23 @@ NOT_CHOSEN = 1
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What is asked of a compile. matrix_type None: the checkpoint's. max_length None: the largest that fits."""
+    """What is asked of a compile.
+
+    matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default`, or what the
+    header of `compile_from` says is left. dump_shown: `dump_ir` as the user named it. command: the command line that
+    asks for the same compile, but for pipeline and dumps.
+    """
 
     hub: HubOptions
     target: str = "u55c"
     num_device: int = 1
     max_length: int | None = None
     matrix_type: str | None = None
-    pipeline: str = "default"
+    pipeline: str | None = None
     dump_ir: Path | None = None
+    dump_shown: str = ""
+    compile_from: Path | None = None
+    command: tuple[str, ...] = ("hyperdex", "compile")
     low_memory_usage: bool = False
     fast_compile: bool = False
     force: bool = False
@@ -57,13 +66,15 @@ def make_options(
     max_length: int,
     dtype: str,
     type_device: str,
-    max_ram: object,
-    pipeline: str | None,
-    dump_ir: str | Path | None,
-    low_memory_usage: bool,
-    fast_compile: bool,
-    force: bool,
+    max_ram: object = None,
+    pipeline: str | None = None,
+    dump_ir: str | Path | None = None,
+    low_memory_usage: bool = False,
+    fast_compile: bool = False,
+    force: bool = False,
     hub: HubOptions,
+    compile_from: str | Path | None = None,
+    command: Sequence[str] = ("hyperdex", "compile"),
 ) -> CompileOptions:
     """The options that the arguments of `AutoCompiler.compile` stand for. Raises OptionError."""
     check_numbers(num_device, max_length, max_ram)
@@ -78,9 +89,37 @@ def make_options(
         num_device=num_device,
         max_length=None if max_length == NOT_CHOSEN else max_length,
         matrix_type=MATRIX_TYPES[dtype],
-        pipeline=pipeline or "default",
+        pipeline=pipeline or None,
         dump_ir=folder,
+        dump_shown="" if dump_ir is None else str(dump_ir),
+        compile_from=None if compile_from is None else Path(compile_from).expanduser(),
+        command=tuple(command),
         low_memory_usage=low_memory_usage,
         fast_compile=fast_compile,
         force=force,
     )
+
+
+def command_line(
+    model_id: str,
+    *,
+    num_device: int,
+    max_length: int,
+    type_device: str,
+    dtype: str,
+    output_dir: object,
+    revision: str | None,
+    local_files_only: bool,
+) -> list[str]:
+    """The command that compiles the same model with the same options."""
+    command = ["hyperdex", "compile", model_id]
+    for option, value, default in (
+        ("--num-device", num_device, 1),
+        ("--max-length", max_length, NOT_CHOSEN),
+        ("--type-device", type_device, "u55c"),
+        ("--dtype", dtype, "auto"),
+        ("--output-dir", output_dir, None),
+        ("--revision", revision, None),
+    ):
+        command += [] if value == default else [option, str(value)]
+    return command + ["--local-files-only"] * local_files_only

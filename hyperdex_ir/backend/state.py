@@ -10,12 +10,15 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
 from hyperdex_ir.files import write_text
@@ -41,6 +44,25 @@ def compiler_digest() -> str:
                 found.update(path.relative_to(package).as_posix().encode())
                 found.update(path.read_bytes())
     return found.hexdigest()
+
+
+def extension_digest(passes: Iterable[ModulePass]) -> str:
+    """A hash of the code of passes and patterns that other packages add; empty when there are none of theirs."""
+    classes = [type(one) for one in passes]
+    for one in passes:
+        classes += getattr(one, "pattern_classes", list)()
+    names = sorted({cls.__module__.partition(".")[0] for cls in classes} - {"hyperdex_ir", "xdsl"})
+    files = [path for name in names for path in _sources(name)]
+    return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in files]) if files else ""
+
+
+def _sources(name: str) -> list[Path]:
+    """The files of a package or module that has been imported."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None:
+        return []
+    path = Path(file)
+    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
 
 
 def digest(value: Any) -> str:
@@ -79,9 +101,14 @@ class State:
         return cls(root, value["phases"])
 
     def is_done(self, phase: str, key: str, inputs: str | None = None) -> bool:
-        """Whether the phase has finished with this key (and these inputs, unless None) and its files are all there."""
+        """Whether the phase has finished with this key (and these inputs, unless None) and its files are all there.
+
+        key: that of the request, or of what the request came to.
+        """
         record = self.phases.get(phase)
-        if not record or record.get("key") != key or (inputs is not None and record.get("inputs") != inputs):
+        if not record or key not in (record.get("key"), record.get("content")):
+            return False
+        if inputs is not None and record.get("inputs") != inputs:
             return False
         return all(_has_size(self.root / name, size) for name, size in record["files"].items())
 
@@ -90,10 +117,13 @@ class State:
         if self.phases.pop(phase, None) is not None:
             self._save()
 
-    def finish(self, phase: str, key: str, inputs: str | None, files: Iterable[Path]) -> None:
-        """Records that the phase has written `files`."""
+    def finish(self, phase: str, key: str, content: str, inputs: str | None, files: Iterable[Path]) -> None:
+        """Records that the phase has written `files`.
+
+        key: what was asked for. content: what that came to; who knows that too finds the phase done by it.
+        """
         sizes = {path.relative_to(self.root).as_posix(): path.stat().st_size for path in files}
-        self.phases[phase] = {"key": key, "inputs": inputs, "files": sizes}
+        self.phases[phase] = {"key": key, "content": content, "inputs": inputs, "files": sizes}
         self._save()
 
     def files(self, phase: str) -> list[Path]:

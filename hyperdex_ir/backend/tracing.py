@@ -1,53 +1,60 @@
-"""The IR of a model, made once a compile: traced, and run through the passes that come before lowering."""
+"""The IR of a model, made once a compile: traced, or read from a dump, and run through the passes before lowering."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
+from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
+from hyperdex_ir.backend.dumps import LOWERING, Dump, IrDump
 from hyperdex_ir.backend.length import largest_length
 from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.files import write_text
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
-from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec, run_pipeline
+from hyperdex_ir.memory.serialize import load_json
+from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_spec, run_passes
+from hyperdex_ir.passes.reproducer import FOLDER
 from hyperdex_ir.progress import log
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import print_module
-
-_LOWERING = "lower-lpu-to-isa"
 
 
 @dataclass(eq=False)
 class Traced:
-    """A traced model: `module` has been through the `lpu` passes; `layout` is what it stores."""
+    """A model's IR: `module` has been through the `lpu` passes; `layout` is what it stores.
 
-    imported: ImportedModel
+    lowering: the passes that are left. imported: the trace, None when the module was read from a dump.
+    """
+
     module: ModuleOp
     layout: ModelLayout
     max_length: int
-    source: Path
-    lowering: str
-    dump_ir: Path | None
+    matrix_type: str
+    lowering: Sequence[ModulePass]
+    folder: ModelFolder
+    target: str
+    observers: Sequence[Observer] = ()
+    imported: ImportedModel | None = None
 
     def lower(self) -> ModuleOp:
         """Runs the rest of the pipeline on `module`, which becomes an `isa` module. To be called once."""
-        run_pipeline(self.module, self.lowering)
-        _dump(self.dump_ir, 3, "isa", self.module)
+        run_passes(self.module, self.lowering, observers=self.observers, repro=self.folder.root / FOLDER)
         return self.module
 
     def open_blocks(self) -> Blocks:
         """The tensors of the checkpoint and the derived ones. Raises CheckpointError when they do not fit the model."""
-        return checkpoint_blocks(self.imported, self.source)
+        imported = self.imported or trace_model(
+            self.folder.source, target=self.target, max_length=self.max_length, matrix_type=self.matrix_type
+        )
+        return checkpoint_blocks(imported, self.folder.source)
 
 
 def trace(
@@ -68,6 +75,7 @@ def trace(
         return _trace_at(folder, options.max_length, matrix_type, options, pipeline)
     limit = summary.max_positions
     traced = _trace_at(folder, limit, matrix_type, options, pipeline)
+    assert traced.imported is not None
     length = largest_length(traced.layout, traced.imported.derived, limit, load_target(options.target))
     if length == limit:
         log(f"max_length is {limit}: the model's own limit")
@@ -77,13 +85,95 @@ def trace(
 
 
 def _trace_at(folder: ModelFolder, max_length: int, matrix_type: str, options: CompileOptions, pipeline: str) -> Traced:
-    before, lowering = split_pipeline(pipeline)
     imported = trace_model(folder.source, target=options.target, max_length=max_length, matrix_type=matrix_type)
-    _dump(options.dump_ir, 1, "import", imported.module)
-    run_pipeline(imported.module, before)
-    _dump(options.dump_ir, 2, "lpu", imported.module)
-    layout = collect_layout(imported.module)
-    return Traced(imported, imported.module, layout, max_length, folder.source, lowering, options.dump_ir)
+    passes = parse_pipeline(pipeline)
+    return _optimize(imported.module, passes, dump_observers(options, passes), folder, imported)
+
+
+def resume(folder: ModelFolder, options: CompileOptions, dump: Dump) -> Traced:
+    """Goes on from a dump of the `lpu` level: the passes that are left before lowering.
+
+    Raises PassError when it does not parse, OptionError when it is no such dump or is not what the options ask for.
+    """
+    module = dump.module()
+    check_facts(module, options, str(dump.path))
+    observers = dump_observers(options, dump.passes, len(dump.run))
+    return _optimize(module, dump.left, observers, folder, None)
+
+
+def resume_lowered(folder: ModelFolder, options: CompileOptions, dump: Dump) -> ModuleOp:
+    """Goes on from a dump of the `isa` level: the rest of the pipeline, on a model whose phases 2 and 3 are finished.
+
+    Raises what `resume` raises, and OptionError when the dump was made for another length or matrix type than those.
+    """
+    module = dump.module()
+    known = load_json(folder.model_config)
+    asked = replace(options, max_length=known["max_length"], matrix_type=known["matrix_type"])
+    check_facts(module, asked, str(dump.path))
+    observers = dump_observers(options, dump.passes, len(dump.run))
+    run_passes(module, dump.left, observers=observers, repro=folder.root / FOLDER)
+    return module
+
+
+def _optimize(
+    module: ModuleOp,
+    passes: Sequence[ModulePass],
+    observers: Sequence[Observer],
+    folder: ModelFolder,
+    imported: ImportedModel | None,
+) -> Traced:
+    place = place_of_lowering(passes)
+    run_passes(module, passes[:place], observers=observers, repro=folder.root / FOLDER)
+    facts = module_facts(module)
+    return Traced(
+        module=module,
+        layout=collect_layout(module),
+        max_length=facts["max_length"],
+        matrix_type=facts["matrix_type"],
+        lowering=passes[place:],
+        folder=folder,
+        target=facts["target"],
+        observers=observers,
+        imported=imported,
+    )
+
+
+def dump_observers(options: CompileOptions, passes: Sequence[ModulePass], done: int = 0) -> list[Observer]:
+    """What writes the IR into files, when that is asked for; `done` of the passes have run before."""
+    if options.dump_ir is None:
+        return []
+    return [IrDump(options.dump_ir, options.dump_shown, options.command, passes, done)]
+
+
+def module_facts(module: ModuleOp) -> dict[str, Any]:
+    """The target, max_length and matrix_type that a module was made for. Raises OptionError when it does not say."""
+    facts: dict[str, Any] = {}
+    for name in ("target", "max_length", "matrix_type"):
+        match module.attributes.get(f"lpu.{name}"):
+            case StringAttr() as text:
+                facts[name] = text.data
+            case IntegerAttr() as number:
+                facts[name] = number.value.data
+            case _:
+                raise OptionError(f"the module has no attribute lpu.{name}", "continue from a file of --dump-ir")
+    return facts
+
+
+def check_facts(module: ModuleOp, options: CompileOptions, name: str) -> None:
+    """Raises OptionError when the module was made for something else than the options ask for."""
+    for fact, found in module_facts(module).items():
+        asked = getattr(options, fact)
+        if asked is not None and asked != found:
+            option = {"target": "--type-device", "max_length": "--max-length", "matrix_type": "--dtype"}[fact]
+            raise OptionError(f"{name}: made for {fact} {found}, asked for is {asked}", f"add {option} {found}")
+
+
+def place_of_lowering(passes: Sequence[ModulePass]) -> int:
+    """How many passes come before lowering. Raises OptionError when the pipeline does not lower."""
+    names = [one.name for one in passes]
+    if LOWERING not in names:
+        raise OptionError(f"the pipeline has no {LOWERING}", "a pipeline for a compile ends with an isa module")
+    return names.index(LOWERING)
 
 
 def split_pipeline(pipeline: str) -> tuple[str, str]:
@@ -92,13 +182,5 @@ def split_pipeline(pipeline: str) -> tuple[str, str]:
     Raises OptionError when the pipeline does not lower.
     """
     passes = parse_pipeline(pipeline)
-    names = [one.name for one in passes]
-    if _LOWERING not in names:
-        raise OptionError(f"the pipeline has no {_LOWERING}", "a pipeline for a compile ends with an isa module")
-    place = names.index(_LOWERING)
+    place = place_of_lowering(passes)
     return pipeline_spec(passes[:place]), pipeline_spec(passes[place:])
-
-
-def _dump(directory: Path | None, number: int, name: str, module: ModuleOp) -> None:
-    if directory is not None:
-        write_text(directory / f"{number}_{name}.mlir", print_module(module))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,25 +49,57 @@ def compile_model(
         bool, typer.Option("--local-files-only", "--local_files_only", help="Do not use the network.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Do every phase anew.")] = False,
+    compile_to: Annotated[
+        str | None,
+        typer.Option("--compile-to", "--compile_to", help="Stop at a level and print its IR: import, lpu, isa."),
+    ] = None,
+    compile_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--compile-from", "--compile_from", help="Go on from a file of --dump-ir; --pipeline is then what is left."
+        ),
+    ] = None,
+    print_pipeline: Annotated[
+        bool, typer.Option("--print-pipeline", "--print_pipeline", help="Print the passes that would run, and exit.")
+    ] = False,
 ) -> None:
     """Compile a model: checkpoint in, parameter images and programs for the LPU out."""
+    if print_pipeline:
+        _print_pipeline(pipeline, compile_from)
+        return
     from hyperdex_ir.tools import AutoCompiler
 
-    compiled = AutoCompiler().compile(
-        model_id=model_id,
-        num_device=num_device,
-        max_length=max_length,
-        low_memory_usage=low_memory_usage,
-        token=token,
-        type_device=type_device,
-        dtype=dtype,
-        fast_compile=fast_compile,
-        pipeline=pipeline,
-        dump_ir=dump_ir,
-        output_dir=output_dir,
-        max_ram=max_ram,
-        revision=revision,
-        local_files_only=local_files_only,
-        force=force,
-    )
-    print(compiled.root)
+    arguments: dict[str, Any] = {
+        "model_id": model_id,
+        "num_device": num_device,
+        "max_length": max_length,
+        "low_memory_usage": low_memory_usage,
+        "token": token,
+        "type_device": type_device,
+        "dtype": dtype,
+        "fast_compile": fast_compile,
+        "pipeline": pipeline,
+        "dump_ir": dump_ir,
+        "output_dir": output_dir,
+        "max_ram": max_ram,
+        "revision": revision,
+        "local_files_only": local_files_only,
+        "force": force,
+        "compile_from": compile_from,
+    }
+    if compile_to is None:
+        print(AutoCompiler().compile(**arguments).root)
+    else:
+        print(AutoCompiler().compile_to(compile_to, **arguments), end="")
+
+
+def _print_pipeline(pipeline: str | None, compile_from: Path | None) -> None:
+    from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_lines
+
+    if compile_from is None:
+        passes = parse_pipeline(pipeline or "default")
+    else:
+        from hyperdex_ir.backend.dumps import read_dump
+
+        passes = read_dump(compile_from, pipeline).left
+    print(pipeline_lines(passes), end="")

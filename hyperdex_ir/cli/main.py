@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -13,7 +14,11 @@ from typer.core import TyperGroup
 from hyperdex_ir import __version__
 from hyperdex_ir.cli.compile import compile_model
 from hyperdex_ir.cli.demo import demo
+from hyperdex_ir.cli.diff import diff
+from hyperdex_ir.cli.inspect import inspect
+from hyperdex_ir.cli.ir import print_ir
 from hyperdex_ir.cli.run import run
+from hyperdex_ir.cli.verify import verify
 from hyperdex_ir.errors import HyperdexError, StorageError
 
 INTERRUPTED = 130
@@ -58,6 +63,10 @@ def _options(
 app.command("compile")(compile_model)
 app.command()(run)
 app.command()(demo)
+app.command("ir")(print_ir)
+app.command()(inspect)
+app.command()(verify)
+app.command()(diff)
 
 
 @app.command()
@@ -93,9 +102,9 @@ def _interrupted() -> NoReturn:
     raise SystemExit(INTERRUPTED)
 
 
-def _fail(code: str, message: str, hint: str) -> NoReturn:
+def _fail(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> NoReturn:
     sys.stdout.flush()
-    print(f"error[{code}]: {message}", file=sys.stderr)
+    print(f"error[{code}]: {message}", *notes, sep="\n", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     raise SystemExit(1)
@@ -106,7 +115,7 @@ def main() -> None:
     try:
         app()
     except HyperdexError as error:
-        _fail(error.code, str(error), error.hint)
+        _fail(error.code, str(error), error.hint, error.notes)
     except KeyboardInterrupt:
         _interrupted()
     except OSError as error:

@@ -1,62 +1,90 @@
-"""`hyperdex-opt`: xdsl-opt with this package's dialects, passes and pipelines."""
+"""`hyperdex-opt`: xdsl-opt with this package's dialects, passes and pipelines, and a view into a running pipeline."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import ClassVar
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass, PassPipeline
-from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException, ParseError, VerifyException
+from xdsl.utils.exceptions import ArgSpecParseError, DiagnosticException, ParseError
 from xdsl.xdsl_opt_main import xDSLOptMain
 
+from hyperdex_ir import __version__
+from hyperdex_ir.cli.opt_arguments import add_arguments
 from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.xdsl_support import check_module, pass_failed
+from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes
+from hyperdex_ir.xdsl_support import check_module
 
 
 class HyperdexOptMain(xDSLOptMain):
     """xdsl-opt, whose modules are also checked for use before definition, and whose errors stay short."""
 
+    version_format: ClassVar[str] = f"hyperdex-opt {__version__} (xdsl {{xdsl_version}})"
+    passes: tuple[ModulePass, ...] = ()
+
     def register_all_arguments(self, arg_parser: argparse.ArgumentParser) -> None:
         super().register_all_arguments(arg_parser)
-        arg_parser.add_argument(
-            "--pipeline",
-            metavar="NAME|FILE|TEXT",
-            help="run a pipeline: the name of one of this package's, a .pipeline file, or passes separated by commas",
-        )
+        add_arguments(arg_parser)
 
     def setup_pipeline(self) -> None:
-        super().setup_pipeline()
-        passes, callback = self.pipeline.passes, self.pipeline.callback
-        if self.args.pipeline is not None:
-            from hyperdex_ir.passes.pipeline import parse_pipeline
+        """Reads `-p` and `--pipeline`; both take the same text."""
+        texts = [text for text in (self.args.passes, self.args.pipeline) if text]
+        self.passes = tuple(one for text in texts for one in parse_pipeline(text))
+        self.pipeline = PassPipeline(self.passes)
 
-            passes = (*passes, *parse_pipeline(self.args.pipeline))
+    def run(self) -> None:
+        if self.args.print_pipeline:
+            print(pipeline_lines(self.passes), end="")
+        elif self.args.list_passes:
+            from hyperdex_ir.passes.reference import pass_table
 
-        def check(previous: ModulePass | None, module: ModuleOp, following: ModulePass | None) -> None:
-            if not self.args.disable_verify:
-                _check(previous, module)
-            if callback is not None:
-                callback(previous, module, following)
-
-        self.pipeline = PassPipeline(passes, check)
+            print(pass_table(), end="")
+        else:
+            super().run()
 
     def apply_passes(self, prog: ModuleOp) -> None:
+        arguments = self.args
         try:
-            super().apply_passes(prog)
+            if not arguments.disable_verify:
+                check_module(prog)
+            run_passes(
+                prog,
+                self.passes,
+                observers=self._observers(),
+                repro=None if arguments.no_repro or arguments.verify_diagnostics else Path(arguments.repro),
+                context=self.ctx,
+                check=not arguments.disable_verify or arguments.verify_each,
+            )
         except HyperdexError as error:
-            if not self.args.verify_diagnostics:
+            if not arguments.verify_diagnostics:
                 raise
             raise DiagnosticException(f"error: {error}") from None
 
+    def _observers(self) -> list[Observer]:
+        from hyperdex_ir.passes.observers import IrTree, PrintBetween, PrintIr, RoundTrip, Statistics, Times
 
-def _check(previous: ModulePass | None, module: ModuleOp) -> None:
-    try:
-        check_module(module)
-    except VerifyException as error:
-        if previous is None:
-            raise
-        raise pass_failed(previous.name, error) from None
+        given = self.args
+        printer = PrintIr(
+            sys.stderr,
+            before_names=given.print_ir_before,
+            after_names=given.print_ir_after,
+            before_all=given.print_ir_before_all,
+            after_all=given.print_ir_after_all,
+            after_change=given.print_ir_after_change,
+            locations=given.print_debuginfo,
+        )
+        chosen: list[tuple[object, Observer]] = [
+            (given.time_passes, Times(sys.stdout)),
+            (given.print_between_passes, PrintBetween(sys.stdout)),
+            (given.verify_each, RoundTrip()),
+            (True, printer),
+            (given.print_ir_tree_dir, IrTree(Path(given.print_ir_tree_dir or "."))),
+            (given.pass_statistics, Statistics(sys.stderr)),
+        ]
+        return [observer for wanted, observer in chosen if wanted]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,7 +92,8 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         HyperdexOptMain(args=arguments).run()
     except HyperdexError as error:
-        _exit(f"error: {error} [{error.code}]" + (f"\nhint: {error.hint}" if error.hint else ""))
+        hint = [f"hint: {error.hint}"] if error.hint else []
+        _exit("\n".join([f"error: {error} [{error.code}]", *error.notes, *hint]))
     except (DiagnosticException, ParseError, ArgSpecParseError, ValueError, OSError) as error:
         _exit(f"error: {str(error).strip()}")
 

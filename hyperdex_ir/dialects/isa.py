@@ -8,16 +8,17 @@
     }
 
 There is one operation an instruction of `hyperdex_ir.isa.instructions`, with its operands by name; the control words
-halt, repeat, call and ret are `isa.repeat`, `isa.call` and the ends of functions. Buffers live in the LMU; pass
-`isa-allocate-lmu` gives each an address. A buffer's rows are the tokens in flight, the rows whose logits are wanted
-(`head`), or a number; the row stride of an instruction's operand is the buffer's width, 0 when it has one row.
+halt, repeat, skip_unless, call and ret are `isa.repeat`, `isa.skip_unless`, `isa.call` and the ends of functions.
+Buffers live in the LMU; pass `isa-allocate-lmu` gives each an address. A buffer's rows are the tokens in flight, the
+rows whose logits are wanted (`head`), or a number; the row stride of an instruction's operand is the buffer's width, 0
+when it has one row.
 `@main` takes nothing and runs to the end of the pass. The operations are in `isa_ops/`.
 """
 
 from xdsl.ir import Dialect
 
 from hyperdex_ir.dialects.isa_ops.buffers import BufferOp, LmuType, LmuUse, ViewUse, buffer_type
-from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp
+from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, SkipUnlessOp
 from hyperdex_ir.dialects.isa_ops.instruction import OPS, InstructionOp
 from hyperdex_ir.isa.operands import HbmRef
 
@@ -42,8 +43,9 @@ SelectRowsOp = OPS["select_rows"]
 ArgmaxOp = OPS["argmax"]
 SetOp = OPS["set"]
 AddOp = OPS["add"]
+LookupOp = OPS["lookup"]
 
-ISA = Dialect("isa", [BufferOp, *OPS.values(), RepeatOp, CallOp], [LmuType])
+ISA = Dialect("isa", [BufferOp, *OPS.values(), RepeatOp, SkipUnlessOp, CallOp], [LmuType])
 """The operations and the type of the `isa` dialect."""
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "LmuType",
     "LmuUse",
     "LoadOp",
+    "LookupOp",
     "MatmulOp",
     "ReduceOp",
     "RepeatOp",
@@ -71,6 +74,7 @@ __all__ = [
     "ScoresOp",
     "SelectRowsOp",
     "SetOp",
+    "SkipUnlessOp",
     "SoftmaxOp",
     "StoreKeyOp",
     "StoreOp",

@@ -11,7 +11,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from hyperdex_ir.dialects.isa_ops.buffers import LMU_WORDS, BufferOp, LmuUse, ViewUse, buffer_type
 from hyperdex_ir.dialects.isa_ops.checks import reference
-from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp
+from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, SkipUnlessOp
 from hyperdex_ir.dialects.isa_ops.instruction import InstructionOp
 from hyperdex_ir.errors import CapacityError, LoweringError
 from hyperdex_ir.isa.operands import Value
@@ -156,21 +156,23 @@ class _Writer:
             case CallOp():
                 self._add(op, "call", {"target": op.function})
             case RepeatOp():
-                self._add_repeat(op)
+                self._add_body(op, op.body.block, "repeat", {"count": op.count})
+            case SkipUnlessOp():
+                self._add_body(op, op.body.block, "skip_unless", {"a": op.register, "value": op.wanted})
             case ReturnOp():
                 self._add(op, "halt" if self.function == ENTRY else "ret", {})
             case _:
                 raise LoweringError(f"@{self.function}: {op.name} is no machine instruction")
 
-    def _add_repeat(self, op: RepeatOp) -> None:
+    def _add_body(self, op: Operation, body: Block, name: str, values: Mapping[str, Value]) -> None:
         start = len(self.instructions)
-        self._add(op, "repeat", {})
-        self._add_block(op.body.block)
+        self._add(op, name, {})
+        self._add_block(body)
         length = len(self.instructions) - start - 1
         if not length:  # a body must not be empty
             del self.instructions[start:], self.origins[start:]
             return
-        self.instructions[start] = Instruction("repeat", {"count": op.count, "length": length})
+        self.instructions[start] = Instruction(name, {**values, "length": length})
 
     def _add(self, op: Operation, name: str, values: Mapping[str, Value]) -> None:
         self.instructions.append(Instruction(name, values))

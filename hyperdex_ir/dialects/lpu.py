@@ -20,7 +20,7 @@ from hyperdex_ir.dialects.lpu_ops.base import (
     shape_text,
     tokens_type,
 )
-from hyperdex_ir.dialects.lpu_ops.control import LayerOp, RepeatOp, YieldOp
+from hyperdex_ir.dialects.lpu_ops.control import LayerOp, LayersOp, RepeatOp, YieldOp
 from hyperdex_ir.dialects.lpu_ops.elementwise import (
     AddOp,
     BinaryOp,
@@ -65,7 +65,7 @@ from hyperdex_ir.dialects.lpu_ops.shapes import (
     SliceOp,
     TransposeOp,
 )
-from hyperdex_ir.dialects.lpu_ops.sources import ConstantOp, WeightOp
+from hyperdex_ir.dialects.lpu_ops.sources import ConstantOp, LayerConstantOp, WeightOp
 
 BINARY_OPS = (AddOp, SubOp, MulOp, DivOp, MaxOp, MinOp)
 UNARY_OPS = (
@@ -75,7 +75,9 @@ REDUCE_OPS = (SumOp, MeanOp, RowMaxOp)
 SHAPE_OPS = (ReshapeOp, TransposeOp, SliceOp, ConcatOp, BroadcastOp, SelectRowsOp)
 MODEL_OPS = (EmbeddingOp, RotaryTableOp, LinearOp, RmsNormOp, LayerNormOp, RotaryOp, AttentionOp)
 
+COMPUTING_OPS = (*BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS)
+
 LPU = Dialect(
     "lpu",
-    [WeightOp, ConstantOp, *BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS, RepeatOp, YieldOp, LayerOp],
+    [WeightOp, ConstantOp, LayerConstantOp, *COMPUTING_OPS, RepeatOp, YieldOp, LayerOp, LayersOp],
 )

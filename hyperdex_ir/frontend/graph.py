@@ -141,8 +141,8 @@ class Graph:
     def path(self, node: Node) -> str:
         """The module that a node belongs to, as the model names it: `model.layers.0.self_attn.q_proj`."""
         stack = node.meta.get("nn_module_stack") or {}
-        paths = [str(path) for path, _ in stack.values()]
-        return (paths[-1] if paths else "").removeprefix(self.wrapped).removeprefix(".") or self.root
+        path = str(next(reversed(stack.values()))[0]) if stack else ""
+        return path.removeprefix(self.wrapped).removeprefix(".") or self.root
 
 
 def _result(nodes: list[Node]) -> Node:

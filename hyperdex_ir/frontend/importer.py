@@ -8,46 +8,55 @@ from xdsl.ir import Attribute, Block, Region
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import OptionError, UnsupportedModelError
+from hyperdex_ir.frontend.folding import Folding, fold_layers
 from hyperdex_ir.frontend.graph import TOKENS, Graph
 from hyperdex_ir.frontend.handlers import HANDLERS
 from hyperdex_ir.frontend.handlers.builder import Builder, Index
 from hyperdex_ir.frontend.prescan import check_supported
+from hyperdex_ir.passes.lpu_outline_layers import outline
 
 MATRIX_TYPES: dict[str, Attribute] = {"f16": f16, "bf16": bf16}
 
 
-def import_graph(graph: Graph, *, target: str, max_length: int, matrix_type: str) -> ModuleOp:
+def import_graph(graph: Graph, *, target: str, max_length: int, matrix_type: str, outlined: bool = True) -> ModuleOp:
     """The module whose `@main(input_ids, position_ids)` computes what the graph computes.
 
+    outlined: equal layers are imported once, as a function, where they form a chain; else everything is in `@main`.
     Raises UnsupportedOpError for operators that are not known (all at once), UnsupportedModelError for contents that
     exist in no checkpoint, OptionError for an unknown matrix type or a max_length beyond the learned positions.
     """
     if matrix_type not in MATRIX_TYPES:
         raise OptionError(f"matrix type {matrix_type!r}: must be one of {', '.join(MATRIX_TYPES)}")
-    check_supported(graph)
+    folding = fold_layers(graph) if outlined else None
+    check_supported(graph, () if folding is None else folding.skipped)
     if graph.contentless:
         raise UnsupportedModelError(f"{graph.root}: not in any checkpoint: {', '.join(graph.contentless)}")
-    main = _import_main(graph, MATRIX_TYPES[matrix_type], max_length)
+    main = _import_main(graph, MATRIX_TYPES[matrix_type], max_length, folding)
     attributes: dict[str, Attribute] = {
         "lpu.target": StringAttr(target),
         "lpu.max_length": IntegerAttr(max_length, 64),
         "lpu.matrix_type": StringAttr(matrix_type),
     }
     module = ModuleOp([main], attributes)
+    if folding is not None and not outline(module, main, folding.order):
+        return import_graph(graph, target=target, max_length=max_length, matrix_type=matrix_type, outlined=False)
     module.verify()
     return module
 
 
-def _import_main(graph: Graph, matrix_type: Attribute, max_length: int) -> FuncOp:
+def _import_main(graph: Graph, matrix_type: Attribute, max_length: int, folding: Folding | None) -> FuncOp:
+    """All of the graph; with a folding, one layer of each kind, one after another."""
     ids = lpu.tokens_type(element=i64)
     block = Block(arg_types=[ids, ids])
-    builder = Builder(graph, block, matrix_type, max_length)
+    builder = Builder(graph, block, matrix_type, max_length, {} if folding is None else folding.stand_in)
     for argument, node, name in zip(block.args, graph.inputs, ("input_ids", "position_ids"), strict=True):
         argument.name_hint = name
         builder.values[node] = Index(builder.reshape(argument, (1, TOKENS)), positions=name == "position_ids")
+    skipped = frozenset() if folding is None else folding.skipped
     for node in graph.live:
-        builder.at(graph.path(node))
-        builder.finish(node, HANDLERS[node.target].build(builder, node))
+        if node not in skipped:
+            builder.at(graph.path(node))
+            builder.finish(node, HANDLERS[node.target].build(builder, node))
     builder.at(graph.root)
     logits = builder.tensor(graph.output)
     wanted = builder.emit(lpu.SelectRowsOp(builder.reshape(logits, lpu.shape_of(logits)[1:])))

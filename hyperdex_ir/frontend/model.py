@@ -10,13 +10,13 @@ import numpy as np
 from transformers import PreTrainedModel
 from xdsl.dialects.builtin import ModuleOp
 
-from hyperdex_ir.dialects import lpu
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.derived import RotaryTable
 from hyperdex_ir.frontend.graph import Graph
 from hyperdex_ir.frontend.importer import import_graph
 from hyperdex_ir.frontend.names import NameRules, SourceTensor, name_rules
 from hyperdex_ir.frontend.trace import WRAPPED, trace
+from hyperdex_ir.memory.collect import collect_layout
 
 
 class DerivedValues(Mapping[str, np.ndarray]):
@@ -40,7 +40,7 @@ class ImportedModel:
     """A model as the compiler takes it.
 
     module: the verified `lpu` module. derived: what no checkpoint holds, key -> float32 values, made when asked for.
-    sources: every other key of the module, in order of first use, under the names that transformers saves.
+    sources: every other key of the module, in storage order, under the names that transformers saves.
     names: what `resolve_sources` needs to find them in a checkpoint that may name them otherwise.
     """
 
@@ -50,17 +50,20 @@ class ImportedModel:
     names: NameRules
 
 
-def trace_model(config_dir: Path, *, target: str, max_length: int, matrix_type: str) -> ImportedModel:
+def trace_model(
+    config_dir: Path, *, target: str, max_length: int, matrix_type: str, outlined: bool = True
+) -> ImportedModel:
     """Traces and imports the model that `config_dir/config.json` describes; reads no weights.
 
     target: name of the target description. max_length: positions that the compiled model holds. matrix_type: f16, bf16.
+    outlined: equal layers become one function at once, which keeps compiling fast; else everything is in `@main`.
     Raises ConfigError, UnsupportedModelError, UnsupportedOpError, OptionError.
     """
     summary = read_config(config_dir)
     traced = trace(config_dir, summary.architecture, max_length)
     canonical = canonical_names(traced.model)
     graph = Graph(traced.program, WRAPPED, summary.architecture, canonical)
-    module = import_graph(graph, target=target, max_length=max_length, matrix_type=matrix_type)
+    module = import_graph(graph, target=target, max_length=max_length, matrix_type=matrix_type, outlined=outlined)
     return ImportedModel(
         module, DerivedValues(traced.rotary), _sources(module, traced.rotary), name_rules(traced.model, canonical)
     )
@@ -81,8 +84,6 @@ def canonical_names(model: PreTrainedModel) -> dict[str, str]:
 
 
 def _sources(module: ModuleOp, derived: Mapping[str, RotaryTable]) -> dict[str, SourceTensor]:
-    sources: dict[str, SourceTensor] = {}
-    for op in module.walk():
-        if isinstance(op, lpu.WeightOp) and (key := op.key_names[0]) not in derived:
-            sources[key] = SourceTensor(key, lpu.shape_of(op.res), (key,))
-    return sources
+    """Every parameter of the module that is not derived, in storage order."""
+    keys = ((key, p.shape) for p in collect_layout(module).parameters() if p.values is None for key in p.keys)
+    return {key: SourceTensor(key, shape, (key,)) for key, shape in keys if key not in derived}

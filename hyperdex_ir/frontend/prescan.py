@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,7 @@ class UnsupportedOp:
 def find_unsupported(graph: Graph) -> list[UnsupportedOp]:
     """All operators that the importer does not know, or not with these arguments; sorted by name."""
     found: dict[tuple[str, str], list[Node]] = {}
-    refusals = [(node, _refusal(node) if not _mixes(graph, node) else _MIXED) for node in graph.live]
+    refusals = [(node, _refusal_in(graph, node)) for node in graph.live]
     refusals += [(node, _IN_PLACE) for node in graph.mutations if node not in graph.live]
     for node, reason in refusals:
         if reason is not None:
@@ -61,13 +62,22 @@ def find_unsupported(graph: Graph) -> list[UnsupportedOp]:
     )
 
 
-def check_supported(graph: Graph) -> None:
-    """Raises UnsupportedOpError, listing all of them, when there are unsupported operators."""
+def check_supported(graph: Graph, skipped: Collection[Node] = ()) -> None:
+    """Raises UnsupportedOpError, listing all of them, when there are unsupported operators.
+
+    skipped: nodes that equal others which are not among them.
+    """
+    if not graph.mutations and all(_refusal_in(graph, node) is None for node in graph.live if node not in skipped):
+        return
     if unsupported := find_unsupported(graph):
         noun = "operation" if len(unsupported) == 1 else "operations"
         raise UnsupportedOpError(
             f"{graph.root}: {len(unsupported)} unsupported {noun}: {'; '.join(str(op) for op in unsupported)}"
         )
+
+
+def _refusal_in(graph: Graph, node: Node) -> str | None:
+    return _MIXED if _mixes(graph, node) else _refusal(node)
 
 
 def _refusal(node: Node) -> str | None:

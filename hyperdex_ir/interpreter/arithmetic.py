@@ -163,19 +163,26 @@ def epilogue(
     scale: float = 1.0,
     softcap: float = 0.0,
     activation: str = "none",
+    gated: bool = False,
     times: np.ndarray | None = None,
     plus: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """What follows a MAC, step by step: y, then the value after each step that is there. The last is the result."""
+    """What follows a MAC, step by step: y, then the value after each step that is there. The last is the result.
+
+    y: [rows, n]; where gated, [rows, 2n] as is the bias, and all from the scale on is [rows, n].
+    """
     yield y
     if bias is not None:
         yield (y := y + bias)
+    y, gate = np.split(y, 2, axis=-1) if gated else (y, None)
     if scale != 1.0:
-        yield (y := y * np.float32(scale))
+        yield (y := scaled(y, scale))
     if softcap != 0.0:
         yield (y := unary("tanh", y / np.float32(softcap)) * np.float32(softcap))
     if activation != "none":
         yield (y := unary(activation, y))
+    if gate is not None:
+        yield (y := y * gate)
     if times is not None:
         yield (y := y * times)
     if plus is not None:
@@ -193,6 +200,11 @@ def unary(name: str, x: np.ndarray) -> np.ndarray:
 def binary(name: str, a: np.ndarray, b: np.ndarray | np.float32) -> np.ndarray:
     """A function of `functions.BINARY`, elementwise with NumPy broadcasting."""
     return functions.BINARY[name](NUMPY, a, b)
+
+
+def scaled(x: np.ndarray, scale: float) -> np.ndarray:
+    """x * scale; x itself for a scale of 1, which stands for none."""
+    return x if scale == 1.0 else x * np.float32(scale)
 
 
 def row_sum(x: np.ndarray) -> np.ndarray:
@@ -224,15 +236,19 @@ REDUCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sum": row_sum, "me
 """Reductions by name."""
 
 
-def rms_norm(x: np.ndarray, weight: np.ndarray | None, epsilon: float) -> np.ndarray:
-    """(x * rsqrt(mean(x * x) + epsilon)) * weight over the last axis."""
+def rms_norm(x: np.ndarray, weight: np.ndarray | None, epsilon: float, unit_offset: bool = False) -> np.ndarray:
+    """(x * rsqrt(mean(x * x) + epsilon)) * weight over the last axis; unit_offset: 1 + weight for the weight."""
     y = x * unary("rsqrt", row_mean(x * x) + np.float32(epsilon))
-    return y if weight is None else y * weight
+    if weight is None:
+        return y
+    return y * (np.float32(1) + weight if unit_offset else weight)
 
 
-def layer_norm(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, epsilon: float) -> np.ndarray:
-    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the last axis."""
-    y = rms_norm(x - row_mean(x), weight, epsilon)
+def layer_norm(
+    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, epsilon: float, unit_offset: bool = False
+) -> np.ndarray:
+    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the last axis; 1 + weight as there."""
+    y = rms_norm(x - row_mean(x), weight, epsilon, unit_offset)
     return y if bias is None else y + bias
 
 

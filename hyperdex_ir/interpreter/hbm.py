@@ -49,6 +49,7 @@ class Hbm:
     @classmethod
     def from_parameters(cls, memory_map: MemoryMap, layout: ModelLayout, get: Callable[[str], np.ndarray]) -> Hbm:
         """Builds it in memory. `get(key)`: f16 or uint16 [rows, columns] for matrices, f32 or i64 for the rest.
+        What the layout has the values of is not asked for.
 
         Raises CheckpointError when a tensor has not the parameter's shape or type.
         """
@@ -114,6 +115,8 @@ class Hbm:
 
 
 def _parameter_rows(parameter: Parameter, get: Callable[[str], np.ndarray]) -> np.ndarray:
+    if parameter.values is not None:
+        return np.array(parameter.values, _DTYPES[parameter.dtype]).reshape(parameter.shape)
     parts = [np.asarray(get(key)) for key in parameter.keys]
     rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if rows.shape != parameter.shape:

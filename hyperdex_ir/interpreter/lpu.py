@@ -13,20 +13,21 @@ from xdsl.dialects.builtin import ModuleOp, NameLoc, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from hyperdex_ir.dialects.lpu import AttentionOp, LayerOp, RepeatOp, YieldOp
+from hyperdex_ir.dialects.lpu import AttentionOp, LayerOp, LayersOp, RepeatOp, YieldOp
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.lpu_ops import OPERATIONS, Pass
 
-Hook = Callable[[Operation, tuple[np.ndarray, ...]], None]
+Hook = Callable[[Operation, tuple[np.ndarray, ...], tuple[np.ndarray, ...]], None]
 
 
 class LpuInterpreter:
     """Runs `@main` of a module pass by pass, and keeps its KV caches.
 
     parameters: key -> array in its logical shape: np.float16, np.uint16 (the bits of bf16), np.float32 or np.int64.
-    on_op: called after each operation with its results.
+    on_op: called after each operation with its operands and results, which are the very arrays that other operations
+    are given; after a layer or a repeat, last of all, with what it was given and hands over.
     """
 
     def __init__(
@@ -45,6 +46,11 @@ class LpuInterpreter:
         self._pass = Pass(parameters, matrix_type.data, max_length)
         self._on_op = on_op
         self._dead: dict[Block, dict[Operation, list[SSAValue]]] = {}
+
+    @property
+    def layer(self) -> int:
+        """Layers that have ended in the running pass: the number of the one that is running."""
+        return self._pass.layer
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray:
         """Appends tokens, the first of them at `position`, to the KV caches, in one pass.
@@ -89,7 +95,7 @@ class LpuInterpreter:
             results = self._run(op, operands, values)
             values.update(zip(op.results, results, strict=True))
             if self._on_op is not None:
-                self._on_op(op, results)
+                self._on_op(op, operands, results)
             for value in dead.get(op, ()):
                 values.pop(value, None)
         raise LoweringError("a function without a return")
@@ -103,6 +109,11 @@ class LpuInterpreter:
             return operands
         if isinstance(op, LayerOp):
             return self._layer(self._functions[op.function], operands)
+        if isinstance(op, LayersOp):
+            for number in op.numbers:
+                results = self._layer(self._functions[op.functions[number]], operands)
+                operands = (*results, *operands[1:])
+            return operands[:1]
         operation = OPERATIONS.get(type(op))
         if operation is None:
             raise LoweringError(f"{op.name}: not an operation that can be run")

@@ -94,6 +94,13 @@ def constant(run: Pass, op: lpu.ConstantOp, args: Arrays) -> Arrays:
     return (np.array(op.value.value.data, np.float32),)
 
 
+@operation(lpu.LayerConstantOp)
+def layer_constant(run: Pass, op: lpu.LayerConstantOp, args: Arrays) -> Arrays:
+    if run.layer >= len(op.values):
+        raise AccessError(f"layer {run.layer}, there are numbers for {len(op.values)}")
+    return (np.array(op.values[run.layer], np.float32),)
+
+
 # ---------------------------------------------------------------------------------------------------- elementwise
 
 
@@ -162,7 +169,8 @@ def _rows_of(table: np.ndarray, index: np.ndarray) -> np.ndarray:
 def embedding(run: Pass, op: lpu.EmbeddingOp, args: Arrays) -> Arrays:
     table, index = args
     rows = _rows_of(table, index + op.offset.value.data)
-    return (rows if rows.dtype == np.float32 else widen(rows.view(np.uint16), _type_of(table)),)
+    values = rows if rows.dtype == np.float32 else widen(rows.view(np.uint16), _type_of(table))
+    return (values if op.scale is None else arithmetic.scaled(values, op.scale.value.data),)
 
 
 @operation(lpu.RotaryTableOp)
@@ -176,14 +184,16 @@ def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
     named = iter(args[2:])
     bias, times, plus = (None if v is None else next(named) for v in (op.bias, op.times, op.plus))
     x, matrix = args[:2]
-    n, k = matrix.shape
+    matrix_rows, k = matrix.shape
+    n = op.columns
     flat = run.issue(x.reshape(-1, k))
     steps = epilogue(
-        mac(tile_view(matrix, _TREES), flat, _type_of(matrix))[:, :n],
+        mac(tile_view(matrix, _TREES), flat, _type_of(matrix))[:, :matrix_rows],
         bias=bias,
         scale=1.0 if op.scale is None else op.scale.value.data,
         softcap=0.0 if op.softcap is None else op.softcap.value.data,
         activation="none" if op.activation is None else op.activation.data,
+        gated=op.gated is not None,
         times=None if times is None else times.reshape(-1, n),
         plus=None if plus is None else plus.reshape(-1, n),
     )
@@ -196,14 +206,15 @@ def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
 @operation(lpu.RmsNormOp)
 def rms_norm(run: Pass, op: lpu.RmsNormOp, args: Arrays) -> Arrays:
     weight = None if op.weight is None else args[1]
-    return (arithmetic.rms_norm(args[0], weight, op.epsilon.value.data),)
+    return (arithmetic.rms_norm(args[0], weight, op.epsilon.value.data, op.unit_offset is not None),)
 
 
 @operation(lpu.LayerNormOp)
 def layer_norm(run: Pass, op: lpu.LayerNormOp, args: Arrays) -> Arrays:
     named = iter(args[1:])
     weight, bias = (None if v is None else next(named) for v in (op.weight, op.bias))
-    return (arithmetic.layer_norm(args[0], weight, bias, op.epsilon.value.data),)
+    unit_offset = op.unit_offset is not None
+    return (arithmetic.layer_norm(args[0], weight, bias, op.epsilon.value.data, unit_offset),)
 
 
 @operation(lpu.RotaryOp)

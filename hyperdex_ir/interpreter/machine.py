@@ -5,7 +5,7 @@ docs/isa.md says what each instruction does; docs/arithmetic.md, to which bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +56,16 @@ class _Call:
     back: int
 
 
+#: Told of an instruction's number and operands.
+Hook = Callable[[int, Mapping[str, Any]], None]
+
+
 class Machine:
-    """One LPU: program, HBM, LMU of `lmu_words` words, registers; `chunk` is the most tokens in flight."""
+    """One LPU: program, HBM, LMU of `lmu_words` words, registers; `chunk` is the most tokens in flight.
+
+    on_instruction: when set, called after each instruction that is no control instruction; `state.result` has what it
+    wrote.
+    """
 
     def __init__(
         self,
@@ -76,6 +84,7 @@ class Machine:
         self._operands = [_operands(index, item) for index, item in enumerate(program.instructions)]
         self._budget = budget
         self._passes = 0
+        self.on_instruction: Hook | None = None
         self._reset(0)
 
     @property
@@ -142,10 +151,12 @@ class Machine:
         if control is not None:
             control(self, operands)
             return
-        self.state.nonfinite = False
+        self.state.nonfinite, self.state.result = False, None
         HANDLERS[name](self.state, operands)
+        if self.on_instruction is not None:
+            self.on_instruction(index, operands)
         if self.state.nonfinite and self.fault is None:
-            self.fault = NumericFault(self._passes, self._layer(), index, name, self._module_path(index))
+            self.fault = NumericFault(self._passes, self.layer, index, name, self._module_path(index))
 
     def _close_repeats(self) -> None:
         """At the end of a repeat's body: back to its start, or on, when that was the last trip."""
@@ -168,15 +179,32 @@ class Machine:
         state = self.state
         state.set_register(v["dst"], state.register(v["a"]) + state.register(v["b"]) + v["value"])
 
-    def _repeat(self, v: Mapping[str, Any]) -> None:
-        start, stop = self._next, self._next + v["length"]
-        if v["length"] < 1:
-            raise AccessError("a repeat of no instructions")
+    def _lookup(self, v: Mapping[str, Any]) -> None:
+        index = self.state.register(v["index"])
+        if not 0 <= index < v["limit"]:
+            raise AccessError(f"number {index} of a table of {v['limit']}")
+        (number,) = self.hbm.read(self.state.address(v["table"]) + 8 * index, (1,), np.int64)
+        self.state.set_register(v["dst"], int(number))
+
+    def _skip_unless(self, v: Mapping[str, Any]) -> None:
+        stop = self._body_end("skip", v["length"])
+        if self.state.register(v["a"]) != v["value"]:
+            self._next = stop
+
+    def _body_end(self, name: str, length: int) -> int:
+        """The end of the body that starts here. Raises AccessError when it is empty or leaves what is around it."""
+        stop = self._next + length
+        if length < 1:
+            raise AccessError(f"a {name} of no instructions")
         if stop > len(self.program.instructions):
             raise AccessError(f"the body ends at {stop}, the program at {len(self.program.instructions)}")
         parent = self._frames[-1] if self._frames else None
         if isinstance(parent, _Repeat) and stop > parent.stop:
             raise AccessError(f"the body ends at {stop}, that of the repeat around it at {parent.stop}")
+        return stop
+
+    def _repeat(self, v: Mapping[str, Any]) -> None:
+        start, stop = self._next, self._body_end("repeat", v["length"])
         if v["count"] == 0:
             self._next = stop
             return
@@ -204,13 +232,14 @@ class Machine:
 
     # ------------------------------------------------------------------------------------------------ messages
 
-    def _layer(self) -> int | None:
-        """The number of the running call in this pass: programs call a function a layer."""
+    @property
+    def layer(self) -> int | None:
+        """The number of the running call in this pass: programs call a function a layer. None: in the main function."""
         return self._calls - 1 if any(isinstance(frame, _Call) for frame in self._frames) else None
 
     def _module_path(self, index: int) -> str:
         path = self._origins[index].module_path if index < len(self._origins) else ""
-        layer = self._layer()
+        layer = self.layer
         return path if layer is None else path.replace("*", str(layer))
 
     def _describe(self, index: int) -> str:
@@ -227,6 +256,8 @@ _CONTROL = {
     "repeat": Machine._repeat,
     "call": Machine._call,
     "ret": Machine._ret,
+    "lookup": Machine._lookup,
+    "skip_unless": Machine._skip_unless,
 }
 
 

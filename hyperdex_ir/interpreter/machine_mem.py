@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.interpreter.access import AccessError
-from hyperdex_ir.interpreter.arithmetic import round_to_matrix, widen
+from hyperdex_ir.interpreter.arithmetic import round_to_matrix, scaled, widen
 from hyperdex_ir.interpreter.attention import write_keys, write_values
 from hyperdex_ir.interpreter.state import POSITION, State, instruction
 
@@ -33,14 +33,14 @@ def embed(s: State, v: Mapping[str, Any]) -> None:
     tiles = s.hbm.tiles(s.address(v["table"]), v["limit"], v["columns"])
     trees = tiles.shape[2]
     bits = tiles[index // trees, :, index % trees].reshape(rows, -1)[:, : v["columns"]]
-    s.write_rows(v["dst"], widen(bits, v["type"]))
+    s.write_rows(v["dst"], scaled(widen(bits, v["type"]), v["scale"]))
 
 
 @instruction("gather")
 def gather(s: State, v: Mapping[str, Any]) -> None:
     index = _indices(s, v, s.rows(v["rows"]))
     table = s.hbm.view(s.address(v["table"]), (v["limit"], v["columns"]), np.float32)
-    s.write_rows(v["dst"], table[index])
+    s.write_rows(v["dst"], scaled(table[index], v["scale"]))
 
 
 @instruction("load")

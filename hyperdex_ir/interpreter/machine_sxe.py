@@ -39,15 +39,17 @@ def reach_of(s: State, rows: int, window: int) -> Span:
 @instruction("matmul")
 def matmul(s: State, v: Mapping[str, Any]) -> None:
     rows, n = s.rows(v["rows"]), v["n"]
-    tiles = s.hbm.tiles(s.address(v["weight"]), n, v["k"])
+    matrix_rows = 2 * n if v["gated"] else n
+    tiles = s.hbm.tiles(s.address(v["weight"]), matrix_rows, v["k"])
     x = _issue(s, s.read_rows(v["src"], rows, v["k"]), v["type"])
     times, plus = (None if v[name] is None else s.read_rows(v[name], rows, n) for name in ("times", "plus"))
     steps = epilogue(
-        mac(tiles, x, v["type"])[:, :n],
-        bias=s.parameter(v["bias"], n),
+        mac(tiles, x, v["type"])[:, :matrix_rows],
+        bias=s.parameter(v["bias"], matrix_rows),
         scale=v["scale"],
         softcap=v["softcap"],
         activation=v["activation"],
+        gated=bool(v["gated"]),
         times=times,
         plus=plus,
     )

@@ -44,13 +44,14 @@ def reduce(s: State, v: Mapping[str, Any]) -> None:
 @instruction("rms_norm")
 def rms_norm(s: State, v: Mapping[str, Any]) -> None:
     weight = s.parameter(v["weight"], v["columns"])
-    s.write_view(v["dst"], arithmetic.rms_norm(_read(s, v, "a"), weight, v["epsilon"]))
+    s.write_view(v["dst"], arithmetic.rms_norm(_read(s, v, "a"), weight, v["epsilon"], bool(v["unit_offset"])))
 
 
 @instruction("layer_norm")
 def layer_norm(s: State, v: Mapping[str, Any]) -> None:
     weight, bias = (s.parameter(v[name], v["columns"]) for name in ("weight", "bias"))
-    s.write_view(v["dst"], arithmetic.layer_norm(_read(s, v, "a"), weight, bias, v["epsilon"]))
+    a, unit_offset = _read(s, v, "a"), bool(v["unit_offset"])
+    s.write_view(v["dst"], arithmetic.layer_norm(a, weight, bias, v["epsilon"], unit_offset))
 
 
 @instruction("rotary")

@@ -19,7 +19,8 @@ _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
 
 
 class State:
-    """The machine's state. `chunk`: most rows in flight. `nonfinite`: the running instruction made a NaN or inf."""
+    """The machine's state. `chunk`: most rows in flight. `nonfinite`: the running instruction made a NaN or inf.
+    `result`: what it wrote to the LMU, but for scores and probabilities; None when nothing."""
 
     def __init__(self, hbm: Hbm, chunk: int, lmu_words: int):
         self.hbm = hbm
@@ -27,6 +28,7 @@ class State:
         self.lmu = Lmu(lmu_words)
         self.registers: list[int | None] = [None] * REGISTERS
         self.nonfinite = False
+        self.result: np.ndarray | None = None
 
     def register(self, number: int) -> int:
         """A register's value. Raises AccessError when there is none of that number, or nothing has set it."""
@@ -70,6 +72,7 @@ class State:
     def write_rows(self, ref: LmuRef, data: np.ndarray, used: np.ndarray | None = None) -> None:
         """Writes float32 [rows, columns] (where `used`) to the LMU, and watches it."""
         self.watch(data if used is None else data[used])
+        self.result = data
         self.lmu.write(ref.address + self.register(ref.register), (ref.stride, 1), data, used)
 
     def read_view(self, ref: ViewRef, rows: int, groups: int, columns: int) -> np.ndarray:
@@ -80,6 +83,7 @@ class State:
     def write_view(self, ref: ViewRef, data: np.ndarray) -> None:
         """Writes float32 [rows, groups, columns] to the LMU, and watches it."""
         self.watch(data)
+        self.result = data
         strides = (ref.stride, ref.group_stride, ref.column_stride)
         self.lmu.write(ref.address + self.register(ref.register), strides, data)
 

@@ -49,7 +49,7 @@ from hyperdex_ir.isa.operands import (
     ViewRef,
 )
 from hyperdex_ir.isa.program import Instruction, Origin, Program
-from hyperdex_ir.isa.structure import StructureError, check_structure, function_starts
+from hyperdex_ir.isa.structure import BODIES, StructureError, check_structure, function_starts
 
 INDENT = "    "
 ENTRY_LABEL = "main"
@@ -71,18 +71,18 @@ def print_program(program: Program) -> str:
     """The text of a valid program. Origins, where known, give the labels and a comment for each line."""
     labels = _labels(program)
     lines: list[str] = []
-    repeats: list[int] = []
+    bodies: list[int] = []
     for index, instruction in enumerate(program.instructions):
-        while repeats and repeats[-1] == index:
-            repeats.pop()
+        while bodies and bodies[-1] == index:
+            bodies.pop()
         if index in labels:
             lines += ["", f"{labels[index]}:"] if lines else [f"{labels[index]}:"]
-        text = INDENT * (1 + len(repeats)) + print_instruction(instruction, labels)
+        text = INDENT * (1 + len(bodies)) + print_instruction(instruction, labels)
         comment = _comment(program.origins[index]) if program.origins else ""
         lines.append(f"{text}  ; {comment}" if comment else text)
-        length = instruction["length"] if instruction.name == "repeat" else None
+        length = instruction["length"] if instruction.name in BODIES else None
         if isinstance(length, int):
-            repeats.append(index + 1 + length)
+            bodies.append(index + 1 + length)
     return "\n".join(lines) + "\n"
 
 

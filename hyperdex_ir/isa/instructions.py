@@ -77,22 +77,24 @@ class Spec:
 
 ROWS = Reg("rows", "register that holds the number of rows")
 MATRIX_TYPE = Enum("type", "matrix type", choices=MATRIX_TYPES, width=2)
+UNIT_OFFSET = Imm("unit_offset", "1: the weight is 1 + what HBM holds", width=1, default=0)
 WINDOW = Imm("window", "positions seen, the row's own included; 0: all", width=32, default=0)
 
 SPECS = (
     # ------------------------------------------------------------------------------------------------ MEM
     Spec("embed", 0x01, Group.MEM, Engine.SMA,
-        "Row `index + offset` of a matrix in tile order, widened to f32, for each row in flight. The index of row r is"
-        " the i64 at `ids + 8 * r` (token) or `R[position] + r` (position). Faults when it is outside 0..limit-1.",
+        "Row `index + offset` of a matrix in tile order, widened to f32, times `scale`, for each row in flight. The"
+        " index of row r is the i64 at `ids + 8 * r` (token) or `R[position] + r` (position). Faults when it is outside"
+        " 0..limit-1.",
         (Lmu("dst"), Hbm("table"), Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
          Imm("offset", "added to the index", width=16, signed=True, default=0),
-         Imm("limit", "rows in the table", width=32), Imm("columns"), MATRIX_TYPE, ROWS)),
+         Imm("limit", "rows in the table", width=32), Imm("columns"), MATRIX_TYPE, ROWS, F32("scale", default=1.0))),
     Spec("gather", 0x02, Group.MEM, Engine.SMA,
-        "Row `index + offset` of an f32 table whose rows lie one after another, for each row in flight. Index and fault"
-        " as for embed.",
+        "Row `index + offset` of an f32 table whose rows lie one after another, times `scale`, for each row in flight."
+        " Index and fault as for embed.",
         (Lmu("dst"), Hbm("table"), Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
          Imm("offset", "added to the index", width=16, signed=True, default=0),
-         Imm("limit", "rows in the table", width=32), Imm("columns"), ROWS)),
+         Imm("limit", "rows in the table", width=32), Imm("columns"), ROWS, F32("scale", default=1.0))),
     Spec("load", 0x03, Group.MEM, Engine.SMA,
         "One row of f32 from HBM to the LMU.",
         (Lmu("dst"), Hbm("src"), Imm("columns"))),
@@ -114,11 +116,14 @@ SPECS = (
     Spec("matmul", 0x10, Group.COMP, Engine.SXE,
         "y = MAC(src, weight) for each row, then in this order, each where present: y + bias; y * scale;"
         " tanh(y / softcap) * softcap; activation(y); y * times; y + plus. The weight is [n, k] in tile order, the bias"
-        " n f32 in HBM.",
+        " n f32 in HBM. Gated: the weight is [2n, k], the bias 2n f32; after the activation, y[j] is multiplied by"
+        " MAC(src, row n + j) + bias[n + j].",
         (Lmu("dst"), Lmu("src"), Hbm("weight"), Imm("k"), Imm("n"), MATRIX_TYPE, Hbm("bias", optional=True),
          F32("scale", default=1.0), F32("softcap", "0: none", default=0.0),
          Enum("activation", choices=ACTIVATIONS, default="none"), Lmu("times", optional=True),
-         Lmu("plus", optional=True), ROWS)),
+         Lmu("plus", optional=True), ROWS, Imm("gated", "1: the weight has 2n rows", width=1, default=0),
+         Imm("prefetch", "stripes of the weight that may stream in before src is there; no effect on results",
+             default=0))),
     Spec("scores", 0x11, Group.COMP, Engine.SXE,
         "Scores of one query head. Row r, at position p = R[position] + r, gets column j = MAC(query row, key row j) *"
         " scale, then tanh(. / softcap) * softcap, for each j seen: p - window < j <= p. Other columns are not"
@@ -152,14 +157,15 @@ SPECS = (
         (Enum("function", choices=REDUCTIONS), View("dst"), View("a"), Imm("groups", width=16, default=1),
          Imm("columns"), ROWS)),
     Spec("rms_norm", 0x25, Group.COMP, Engine.VXE,
-        "(a * rsqrt(mean(a * a) + epsilon)) * weight over the columns of each row and group; weight: f32 in HBM.",
+        "(a * rsqrt(mean(a * a) + epsilon)) * weight over the columns of each row and group; weight: f32 in HBM, to"
+        " which 1 is added first where unit_offset says so.",
         (View("dst"), View("a"), Hbm("weight", optional=True), F32("epsilon"), Imm("groups", width=16, default=1),
-         Imm("columns"), ROWS)),
+         Imm("columns"), ROWS, UNIT_OFFSET)),
     Spec("layer_norm", 0x26, Group.COMP, Engine.VXE,
         "c = a - mean(a); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the columns of each row and group;"
-        " weight and bias: f32 in HBM.",
+        " weight and bias: f32 in HBM; unit_offset as for rms_norm.",
         (View("dst"), View("a"), Hbm("weight", optional=True), Hbm("bias", optional=True), F32("epsilon"),
-         Imm("groups", width=16, default=1), Imm("columns"), ROWS)),
+         Imm("groups", width=16, default=1), Imm("columns"), ROWS, UNIT_OFFSET)),
     Spec("rotary", 0x27, Group.COMP, Engine.VXE,
         "Rotates the first `turned` columns of each group: dst[i] = a[i] * cos[i] + r(a)[i] * sin[i], where r(a)[i] is"
         " the pair's other element, negated for the first of the pair. The other columns up to `columns` are copied.",
@@ -185,6 +191,14 @@ SPECS = (
     Spec("call", 0x34, Group.CTRL, Engine.ICP, "Continues at instruction `target` until its ret.",
         (Imm("target", width=24),)),
     Spec("ret", 0x35, Group.CTRL, Engine.ICP, "Returns to the instruction after the call."),
+    Spec("lookup", 0x36, Group.CTRL, Engine.ICP,
+        "R[dst] = the i64 at `table + 8 * R[index]`. Faults when R[index] is outside 0..limit-1.",
+        (Reg("dst"), Hbm("table"), Reg("index", "register that holds the index"),
+         Imm("limit", "numbers in the table", width=32))),
+    Spec("skip_unless", 0x37, Group.CTRL, Engine.ICP,
+        "Passes over the next `length` instructions, at least 1, unless R[a] = value. They stay within the body around"
+        " them, and none of their repeats and skips goes beyond them.",
+        (Reg("a"), Imm("value", width=48, signed=True), Imm("length", "instructions in the body", width=24))),
 )  # fmt: skip
 
 BY_NAME = {spec.name: spec for spec in SPECS}

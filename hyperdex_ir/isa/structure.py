@@ -1,8 +1,8 @@
 """What a program must be besides a row of valid instructions.
 
 It is a row of functions: stretches that end in halt or ret and hold neither before. The first one is the entry and ends
-in halt. A call goes to the start of a function that does not, by any way, call it back. Repeats run at least once, have
-bodies, nest, and stay within their function.
+in halt. A call goes to the start of a function that does not, by any way, call it back. Repeats run at least once;
+repeats and skips have bodies, nest, and stay within their function.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from hyperdex_ir.isa.program import Instruction
 
 ENDS = ("halt", "ret")
+BODIES = ("repeat", "skip_unless")  # their operand `length` counts the instructions of the body that follows
 
 
 class StructureError(ValueError):
@@ -36,16 +37,18 @@ def check_structure(instructions: Sequence[Instruction]) -> None:
     starts = function_starts(instructions)
     calls: dict[int, list[int]] = {start: [] for start in starts}
     function = 0
-    repeats: list[int] = []  # end of each body that is open, outermost first
+    bodies: list[tuple[int, str]] = []  # end of each body that is open and whose it is, outermost first
     for index, instruction in enumerate(instructions):
         if index in calls:
             function = index
-        while repeats and repeats[-1] == index:
-            repeats.pop()
-        if instruction.name in ENDS and repeats:
-            raise StructureError(index, f"{instruction.name} inside the body of a repeat, which ends at {repeats[-1]}")
-        if instruction.name == "repeat":
-            repeats.append(_body_end(index, instruction, repeats[-1] if repeats else len(instructions)))
+        while bodies and bodies[-1][0] == index:
+            bodies.pop()
+        if instruction.name in ENDS and bodies:
+            end, owner = bodies[-1]
+            raise StructureError(index, f"{instruction.name} inside the body of a {owner}, which ends at {end}")
+        if instruction.name in BODIES:
+            limit = bodies[-1][0] if bodies else len(instructions)
+            bodies.append((_body_end(index, instruction, limit), instruction.name))
         if instruction.name == "call":
             calls[function].append(_target(index, instruction, calls))
     _check_recursion(calls)
@@ -67,12 +70,15 @@ def _integer(instruction: Instruction, name: str) -> int:
 
 
 def _body_end(index: int, instruction: Instruction, limit: int) -> int:
-    count, length = _integer(instruction, "count"), _integer(instruction, "length")
-    if count < 1 or length < 1:
+    name, length = instruction.name, _integer(instruction, "length")
+    count = _integer(instruction, "count") if name == "repeat" else 1
+    if name == "repeat" and (count < 1 or length < 1):
         raise StructureError(index, f"repeat of {length} instructions, {count} times: both must be at least 1")
+    if length < 1:
+        raise StructureError(index, f"{name} over {length} instructions: there must be at least 1")
     end = index + 1 + length
     if end > limit:
-        raise StructureError(index, f"the body of the repeat ends at {end}, must not go beyond {limit}")
+        raise StructureError(index, f"the body of the {name} ends at {end}, must not go beyond {limit}")
     return end
 
 

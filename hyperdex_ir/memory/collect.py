@@ -30,11 +30,18 @@ def find_function(module: ModuleOp, name: str) -> FuncOp:
     raise LoweringError(f"the module has no function @{name}")
 
 
-def parameter_of(op: lpu.WeightOp) -> Parameter:
-    """The parameter that a weight operation names."""
+def parameter_of(op: lpu.WeightOp | lpu.LayerConstantOp) -> Parameter:
+    """The parameter that a weight operation names, or the numbers of a constant that is another in each layer."""
+    if isinstance(op, lpu.LayerConstantOp):
+        return Parameter(op.key_name, "f32", (), (op.key_name,), op.values)
     type_ = op.res.type
     assert isinstance(type_, TensorType)
     return Parameter("+".join(op.key_names), str(type_.element_type), shape_of(type_), op.key_names)
+
+
+def table_of(op: lpu.LayersOp) -> Parameter:
+    """The table that says which function each layer is."""
+    return Parameter(op.key_name, "i64", (len(op.numbers),), (op.key_name,), op.numbers)
 
 
 def is_shared(parameter: Parameter) -> bool:
@@ -51,6 +58,8 @@ def _layers(ops: Iterable[Operation]) -> Iterator[str]:
     for op in ops:
         if isinstance(op, lpu.LayerOp):
             yield op.function
+        elif isinstance(op, lpu.LayersOp):
+            yield from (op.functions[number] for number in op.numbers)
         elif isinstance(op, lpu.RepeatOp):
             body = list(_layers(op.body.block.ops))
             for _ in range(op.trip_count.value.data):
@@ -62,9 +71,12 @@ def _parameters(function: FuncOp) -> list[Parameter]:
     found: dict[str, Parameter] = {}
     for op in function.walk():
         for value in op.operands:
-            if isinstance(value.owner, lpu.WeightOp):
+            if isinstance(value.owner, lpu.WeightOp | lpu.LayerConstantOp):
                 parameter = parameter_of(value.owner)
                 found.setdefault(parameter.name, parameter)
+        if isinstance(op, lpu.LayersOp):
+            table = table_of(op)
+            found.setdefault(table.name, table)
     return list(found.values())
 
 
@@ -84,12 +96,14 @@ def collect_layout(module: ModuleOp) -> ModelLayout:
     """The layout of an `lpu` module, its layers outlined or not.
 
     A parameter of a layer function that has no `*` in its keys is main's. Raises LoweringError when the module lacks
-    @main, an attribute, or a layer's function.
+    @main, an attribute, or a layer's function, or when a constant has not one number for each layer.
     """
     main = find_function(module, "main")
     order = running_order(main)
     names = list(dict.fromkeys(order))
     main_parameters = {parameter.name: parameter for parameter in _parameters(main)}
+    if of_layers := [p.name for p in main_parameters.values() if p.values is not None and not is_shared(p)]:
+        raise LoweringError(f"@main uses {of_layers[0]}, which is another in each layer")
     functions: list[FunctionLayout] = []
     for name in names:
         function = find_function(module, name)
@@ -99,6 +113,9 @@ def collect_layout(module: ModuleOp) -> ModelLayout:
                 main_parameters.setdefault(parameter.name, parameter)
             else:
                 own.append(parameter)
+            count = None if parameter.values is None else len(parameter.values)
+            if count not in (None, len(order)):
+                raise LoweringError(f"{parameter.name} has {count} numbers, there are {len(order)} layers")
         functions.append(FunctionLayout(name, tuple(own), _caches(function)))
     return ModelLayout(
         matrix_type=string_attribute(module, "lpu.matrix_type"),

@@ -13,12 +13,15 @@ class Parameter:
     name: unique; the key, or keys joined by `+`, with `*` for the layer number inside a layer function.
     dtype: `f16` or `bf16` (a matrix, stored in tile order), `f32` or `i64` (stored row-major).
     keys: the tensors whose rows it holds one after another.
+    values: its elements, row-major, where the compiler provides them and no checkpoint; else None. A parameter of a
+    layer function that the compiler provides is one number, and values has that of every layer of the model.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     keys: tuple[str, ...]
+    values: tuple[float, ...] | None = None
 
     @property
     def is_matrix(self) -> bool:
@@ -31,7 +34,8 @@ class Parameter:
             return self
         text = str(number)
         keys = tuple(key.replace("*", text) for key in self.keys)
-        return Parameter(self.name.replace("*", text), self.dtype, self.shape, keys)
+        values = None if self.values is None else (self.values[number],)
+        return Parameter(self.name.replace("*", text), self.dtype, self.shape, keys, values)
 
 
 @dataclass(frozen=True)

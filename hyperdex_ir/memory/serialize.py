@@ -53,10 +53,14 @@ def layout_from_json(value: Mapping[str, Any]) -> ModelLayout:
 
 def _function_layout(value: Mapping[str, Any]) -> FunctionLayout:
     parameters = tuple(
-        Parameter(entry["name"], entry["dtype"], tuple(entry["shape"]), tuple(entry["keys"]))
+        Parameter(entry["name"], entry["dtype"], tuple(entry["shape"]), tuple(entry["keys"]), _values(entry["values"]))
         for entry in value["parameters"]
     )
     return FunctionLayout(value["name"], parameters, tuple(KvCache(**entry) for entry in value["caches"]))
+
+
+def _values(numbers: list[float] | None) -> tuple[float, ...] | None:
+    return None if numbers is None else tuple(numbers)
 
 
 def map_to_json(memory_map: MemoryMap) -> dict[str, Any]:

@@ -11,10 +11,13 @@ _CLASSES = {
     "lpu-token-major": "LpuTokenMajorPass",
     "lpu-fuse-norm": "LpuFuseNormPass",
     "lpu-fuse-rotary": "LpuFuseRotaryPass",
+    "lpu-fuse-parallel-linear": "LpuFuseParallelLinearPass",
     "lpu-fuse-epilogue": "LpuFuseEpiloguePass",
     "lpu-hoist-select-rows": "LpuHoistSelectRowsPass",
+    "lpu-apply-patterns": "LpuApplyPatternsPass",
     "lpu-outline-layers": "LpuOutlineLayersPass",
     "lower-lpu-to-isa": "LowerLpuToIsaPass",
+    "isa-schedule": "IsaSchedulePass",
     "isa-allocate-lmu": "IsaAllocateLmuPass",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from xdsl.ir import Block, Operation, SSAValue
@@ -10,7 +11,7 @@ from xdsl.traits import is_side_effect_free
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.passes.layers import LayerStack
 
-_LEAVES = (lpu.WeightOp, lpu.ConstantOp)
+_LEAVES = (lpu.WeightOp, lpu.ConstantOp, lpu.LayerConstantOp)
 _CHEAP = (*lpu.SHAPE_OPS, *lpu.UNARY_OPS, *lpu.BINARY_OPS)
 
 
@@ -19,6 +20,7 @@ class Layer:
     """One layer: its operations in order, without parameters and constants.
 
     carried: the value that the layer before it hands on; invariants: what else it captures, in order of first use.
+    constants: the numbers that its operations take, one for each operand that is a constant.
     """
 
     number: int
@@ -28,13 +30,19 @@ class Layer:
     output: SSAValue
     first_slot: int
     kind: int = -1
+    constants: tuple[float, ...] = ()
 
 
 @dataclass
 class LayerChain:
-    """Layers in running order, and the operations that need the last one's output."""
+    """Layers in running order, and the operations that need the last one's output.
+
+    order: for each layer that runs, which of `layers` stands for it: all of them, unless those that are alike are
+    there once.
+    """
 
     layers: list[Layer]
+    order: list[Layer] = field(default_factory=list)
     behind: set[Operation] = field(default_factory=set)
 
     def kinds(self) -> list[Layer]:
@@ -45,17 +53,20 @@ class LayerChain:
         return list(first.values())
 
 
-def find_chain(block: Block, stack: LayerStack) -> LayerChain | None:
-    """The chain of a block's layers, or None when they do not form one."""
+def find_chain(block: Block, stack: LayerStack, order: Sequence[int] | None = None) -> LayerChain | None:
+    """The chain of a block's layers, or None when they do not form one.
+
+    order: for each layer that runs, the number of the layer in the block that stands for it; None: each for itself.
+    """
     numbers = _numbers(block, stack)
     by_number: dict[int, list[Operation]] = {}
     for op, number in numbers.items():
         if number is not None:
             by_number.setdefault(number, []).append(op)
-    if not by_number or list(by_number) != list(range(len(by_number))):
+    order = range(len(by_number)) if order is None else order
+    if not by_number or list(by_number) != list(dict.fromkeys(order)):
         return None
-    behind = _behind(block, numbers)
-    chain = LayerChain([], behind)
+    chain = LayerChain([], behind=_behind(block, numbers))
     for number, ops in by_number.items():
         layer = _make_layer(number, ops, chain.layers)
         if layer is None:
@@ -64,6 +75,8 @@ def find_chain(block: Block, stack: LayerStack) -> LayerChain | None:
     if not _is_closed(chain, numbers):
         return None
     _number_kinds(chain, stack)
+    present = {layer.number: layer for layer in chain.layers}
+    chain.order = [present[number] for number in order]
     return chain
 
 
@@ -169,10 +182,12 @@ def _number_kinds(chain: LayerChain, stack: LayerStack) -> None:
         for value in layer.invariants:
             outside.setdefault(value, len(outside))
         layer.kind = kinds.setdefault(_fingerprint(layer, stack, outside), len(kinds))
+        operands = [value.owner for op in layer.ops for value in op.operands]
+        layer.constants = tuple(op.value.value.data for op in operands if isinstance(op, lpu.ConstantOp))
 
 
 def _fingerprint(layer: Layer, stack: LayerStack, outside: dict[SSAValue, int]) -> str:
-    """A text that is equal for layers that are equal up to their number."""
+    """A text that is equal for layers that are equal up to their number and their constants."""
     names = {value: f"outside{number}" for value, number in outside.items()} | {layer.carried: "carried"}
     lines: list[str] = []
     for op in layer.ops:
@@ -194,5 +209,4 @@ def _leaf(value: SSAValue, layer: Layer, stack: LayerStack) -> str:
     op = value.owner
     if isinstance(op, lpu.WeightOp):
         return f"{[stack.generic(key, layer.number) for key in op.key_names]}:{value.type}"
-    assert isinstance(op, lpu.ConstantOp)
-    return str(op.value)
+    return "constant" if isinstance(op, lpu.ConstantOp) else str(value.owner)

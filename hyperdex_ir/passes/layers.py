@@ -39,11 +39,12 @@ def find_stack(block: Block) -> LayerStack | None:
     """The stack that the block's first attention is in; None when it is in none."""
     for op in block.ops:
         if isinstance(op, lpu.AttentionOp):
-            return _stack_of(module_path(op))
+            return stack_of(module_path(op))
     return None
 
 
-def _stack_of(path: str) -> LayerStack | None:
+def stack_of(path: str) -> LayerStack | None:
+    """The stack that a module is in: the first module list of its path; None when it is in none."""
     components = path.split(".")
     for place, component in enumerate(components):
         if component.isascii() and component.isdigit() and place > 0:

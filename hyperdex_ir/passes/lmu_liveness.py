@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from hyperdex_ir.dialects.isa import BufferOp, CallOp, LmuType, RepeatOp, buffer_type
+from hyperdex_ir.dialects.isa import BufferOp, CallOp, LmuType, RepeatOp, SkipUnlessOp, buffer_type
 from hyperdex_ir.errors import LoweringError
 
 
@@ -91,11 +91,11 @@ def _find_frame(function: FuncOp, functions: dict[str, FuncOp]) -> Frame:
 
 
 def _number(block: Block, spans: dict[Operation, Live], position: int) -> int:
-    """Gives every operation its positions, a repeat those of its body too; returns the next free one."""
+    """Gives every operation its positions, a repeat or skip those of its body too; returns the next free one."""
     for op in block.ops:
         start = position
         position += 1
-        if isinstance(op, RepeatOp):
+        if isinstance(op, RepeatOp | SkipUnlessOp):
             position = _number(op.body.block, spans, position)
         spans[op] = Live(start, position - 1)
     return position

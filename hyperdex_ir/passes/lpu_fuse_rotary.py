@@ -1,8 +1,9 @@
 """`lpu-fuse-rotary`: rotary position embeddings become one `lpu.rotary`.
 
-`x * cos + concat(-x[d/2:], x[:d/2]) * sin`, with cos and sin the same for all heads: the very operations that
-`lpu.rotary` of style `half` is defined by, so no bit changes. When only the first d elements of a head are rotated and
-the others joined again, that is the same operation on the whole head.
+`x * cos + r(x) * sin`, with cos and sin the same for all heads, where r(x) is `concat(-x[d/2:], x[:d/2])` (style
+`half`) or `-x[1], x[0], -x[3], x[2], ...` (style `interleaved`, which models write as a stack of two slices of step 2):
+the very operations that `lpu.rotary` is defined by, so no bit changes. When only the first d elements of a head are
+rotated and the others joined again, that is the same operation on the whole head.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
+from xdsl.rewriter import InsertPoint
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
@@ -30,37 +32,70 @@ def _sliced(value: SSAValue) -> tuple[SSAValue, int, int] | None:
     return (op.x, start, stop) if dim == 2 and step == 1 else None
 
 
+def _two_parts(value: SSAValue, dim: int) -> tuple[SSAValue, SSAValue] | None:
+    """(a, b), when the value is concat(-a, b) along a dimension; reshapes of the two are passed over."""
+    if not isinstance(concat := value.owner, lpu.ConcatOp) or concat.dim.value.data != dim or len(concat.inputs) != 2:
+        return None
+    first, second = (without_reshape(part) for part in concat.inputs)
+    return (first.owner.x, second) if isinstance(first.owner, lpu.NegOp) else None
+
+
 def _is_half_turned(value: SSAValue, x: SSAValue) -> bool:
     """Whether the value is concat(-x[d/2:], x[:d/2]) along each head."""
-    if not isinstance(concat := value.owner, lpu.ConcatOp) or concat.dim.value.data != 2 or len(concat.inputs) != 2:
-        return False
-    if not isinstance(neg := concat.inputs[0].owner, lpu.NegOp):
+    if (parts := _two_parts(value, 2)) is None:
         return False
     size = shape_of(x)[2]
-    return _sliced(neg.x) == (x, size // 2, size) and _sliced(concat.inputs[1]) == (x, 0, size // 2)
+    return _sliced(parts[0]) == (x, size // 2, size) and _sliced(parts[1]) == (x, 0, size // 2)
 
 
-def _angles(value: SSAValue, x: SSAValue) -> SSAValue | None:
-    """The [?, d] value that, the same for all heads, goes with x of [?, H, d]."""
+def _is_every_second(value: SSAValue, x: SSAValue, first: int) -> bool:
+    """Whether the value has the elements first, first + 2, ... of each head."""
+    if not isinstance(op := without_reshape(value).owner, lpu.SliceOp) or op.x is not x:
+        return False
+    dim, start, stop, step = op.bounds
+    return dim == 2 and range(start, stop, step) == range(first, shape_of(x)[2], 2)
+
+
+def _is_interleaved(value: SSAValue, x: SSAValue) -> bool:
+    """Whether the value is -x[1], x[0], -x[3], x[2], ... along each head."""
+    stacked = without_reshape(value)
     size = shape_of(x)[2]
-    if shape_of(value) != (DYNAMIC_INDEX, 1, size):
-        return None
-    source = without_reshape(value)
-    return source if shape_of(source) == (DYNAMIC_INDEX, size) else None
+    if shape_of(stacked) != (*shape_of(x)[:2], size // 2, 2) or (parts := _two_parts(stacked, 3)) is None:
+        return False
+    return _is_every_second(parts[0], x, 1) and _is_every_second(parts[1], x, 0)
 
 
-def _match(op: lpu.AddOp) -> tuple[SSAValue, SSAValue, SSAValue] | None:
-    """(x, cos, sin), when the sum is a rotation."""
+def _style(value: SSAValue, x: SSAValue) -> str | None:
+    """The style, when the value is the turned x."""
+    if _is_half_turned(value, x):
+        return "half"
+    return "interleaved" if _is_interleaved(value, x) else None
+
+
+def _angles(value: SSAValue, op: lpu.AddOp, rewriter: PatternRewriter) -> SSAValue:
+    """A [?, 1, d] value as [?, d]."""
+    source, wanted = without_reshape(value), (DYNAMIC_INDEX, shape_of(value)[2])
+    if shape_of(source) == wanted:
+        return source
+    flat = lpu.ReshapeOp(value, wanted)
+    flat.location = op.location
+    rewriter.insert(flat, InsertPoint.before(op))
+    return flat.res
+
+
+def _match(op: lpu.AddOp) -> tuple[SSAValue, SSAValue, SSAValue, str] | None:
+    """(x, cos, sin, style), when the sum is a rotation; cos and sin are [?, 1, d]."""
     for straight, turned in either_order(op):
         if not isinstance(first := straight.owner, lpu.MulOp) or not isinstance(second := turned.owner, lpu.MulOp):
             continue
-        for x, cos_value in either_order(first):
+        for x, cos in either_order(first):
             if len(shape_of(x)) != 3 or x.type != op.res.type:
                 continue
-            for half, sin_value in either_order(second):
-                cos, sin = _angles(cos_value, x), _angles(sin_value, x)
-                if cos is not None and sin is not None and _is_half_turned(half, x):
-                    return x, cos, sin
+            expected = (DYNAMIC_INDEX, 1, shape_of(x)[2])
+            for partner, sin in either_order(second):
+                style = _style(partner, x)
+                if style is not None and shape_of(cos) == shape_of(sin) == expected:
+                    return x, cos, sin, style
     return None
 
 
@@ -69,8 +104,11 @@ class FuseRotary(RewritePattern):
 
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: lpu.AddOp, rewriter: PatternRewriter, /) -> None:
-        if (found := _match(op)) is not None:
-            replace_with(rewriter, op, lpu.RotaryOp(*found, "half"), op)
+        if (found := _match(op)) is None:
+            return
+        x, cos, sin, style = found
+        angles = [_angles(value, op, rewriter) for value in (cos, sin)]
+        replace_with(rewriter, op, lpu.RotaryOp(x, angles[0], angles[1], style), op)
 
 
 class FusePartialRotary(RewritePattern):
@@ -94,7 +132,7 @@ class FusePartialRotary(RewritePattern):
 
 @dataclass(frozen=True)
 class LpuFuseRotaryPass(ModulePass):
-    """Fuses rotary position embeddings of the half-split style, whole or partial."""
+    """Fuses rotary position embeddings, half-split or interleaved, whole or partial."""
 
     name = "lpu-fuse-rotary"
     exactness: ClassVar[str] = "exact"

@@ -2,20 +2,22 @@
 
 A traced model works on `[1, ?, C]` and `[1, H, ?, D]`. Each value gets its canonical form: the leading batch dimension
 of size 1 goes, the token dimension comes first, the others follow in their order. Moving a token dimension moves no
-element of a row, so transposes that only do this disappear. Values without tokens (parameters) stay as they are.
+element of a row, so transposes that only do this disappear. Values without tokens (parameters) stay as they are. The
+same happens in the functions of layers, and to what is passed to them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import DYNAMIC_INDEX, FunctionType, ModuleOp, TensorType, f32
 from xdsl.dialects.func import FuncOp, ReturnOp
-from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects import lpu
@@ -60,10 +62,11 @@ class _Rewriter:
 
     op: Operation
 
-    def __init__(self, source: Block) -> None:
+    def __init__(self, source: Block, outer: Mapping[SSAValue, SSAValue] = MappingProxyType({})) -> None:
+        """outer: the canonical values of what the block sees of the blocks around it."""
         self.block = Block(arg_types=[_canonical_type(argument.type) for argument in source.args])
-        self.values: dict[SSAValue, SSAValue] = dict(zip(source.args, self.block.args, strict=True))
-        for old, new in self.values.items():
+        self.values: dict[SSAValue, SSAValue] = {**outer, **dict(zip(source.args, self.block.args, strict=True))}
+        for old, new in zip(source.args, self.block.args, strict=True):
             new.name_hint = old.name_hint
         for op in source.ops:
             self.op = op
@@ -202,8 +205,24 @@ class _Rewriter:
         )
         self.emit(new)
 
-    def finish(self, op: ReturnOp) -> None:
-        self.insert_only(ReturnOp(*(self[value] for value in op.operands)))
+    def layer(self, op: lpu.LayerOp | lpu.LayersOp) -> None:
+        self.emit(
+            type(op).create(
+                operands=[self[value] for value in op.operands],
+                result_types=[_canonical_type(result.type) for result in op.results],
+                properties=op.properties,
+                attributes=op.attributes,
+            )
+        )
+
+    def repeat(self, op: lpu.RepeatOp) -> None:
+        body = Region(_Rewriter(op.body.block, self.values).block)
+        new = lpu.RepeatOp(op.trip_count.value.data, [self[value] for value in op.inputs], body)
+        new.attributes.update(op.attributes)
+        self.emit(new)
+
+    def finish(self, op: ReturnOp | lpu.YieldOp) -> None:
+        self.insert_only(type(op)(*(self[value] for value in op.operands)))
 
 
 def _has_tokens(op: Operation) -> bool:
@@ -231,7 +250,9 @@ _HANDLERS: tuple[tuple[Any, Callable[[_Rewriter, Any], None]], ...] = (
     (lpu.ConcatOp, _Rewriter.concat),
     (lpu.BroadcastOp, _Rewriter.broadcast),
     ((*lpu.MODEL_OPS, lpu.SelectRowsOp), _Rewriter.row_wise),
-    (ReturnOp, _Rewriter.finish),
+    ((lpu.LayerOp, lpu.LayersOp), _Rewriter.layer),
+    (lpu.RepeatOp, _Rewriter.repeat),
+    ((ReturnOp, lpu.YieldOp), _Rewriter.finish),
 )
 
 

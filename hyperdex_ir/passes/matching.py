@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xdsl.ir import SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from hyperdex_ir.dialects import lpu
+
+#: Operations that a linear can carry as its activation.
+ACTIVATION_NAMES: dict[type[Operation], str] = {
+    lpu.ReluOp: "relu",
+    lpu.SiluOp: "silu",
+    lpu.GeluOp: "gelu",
+    lpu.GeluTanhOp: "gelu_tanh",
+    lpu.SigmoidOp: "sigmoid",
+    lpu.TanhOp: "tanh",
+}
 
 
 def constant_value(value: SSAValue) -> float | None:

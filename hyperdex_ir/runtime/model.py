@@ -43,14 +43,10 @@ class CompiledModel:
         if engine not in ENGINES:
             raise OptionError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
         folder = ModelFolder(Path(model_dir), Path(model_dir), None, made_by_tool=False)
-        listed = _listed_files(folder, num_device, name or os.fspath(folder.root))
-        for path in (folder.memory_map(num_device), folder.instructions(num_device), folder.origins(num_device)):
-            _check_hash(path, listed.get(path.relative_to(folder.root).as_posix()))
-        memory_map = read_map(folder.memory_map(num_device))
-        facts = _read_facts(folder.origins(num_device), memory_map)
+        program, memory_map, facts = read_program(folder, num_device, name or os.fspath(folder.root))
         images = _check_images(folder, num_device, memory_map)
         limits = Limits(facts["chunk"], facts["head_rows"], memory_map.max_length, memory_map.vocab_size)
-        device = _load_device(folder.instructions(num_device), images, memory_map, facts)
+        device = _load_device(program, images, memory_map, facts)
         return cls(device, limits, facts)
 
     @property
@@ -85,6 +81,24 @@ class CompiledModel:
     ) -> Generation:
         """Greedy generation; `on_token` is called with each new token as it comes. See `runtime.generate.generate`."""
         return generate(self.device, ids, self.limits, max_new_tokens, eos_ids, on_token)
+
+
+def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, dict[str, Any]]:
+    """The program of a compiled model, its memory map, and what inst_{n}lpu.json says of it; `param/` is not read.
+
+    Raises NotCompiledError when the model, which errors call `name`, is not compiled for `num_device`, FileFormatError
+    when a file is missing, corrupted or does not belong to the others.
+    """
+    from hyperdex_ir.isa.codec import decode_program
+
+    listed = _listed_files(folder, num_device, name)
+    path = folder.instructions(num_device)
+    for file in (folder.memory_map(num_device), path, folder.origins(num_device)):
+        _check_hash(file, listed.get(file.relative_to(folder.root).as_posix()))
+    memory_map = read_map(folder.memory_map(num_device))
+    facts = _read_facts(folder.origins(num_device), memory_map)
+    instructions = decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions
+    return Program(instructions, _read_origins(path, facts)), memory_map, facts
 
 
 def read_eos_ids(*folders: Path) -> tuple[int, ...]:
@@ -179,11 +193,9 @@ def _read_origins(path: Path, facts: dict[str, Any]) -> tuple[Origin, ...]:
         raise FileFormatError(f"{path.with_suffix('.json')}: no table of origins ({error})", "compile again") from None
 
 
-def _load_device(path: Path, images: list[Path], memory_map: MemoryMap, facts: dict[str, Any]) -> Device:
+def _load_device(program: Program, images: list[Path], memory_map: MemoryMap, facts: dict[str, Any]) -> Device:
     from hyperdex_ir.interpreter.device import InterpreterDevice
     from hyperdex_ir.interpreter.hbm import Hbm
-    from hyperdex_ir.isa.codec import decode_program
 
-    program = Program(decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions, _read_origins(path, facts))
     hbm = Hbm.from_images(images, memory_map)
     return InterpreterDevice(program, hbm, memory_map, facts["chunk"], facts["head_rows"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,10 @@ BEAT_BYTES = 64  # what an HBM channel delivers at a time
 
 @dataclass(frozen=True)
 class Target:
-    """A machine: HBM channels, MAC trees, sizes in bytes, rates in units a second."""
+    """A machine: HBM channels, MAC trees, sizes in bytes, rates in units a second.
+
+    What follows `link_latency_seconds` says how long instructions take, see `isa/cost.py`.
+    """
 
     name: str
     channels: int
@@ -26,6 +30,12 @@ class Target:
     lmu_bytes: int
     link_bytes_per_second: float
     link_latency_seconds: float
+    vector_lanes: int
+    vector_latency_cycles: int
+    tree_latency_cycles: int
+    hbm_latency_seconds: float
+    partial_write_cycles: int
+    prefetch_bytes: int
 
     @property
     def stripe_bytes(self) -> int:
@@ -36,6 +46,21 @@ class Target:
     def lmu_words(self) -> int:
         """LMU size in words of 32 bits."""
         return self.lmu_bytes // 4
+
+    @property
+    def hbm_bytes_per_cycle(self) -> int:
+        """What the HBM delivers a cycle: a beat of every channel, or less where the memory is slower."""
+        return min(self.stripe_bytes, int(self.hbm_bytes_per_second / self.clock_hz))
+
+    @property
+    def hbm_latency_cycles(self) -> int:
+        """Cycles from a request to its first beat."""
+        return math.ceil(self.hbm_latency_seconds * self.clock_hz)
+
+    @property
+    def prefetch_stripes(self) -> int:
+        """Stripes of weights that can be there before they are needed."""
+        return self.prefetch_bytes // self.stripe_bytes
 
 
 def target_names() -> tuple[str, ...]:

@@ -61,8 +61,11 @@ def fails(model: Path | str, monkeypatch, capsys, *options: str) -> str:
     assert caught.value.code == 1
     assert captured.out == ""
     assert lines[0].startswith("error[HDX")
-    assert all(line.startswith("hint: ") for line in lines[1:])
-    assert len(lines) <= 2
+    excerpt = lines[1:3] if "pipeline, line " in lines[0] else []
+    assert all(line.startswith("  ") for line in excerpt)
+    others = lines[1 + len(excerpt) :]
+    assert len(others) <= 1
+    assert all(line.startswith("hint: ") for line in others)
     if before is not None:
         assert contents(Path(model)) == before
     return lines[0]

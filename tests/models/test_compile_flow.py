@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import safe_open
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend import compilation, length
@@ -21,6 +23,8 @@ from hyperdex_ir.isa.codec import decode_program
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import load_json, read_layout, read_map
+from hyperdex_ir.passes.pipeline import parse_pipeline
+from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.tools import AutoCompiler
 
@@ -74,13 +78,32 @@ def test_what_a_compile_writes(model: Path, capsys):
     program = decode_program(read_binary(compiled.instructions, Kind.INSTRUCTIONS))
     facts = load_json(compiled.origins)
     assert [item["index"] for item in facts["origins"]] == list(range(len(program.instructions)))
-    assert "model.layers.*.self_attn.q_proj" in {item["path"] for item in facts["origins"]}
+    assert "model.layers.*.self_attn.o_proj" in {item["path"] for item in facts["origins"]}
     assert {key: facts[key] for key in ("max_length", "vocab_size", "matrix_type", "target")} == {
         "max_length": 128, "vocab_size": 272, "matrix_type": "f16", "target": "u55c"}  # fmt: skip
     assert min(facts[key] for key in ("chunk", "head_rows", "lmu_words")) >= 1
     layout = read_layout(compiled.model_config)
     assert read_map(compiled.memory_map) == plan_memory(layout, load_target("u55c"), 128)
     assert (model / "ckpt/tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
+
+
+def test_merged_matrices_are_stored_row_after_row(model: Path, tmp_path: Path):
+    """And the unfused pipeline, which stores them one by one, gives the same logits."""
+    apart = Path(shutil.copytree(model, tmp_path / "apart"))
+    compiled = compile_model(model)
+    compile_model(apart, pipeline="o0")
+    tensors = {entry["name"]: entry for entry in load_json(compiled.model_config)["tensors"]}
+    prefix = "model.layers.1.self_attn"
+    keys = [f"{prefix}.{name}_proj.weight" for name in "vkq"]
+    entry = tensors["+".join(keys)]
+    assert (entry["keys"], entry["shape"], entry["dtype"]) == (keys, [128, 64], "f16")
+    stored = read_binary(model / "ckpt/hyperdex_model.bin", Kind.MODEL)[entry["offset"] :][: 128 * 64 * 2]
+    with safe_open(model / "model.safetensors", "np") as file:
+        expected = np.concatenate([file.get_tensor(key) for key in keys])
+    assert stored == expected.tobytes()
+    assert "model.layers.0.mlp.gate_proj.weight+model.layers.0.mlp.up_proj.weight" in tensors
+    logits = [CompiledModel.open(path).forward([1, 2, 3, 250], 0, first_row=0) for path in (model, apart)]
+    assert logits[0].tobytes() == logits[1].tobytes()
 
 
 def test_the_manifest_lists_every_file(model: Path):
@@ -205,10 +228,11 @@ def test_the_ir_is_dumped(model: Path, tmp_path: Path, capsys):
     compile_model(model, dump_ir=tmp_path / "ir")
     assert phases_done(capsys) == ["4"]
     texts = files_of(tmp_path / "ir")
-    assert list(texts) == ["1_import.mlir", "2_lpu.mlir", "3_isa.mlir"]
-    assert b"lpu.reshape" in texts["1_import.mlir"]
-    assert b"lpu.layer" in texts["2_lpu.mlir"]
-    assert b"isa.repeat" in texts["3_isa.mlir"]
+    names = ["import", *(one.name for one in parse_pipeline("default"))]
+    assert list(texts) == [f"{number:02d}_{name}.mlir" for number, name in enumerate(names)]
+    assert b"lpu.reshape" in texts["00_import.mlir"]
+    assert b"lpu.layer" in texts["10_lpu-outline-layers.mlir"]
+    assert b"isa.repeat" in texts["12_lower-lpu-to-isa.mlir"]
 
 
 def test_low_memory_usage_deletes_in_the_tools_own_folder_only(model: Path, tmp_path: Path, monkeypatch, capsys):

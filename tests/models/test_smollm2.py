@@ -16,6 +16,7 @@ from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.names import resolve_sources
 from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
+from hyperdex_ir.isa.instructions import BY_NAME, Group
 from hyperdex_ir.passes.pipeline import run_pipeline
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.xdsl_support import print_module
@@ -149,4 +150,19 @@ def test_the_printed_ir_is_short_and_holds_no_weights(stages) -> None:
     for level in ("lpu", "isa"):
         text = print_module(modules[level])
         assert len(text.encode()) < 40_000
+        assert max(map(len, text.splitlines())) <= 160
         assert "dense" not in text
+
+
+def test_a_decoder_layer_is_at_most_14_instructions(stages) -> None:
+    """MEM and COMP words on one device; the body of a loop over heads counts once."""
+    modules, _ = stages
+    program = to_program(modules["isa"])
+    pairs = zip(program.instructions, program.origins, strict=True)
+    layer = [
+        (item.name, origin.module_path)
+        for item, origin in pairs
+        if origin.function == "model.layers" and BY_NAME[item.name].group in (Group.MEM, Group.COMP)
+    ]
+    assert len(layer) <= 14
+    assert sum(name == "matmul" for name, _ in layer) == 4

@@ -49,6 +49,25 @@ def tiny_opt_config(**overrides: Any) -> OPTConfig:
     return OPTConfig(**(fields | overrides))
 
 
+def tiny_config(config_class: type[PreTrainedConfig], **overrides: Any) -> PreTrainedConfig:
+    """A configuration of another architecture, by its class, of the sizes of `tiny_llama_config`."""
+    fields: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 128,
+        "bos_token_id": BOS,
+        "eos_token_id": EOS,
+        "pad_token_id": 0,
+        "architectures": [config_class.__name__.removesuffix("Config") + "ForCausalLM"],
+    }
+    return config_class(**(fields | overrides))
+
+
 def write_checkpoint(
     config: PreTrainedConfig,
     directory: Path,

@@ -26,6 +26,7 @@ def layout(matrix_type: str = "f16") -> ModelLayout:
         Parameter("matrix", matrix_type, (WIDTH, WIDTH), ("matrix",)),
         Parameter("table", "f32", (LENGTH, 8), ("table",)),
         Parameter("row", "f32", (WIDTH,), ("row",)),
+        Parameter("numbers", "i64", (3,), ("numbers",), (2, 0, 1)),
     )
     main = FunctionLayout("main", parameters, (KvCache(HEADS, SIZE, SIZE),))
     return ModelLayout(matrix_type, VOCAB, main, (), ())

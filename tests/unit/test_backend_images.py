@@ -32,6 +32,7 @@ def make_layout(matrix_type: str = "f16") -> ModelLayout:
             Parameter("embed.weight", matrix_type, (37, 70), ("embed.weight",)),
             Parameter("table", "f32", (8, 2, 4), ("table",)),
             Parameter("numbers", "i64", (3,), ("numbers",)),
+            Parameter("layers.order", "i64", (4,), ("layers.order",), (0, 1, 1, 0)),
         ),
         (),
     )
@@ -39,6 +40,7 @@ def make_layout(matrix_type: str = "f16") -> ModelLayout:
         "layer",
         (
             Parameter("layers.*.norm", "f32", (70,), ("layers.*.norm",)),
+            Parameter("layers.*.constant0", "f32", (), ("layers.*.constant0",), (0.1, -0.0)),
             Parameter("+".join(MERGED), matrix_type, (40, 70), MERGED),
         ),
         (KvCache(2, 16, 16),),
@@ -90,6 +92,9 @@ def expected_values(tensors, parameter: Parameter) -> np.ndarray:
     """The stored elements of a parameter, converted by other means than the package's."""
     import torch
 
+    if parameter.values is not None:  # no tensor of a checkpoint
+        kind = {"i64": torch.int64, "f32": torch.float32}[parameter.dtype]
+        return torch.tensor(parameter.values, dtype=kind).view(torch.uint8).numpy()
     parts = []
     for key in parameter.keys:
         dtype, values = tensors[key]

@@ -36,7 +36,7 @@ def test_version() -> None:
     assert (result.returncode, result.stdout, result.stderr) == (0, f"hyperdex-ir {hyperdex_ir.__version__}\n", "")
 
 
-@pytest.mark.parametrize("command", ["", "compile", "run", "demo", "models", "dis", "as"])
+@pytest.mark.parametrize("command", ["", "compile", "run", "demo", "models", "dis", "as", "verify", "diff"])
 def test_help(command: str) -> None:
     result = hyperdex(*command.split(), "--help", NO_COLOR="1", COLUMNS="200")
     assert result.returncode == 0, result.stderr

@@ -51,10 +51,10 @@ VARIANTS: dict[str, PreTrainedConfig] = {
 
 
 def trace_config(config: PreTrainedConfig, directory: Path, max_length: int = MAX_LENGTH) -> ImportedModel:
-    """Traces from a directory that holds config.json and nothing else."""
+    """Traces from a directory that holds config.json and nothing else; all layers are in @main."""
     directory.mkdir(exist_ok=True)
     config.save_pretrained(directory)
-    return trace_model(directory, target="u55c", max_length=max_length, matrix_type="f16")
+    return trace_model(directory, target="u55c", max_length=max_length, matrix_type="f16", outlined=False)
 
 
 def operations(imported: ImportedModel, kind: type) -> list[Any]:
@@ -65,7 +65,7 @@ def operations(imported: ImportedModel, kind: type) -> list[Any]:
 def test_means_what_transformers_computes(name: str, tmp_path: Path) -> None:
     """In float64 on both sides, so that nothing but a wrong import can tell them apart."""
     write_checkpoint(VARIANTS[name], tmp_path)
-    imported = trace_model(tmp_path, target="u55c", max_length=MAX_LENGTH, matrix_type="f16")
+    imported = trace_model(tmp_path, target="u55c", max_length=MAX_LENGTH, matrix_type="f16", outlined=False)
     checkpoint = Checkpoint(tmp_path)
     sources = resolve_sources(imported.names, checkpoint)
     assert set(imported.sources) <= set(sources)

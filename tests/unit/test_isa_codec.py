@@ -18,14 +18,14 @@ GOLDEN = [
     (
         "embed",
         {"dst": LmuRef(0x1234, 576, 9), "table": HbmRef(0x4000), "index": "token", "ids": HbmRef(0xABCDEF0123, 5)}
-        | {"offset": -2, "limit": 49152, "columns": 576, "type": "bf16", "rows": 1},
-        "013412004002000900080000001809786f5e2dfeff00c0000040020005",
+        | {"offset": -2, "limit": 49152, "columns": 576, "type": "bf16", "rows": 1, "scale": 12.0},
+        "013412004002000900080000001809786f5e2dfeff00c00000400200050000a020",
     ),
     (
         "gather",
         {"dst": LmuRef(0x10, 64), "table": HbmRef(0x80, 5), "index": "position", "ids": HbmRef(0)}
-        | {"offset": 2, "limit": 2048, "columns": 64, "rows": 1},
-        "021000004000000010000000a004000000000002000008000040000001",
+        | {"offset": 2, "limit": 2048, "columns": 64, "rows": 1, "scale": 12.0},
+        "021000004000000010000000a00400000000000200000800004000000100002808",
     ),
     (
         "load",
@@ -53,8 +53,8 @@ GOLDEN = [
         "matmul",
         {"dst": LmuRef(0x100, 1536), "src": LmuRef(0x200, 576, 9), "weight": HbmRef(0x40000, 5), "k": 576, "n": 1536}
         | {"type": "f16", "bias": HbmRef(0x99, 5), "scale": 0.125, "softcap": 30.0, "activation": "gelu"}
-        | {"times": LmuRef(0x700, 1536), "plus": None, "rows": 1},
-        "10000100000600004000004800200100100000142001000003006602000000140000001f0000f8a021c001008001000000000000000002",
+        | {"times": LmuRef(0x700, 1536), "plus": None, "rows": 1, "gated": 1, "prefetch": 324},
+        "10000100000600004000004800200100100000142001000003006602000000140000001f0000f8a021c001008001000000000000000042a2",
     ),
     (
         "scores",
@@ -105,14 +105,14 @@ GOLDEN = [
             "weight": HbmRef(0x40, 5),
             "epsilon": f32_value(0x3727C5AC),
         }
-        | {"groups": 1, "columns": 576, "rows": 1},
-        "2500010040020000000001000100200100000080402000000080c25a7c72130000240010",
+        | {"groups": 1, "columns": 576, "rows": 1, "unit_offset": 1},
+        "2500010040020000000001000100200100000080402000000080c25a7c7213000024001002",
     ),
     (
         "layer_norm",
         {"dst": ViewRef(0x100, 768), "a": ViewRef(0x200, 768), "weight": None, "bias": HbmRef(0x80, 5)}
-        | {"epsilon": f32_value(0x3727C5AC), "groups": 1, "columns": 768, "rows": 1},
-        "26000100000300000000010001008001000000800000000000001010000000a0b0169fdc0400000c0004",
+        | {"epsilon": f32_value(0x3727C5AC), "groups": 1, "columns": 768, "rows": 1, "unit_offset": 1},
+        "26000100000300000000010001008001000000800000000000001010000000a0b0169fdc0400000c0084",
     ),
     (
         "rotary",
@@ -132,6 +132,8 @@ GOLDEN = [
     ("repeat", {"count": 30, "length": 3}, "331e00000003"),
     ("call", {"target": 0x123456}, "34563412"),
     ("ret", {}, "35"),
+    ("lookup", {"dst": 14, "table": HbmRef(0x123400), "index": 13, "limit": 26}, "360e8046020000340d"),
+    ("skip_unless", {"a": 14, "value": -2, "length": 3}, "37ceffffffffff7f"),
 ]
 
 
@@ -287,6 +289,10 @@ def _repeat(length: int, count: int = 1) -> Instruction:
     return Instruction("repeat", {"count": count, "length": length})
 
 
+def _skip(length: int) -> Instruction:
+    return Instruction("skip_unless", {"a": 14, "value": 1, "length": length})
+
+
 def _call(target: int) -> Instruction:
     return Instruction("call", {"target": target})
 
@@ -297,6 +303,8 @@ def _call(target: int) -> Instruction:
         [HALT],
         [_repeat(3, 5), STEP, _repeat(1), STEP, HALT],
         [_repeat(2), _repeat(1), STEP, HALT],
+        [_repeat(4, 5), STEP, _skip(2), _repeat(1), STEP, HALT],
+        [_skip(3), _skip(2), _skip(1), STEP, HALT],
         [_call(2), HALT, _call(5), STEP, RET, RET],
         [HALT, RET, STEP, HALT],
     ],
@@ -319,6 +327,11 @@ INVALID_PROGRAMS = [
         [_repeat(2), _repeat(2), STEP, STEP, HALT],
         "instruction 1: the body of the repeat ends at 4, must not go beyond 3",
     ),
+    ([_skip(0), HALT], "instruction 0: skip_unless over 0 instructions: there must be at least 1"),
+    ([_skip(1), HALT], "instruction 1: halt inside the body of a skip_unless, which ends at 2"),
+    ([_skip(9), STEP, HALT], "instruction 0: the body of the skip_unless ends at 10, must not go beyond 3"),
+    ([_skip(1), _repeat(1), STEP, HALT], "instruction 1: the body of the repeat ends at 3, must not go beyond 2"),
+    ([_repeat(1), _skip(1), STEP, HALT], "instruction 1: the body of the skip_unless ends at 3, must not go beyond 2"),
     ([_call(1), STEP, HALT], "instruction 0: call of 1, where no function starts"),
     ([_call(99), HALT], "instruction 0: call of 99, where no function starts"),
     ([_call(0), HALT], "instruction 0: the function calls itself, by way of others or not"),

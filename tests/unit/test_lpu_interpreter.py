@@ -61,7 +61,7 @@ def run(expression: str, result: str = "?x8", tokens: tuple[int, ...] = (3, 7, 1
 
 
 def test_every_operation_has_a_meaning() -> None:
-    structural = {lpu.RepeatOp, lpu.YieldOp, lpu.LayerOp}
+    structural = {lpu.RepeatOp, lpu.YieldOp, lpu.LayerOp, lpu.LayersOp}
     assert set(OPERATIONS) | structural == set(lpu.LPU.operations)
 
 
@@ -194,7 +194,7 @@ def test_flat_and_outlined_and_any_chunk_give_the_same_bits(matrix_type: str) ->
 def test_only_wanted_rows_reach_the_head_and_values_are_dropped() -> None:
     seen: list[tuple[Operation, tuple[int, ...]]] = []
     runner = LpuInterpreter(
-        parse(flat()), parameter, LENGTH, lambda op, results: seen.append((op, results[0].shape if results else ()))
+        parse(flat()), parameter, LENGTH, lambda op, _, results: seen.append((op, results[0].shape if results else ()))
     )
     assert runner.forward([1, 2, 3], 0).shape == (1, VOCAB)
     assert seen[-1][1] == (1, VOCAB)

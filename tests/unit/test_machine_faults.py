@@ -154,6 +154,23 @@ def test_rounding_to_the_matrix_type_can_raise_the_flag_though_the_result_is_fin
     assert target.fault.index == 2
 
 
+def test_the_product_of_a_gated_matmul_can_raise_the_flag() -> None:
+    values = {"src": LmuRef(0, WIDTH), "weight": HbmRef(memory_map().addresses["matrix"]), "type": "f16", "rows": 1}
+    matmul = op("matmul", dst=LmuRef(500, WIDTH), k=WIDTH, n=WIDTH // 2, scale=1e33, **values)
+    for gated, index in ((0, None), (1, 2)):
+        target = machine(embed(), scale(1e3), Instruction(matmul.name, {**matmul.values, "gated": gated}), HALT)
+        target.run([1], 0, 0)
+        assert (target.fault and target.fault.index) == index
+
+
+def test_a_gated_matmul_reads_twice_as_many_rows() -> None:
+    values = {"dst": LmuRef(500, WIDTH), "src": LmuRef(0, WIDTH), "k": WIDTH, "n": 16, "type": "f16", "rows": 1}
+    last = HbmRef(END - 16 * 128 * 2)  # one group of 16 rows of two steps, and no more
+    machine(embed(), op("matmul", weight=last, **values), HALT).run([1], 0, 0)
+    with pytest.raises(MachineFault, match=f"the map ends at {END}"):
+        machine(embed(), op("matmul", weight=last, gated=1, **values), HALT).run([1], 0, 0)
+
+
 def test_columns_that_a_row_does_not_see_raise_no_flag() -> None:
     stores = [attention("store_key"), attention("store_value")]
     target = machine(embed(), *stores, attention("scores"), attention("softmax"), attention("values"), HALT)

@@ -97,6 +97,53 @@ def test_matmul_applies_its_chain_in_order(fused: bool) -> None:
     np.testing.assert_allclose(lmu(target, 1000, 3, WIDTH), y, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_gated_matmul_multiplies_by_the_other_half(bias: bool) -> None:
+    weight, n = HbmRef(memory_map().addresses["matrix"]), WIDTH // 2
+    options: dict[str, Any] = {"bias": HbmRef(memory_map().addresses["row"])} if bias else {}
+    target = run(
+        op("matmul", dst=LmuRef(1000, n), src=LmuRef(0, WIDTH), weight=weight, k=WIDTH, n=n, type="f16", rows=1,
+           scale=0.1, activation="silu", gated=1, plus=LmuRef(0, WIDTH), **options)
+    )  # fmt: skip
+    y = ROWS.astype(np.float64) @ parameter("matrix").astype(np.float64).T + (parameter("row") if bias else 0)
+    gate, up = y[:, :n] * np.float32(0.1), y[:, n:]
+    expected = gate / (1 + np.exp(-gate)) * up + ROWS[:, :n]
+    np.testing.assert_allclose(lmu(target, 1000, 3, n), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_a_gated_matmul_is_two_and_a_product_to_the_bit() -> None:
+    """Rows 0 to 31, and 32 to 63 from their own address: tiles hold 16 rows."""
+    start, n = memory_map().addresses["matrix"], 32
+    second = HbmRef(start + n // 16 * -(-WIDTH // 64) * 16 * 64 * 2)
+    common = {"src": LmuRef(0, WIDTH), "k": WIDTH, "n": n, "type": "f16", "rows": 1}
+    target = run(
+        op("matmul", dst=LmuRef(1000, n), weight=second, **common),
+        op("matmul", dst=LmuRef(2000, n), weight=HbmRef(start), activation="gelu", times=LmuRef(1000, n), **common),
+        op("matmul", dst=LmuRef(3000, n), weight=HbmRef(start), activation="gelu", gated=1, **common),
+    )
+    assert lmu(target, 3000, 3, n).tobytes() == lmu(target, 2000, 3, n).tobytes()
+
+
+def test_scales_of_tables_and_offsets_of_norms() -> None:
+    row = HbmRef(memory_map().addresses["row"])
+    gather = op(
+        "gather", dst=LmuRef(9000, 8), table=HbmRef(memory_map().addresses["table"]), index="position", ids=HbmRef(0),
+        limit=LENGTH, columns=8, rows=1, scale=0.3,
+    )  # fmt: skip
+    common = {"a": view(0), "weight": row, "epsilon": 1e-5, "columns": WIDTH, "rows": 1, "unit_offset": 1}
+    target = run(
+        embed(3000, scale=0.3),
+        gather,
+        op("rms_norm", dst=view(1000), **common),
+        op("layer_norm", dst=view(2000), bias=row, **common),
+    )
+    weight = np.float32(1) + parameter("row")
+    assert (lmu(target, 3000, 3, WIDTH) == ROWS * np.float32(0.3)).all()
+    assert (lmu(target, 9000, 3, 8) == parameter("table")[:3] * np.float32(0.3)).all()
+    assert (lmu(target, 1000, 3, WIDTH) == arithmetic.rms_norm(ROWS, weight, 1e-5)).all()
+    assert (lmu(target, 2000, 3, WIDTH) == arithmetic.layer_norm(ROWS, weight, parameter("row"), 1e-5)).all()
+
+
 def test_vector_instructions_work_on_strided_views() -> None:
     """Three heads of 20 columns out of 70, written back side by side with gaps of two."""
     a = ViewRef(5, WIDTH, 20)
@@ -300,3 +347,46 @@ def test_hbm_from_parameters_checks_shapes_and_types() -> None:
     with pytest.raises(CheckpointError, match="embedding: dtype float32, expected f16"):
         Hbm.from_parameters(memory_map(), layout(), lambda key: parameter(key).astype(np.float32))
     assert HEADS * SIZE <= WIDTH
+
+
+# ---------------------------------------------------------------------------------------------------- order of layers
+def test_a_table_says_which_body_runs() -> None:
+    """lookup and skip_unless in a repeat: the numbers 2, 0, 1 take one body each."""
+    bodies = [
+        item
+        for number in range(3)
+        for item in (op("skip_unless", a=14, value=number, length=1), op("add", dst=10, a=10, b=10, value=number + 1))
+    ]
+    target = machine(
+        op("set", dst=10, value=0),
+        op("set", dst=13, value=0),
+        op("repeat", count=3, length=8),
+        op("lookup", dst=14, table=HbmRef(memory_map().addresses["numbers"]), index=13, limit=3),
+        op("add", dst=13, a=13, b=0, value=1),
+        *bodies,
+        HALT,
+    )
+    target.run([1], 0, 0)
+    assert target.registers[10] == ((0 * 2 + 3) * 2 + 1) * 2 + 2
+    assert target.registers[13] == 3
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_a_lookup_outside_its_table_is_a_fault(index: int) -> None:
+    table = HbmRef(memory_map().addresses["numbers"])
+    target = machine(op("set", dst=13, value=index), op("lookup", dst=14, table=table, index=13, limit=3), HALT)
+    with pytest.raises(MachineFault, match=rf"^instruction 1 \(lookup\): number {index} of a table of 3$"):
+        target.run([1], 0, 0)
+
+
+def test_a_lookup_outside_hbm_is_a_fault() -> None:
+    table = HbmRef((1 << 40) - 8)
+    target = machine(op("lookup", dst=14, table=table, index=0, limit=3), HALT)
+    with pytest.raises(MachineFault, match=r"^instruction 0 \(lookup\): HBM bytes "):
+        target.run([1], 0, 0)
+
+
+def test_a_skip_stays_in_its_repeat() -> None:
+    target = machine(op("repeat", count=1, length=1), op("skip_unless", a=0, value=1, length=1), HALT, HALT)
+    with pytest.raises(MachineFault, match=r"^instruction 1 \(skip_unless\): the body ends at 3, that of the repeat"):
+        target.run([1], 0, 0)

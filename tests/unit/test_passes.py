@@ -20,9 +20,9 @@ from hyperdex_ir.dialects.lpu import ConstantOp
 from hyperdex_ir.errors import OptionError, PassError
 from hyperdex_ir.passes import get_all_passes
 from hyperdex_ir.passes.isa_allocate_lmu import choose, place
+from hyperdex_ir.passes.layer_order import compress, instructions, is_shorter_as_table
 from hyperdex_ir.passes.lmu_liveness import find_frames, find_overlaps
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks, merge_dims
-from hyperdex_ir.passes.lpu_outline_layers import compress
 from hyperdex_ir.passes.lpu_token_major import canonical_shape
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_names, pipeline_spec, run_pipeline
 from hyperdex_ir.targets import load_target
@@ -31,13 +31,22 @@ from hyperdex_ir.xdsl_support import check_module, module_path, parse_module, pr
 
 # ---------------------------------------------------------------------------------------------------- pipelines
 def test_packaged_pipelines_parse() -> None:
-    assert pipeline_names() == ("default", "o0")
+    assert pipeline_names() == ("debug", "default", "o0")
     names = [one.name for one in parse_pipeline("default")]
     assert names == [
-        "lpu-token-major", "canonicalize", "cse", "dce", "lpu-fuse-norm", "lpu-fuse-rotary", "lpu-fuse-epilogue",
-        "lpu-hoist-select-rows", "lpu-outline-layers", "dce", "lower-lpu-to-isa", "isa-allocate-lmu",
+        "lpu-token-major", "canonicalize", "cse", "dce", "lpu-fuse-norm", "lpu-fuse-rotary", "lpu-fuse-parallel-linear",
+        "lpu-fuse-epilogue", "lpu-hoist-select-rows", "lpu-outline-layers", "dce", "lower-lpu-to-isa", "isa-schedule",
+        "isa-allocate-lmu",
     ]  # fmt: skip
     assert not any("fuse" in one.name for one in parse_pipeline("o0"))
+
+
+def test_debug_is_default_without_reordering() -> None:
+    left_out = ("canonicalize", "cse", "dce", "isa-schedule")
+    names = {name: [one.name for one in parse_pipeline(name)] for name in ("default", "debug")}
+    assert "isa-schedule" not in names["debug"]
+    kept = {pipeline: [name for name in names[pipeline] if name not in left_out] for pipeline in names}
+    assert kept["debug"] == kept["default"]
 
 
 def test_every_pass_says_whether_it_is_exact() -> None:
@@ -63,8 +72,11 @@ def test_comments_breaks_and_options() -> None:
         ("cse dce", "line 1, column 5: expected a comma"),
         ("cse, , dce", "line 1, column 6: expected the name of a pass"),
         ("cse{a=1", "line 1, column 4: expected a closing brace"),
-        ("cse{nothing=1}", "line 1, column 1: cse:"),
-        ("cse{a = }", "line 1, column 1: cse:"),
+        ("cse{nothing=1}", "line 1, column 5: cse has no option 'nothing'"),
+        ("cse, // {\n apply-pdl{ pdl-file=1 }", "line 2, column 13: apply-pdl: Incompatible types: given (1,)"),
+        ("cse{a = }", "line 1, column 9: expected a value"),
+        ("cse{=1}", "line 1, column 5: expected the name of an option"),
+        ("cse,\n\n;", "line 3, column 1: expected the name of a pass"),
         ("missing/file.pipeline", "cannot read this pipeline"),
     ],
 )
@@ -81,10 +93,45 @@ def test_nearest_pass_is_the_hint() -> None:
     assert error.value.hint == "did you mean lpu-fuse-norm?"
 
 
+@pytest.mark.parametrize(
+    ("text", "excerpt", "hint"),
+    [
+        ("dce,\n  cse{\n    nothing=1}", ["      nothing=1}", "      ^"], "cse has no options"),
+        ("defualt", ["  defualt", "  ^"], "did you mean default?"),
+        ("apply-pdl{file=a}", ["  apply-pdl{file=a}", "            ^"], "options of apply-pdl are pdl-file: str|None"),
+    ],
+)
+def test_error_shows_the_line_with_a_caret(text: str, excerpt: list[str], hint: str) -> None:
+    with pytest.raises(OptionError) as error:
+        parse_pipeline(text)
+    assert error.value.notes == excerpt
+    assert error.value.hint.startswith(hint)
+
+
+def test_options_in_every_spelling() -> None:
+    for text in (
+        "distribute-stencil{strategy=2d-grid slices=1,2 restrict_domain=false}",
+        'distribute-stencil{strategy="2d-grid",slices=1,2,restrict-domain=false}',
+        "distribute-stencil { strategy = 2d-grid , slices = 1 , 2\n, restrict-domain = false, }",
+    ):
+        (one,) = parse_pipeline(text)
+        assert str(one) == 'distribute-stencil{slices=1,2 strategy="2d-grid" restrict_domain=false}'
+        assert str(parse_pipeline(str(one))[0]) == str(one)
+
+
+def test_a_pipeline_for_mlir_opt_is_kept() -> None:
+    (one, two) = parse_pipeline("mlir-opt[canonicalize,cse],dce")
+    assert "builtin.module(canonicalize,cse)" in str(one)
+    assert two.name == "dce"
+
+
 def test_pipeline_from_file(tmp_path: Path) -> None:
     path = tmp_path / "own.pipeline"
     path.write_text("cse, // comment\ndce\n")
     assert [one.name for one in parse_pipeline(str(path))] == ["cse", "dce"]
+    path.write_text("cse,\n dec\n")
+    with pytest.raises(OptionError, match=r"own\.pipeline, line 2, column 2: no pass 'dec'"):
+        parse_pipeline(str(path))
 
 
 # ---------------------------------------------------------------------------------------------------- errors
@@ -142,7 +189,7 @@ def test_text_that_does_not_parse_is_one_line() -> None:
 
 
 def test_tool_prints_one_line_and_fails() -> None:
-    result = _opt("--pipeline", "lower-lpu-to-isa", text="func.func @main() {\n  func.return\n}")
+    result = _opt("--no-repro", "--pipeline", "lower-lpu-to-isa", text="func.func @main() {\n  func.return\n}")
     assert result.returncode == 1
     assert result.stderr.startswith("error: @main must take the token ids and the positions")
     assert "Traceback" not in result.stderr
@@ -216,6 +263,20 @@ def test_runs_and_periods(kinds: list[int], expected: list) -> None:
 def test_every_sequence_of_kinds_is_kept() -> None:
     for kinds in product(range(3), repeat=7):
         assert _expand(compress(kinds)) == list(kinds)
+
+
+def test_a_table_is_for_orders_that_repeats_do_not_shorten() -> None:
+    assert not is_shorter_as_table([0] * 80)
+    assert not is_shorter_as_table(([0] * 5 + [1]) * 4 + [0, 0])
+    assert not is_shorter_as_table([0, 1, 2])
+    assert is_shorter_as_table([0, 1, 1, 0, 1, 0, 0])
+
+
+def test_instructions_of_main_are_bounded_by_the_distinct_layers() -> None:
+    for kinds in product(range(3), repeat=8):
+        table = 4 + 4 * len(set(kinds))
+        chosen = table if is_shorter_as_table(kinds) else instructions(compress(kinds))
+        assert chosen <= table
 
 
 # ---------------------------------------------------------------------------------------------------- token-major

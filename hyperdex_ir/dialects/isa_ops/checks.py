@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
 
 from xdsl.utils.exceptions import VerifyException
 
 from hyperdex_ir.dialects.isa_ops.buffers import LmuUse, ViewUse, buffer_type
 from hyperdex_ir.errors import AssemblyError, CapacityError
 from hyperdex_ir.isa.fields import check_operand
+from hyperdex_ir.isa.footprint import lmu_columns, view_words
 from hyperdex_ir.isa.instructions import Spec
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, Value, ViewRef
 
 OperandValue = LmuUse | ViewUse | HbmRef | int | float | str | None
-
-#: The columns of LMU operands: the immediates whose product they are. Those that grow with the position are not here.
-LMU_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "embed": {"dst": ("columns",)},
-    "gather": {"dst": ("columns",)},
-    "load": {"dst": ("columns",)},
-    "store": {"src": ("columns",)},
-    "store_key": {"src": ("heads", "size")},
-    "store_value": {"src": ("heads", "size")},
-    "matmul": {"dst": ("n",), "src": ("k",), "times": ("n",), "plus": ("n",)},
-    "scores": {"query": ("size",)},
-    "values": {"dst": ("size",)},
-    "rotary": {"cos": ("turned",), "sin": ("turned",)},
-    "select_rows": {"dst": ("columns",), "src": ("columns",)},
-    "argmax": {"src": ("columns",)},
-}
 
 
 def reference(use: LmuUse | ViewUse, address: int) -> LmuRef | ViewRef:
@@ -62,18 +46,10 @@ def check_instruction(spec: Spec, operands: Mapping[str, OperandValue]) -> None:
 
 def _last_word(spec: Spec, name: str, use: LmuUse | ViewUse, operands: Mapping[str, OperandValue]) -> int | None:
     """The last word of a row that the instruction touches, were the register 0. None: depends on the position."""
-    if isinstance(use, LmuUse):
-        columns = LMU_COLUMNS.get(spec.name, {}).get(name)
-        return None if columns is None else use.offset + prod(_integer(operands, c) for c in columns) - 1
-    columns = 1 if spec.name == "reduce" and name == "dst" else _integer(operands, "columns")
-    groups = _integer(operands, "groups")
-    return use.offset + max(groups - 1, 0) * use.group_stride + max(columns - 1, 0) * use.column_stride
-
-
-def _integer(operands: Mapping[str, OperandValue], name: str) -> int:
-    value = operands[name]
-    assert isinstance(value, int)  # check_operand has seen to it
-    return value
+    if isinstance(use, ViewUse):
+        return use.offset + view_words(spec.name, name, operands, use.group_stride, use.column_stride) - 1
+    columns = lmu_columns(spec.name, name, operands)
+    return None if columns is None else use.offset + columns - 1
 
 
 def _check_width(owner: str, name: str, use: LmuUse | ViewUse, last: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Control structure: repeats and calls. The end of a function is `func.return`."""
+"""Control structure: repeats, skips and calls. The end of a function is `func.return`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from xdsl.traits import NoTerminator, SymbolTable, SymbolUserOpInterface
 from xdsl.utils.exceptions import VerifyException
 
 from hyperdex_ir.dialects.isa_ops.buffers import LmuType
-from hyperdex_ir.isa.fields import field_range
+from hyperdex_ir.isa.fields import field_range, register_name, register_number
 from hyperdex_ir.isa.instructions import BY_NAME
 
 _LARGEST_COUNT = field_range(BY_NAME["repeat"].fields()[0])[1]
+_REGISTERS = field_range(BY_NAME["skip_unless"].fields()[0])
+_VALUES = field_range(BY_NAME["skip_unless"].fields()[1])
 
 
 @irdl_op_definition
@@ -64,6 +66,64 @@ class RepeatOp(IRDLOperation):
             raise VerifyException(f"isa.repeat: trip count {self.count}, must be in 1..{_LARGEST_COUNT}")
         if self.body.block.args:
             raise VerifyException("isa.repeat: the body takes no arguments")
+
+
+@irdl_op_definition
+class SkipUnlessOp(IRDLOperation):
+    """Runs its body when a register holds a value, else passes over it."""
+
+    name = "isa.skip_unless"
+    a = prop_def(IntegerAttr[I64])
+    value = prop_def(IntegerAttr[I64])
+    body = region_def("single_block")
+    traits = traits_def(NoTerminator())
+
+    def __init__(self, a: int, value: int, body: Region | None = None, *, location: LocationAttr | None = None):
+        super().__init__(
+            properties={"a": IntegerAttr(a, 64), "value": IntegerAttr(value, 64)},
+            regions=[Region(Block()) if body is None else body],
+        )
+        if location is not None:
+            self.location = location
+
+    @property
+    def register(self) -> int:
+        """The number of the register that is compared."""
+        return self.a.value.data
+
+    @property
+    def wanted(self) -> int:
+        """The value for which the body runs."""
+        return self.value.value.data
+
+    @classmethod
+    def parse(cls, parser: Parser) -> SkipUnlessOp:
+        """`isa.skip_unless r14 = 1 { ... }`"""
+        name = parser.parse_identifier()
+        if (register := register_number(name)) is None:
+            parser.raise_error(f"no register {name!r}; there are zero, tokens, ..., r0 to r31")
+        parser.parse_punctuation("=")
+        value = parser.parse_integer(allow_boolean=False)
+        attributes = parser.parse_optional_attr_dict_with_keyword()
+        op = cls(register, value, parser.parse_region())
+        if not op.body.blocks:
+            op.body.add_block(Block())
+        if attributes is not None:
+            op.attributes.update(attributes.data)
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" {register_name(self.register)} = {self.wanted}")
+        printer.print_op_attributes(self.attributes, print_keyword=True)
+        printer.print_string(" ")
+        printer.print_region(self.body, print_empty_block=False)
+
+    def verify_(self) -> None:
+        for name, number, (low, high) in (("register", self.register, _REGISTERS), ("value", self.wanted, _VALUES)):
+            if not low <= number <= high:
+                raise VerifyException(f"isa.skip_unless: {name} {number}, must be in {low}..{high}")
+        if self.body.block.args:
+            raise VerifyException("isa.skip_unless: the body takes no arguments")
 
 
 class _CalleeMatches(SymbolUserOpInterface):

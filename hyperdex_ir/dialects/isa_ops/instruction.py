@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from xdsl.dialects.builtin import I64, Float32Type, FloatAttr, IntegerAttr, LocationAttr, StringAttr, UnitAttr, f32
+from xdsl.dialects.builtin import I64, Float32Type, FloatAttr, IntegerAttr, LocationAttr, StringAttr, UnitAttr
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -20,6 +20,7 @@ from xdsl.irdl import (
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 
+from hyperdex_ir.dialects.f32 import f32_attr
 from hyperdex_ir.dialects.isa_ops.buffers import LmuType, LmuUse, ViewUse
 from hyperdex_ir.dialects.isa_ops.checks import OperandValue, check_instruction
 from hyperdex_ir.dialects.isa_ops.syntax import parse_operand, print_operand
@@ -28,7 +29,7 @@ from hyperdex_ir.isa.instructions import BY_NAME, SPECS, Spec
 from hyperdex_ir.isa.operands import F32, Enum, Hbm, HbmRef, Imm, Lmu, Operand, Reg, View
 
 #: Control words that have no operation: the structure of the module stands for them.
-STRUCTURAL = ("halt", "repeat", "call", "ret")
+STRUCTURAL = ("halt", "repeat", "call", "ret", "skip_unless")
 
 _VIEW_DEFAULTS = {"group_stride": 0, "column_stride": 1}
 
@@ -179,7 +180,7 @@ def _scalar_properties(operand: Operand, value: Any) -> dict[str, Attribute | No
             raise TypeError(f"{name}: no register {value!r}")
         return {name: IntegerAttr(number, 64)}
     if isinstance(operand, F32):
-        return {name: FloatAttr(float(value), f32)}
+        return {name: f32_attr(value)}
     return {name: StringAttr(value) if isinstance(operand, Enum) else IntegerAttr(value, 64)}
 
 

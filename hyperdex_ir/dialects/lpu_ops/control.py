@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import I64, IntegerAttr, StringAttr, SymbolRefAttr
-from xdsl.ir import Attribute, Block, Region, SSAValue
+from xdsl.dialects.builtin import I64, ArrayAttr, DenseArrayBase, IntegerAttr, StringAttr, SymbolRefAttr, i64
+from xdsl.dialects.func import FuncOp
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.irdl import (
     AnyAttr,
     IRDLOperation,
@@ -13,13 +14,21 @@ from xdsl.irdl import (
     lazy_traits_def,
     prop_def,
     region_def,
+    result_def,
     traits_def,
     var_operand_def,
     var_result_def,
 )
 from xdsl.parser import Parser
 from xdsl.printer import Printer
-from xdsl.traits import HasParent, IsTerminator, SingleBlockImplicitTerminator
+from xdsl.traits import (
+    HasParent,
+    IsTerminator,
+    SingleBlockImplicitTerminator,
+    SymbolTable,
+    SymbolUserOpInterface,
+)
+from xdsl.utils.exceptions import VerifyException
 
 from hyperdex_ir.dialects.lpu_ops.base import require
 
@@ -106,6 +115,24 @@ class RepeatOp(IRDLOperation):
         )
 
 
+class _CalleesMatch(SymbolUserOpInterface):
+    """Every callee is a function that takes the types of the operands and gives those of the results."""
+
+    def verify(self, op: Operation) -> None:
+        assert isinstance(op, LayerOp | LayersOp)
+        given = tuple(v.type for v in op.inputs), tuple(v.type for v in op.results)
+        for name in op.functions:
+            callee = SymbolTable.lookup_symbol(op, StringAttr(name))
+            if not isinstance(callee, FuncOp):
+                raise VerifyException(f"{op.name}: no function @{name}")
+            expected = callee.function_type.inputs.data, callee.function_type.outputs.data
+            require(given == expected, f"{op.name}: @{name} is {_signature(*expected)}, used as {_signature(*given)}")
+
+
+def _signature(inputs: Sequence[Attribute], outputs: Sequence[Attribute]) -> str:
+    return f"({', '.join(map(str, inputs))}) -> ({', '.join(map(str, outputs))})"
+
+
 @irdl_op_definition
 class LayerOp(IRDLOperation):
     """Runs a function as the next layer: `*` in its keys is the layer's number, which grows by one afterwards.
@@ -117,6 +144,7 @@ class LayerOp(IRDLOperation):
     callee = prop_def(SymbolRefAttr)
     inputs = var_operand_def(AnyAttr())
     res = var_result_def(AnyAttr())
+    traits = traits_def(_CalleesMatch())
     assembly_format = "$callee `(` $inputs `)` attr-dict `:` functional-type($inputs, $res)"
 
     def __init__(self, callee: str, inputs: Sequence[SSAValue], results: Sequence[Attribute]):
@@ -127,6 +155,102 @@ class LayerOp(IRDLOperation):
     @property
     def function(self) -> str:
         return self.callee.root_reference.data
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return (self.function,)
+
+
+@irdl_op_definition
+class LayersOp(IRDLOperation):
+    """Runs layer after layer, each by the function whose number a table says; the first operand goes round.
+
+    It stands for as many `lpu.layer`s as the table is long. `key` names the table in memory.
+    """
+
+    name = "lpu.layers"
+    key = prop_def(StringAttr)
+    order = prop_def(DenseArrayBase.constr(i64))
+    callees = prop_def(ArrayAttr[SymbolRefAttr])
+    inputs = var_operand_def(AnyAttr())
+    res = result_def(AnyAttr())
+    traits = traits_def(_CalleesMatch())
+
+    def __init__(self, key: str, order: Sequence[int], callees: Sequence[str], inputs: Sequence[SSAValue]):
+        super().__init__(
+            operands=[inputs],
+            properties={
+                "key": StringAttr(key),
+                "order": DenseArrayBase.from_list(i64, list(order)),
+                "callees": ArrayAttr([SymbolRefAttr(StringAttr(name)) for name in callees]),
+            },
+            result_types=[inputs[0].type],
+        )
+
+    @property
+    def key_name(self) -> str:
+        return self.key.data
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """For each layer, the number of its function in `functions`."""
+        return tuple(self.order.get_values())
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        return tuple(callee.root_reference.data for callee in self.callees)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> LayersOp:
+        """`lpu.layers "order" [0, 1, 1] @a, @b (%h : tensor<?x576xf32>, %c : tensor<?x64xf32>)`"""
+        key = parser.parse_str_literal()
+        order = parser.parse_comma_separated_list(
+            Parser.Delimiter.SQUARE, lambda: parser.parse_integer(allow_boolean=False)
+        )
+        names = parser.parse_comma_separated_list(Parser.Delimiter.NONE, parser.parse_symbol_name)
+        inputs = parser.parse_comma_separated_list(Parser.Delimiter.PAREN, lambda: _parse_typed_operand(parser))
+        if not inputs:
+            parser.raise_error("lpu.layers: the first operand is the value that goes round")
+        op = cls(key, order, [name.data for name in names], inputs)
+        attributes = parser.parse_optional_attr_dict_with_keyword()
+        if attributes is not None:
+            op.attributes.update(attributes.data)
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_string_literal(self.key_name)
+        printer.print_string(f" [{', '.join(map(str, self.numbers))}] ")
+        printer.print_list(self.functions, printer.print_symbol_name)
+        printer.print_string(" (")
+
+        def print_input(value: SSAValue) -> None:
+            printer.print_ssa_value(value)
+            printer.print_string(" : ")
+            printer.print_attribute(value.type)
+
+        printer.print_list(self.inputs, print_input)
+        printer.print_string(")")
+        printer.print_op_attributes(self.attributes, print_keyword=True)
+
+    def verify_(self) -> None:
+        require(
+            bool(self.inputs) and self.res.type == self.inputs[0].type, "lpu.layers: gives its first operand's type"
+        )
+        require(len(self.functions) > 0, "lpu.layers: needs at least one function")
+        require(len(set(self.functions)) == len(self.functions), "lpu.layers: a function stands twice")
+        require(len(self.numbers) > 0, "lpu.layers: the table is empty")
+        require(
+            all(0 <= number < len(self.functions) for number in self.numbers),
+            f"lpu.layers: the table's numbers must be in 0..{len(self.functions) - 1}",
+        )
+        require("*" not in self.key_name, "lpu.layers: the table belongs to no layer, its key must not have a *")
+
+
+def _parse_typed_operand(parser: Parser) -> SSAValue:
+    operand = parser.parse_unresolved_operand()
+    parser.parse_punctuation(":")
+    return parser.resolve_operand(operand, parser.parse_type())
 
 
 def repeat_body(types: Sequence[Attribute]) -> tuple[Region, Block]:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, Float32Type, FloatAttr, IntegerAttr, StringAttr, TensorType, f32
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    I64,
+    Float32Type,
+    FloatAttr,
+    IntegerAttr,
+    StringAttr,
+    TensorType,
+    UnitAttr,
+    f32,
+)
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -21,6 +31,7 @@ from xdsl.irdl import (
 )
 from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind, Pure
 
+from hyperdex_ir.dialects.f32 import F32, f32_attr
 from hyperdex_ir.dialects.lpu_ops.base import TENSOR, is_matrix_element, require, shape_of
 
 #: Activation functions that a matrix instruction can apply to its result, defined in docs/arithmetic.md.
@@ -33,12 +44,16 @@ Value = SSAValue | Operation
 
 
 def _f32(value: float | None) -> FloatAttr | None:
-    return None if value is None else FloatAttr(value, f32)
+    return None if value is None else f32_attr(value)
+
+
+def _flag(value: bool) -> UnitAttr | None:
+    return UnitAttr() if value else None
 
 
 @irdl_op_definition
 class EmbeddingOp(IRDLOperation):
-    """Row `index + offset` of a table, as f32.
+    """Row `index + offset` of a table, as f32, times `scale` where there is one.
 
     table: [rows, C] of f16, bf16 or f32; index: [..] of i64; result: [.., C] of f32.
     """
@@ -47,16 +62,20 @@ class EmbeddingOp(IRDLOperation):
     table = operand_def(TENSOR)
     index = operand_def(TENSOR)
     offset = prop_def(IntegerAttr[I64], default_value=IntegerAttr(0, 64))
+    scale = opt_prop_def(FloatAttr[Float32Type])
     res = result_def(TENSOR)
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format = "$table `at` $index attr-dict `:` functional-type(operands, results)"
+    custom_directives = (F32,)
+    assembly_format = (
+        "$table `at` $index (`scale` custom<F32>($scale)^)? attr-dict `:` functional-type(operands, results)"
+    )
 
-    def __init__(self, table: Value, index: Value, offset: int = 0):
+    def __init__(self, table: Value, index: Value, offset: int = 0, *, scale: float | None = None):
         t, i = SSAValue.get(table), SSAValue.get(index)
         super().__init__(
             operands=[t, i],
-            properties={"offset": IntegerAttr(offset, 64)},
+            properties={"offset": IntegerAttr(offset, 64), "scale": _f32(scale)},
             result_types=[TensorType(f32, [*shape_of(i), shape_of(t)[1]])],
         )
 
@@ -97,6 +116,8 @@ class LinearOp(IRDLOperation):
     y = MAC(x, weight); y = y + bias; y = y * scale; y = tanh(y / softcap) * softcap; y = activation(y);
     y = y * times; y = y + plus.
     x: [.., K]; weight: [N, K] of the matrix type; bias: [N]; times, plus: the result's shape, [.., N].
+    gated: the weight is [2N, K] and the bias [2N]; scale, softcap and activation work on columns 0 to N - 1, which are
+    then multiplied by columns N to 2N - 1.
     """
 
     name = "lpu.linear"
@@ -109,12 +130,14 @@ class LinearOp(IRDLOperation):
     scale = opt_prop_def(FloatAttr[Float32Type])
     softcap = opt_prop_def(FloatAttr[Float32Type])
     activation = opt_prop_def(StringAttr)
+    gated = opt_prop_def(UnitAttr)
     res = result_def(T)
     traits = traits_def(Pure())
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    custom_directives = (F32,)
     assembly_format = (
-        "$x `by` $weight (`bias` $bias^ `:` type($bias))? (`scale` $scale^)? (`softcap` $softcap^)? "
-        "(`then` $activation^)? (`times` $times^)? (`plus` $plus^)? attr-dict "
+        "$x `by` $weight (`gated` $gated^)? (`bias` $bias^ `:` type($bias))? (`scale` custom<F32>($scale)^)? "
+        "(`softcap` custom<F32>($softcap)^)? (`then` $activation^)? (`times` $times^)? (`plus` $plus^)? attr-dict "
         "`:` type($x) `,` type($weight) `->` type($res)"
     )
 
@@ -129,27 +152,38 @@ class LinearOp(IRDLOperation):
         activation: str | None = None,
         times: Value | None = None,
         plus: Value | None = None,
+        gated: bool = False,
     ):
-        shape = (*shape_of(SSAValue.get(x))[:-1], shape_of(SSAValue.get(weight))[0])
+        rows = shape_of(SSAValue.get(weight))[0]
+        shape = (*shape_of(SSAValue.get(x))[:-1], rows // 2 if gated else rows)
         super().__init__(
             operands=[x, weight, bias, times, plus],
             properties={
                 "scale": _f32(scale),
                 "softcap": _f32(softcap),
                 "activation": None if activation is None else StringAttr(activation),
+                "gated": _flag(gated),
             },
             result_types=[TensorType(f32, shape)],
         )
+
+    @property
+    def columns(self) -> int:
+        """N: columns of the result."""
+        rows = shape_of(self.weight)[0]
+        return rows if self.gated is None else rows // 2
 
     def verify_(self) -> None:
         x, weight, result = shape_of(self.x), shape_of(self.weight), shape_of(self.res)
         require(len(weight) == 2, "lpu.linear: the weight must be [N, K]")
         require(x[-1] == weight[1], f"lpu.linear: x has {x[-1]} columns, the weight {weight[1]}")
-        require(result == (*x[:-1], weight[0]), "lpu.linear: result shape")
+        require(self.gated is None or weight[0] % 2 == 0, "lpu.linear: gated needs a weight of 2N rows")
+        require(result == (*x[:-1], self.columns), "lpu.linear: result shape")
         weight_type = self.weight.type
         assert isinstance(weight_type, TensorType)
         require(is_matrix_element(weight_type.element_type), "lpu.linear: the weight must be f16 or bf16")
-        require(self.bias is None or shape_of(self.bias) == (weight[0],), "lpu.linear: the bias must be [N]")
+        expected = "[2N]" if self.gated is not None else "[N]"
+        require(self.bias is None or shape_of(self.bias) == (weight[0],), f"lpu.linear: the bias must be {expected}")
         for operand in (self.times, self.plus):
             require(
                 operand is None or shape_of(operand) == result, "lpu.linear: times and plus have the result's shape"
@@ -160,32 +194,46 @@ class LinearOp(IRDLOperation):
 
 @irdl_op_definition
 class RmsNormOp(IRDLOperation):
-    """(x * rsqrt(mean(x * x) + epsilon)) * weight, over the last dimension. weight: [C]."""
+    """(x * rsqrt(mean(x * x) + epsilon)) * weight, over the last dimension. weight: [C].
+
+    unit_offset: 1 + weight in the place of the weight.
+    """
 
     name = "lpu.rms_norm"
     T: ClassVar = VarConstraint("T", TENSOR)
     x = operand_def(T)
     weight = opt_operand_def(TENSOR)
     epsilon = prop_def(FloatAttr[Float32Type])
+    unit_offset = opt_prop_def(UnitAttr)
     res = result_def(T)
     traits = traits_def(Pure())
     irdl_options = (ParsePropInAttrDict(),)
-    assembly_format = "$x (`weight` $weight^ `:` type($weight))? `epsilon` $epsilon attr-dict `:` type($res)"
+    custom_directives = (F32,)
+    assembly_format = (
+        "$x (`weight` $weight^ `:` type($weight))? (`unit_offset` $unit_offset^)? `epsilon` custom<F32>($epsilon) "
+        "attr-dict `:` type($res)"
+    )
 
-    def __init__(self, x: Value, weight: Value | None, epsilon: float):
+    def __init__(self, x: Value, weight: Value | None, epsilon: float, *, unit_offset: bool = False):
         value = SSAValue.get(x)
         super().__init__(
-            operands=[value, weight], properties={"epsilon": FloatAttr(epsilon, f32)}, result_types=[value.type]
+            operands=[value, weight],
+            properties={"epsilon": f32_attr(epsilon), "unit_offset": _flag(unit_offset)},
+            result_types=[value.type],
         )
 
     def verify_(self) -> None:
         columns = shape_of(self.x)[-1]
         require(self.weight is None or shape_of(self.weight) == (columns,), "lpu.rms_norm: the weight must be [C]")
+        _require_offset_of_weight(self)
 
 
 @irdl_op_definition
 class LayerNormOp(IRDLOperation):
-    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias, over the last dimension."""
+    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias, over the last dimension.
+
+    unit_offset: 1 + weight in the place of the weight.
+    """
 
     name = "lpu.layer_norm"
     T: ClassVar = VarConstraint("T", TENSOR)
@@ -193,24 +241,35 @@ class LayerNormOp(IRDLOperation):
     weight = opt_operand_def(TENSOR)
     bias = opt_operand_def(TENSOR)
     epsilon = prop_def(FloatAttr[Float32Type])
+    unit_offset = opt_prop_def(UnitAttr)
     res = result_def(T)
     traits = traits_def(Pure())
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
+    custom_directives = (F32,)
     assembly_format = (
-        "$x (`weight` $weight^ `:` type($weight))? (`bias` $bias^ `:` type($bias))? `epsilon` $epsilon attr-dict "
-        "`:` type($res)"
+        "$x (`weight` $weight^ `:` type($weight))? (`unit_offset` $unit_offset^)? (`bias` $bias^ `:` type($bias))? "
+        "`epsilon` custom<F32>($epsilon) attr-dict `:` type($res)"
     )
 
-    def __init__(self, x: Value, weight: Value | None, bias: Value | None, epsilon: float):
+    def __init__(
+        self, x: Value, weight: Value | None, bias: Value | None, epsilon: float, *, unit_offset: bool = False
+    ):
         value = SSAValue.get(x)
         super().__init__(
-            operands=[value, weight, bias], properties={"epsilon": FloatAttr(epsilon, f32)}, result_types=[value.type]
+            operands=[value, weight, bias],
+            properties={"epsilon": f32_attr(epsilon), "unit_offset": _flag(unit_offset)},
+            result_types=[value.type],
         )
 
     def verify_(self) -> None:
         columns = shape_of(self.x)[-1]
         for operand in (self.weight, self.bias):
             require(operand is None or shape_of(operand) == (columns,), "lpu.layer_norm: weight and bias must be [C]")
+        _require_offset_of_weight(self)
+
+
+def _require_offset_of_weight(op: RmsNormOp | LayerNormOp) -> None:
+    require(op.unit_offset is None or op.weight is not None, f"{op.name}: unit_offset needs a weight")
 
 
 @irdl_op_definition
@@ -272,9 +331,10 @@ class AttentionOp(IRDLOperation):
     res = result_def(TENSOR)
     traits = traits_def(_KvCache())
     irdl_options = (ParsePropInAttrDict(),)
+    custom_directives = (F32,)
     assembly_format = (
-        "$query `,` $key `,` $value `slot` $slot `scale` $scale (`window` $window^)? (`softcap` $softcap^)? "
-        "attr-dict `:` functional-type(operands, results)"
+        "$query `,` $key `,` $value `slot` $slot `scale` custom<F32>($scale) (`window` $window^)? "
+        "(`softcap` custom<F32>($softcap)^)? attr-dict `:` functional-type(operands, results)"
     )
 
     def __init__(
@@ -293,7 +353,7 @@ class AttentionOp(IRDLOperation):
             operands=[query, key, value],
             properties={
                 "slot": IntegerAttr(slot, 64),
-                "scale": FloatAttr(scale, f32),
+                "scale": f32_attr(scale),
                 "window": None if window is None else IntegerAttr(window, 64),
                 "softcap": _f32(softcap),
             },

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX, ArrayAttr, Float32Type, FloatAttr, StringAttr, TensorType, f32
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    ArrayAttr,
+    DenseArrayBase,
+    Float32Type,
+    FloatAttr,
+    StringAttr,
+    TensorType,
+    f32,
+)
 from xdsl.irdl import IRDLOperation, irdl_op_definition, prop_def, result_def, traits_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.traits import Pure
 
+from hyperdex_ir.dialects.f32 import F32, f32_attr
 from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
+from hyperdex_ir.isa.fields import format_f32
+
+
+def shared_module(keys: Sequence[str]) -> str:
+    """The longest module path, without its last dot, that all of several keys start with; empty for a single key."""
+    if len(keys) < 2:
+        return ""
+    parts = [key.split(".")[:-1] for key in keys]
+    count = 0
+    while all(len(part) > count and part[count] == parts[0][count] for part in parts):
+        count += 1
+    return ".".join(parts[0][:count])
 
 
 @irdl_op_definition
@@ -35,7 +58,11 @@ class WeightOp(IRDLOperation):
 
     @classmethod
     def parse(cls, parser: Parser) -> WeightOp:
+        """`lpu.weight "q.weight" : type`, or several keys, which may share a module: `"k.bias", "q.bias" in "attn"`."""
         keys = parser.parse_comma_separated_list(Parser.Delimiter.NONE, parser.parse_str_literal)
+        if parser.parse_optional_keyword("in") is not None:
+            shared = parser.parse_str_literal()
+            keys = [f"{shared}.{key}" for key in keys]
         attributes = parser.parse_optional_attr_dict()
         parser.parse_punctuation(":")
         type_ = parser.parse_type()
@@ -46,8 +73,13 @@ class WeightOp(IRDLOperation):
         return op
 
     def print(self, printer: Printer) -> None:
+        shared = shared_module(self.key_names)
+        start = len(shared) + 1 if shared else 0
         printer.print_string(" ")
-        printer.print_list(self.key_names, printer.print_string_literal)
+        printer.print_list([key[start:] for key in self.key_names], printer.print_string_literal)
+        if shared:
+            printer.print_string(" in ")
+            printer.print_string_literal(shared)
         printer.print_op_attributes(self.attributes)
         printer.print_string(" : ")
         printer.print_attribute(self.res.type)
@@ -66,10 +98,67 @@ class ConstantOp(IRDLOperation):
     value = prop_def(FloatAttr[Float32Type])
     res = result_def(TENSOR)
     traits = traits_def(Pure())
-    assembly_format = "$value attr-dict `:` type($res)"
+    custom_directives = (F32,)
+    assembly_format = "custom<F32>($value) attr-dict `:` type($res)"
 
     def __init__(self, value: float):
-        super().__init__(properties={"value": FloatAttr(value, f32)}, result_types=[TensorType(f32, [])])
+        super().__init__(properties={"value": f32_attr(value)}, result_types=[TensorType(f32, [])])
 
     def verify_(self) -> None:
         require(shape_of(self.res) == () and element_of(self.res) == f32, "lpu.constant: must be tensor<f32>")
+
+
+@irdl_op_definition
+class LayerConstantOp(IRDLOperation):
+    """A scalar f32 that is another in each layer: the running layer's, of one number for every layer of the model.
+
+    It is stored like a parameter, under `key`, in which `*` stands for the number of the layer.
+    """
+
+    name = "lpu.layer_constant"
+    key = prop_def(StringAttr)
+    layer_values = prop_def(DenseArrayBase.constr(f32))
+    res = result_def(TENSOR)
+    traits = traits_def(Pure())
+
+    def __init__(self, key: str, values: Sequence[float]):
+        super().__init__(
+            properties={"key": StringAttr(key), "layer_values": DenseArrayBase.from_list(f32, list(values))},
+            result_types=[TensorType(f32, [])],
+        )
+
+    @property
+    def key_name(self) -> str:
+        return self.key.data
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The number of each layer."""
+        return tuple(self.layer_values.get_values())
+
+    @classmethod
+    def parse(cls, parser: Parser) -> LayerConstantOp:
+        """`lpu.layer_constant "model.layers.*.constant0" [0.5, 0.25] : tensor<f32>`"""
+        key = parser.parse_str_literal()
+        numbers = parser.parse_comma_separated_list(Parser.Delimiter.SQUARE, parser.parse_number)
+        attributes = parser.parse_optional_attr_dict()
+        parser.parse_punctuation(":")
+        type_ = parser.parse_type()
+        op = cls(key, [float(number) for number in numbers])
+        if op.res.type != type_:
+            parser.raise_error("lpu.layer_constant: must be tensor<f32>")
+        op.attributes.update(attributes)
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_string_literal(self.key_name)
+        printer.print_string(f" [{', '.join(map(format_f32, self.values))}]")
+        printer.print_op_attributes(self.attributes)
+        printer.print_string(" : ")
+        printer.print_attribute(self.res.type)
+
+    def verify_(self) -> None:
+        require("*" in self.key_name, "lpu.layer_constant: the key needs a * for the number of the layer")
+        require(len(self.values) > 0, "lpu.layer_constant: needs a number for each layer")
+        require(all(map(isfinite, self.values)), "lpu.layer_constant: NaN or infinity")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch.fx import Node
@@ -29,13 +30,20 @@ Value = SSAValue | Index | tuple[SSAValue, ...]
 
 
 class Builder:
-    """Appends operations to a block. `max_length`: how many positions the compiled model holds."""
+    """Appends operations to a block.
 
-    def __init__(self, graph: Graph, block: Block, matrix_type: Attribute, max_length: int):
+    max_length: how many positions the compiled model holds. stand_in: nodes that are not imported -> those whose value
+    is taken instead.
+    """
+
+    def __init__(
+        self, graph: Graph, block: Block, matrix_type: Attribute, max_length: int, stand_in: Mapping[Node, Node]
+    ):
         self.graph = graph
         self.block = block
         self.matrix_type = matrix_type
         self.max_length = max_length
+        self.stand_in = stand_in
         self.values: dict[Node, Value] = {}
         self.weights: dict[str, SSAValue] = {}
         self.slots = 0
@@ -70,6 +78,7 @@ class Builder:
 
     def value(self, node: Node) -> Value:
         """What a node gives; parameters come into being here."""
+        node = self.stand_in.get(node, node)
         if node not in self.values:
             self.values[node] = self._parameter(node)
         return self.values[node]

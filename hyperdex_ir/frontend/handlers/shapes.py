@@ -152,6 +152,34 @@ def _cat(builder: Builder, node: Node) -> Value:
     return parts[0] if len(parts) == 1 else builder.emit(lpu.ConcatOp(parts, dim))
 
 
+def _check_stack(node: Node) -> str | None:
+    return "a shape that is computed from the number of tokens" if shape_of_node(node) is None else None
+
+
+@handles(aten.stack.default, check=_check_stack)
+def _stack(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    shape = list(builder.shape(node))
+    dim = dimension(given["dim"], len(shape))
+    shape[dim] = 1
+    return builder.emit(lpu.ConcatOp([builder.reshape(builder.tensor(x), tuple(shape)) for x in given["tensors"]], dim))
+
+
+def _check_repeat(node: Node) -> str | None:
+    return "without a dimension" if arguments(node)["dim"] is None else _check_static_dimension(node)
+
+
+@handles(aten.repeat_interleave.self_int, check=_check_repeat)
+def _repeat_interleave(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    x = builder.tensor(given["self"])
+    shape = list(lpu.shape_of(x))
+    place = dimension(given["dim"], len(shape)) + 1
+    one_by_one = builder.reshape(x, (*shape[:place], 1, *shape[place:]))
+    repeated = builder.emit(lpu.BroadcastOp(one_by_one, [*shape[:place], given["repeats"], *shape[place:]]))
+    return builder.reshape(repeated, builder.shape(node))
+
+
 @handles(
     aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default,
     check=_check_static_dimension,

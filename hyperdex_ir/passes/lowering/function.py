@@ -22,6 +22,7 @@ from hyperdex_ir.xdsl_support import module_path
 #: Registers by what the lowering uses them for; 0 to 7 are named in the instruction table.
 ONE = 8  # holds 1: the rows of what is the same for all tokens
 QUERY, OUTPUT, KEYS, VALUES = 9, 10, 11, 12  # words into query and output rows, bytes into the KV cache
+LAYER, KIND = 13, 14  # the number of the running layer, and that of its function
 
 _ROWS_REGISTER = {"tokens": 1, "head": 4, 1: ONE}
 
@@ -112,7 +113,7 @@ class FunctionLowering:
     # ------------------------------------------------------------------------------------------------ values
     def place(self, value: SSAValue) -> Place:
         """Where a value is; parameters of f32 are loaded when they are first met."""
-        if isinstance(value.owner, lpu.WeightOp) and value not in self.places:
+        if isinstance(value.owner, lpu.WeightOp | lpu.LayerConstantOp) and value not in self.places:
             return self._load(value.owner)
         return self.places[value]
 
@@ -123,7 +124,7 @@ class FunctionLowering:
             raise self.error("cannot take a constant or an index as this operand")
         return place
 
-    def _load(self, op: lpu.WeightOp) -> View:
+    def _load(self, op: lpu.WeightOp | lpu.LayerConstantOp) -> View:
         parameter = parameter_of(op)
         if parameter.dtype != "f32":
             raise self.error(f"cannot compute with {parameter.name}, which is stored as {parameter.dtype}")
@@ -135,7 +136,7 @@ class FunctionLowering:
             self.loads[key] = view
         return self.loads[key]
 
-    def address(self, op: lpu.WeightOp) -> HbmRef:
+    def address(self, op: lpu.WeightOp | lpu.LayerConstantOp) -> HbmRef:
         """Where a parameter lies in HBM."""
         parameter = parameter_of(op)
         if self.is_main or is_shared(parameter):

@@ -23,7 +23,7 @@ def lower_embedding(to: FunctionLowering, op: lpu.EmbeddingOp) -> None:
         raise to.error("the index must be the token ids or the positions")
     dtype = parameter_of(table).dtype
     target = to.result(op.res, "tokens")
-    operands = {"type": dtype} if dtype != "f32" else {}
+    operands = {"scale": op.scale and op.scale.value.data} | ({"type": dtype} if dtype != "f32" else {})
     rows, columns = shape_of(op.table)
     to.emit(
         "gather" if dtype == "f32" else "embed",
@@ -64,7 +64,7 @@ def lower_rotary_table(to: FunctionLowering, op: lpu.RotaryTableOp) -> None:
 def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
     """One `matmul`; one for each head where a matrix works on each head."""
     weight = to.weight(op.weight, MATRIX_TYPES)
-    n, k = shape_of(op.weight)
+    n, k = op.columns, shape_of(op.weight)[1]
     source = to.contiguous(op.x)
     times = None if op.times is None else to.contiguous(op.times)
     plus = None if op.plus is None else to.contiguous(op.plus)
@@ -73,6 +73,7 @@ def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
         "scale": op.scale and op.scale.value.data,
         "softcap": op.softcap and op.softcap.value.data,
         "activation": op.activation and op.activation.data,
+        "gated": int(op.gated is not None),
     }
     for part in range(prod(source.dims[:-1])):
         to.emit(

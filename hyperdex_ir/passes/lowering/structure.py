@@ -18,11 +18,12 @@ from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.memory.collect import find_function
 from hyperdex_ir.passes.lowering import model, vector
-from hyperdex_ir.passes.lowering.function import FunctionLowering, Index, Place, Scalar, Shared
+from hyperdex_ir.passes.lowering.function import KIND, LAYER, FunctionLowering, Index, Place, Scalar, Shared
 from hyperdex_ir.passes.lowering.views import View
 
 _PARAM_BASE, _KV_BASE, _NEXT_TOKEN = 5, 6, 7
 _VIEWING_OPS = (lpu.ReshapeOp, lpu.SliceOp, lpu.TransposeOp, lpu.BroadcastOp)
+_SOURCES = (lpu.WeightOp, lpu.LayerConstantOp, lpu.RotaryTableOp)
 
 
 def lower_block(to: FunctionLowering, block: Block) -> None:
@@ -34,7 +35,7 @@ def lower_block(to: FunctionLowering, block: Block) -> None:
         to.op = op
         if isinstance(op, lpu.ConstantOp):
             to.places[op.res] = Scalar(op.value.value.data)
-        elif not isinstance(op, lpu.WeightOp):
+        elif not isinstance(op, lpu.WeightOp | lpu.LayerConstantOp):
             _handler(to, op)(to, op)
 
 
@@ -110,31 +111,60 @@ def _pass_places(places: list[Place]) -> _Passed:
 
 def lower_layer(to: FunctionLowering, op: lpu.LayerOp) -> None:
     """A call; then the base registers move on to the next layer."""
-    if not to.is_main:
-        raise to.error("a layer cannot run a layer")
     if len(op.res) != 1 or not op.inputs or op.inputs[0].type != op.res[0].type:
         raise to.error("must hand on one value, of its first operand's type")
-    hidden = _owned(to, op.inputs[0])
-    passed = _pass_places([hidden, *(to.place(value) for value in op.inputs[1:])])
-    name = op.function
+    to.places[op.res[0]] = hidden = _owned(to, op.inputs[0])
+    _call(to, op.function, [hidden, *(to.place(value) for value in op.inputs[1:])])
+
+
+def lower_layers(to: FunctionLowering, op: lpu.LayersOp) -> None:
+    """A repeat over the layers: the table gives the number of the function, each call is skipped unless it is that."""
+    to.places[op.res] = hidden = _owned(to, op.inputs[0])
+    places = [hidden, *(to.place(value) for value in op.inputs[1:])]
+    count = len(op.numbers)
+    table = HbmRef(to.shared.memory.main.parameters[op.key_name])
+
+    def one_layer() -> None:
+        to.emit("lookup", dst=KIND, table=table, index=LAYER, limit=count)
+        to.emit("add", dst=LAYER, a=LAYER, b=0, value=1)
+        for number, name in enumerate(op.functions):
+            _skip_unless(to, number, lambda name=name: _call(to, name, places))
+
+    to.emit("set", dst=LAYER, value=0)
+    to.repeat(count, one_layer)
+
+
+def _skip_unless(to: FunctionLowering, number: int, body: Callable[[], None]) -> None:
+    """Emits `body` to be run when the layer's function has that number."""
+    skip = isa.SkipUnlessOp(KIND, number, location=to.op.location)
+    to.block.add_op(skip)
+    outer, to.block = to.block, skip.body.block
+    body()
+    to.block = outer
+
+
+def _call(to: FunctionLowering, name: str, places: list[Place]) -> None:
+    """A call; then the base registers move on to the next layer."""
+    if not to.is_main:
+        raise to.error("a layer cannot run a layer")
+    passed = _pass_places(places)
     if name not in to.shared.functions:
         source = find_function(to.shared.module, name)
         to.shared.functions[name] = (passed.described(), lower_layer_function(to.shared, source, passed))
     elif to.shared.functions[name][0] != passed.described():
         raise to.error(f"calls of @{name} pass values that lie differently")
-    to.block.add_op(isa.CallOp(name, passed.buffers, location=op.location))
+    to.block.add_op(isa.CallOp(name, passed.buffers, location=to.op.location))
     function = to.shared.memory.functions[name]
     for register, step in ((_PARAM_BASE, function.parameter_bytes), (_KV_BASE, function.cache_bytes)):
         if step:
             to.emit("add", dst=register, a=register, b=0, value=step)
-    to.places[op.res[0]] = hidden
 
 
 def _owned(to: FunctionLowering, value: SSAValue) -> View:
     """The buffer of a value that nobody else looks at, to be overwritten; a copy when there is none."""
     view = to.view(value)
     owner = value.owner
-    is_own = isinstance(owner, Block) or not isinstance(owner, (*_VIEWING_OPS, lpu.WeightOp, lpu.RotaryTableOp))
+    is_own = isinstance(owner, Block) or not isinstance(owner, (*_VIEWING_OPS, *_SOURCES))
     if is_own and value.has_one_use() and view.is_whole and view.rows != 1:
         return view
     target = to.fresh("tokens" if view.rows == 1 else view.rows, view.dims, value.name_hint)
@@ -247,5 +277,6 @@ _HANDLERS: tuple[tuple[Any, Callable[[FunctionLowering, Any], None]], ...] = (
     (lpu.LinearOp, model.lower_linear),
     (lpu.AttentionOp, model.lower_attention),
     (lpu.LayerOp, lower_layer),
+    (lpu.LayersOp, lower_layers),
     (lpu.RepeatOp, lower_repeat),
 )

@@ -111,6 +111,7 @@ def lower_norm(to: FunctionLowering, op: lpu.RmsNormOp | lpu.LayerNormOp) -> Non
             a=uses[1],
             **parameters,
             epsilon=op.epsilon.value.data,
+            unit_offset=int(op.unit_offset is not None),
             groups=groups,
             columns=source.dims[-1],
             rows=to.rows_register(target.rows),

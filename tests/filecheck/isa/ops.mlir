@@ -45,6 +45,9 @@ func.func @main() {
   isa.matmul dst=%h src=%h weight=hbm[0] k=576 n=64 type=f16 bias=hbm[0] scale=0.088388346 softcap=30.0 activation=silu times=%w plus=%h[512] rows=tokens
   // CHECK-NEXT: isa.matmul dst=%h src=%h weight=hbm[0] k=576 n=64 type=f16 bias=hbm[0] scale=0.088388346 softcap=30.0 activation=silu times=%w plus=%h[512] rows=tokens
   // CHECK-GENERIC-NEXT: "isa.matmul"(%h, %h, %w, %h) <{{.*}}bias_offset = 0 : i64, scale = 0.0883883461 : f32, softcap = 3.000000e+01 : f32, activation = "silu", plus_offset = 512 : i64, {{.*}}operandSegmentSizes = array<i32: 1, 1, 1, 1>}>
+  isa.matmul dst=%h src=%h weight=hbm[0] k=576 n=64 type=f16 bias=hbm[0] activation=silu plus=%h[512] rows=tokens gated=1
+  // CHECK-NEXT: isa.matmul dst=%h src=%h weight=hbm[0] k=576 n=64 type=f16 bias=hbm[0] activation=silu plus=%h[512] rows=tokens gated=1
+  // CHECK-GENERIC-NEXT: "isa.matmul"(%h, %h, %h) <{{.*}}rows = 1 : i64, gated = 1 : i64, operandSegmentSizes = array<i32: 1, 1, 0, 1>}>
   isa.scores dst=%h query=%h[r9] cache=hbm[64 + r11] size=64 scale=0.125 type=f16 rows=tokens
   // CHECK-NEXT: isa.scores dst=%h query=%h[r9] cache=hbm[64 + r11] size=64 scale=0.125 type=f16 rows=tokens
   // CHECK-GENERIC-NEXT: "isa.scores"(%h, %h) <{query_register = 9 : i64,
@@ -106,6 +109,17 @@ func.func @main() {
   // CHECK-NEXT: isa.repeat 2 attributes {note} {
   // CHECK-NEXT: }
   // CHECK-GENERIC-NEXT: "isa.repeat"() <{trip_count = 2 : i64}> ({
+  isa.lookup dst=r14 table=hbm[4096] index=r13 limit=26
+  isa.skip_unless r14 = -1 {
+    isa.call @nothing()
+  }
+  // CHECK: isa.lookup dst=r14 table=hbm[4096] index=r13 limit=26
+  // CHECK-NEXT: isa.skip_unless r14 = -1 {
+  // CHECK-NEXT:   isa.call @nothing()
+  // CHECK-NEXT: }
+  // CHECK-GENERIC: "isa.skip_unless"() <{a = 14 : i64, value = -1 : i64}> ({
+  // CHECK-GENERIC-NEXT:   "isa.call"() <{callee = @nothing}> : () -> ()
+  // CHECK-GENERIC-NEXT: }) : () -> ()
   func.return
 }
 

@@ -167,3 +167,41 @@ func.func @main() {
   func.return
 }
 // CHECK: outside float32
+
+// -----
+
+func.func @main() {
+  isa.skip_unless r99 = 1 {
+  }
+  func.return
+}
+// CHECK: no register 'r99'; there are zero, tokens, ..., r0 to r31
+
+// -----
+
+func.func @main() {
+  isa.skip_unless r9 = 140737488355328 {
+  }
+  func.return
+}
+// CHECK: isa.skip_unless: value 140737488355328, must be in -140737488355328..140737488355327
+
+// -----
+
+func.func @main() {
+  "isa.skip_unless"() <{a = 32 : i64, value = 0 : i64}> ({
+    isa.set dst=r9 value=0
+  }) : () -> ()
+  func.return
+}
+// CHECK: isa.skip_unless: register 32, must be in 0..31
+
+// -----
+
+func.func @main() {
+  "isa.skip_unless"() <{a = 9 : i64, value = 0 : i64}> ({
+  ^bb0(%x: !isa.lmu<1 x 8>):
+  }) : () -> ()
+  func.return
+}
+// CHECK: isa.skip_unless: the body takes no arguments

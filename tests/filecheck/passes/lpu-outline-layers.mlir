@@ -31,7 +31,7 @@ func.func @main(%h0: tensor<?x64xf32>, %k: tensor<?x4x16xf32>) -> tensor<?x64xf3
 // CHECK-NEXT:   func.func @main(%h0: tensor<?x64xf32> loc(unknown), %k: tensor<?x4x16xf32> loc(unknown)) -> tensor<?x64xf32> {
 // CHECK-NEXT:     %hidden = lpu.repeat 3 (%hidden_1 = %h0 : tensor<?x64xf32>) {
 // CHECK-NEXT:       %hidden_2 = lpu.layer @model.layers(%hidden_1, %k) : (tensor<?x64xf32>, tensor<?x4x16xf32>) -> tensor<?x64xf32> loc("model.layers")
-// CHECK-NEXT:       lpu.yield %hidden_2 : tensor<?x64xf32> loc(unknown)
+// CHECK-NEXT:       lpu.yield %hidden_2 : tensor<?x64xf32> loc("model.layers")
 // CHECK-NEXT:     } loc("model.layers")
 // CHECK-NEXT:     %y = lpu.silu %hidden : tensor<?x64xf32> loc("model.norm")
 // CHECK-NEXT:     func.return %y : tensor<?x64xf32> loc(unknown)
@@ -40,10 +40,10 @@ func.func @main(%h0: tensor<?x64xf32>, %k: tensor<?x4x16xf32>) -> tensor<?x64xf3
 // CHECK-NEXT:     %q0 = lpu.reshape %hidden : (tensor<?x64xf32>) -> tensor<?x4x16xf32> loc("model.layers.*.self_attn")
 // CHECK-NEXT:     %t0 = lpu.attention %q0, %q0, %k slot 0 scale 2.500000e-01 : (tensor<?x4x16xf32>, tensor<?x4x16xf32>, tensor<?x4x16xf32>) -> tensor<?x4x16xf32> loc("model.layers.*.self_attn")
 // CHECK-NEXT:     %m0 = lpu.reshape %t0 : (tensor<?x4x16xf32>) -> tensor<?x64xf32> loc("model.layers.*.self_attn")
-// CHECK-NEXT:     %c0 = lpu.constant 5.000000e-01 : tensor<f32> loc(unknown)
+// CHECK-NEXT:     %c0 = lpu.constant 5.000000e-01 : tensor<f32> loc("model.layers.*.self_attn")
 // CHECK-NEXT:     %u0 = lpu.mul %m0, %c0 : (tensor<?x64xf32>, tensor<f32>) -> tensor<?x64xf32> loc("model.layers.*.self_attn")
 // CHECK-NEXT:     %w0 = lpu.weight "model.layers.*.fc.weight" : tensor<64x64xf16> loc(unknown)
 // CHECK-NEXT:     %h1 = lpu.linear %u0 by %w0 then "relu" plus %hidden : tensor<?x64xf32>, tensor<64x64xf16> -> tensor<?x64xf32> loc("model.layers.*.fc")
-// CHECK-NEXT:     func.return %h1 : tensor<?x64xf32> loc(unknown)
-// CHECK-NEXT:   } loc(unknown)
+// CHECK-NEXT:     func.return %h1 : tensor<?x64xf32> loc("model.layers")
+// CHECK-NEXT:   } loc("model.layers")
 // CHECK-NEXT: } loc(unknown)

@@ -67,11 +67,22 @@ func.func @control(%x: tensor<?x64xf32>, %c: tensor<?x16xf32>) -> tensor<?x64xf3
     %o = lpu.layer @layer(%i, %c) : (tensor<?x64xf32>, tensor<?x16xf32>) -> tensor<?x64xf32>
     lpu.yield %o : tensor<?x64xf32>
   }
-  func.return %h : tensor<?x64xf32>
+  %l = lpu.layers "model.layers.order" [0, 1, 1, 0, 0] @layer, @other (%h : tensor<?x64xf32>, %c : tensor<?x16xf32>) attributes {note}
+  func.return %l : tensor<?x64xf32>
+}
+
+func.func @layer(%x: tensor<?x64xf32>, %c: tensor<?x16xf32>) -> tensor<?x64xf32> {
+  %s = lpu.layer_constant "model.layers.*.constant0" [5.0e-01, -0.0, 1.0e-30, 3.0, 0.1] : tensor<f32>
+  %y = lpu.mul %x, %s : (tensor<?x64xf32>, tensor<f32>) -> tensor<?x64xf32>
+  func.return %y : tensor<?x64xf32>
+}
+
+func.func @other(%x: tensor<?x64xf32>, %c: tensor<?x16xf32>) -> tensor<?x64xf32> {
+  func.return %x : tensor<?x64xf32>
 }
 
 // CHECK:        func.func @sources() -> (tensor<64x32xf16>, tensor<3x64xf32>, tensor<f32>) {
-// CHECK-NEXT:     %w = lpu.weight "model.layers.*.q.weight", "model.layers.*.k.weight" : tensor<64x32xf16>
+// CHECK-NEXT:     %w = lpu.weight "q.weight", "k.weight" in "model.layers.*" : tensor<64x32xf16>
 // CHECK-NEXT:     %t = lpu.weight "model.table" : tensor<3x64xf32>
 // CHECK-NEXT:     %c = lpu.constant 1.000000e-05 : tensor<f32>
 // CHECK-NEXT:     func.return %w, %t, %c : tensor<64x32xf16>, tensor<3x64xf32>, tensor<f32>
@@ -131,5 +142,8 @@ func.func @control(%x: tensor<?x64xf32>, %c: tensor<?x16xf32>) -> tensor<?x64xf3
 // CHECK-NEXT:       %o = lpu.layer @layer(%i, %c) : (tensor<?x64xf32>, tensor<?x16xf32>) -> tensor<?x64xf32>
 // CHECK-NEXT:       lpu.yield %o : tensor<?x64xf32>
 // CHECK-NEXT:     }
-// CHECK-NEXT:     func.return %h : tensor<?x64xf32>
+// CHECK-NEXT:     %l = lpu.layers "model.layers.order" [0, 1, 1, 0, 0] @layer, @other (%h : tensor<?x64xf32>, %c : tensor<?x16xf32>) attributes {note}
+// CHECK-NEXT:     func.return %l : tensor<?x64xf32>
 // CHECK-NEXT:   }
+// CHECK:          %s = lpu.layer_constant "model.layers.*.constant0" [0.5, -0.0, 1.0e-30, 3.0, 0.1] : tensor<f32>
+// CHECK-NEXT:     %y = lpu.mul %x, %s : (tensor<?x64xf32>, tensor<f32>) -> tensor<?x64xf32>

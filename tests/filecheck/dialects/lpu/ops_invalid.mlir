@@ -424,3 +424,114 @@ func.func @f(%x: tensor<?x64xf32>) {
   func.return
 }
 // CHECK: lpu.neg: operand 0 is used before it is defined
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layer @layer(%x) : (tensor<?x64xf32>) -> tensor<?x64xf32>
+  func.return
+}
+// CHECK: lpu.layer: no function @layer
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layer @layer(%x) : (tensor<?x64xf32>) -> tensor<?x64xf32>
+  func.return
+}
+func.func @layer(%x: tensor<?x16xf32>) -> tensor<?x16xf32> {
+  func.return %x : tensor<?x16xf32>
+}
+// CHECK: lpu.layer: @layer is (tensor<?x16xf32>) -> (tensor<?x16xf32>), used as (tensor<?x64xf32>) -> (tensor<?x64xf32>)
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layers "o" [0, 1] @b, @f (%x : tensor<?x64xf32>)
+  func.return
+}
+// CHECK: lpu.layers: no function @b
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layers "o" [0] @f (%x : tensor<?x64xf32>)
+  func.return
+}
+// CHECK: lpu.layers: @f is (tensor<?x64xf32>) -> (), used as (tensor<?x64xf32>) -> (tensor<?x64xf32>)
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layers "o" [0, 1] @g (%x : tensor<?x64xf32>)
+  func.return
+}
+func.func @g(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  func.return %x : tensor<?x64xf32>
+}
+// CHECK: lpu.layers: the table's numbers must be in 0..0
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layers "o" [] @g (%x : tensor<?x64xf32>)
+  func.return
+}
+func.func @g(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  func.return %x : tensor<?x64xf32>
+}
+// CHECK: lpu.layers: the table is empty
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layers "o" [0, 1] @g, @g (%x : tensor<?x64xf32>)
+  func.return
+}
+func.func @g(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  func.return %x : tensor<?x64xf32>
+}
+// CHECK: lpu.layers: a function stands twice
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layers "o.*" [0] @g (%x : tensor<?x64xf32>)
+  func.return
+}
+func.func @g(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
+  func.return %x : tensor<?x64xf32>
+}
+// CHECK: lpu.layers: the table belongs to no layer, its key must not have a *
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layers "o" [0] @f ()
+  func.return
+}
+// CHECK: lpu.layers: the first operand is the value that goes round
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layer_constant "c" [1.0] : tensor<f32>
+  func.return
+}
+// CHECK: lpu.layer_constant: the key needs a * for the number of the layer
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layer_constant "c.*" [] : tensor<f32>
+  func.return
+}
+// CHECK: lpu.layer_constant: needs a number for each layer
+
+// -----
+
+func.func @f(%x: tensor<?x64xf32>) {
+  %y = lpu.layer_constant "c.*" [1.0] : tensor<4xf32>
+  func.return
+}
+// CHECK: lpu.layer_constant: must be tensor<f32>

@@ -1,0 +1,132 @@
+"""The IR of a model at any point of the pipeline, traced anew: needs config.json, neither weights nor a compile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.func import FuncOp
+from xdsl.passes import ModulePass
+
+from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
+from hyperdex_ir.backend.dumps import IMPORT, LOWERING, dump_text, read_dump
+from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowered, trace
+from hyperdex_ir.errors import NotCompiledError, OptionError
+from hyperdex_ir.frontend import trace_model
+from hyperdex_ir.frontend.config import ModelSummary, load_json, read_config
+from hyperdex_ir.hub import fetch_config
+from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory import serialize
+from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec, run_passes
+from hyperdex_ir.passes.reproducer import FOLDER
+from hyperdex_ir.xdsl_support import print_module
+
+LEVELS = (IMPORT, "lpu", "isa")
+
+
+def show_ir(
+    name: str,
+    folder: ModelFolder,
+    *,
+    pipeline: str | None = None,
+    after: str | None = None,
+    function: str | None = None,
+    locations: bool = False,
+) -> str:
+    """The text of a model's IR.
+
+    pipeline: by name, file or text; None: the one that the model was compiled with, else `default`. after: the name of
+    a pass (the last of that name), `import`, or how many passes; None: all. function: only this one. locations: with
+    module paths. Raises NotCompiledError when there is no config.json, OptionError for a pass or function that is not
+    there, and what the frontend and the passes raise.
+    """
+    if not (folder.source / "config.json").is_file():
+        raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {name}")
+    summary = read_config(folder.source)
+    manifest = serialize.load_json(folder.manifest) if folder.manifest.is_file() else {}
+    table = serialize.load_json(folder.model_config) if folder.model_config.is_file() else {}
+    passes = parse_pipeline(pipeline or manifest.get("options", {}).get("pipeline", "default"))
+    imported = trace_model(
+        folder.source,
+        target=manifest.get("target", "u55c"),
+        max_length=table.get("max_length", summary.max_positions),
+        matrix_type=table.get("matrix_type") or likely_matrix_type(folder, summary),
+    )
+    run_passes(imported.module, passes[: _position(passes, after)], repro=Path(FOLDER))
+    shown = imported.module if function is None else _function(imported.module, function)
+    return print_module(shown, locations=locations)
+
+
+def _position(passes: list[ModulePass], after: str | None) -> int:
+    names = [one.name for one in passes]
+    if after is None:
+        return len(names)
+    if after == IMPORT:
+        return 0
+    if after.isdigit() and int(after) <= len(names):
+        return int(after)
+    if after in names:
+        return len(names) - names[::-1].index(after)
+    raise OptionError(f"--after {after}: the pipeline has no such pass", f"choose from {IMPORT}, {', '.join(names)}")
+
+
+def _function(module: ModuleOp, name: str) -> FuncOp:
+    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, FuncOp)}
+    if name.removeprefix("@") not in functions:
+        raise OptionError(f"--function {name}: the module has no such function", f"choose from {', '.join(functions)}")
+    return functions[name.removeprefix("@")]
+
+
+def likely_matrix_type(folder: ModelFolder, summary: ModelSummary) -> str:
+    """What dtype `auto` stands for: by the weights when they are there, else by what config.json says of them."""
+    if weight_files_of(folder):
+        return stored_matrix_type(folder.source, summary)
+    config = load_json(folder.source / "config.json")
+    return "bf16" if config.get("dtype", config.get("torch_dtype")) == "bfloat16" else "f16"
+
+
+# ---------------------------------------------------------------------------------------------------- --compile-to
+def compile_to(folder: ModelFolder, options: CompileOptions, level: str) -> str:
+    """A compile that stops at a level, `import`, `lpu` or `isa`: the module's text, from which a compile can go on.
+
+    Nothing but config.json is downloaded, and nothing is written but what `options.dump_ir` asks for.
+    Raises OptionError for another level, or one that lies before what the compile continues from; else as a compile.
+    """
+    if level not in LEVELS:
+        raise OptionError(f"--compile-to {level}: no such level", f"choose from {', '.join(LEVELS)}")
+    fetch_config(folder, options.hub)
+    module, passes, done = _module_at(folder, options, level)
+    command = [*options.command, "--compile-from", "FILE"]
+    return dump_text(module, passes[:done], passes[done:], command)
+
+
+def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tuple[ModuleOp, list[ModulePass], int]:
+    """The module, the whole pipeline, and how much of it has run."""
+    if options.compile_from is not None:
+        return _resumed_at(folder, options, options.compile_from, level)
+    summary = read_config(folder.source)
+    passes = parse_pipeline(options.pipeline or "default")
+    options = replace(options, matrix_type=options.matrix_type or likely_matrix_type(folder, summary))
+    traced = trace(folder, summary, options, pipeline_spec(passes), None)
+    if level == "isa":
+        return traced.lower(), passes, len(passes)
+    if level == "lpu":
+        return traced.module, passes, place_of_lowering(passes)
+    facts = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
+    return trace_model(folder.source, target=options.target, **facts).module, passes, 0
+
+
+def _resumed_at(
+    folder: ModelFolder, options: CompileOptions, path: Path, level: str
+) -> tuple[ModuleOp, list[ModulePass], int]:
+    dump = read_dump(path, options.pipeline)
+    if level == IMPORT or (level == "lpu" and dump.is_lowered):
+        raise OptionError(f"{path}: lies behind --compile-to {level}", "leave one of the two out")
+    if dump.is_lowered:
+        return resume_lowered(folder, options, dump), dump.passes, len(dump.passes)
+    traced = resume(folder, options, dump)
+    if level == "isa":
+        return traced.lower(), dump.passes, len(dump.passes)
+    return traced.module, dump.passes, [one.name for one in dump.passes].index(LOWERING)

@@ -1,0 +1,27 @@
+"""`hyperdex ir`: the IR of a model, compiled or not, at any point of the pipeline."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def print_ir(
+    model: Annotated[str, typer.Argument(help="Hub id or directory; a config.json is enough.", show_default=False)],
+    after: Annotated[
+        str | None, typer.Option("--after", help="After this pass (the last of that name), `import`, or this many.")
+    ] = None,
+    function: Annotated[str | None, typer.Option("--function", help="Only this function.")] = None,
+    locations: Annotated[bool, typer.Option("--locations", help="With module paths.")] = False,
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", help="Passes: a name, a file, or text. Default: the compiled model's.")
+    ] = None,
+) -> None:
+    """Print the IR of a model, by default as it is after the last pass."""
+    from hyperdex_ir.backend.show import show_ir
+    from hyperdex_ir.runtime.places import compiled_folder
+
+    folder = compiled_folder(model)
+    text = show_ir(model, folder, pipeline=pipeline, after=after, function=function, locations=locations)
+    print(text, end="")

@@ -1,0 +1,129 @@
+"""Equal layers of a traced graph, found before anything is imported: one of each kind is imported.
+
+A layer is what lies below one number of the module list that holds the first attention. It takes one value of the layer
+before it and what no layer makes, and gives one value. Two are equal when they call the same operators, with the same
+arguments and shapes, in the same order, in modules of the same names, on parameters of the same names; the layer's own
+number aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from hyperdex_ir.frontend.graph import Graph, is_tensors, shape_of_tensor
+from hyperdex_ir.frontend.operators import ATTENTION
+from hyperdex_ir.passes.layers import LayerStack, stack_of
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Which layers are imported.
+
+    order: for each layer that runs, the number of the one that is imported for it. skipped: the nodes of those that are
+    not imported. stand_in: a layer's result that is not there -> the imported layer's result that takes its place.
+    """
+
+    order: tuple[int, ...]
+    skipped: frozenset[Node]
+    stand_in: Mapping[Node, Node]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    nodes: list[Node]
+    carried: Node
+    output: Node
+
+
+def fold_layers(graph: Graph) -> Folding | None:
+    """How the layers of a graph fold; None when they form no chain."""
+    stack = next((stack_of(graph.path(node)) for node in graph.live if node.target is ATTENTION), None)
+    if stack is None:
+        return None
+    paths = {node: graph.path(node) for node in graph.live}
+    number_of = {path: stack.number(path) for path in paths.values()}
+    numbers = {node: number_of[path] for node, path in paths.items()}
+    members: dict[int, list[Node]] = {}
+    for node, number in numbers.items():
+        if number is not None:
+            members.setdefault(number, []).append(node)
+    if list(members) != list(range(len(members))):
+        return None
+    layers: list[_Layer] = []
+    for number, nodes in members.items():
+        layer = _make_layer(graph, numbers, nodes, layers[-1].output if layers else None, number)
+        if layer is None:
+            return None
+        layers.append(layer)
+    for number, layer in enumerate(layers[:-1]):
+        if any(numbers.get(user, number) not in (number, number + 1) for user in layer.output.users):
+            return None
+    return _fold(layers, [_fingerprint(paths, graph, stack, number, layer) for number, layer in enumerate(layers)])
+
+
+def _make_layer(
+    graph: Graph, numbers: Mapping[Node, int | None], nodes: list[Node], before: Node | None, number: int
+) -> _Layer | None:
+    """The layer of these nodes; None when it takes of other layers what the one before it does not hand on."""
+    inputs = dict.fromkeys(source for node in nodes for source in node.all_input_nodes)
+    captured = [source for source in inputs if numbers.get(source) != number]
+    of_layers = [source for source in captured if numbers.get(source) is not None]
+    outputs = [node for node in nodes if any(user in numbers and numbers[user] != number for user in node.users)]
+    outputs += [node for node in nodes if node is graph.output and node not in outputs]
+    if len(outputs) != 1 or of_layers != ([] if before is None else [before]):
+        return None
+    carried = before
+    if carried is None:
+        alike = (source for source in captured if source not in graph.parameters and _type(source) == _type(outputs[0]))
+        carried = next(alike, None)
+    return None if carried is None or _type(carried) != _type(outputs[0]) else _Layer(nodes, carried, outputs[0])
+
+
+def _fold(layers: Sequence[_Layer], fingerprints: Sequence[object]) -> Folding:
+    first: dict[object, int] = {}
+    order = tuple(first.setdefault(fingerprint, number) for number, fingerprint in enumerate(fingerprints))
+    kept = list(first.values())
+    skipped = (node for number, layer in enumerate(layers) if order[number] != number for node in layer.nodes)
+    stand_in = {layers[kind - 1].output: layers[before].output for before, kind in pairwise(kept)}
+    stand_in[layers[-1].output] = layers[kept[-1]].output
+    return Folding(order, frozenset(skipped), {node: other for node, other in stand_in.items() if node is not other})
+
+
+# ---------------------------------------------------------------------------------------------------- comparing
+def _fingerprint(paths: Mapping[Node, str], graph: Graph, stack: LayerStack, number: int, layer: _Layer) -> object:
+    """What is equal for equal layers."""
+    names: dict[Node, object] = {layer.carried: "carried"}
+    parts: list[object] = []
+    generic = {path: stack.generic(path, number) for path in dict.fromkeys(paths[node] for node in layer.nodes)}
+    for node in layer.nodes:
+        given = [_described(graph, stack, number, names, value) for value in (*node.args, *node.kwargs.values())]
+        parts.append((node.target, tuple(node.kwargs), tuple(given), generic[paths[node]], _type(node)))
+        names[node] = len(parts)
+    return tuple(parts), names[layer.output]
+
+
+def _described(graph: Graph, stack: LayerStack, number: int, names: Mapping[Node, object], value: Any) -> object:
+    """An argument of a call: a node by its place, a parameter by its name, a number by its type and digits."""
+    if isinstance(value, Node):
+        if value in names:
+            return "node", names[value]
+        if value in graph.parameters:
+            key = graph.parameters[value]
+            return "parameter", stack.generic(key, number), _type(value), key in graph.matrices
+        return ("size", str(value.meta.get("val"))) if not is_tensors(value) else ("outside", value.name)
+    if isinstance(value, list | tuple):
+        return tuple(_described(graph, stack, number, names, item) for item in value)
+    return type(value), repr(value)
+
+
+def _type(node: Node) -> object:
+    """Shape and element type of what a node gives, of each part when it gives several."""
+    value = node.meta.get("val")
+    parts = value if isinstance(value, tuple | list) else (value,)
+    return tuple((shape_of_tensor(part), part.dtype) for part in parts if isinstance(part, torch.Tensor))

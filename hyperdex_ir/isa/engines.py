@@ -1,0 +1,168 @@
+"""The engines of the estimate: when each is free, and what an instruction does to that. Rules: see `estimate.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hyperdex_ir.isa.cost import Cost, instruction_cost, positions_seen, stream_cycles
+from hyperdex_ir.isa.footprint import Footprint, lmu_columns, view_words
+from hyperdex_ir.isa.instructions import Engine
+from hyperdex_ir.isa.operands import LmuRef, ViewRef
+from hyperdex_ir.isa.program import Instruction
+from hyperdex_ir.isa.scoreboard import Scoreboard
+from hyperdex_ir.targets import Target
+
+STORES = ("store", "store_key", "store_value")
+_EPILOGUE = ("times", "plus")
+_CLOCKS = ("matrix", "vector", "started", "read", "write")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction, with what the registers were: its cost, and the footprints that it touches, by number."""
+
+    index: int
+    name: str
+    cost: Cost
+    reads: tuple[int, ...]
+    epilogue: tuple[int, ...]  # read when columns finish
+    writes: tuple[int, ...]
+    prefetch: int
+
+
+class Engines:
+    """When engines and buffers are free, in cycles from the start of the pass, which begins at `position`.
+
+    issue: ICP; matrix: SXE; vector: VXE; started: the last start in SMA's queue; read, write: SMA's ports.
+    """
+
+    def __init__(self, target: Target, position: int):
+        self.target = target
+        self.position = position
+        self.board = Scoreboard(target.trees)
+        self.issue = self.matrix = self.vector = self.started = self.read = self.write = self.end = 0
+        self.busy = {Engine.SMA: 0, Engine.SXE: 0, Engine.VXE: 0}
+        self.weight_stripes = self.cache_stripes = 0
+        self.waits: dict[int, int] = {}
+
+    def prepare(self, index: int, item: Instruction, register: Callable[[int], int]) -> Step:
+        """What an instruction is, for registers as they are."""
+        values: Any = item.values
+        rows = register(values["rows"]) if "rows" in values else 1
+        cost = instruction_cost(item.name, values, self.target, rows, self.position)
+        reads: list[int] = []
+        epilogue: list[int] = []
+        writes: list[int] = []
+        for name, value in values.items():
+            if isinstance(value, LmuRef | ViewRef):
+                kind = writes if name == "dst" else epilogue if name in _EPILOGUE else reads
+                low = value.address + register(value.register)
+                kind.append(self.board.number(self._footprint(item.name, name, values, value, low, rows)))
+        prefetch = min(values.get("prefetch", 0), self.target.prefetch_stripes)
+        return Step(index, item.name, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
+
+    def _footprint(self, name: str, operand: str, values: Any, ref: LmuRef | ViewRef, low: int, rows: int) -> Footprint:
+        rows = rows if ref.stride else 1
+        if isinstance(ref, ViewRef):
+            words = view_words(name, operand, values, ref.group_stride, ref.column_stride)
+            return Footprint(low, low + words, ref.stride, rows)
+        columns = lmu_columns(name, operand, values)
+        if columns is not None:
+            return Footprint(low, low + columns, ref.stride, rows)
+        first, last = positions_seen(self.position, rows, values["window"])
+        return Footprint(low + first, low + last, ref.stride, rows)
+
+    # ------------------------------------------------------------------------------------------------ executing
+    def execute(self, step: Step) -> None:
+        """Queues one instruction that is no control instruction."""
+        operands = max((self.board.ready(number) for number in step.reads), default=0)
+        free = max((self.board.free(number) for number in step.writes), default=0) - step.cost.latency
+        if step.cost.engine is Engine.SXE:
+            self._multiply(step, operands, free)
+        elif step.cost.engine is Engine.VXE:
+            start = max(self.issue, self.vector, operands, free)
+            self.vector = start + step.cost.cycles
+            self.busy[Engine.VXE] += step.cost.cycles
+            self._finish(step, self.vector)
+        elif step.name in STORES:
+            self.started = max(self.issue, self.started, self.write, operands)
+            self.write = self.started + step.cost.cycles
+            self._finish(step, self.write)
+        else:
+            self.started = max(self.issue, self.started, self.read, self.write, free)
+            self.read = self.started + step.cost.cycles
+            self.busy[Engine.SMA] += step.cost.cycles
+            self._finish(step, self.read)
+
+    def _finish(self, step: Step, end: int) -> None:
+        for number in step.reads:
+            self.board.read(number, end)
+        for number in step.writes:
+            self.board.write(number, end + step.cost.latency)
+        self.end = max(self.end, end + step.cost.latency)
+
+    def _multiply(self, step: Step, operands: int, free: int) -> None:
+        """A matrix: SMA streams it, SXE works on what has come."""
+        cost, first_beat = step.cost, self.target.hbm_latency_cycles
+        streaming = stream_cycles(cost.stripes, self.target)
+        could_start = max(self.issue, self.started, self.read, self.write)
+        request = could_start if step.prefetch else max(could_start, operands)
+        begin = max(self.matrix, operands, request + first_beat, free - cost.group_cycles)
+        for number in step.epilogue:
+            first, last = self.board.ready(number, self.target.trees), self.board.ready(number)
+            to_trees = self.target.tree_latency_cycles
+            begin = max(begin, first - cost.group_cycles - to_trees, last - cost.cycles - to_trees)
+        end = max(begin + cost.cycles, request + first_beat + streaming)
+        buffered = step.prefetch * cost.cycles // max(cost.stripes, 1)
+        self.started, self.matrix = request, end
+        self.read = max(request + streaming, end - first_beat - buffered)
+        self._count_matrix(step, streaming, operands - could_start)
+        for number in (*step.reads, *step.epilogue):
+            self.board.read(number, end)
+        for number in step.writes:
+            self.board.write(number, end + cost.latency, begin + cost.latency, cost.group_cycles)
+        self.end = max(self.end, end + cost.latency)
+
+    def _count_matrix(self, step: Step, streaming: int, wait: int) -> None:
+        self.busy[Engine.SXE] += step.cost.cycles
+        self.busy[Engine.SMA] += streaming
+        if step.name == "matmul":
+            self.weight_stripes += step.cost.stripes
+            self.waits[step.index] = max(wait, self.waits.get(step.index, 0))
+        else:
+            self.cache_stripes += step.cost.stripes
+
+    # ------------------------------------------------------------------------------------------------ repeats
+    def clocks(self) -> dict[str, int]:
+        """All that counts in cycles, by name."""
+        return {name: getattr(self, name) for name in (*_CLOCKS, "issue", "end")}
+
+    def _floor(self, before: dict[str, int]) -> int:
+        """No instruction of a trip like that since `before` starts earlier than this."""
+        moved = [time for name, time in self.clocks().items() if name in _CLOCKS and time != before[name]]
+        return max(self.issue, min(moved, default=0))
+
+    def state(self, before: dict[str, int]) -> object:
+        """What the timing of another trip like that since `before` depends on; times count from the latest."""
+        clocks, floor = self.clocks(), self._floor(before)
+        latest = max(clocks[name] for name in (*_CLOCKS, "issue"))
+        times = {name: max(clocks[name], floor) - latest for name in _CLOCKS if clocks[name] != before[name]}
+        return times, max(self.issue, floor) - latest, self.board.state(floor, latest), latest - self._latest(before)
+
+    @staticmethod
+    def _latest(clocks: dict[str, int]) -> int:
+        return max(clocks[name] for name in (*_CLOCKS, "issue"))
+
+    def repeat_trip(self, before: dict[str, int], times: int) -> None:
+        """As many more trips like that since `before`."""
+        clocks, floor = self.clocks(), self._floor(before)
+        shift = (self._latest(clocks) - self._latest(before)) * times
+        for name in _CLOCKS:
+            if clocks[name] != before[name]:
+                setattr(self, name, clocks[name] + shift)
+        if clocks["end"] != before["end"]:
+            self.end += shift
+        self.board.shift(shift, floor)
+        self.issue += (clocks["issue"] - before["issue"]) * times

@@ -1,0 +1,177 @@
+"""Estimates how many cycles a program takes: every engine an in-order queue, every instruction with its cost.
+
+The rules, on top of those of `cost.py`:
+
+* ICP hands out one word a cycle, far ahead of the engines; the queues are as long as they need be.
+* An instruction starts when the one before it in its engine's queue lets it and its operands are there; the words that
+  it writes must not be in use any more when its first result comes. A consumer of some columns of a matrix's result
+  waits for these columns, not for all; epilogue operands are needed when the columns that they meet are finished.
+* SMA has one queue, with a port for reading and one for writing HBM. Its instructions start in order; a store may run
+  beside a stream that started before it. HBM addresses are not compared: what is read waits for all stores before it.
+* matmul, scores and values stream through SMA. Streaming starts when the operand is there; a matmul's may start
+  `prefetch` stripes (at most what the target's stream buffer holds) ahead of that.
+* A repeat whose trip leaves all engines as the trip before did, but later, goes on like that: exact, and quick. What
+  `lookup` reads is not known here: the functions it chooses from count in turn.
+
+Integers throughout: the same program, target and context give the same number on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperdex_ir.isa.engines import Engines, Step
+from hyperdex_ir.isa.footprint import Footprint
+from hyperdex_ir.isa.instructions import BY_NAME, Engine
+from hyperdex_ir.isa.operands import LmuRef, Reg, ViewRef
+from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.targets import Target
+
+_TOKENS, _POSITION, _FIRST_ROW, _HEAD_ROWS = 1, 2, 3, 4
+
+
+@dataclass
+class Estimate:
+    """What one pass takes.
+
+    cycles: until the last result is there. busy: cycles in which each engine works; for SMA those in which it reads.
+    weight_stripes, cache_stripes: what was streamed. executed: how often each instruction ran. waits: for each matmul,
+    by its index, the most cycles that its stream could have started before its operand was there. touched: for each
+    instruction that ran, by its index, the words of the LMU that it read or wrote.
+    """
+
+    cycles: int
+    busy: dict[Engine, int]
+    weight_stripes: int
+    cache_stripes: int
+    executed: list[int]
+    waits: dict[int, int]
+    touched: dict[int, list[Footprint]]
+
+
+def estimate(program: Program, target: Target, *, tokens: int = 1, position: int = 0, head_rows: int = 1) -> Estimate:
+    """The estimate of one pass of a valid program over `tokens` tokens, the first at absolute position `position`, with
+    the logits of the last `head_rows` rows wanted. Decode with a context of c positions: one token at position c - 1.
+    """
+    run = _Run(program, target, tokens, position, head_rows)
+    run.block(0, len(program.instructions))
+    return run.result()
+
+
+class _Run:
+    """One pass: executes control, hands everything else to the engines."""
+
+    def __init__(self, program: Program, target: Target, tokens: int, position: int, head_rows: int):
+        self.code = program.instructions
+        self.engines = Engines(target, position)
+        self.registers = {_TOKENS: tokens, _POSITION: position, _FIRST_ROW: tokens - head_rows}
+        self.registers[_HEAD_ROWS] = head_rows
+        self.executed = [0] * len(self.code)
+        self.steps: dict[tuple[int, ...], Step] = {}
+        self.shaping = [_shaping_registers(item) for item in self.code]
+        self.watched = sorted({register for registers in self.shaping for register in registers})
+        self.choices = _choices(self.code)
+        self.lookups = 0
+
+    def result(self) -> Estimate:
+        engines = self.engines
+        busy = {**engines.busy, Engine.ICP: sum(self.executed)}
+        cycles = max(engines.end, engines.issue)
+        touched: dict[int, list[Footprint]] = {}
+        for step in self.steps.values():
+            numbers = (*step.reads, *step.epilogue, *step.writes)
+            touched.setdefault(step.index, []).extend(map(engines.board.footprint, numbers))
+        stripes = engines.weight_stripes, engines.cache_stripes
+        return Estimate(cycles, busy, *stripes, self.executed, engines.waits, touched)
+
+    def block(self, index: int, stop: int) -> None:
+        """Runs instructions up to `stop`, or to the halt or ret before it."""
+        while index < stop:
+            item = self.code[index]
+            values: Any = item.values
+            self.engines.issue += 1
+            self.executed[index] += 1
+            index += 1
+            match item.name:
+                case "halt" | "ret":
+                    return
+                case "repeat":
+                    self._repeat(index, index + values["length"], values["count"])
+                    index += values["length"]
+                case "skip_unless":
+                    index += 0 if self._register(values["a"]) == values["value"] else values["length"]
+                case "call":
+                    self.block(values["target"], len(self.code))
+                case "set" | "add" | "lookup":
+                    self._scalar(item.name, values)
+                case _:
+                    self.engines.execute(self._step(index - 1, item))
+
+    def _register(self, number: int) -> int:
+        return self.registers.get(number, 0)
+
+    def _scalar(self, name: str, values: Any) -> None:
+        if name == "set":
+            self.registers[values["dst"]] = values["value"]
+        elif name == "add":
+            result = self._register(values["a"]) + self._register(values["b"]) + values["value"]
+            self.registers[values["dst"]] = result
+        else:
+            self.engines.issue += self.engines.target.hbm_latency_cycles
+            choices = self.choices.get(values["dst"], (0,))
+            self.registers[values["dst"]] = choices[self.lookups % len(choices)]
+            self.lookups += 1
+
+    def _step(self, index: int, item: Instruction) -> Step:
+        key = (index, *(self._register(register) for register in self.shaping[index]))
+        if key not in self.steps:
+            self.steps[key] = self.engines.prepare(index, item, self._register)
+        return self.steps[key]
+
+    # ------------------------------------------------------------------------------------------------ repeats
+    def _repeat(self, start: int, stop: int, count: int) -> None:
+        """All trips; once one leaves the state that the one before it left, the rest are added up."""
+        state: object = None
+        for left in reversed(range(count)):
+            before, counted, lookups = self.engines.clocks(), self._counters(), self.lookups
+            self.block(start, stop)
+            previous, state = state, self._state(before)
+            if left and state == previous and lookups == self.lookups:
+                self.engines.repeat_trip(before, left)
+                self._count_again(counted, left)
+                return
+
+    def _state(self, before: dict[str, int]) -> object:
+        return self.engines.state(before), [self._register(register) for register in self.watched]
+
+    def _counters(self) -> list[int]:
+        engines = self.engines
+        return [*engines.busy.values(), engines.weight_stripes, engines.cache_stripes, *self.executed]
+
+    def _count_again(self, before: list[int], times: int) -> None:
+        """Adds to each counter what it has grown since `before`, so many times."""
+        engines, names = self.engines, list(self.engines.busy)
+        values = [now + (now - then) * times for now, then in zip(self._counters(), before, strict=True)]
+        engines.busy = dict(zip(names, values, strict=False))
+        engines.weight_stripes, engines.cache_stripes = values[len(names) : len(names) + 2]
+        self.executed = values[len(names) + 2 :]
+
+
+def _shaping_registers(item: Instruction) -> tuple[int, ...]:
+    """The registers that decide what an instruction does in the LMU, or whether others run."""
+    found = [value.register for value in item.values.values() if isinstance(value, LmuRef | ViewRef)]
+    if item.name not in ("set", "add", "lookup"):
+        registers = [operand.name for operand in BY_NAME[item.name].operands if isinstance(operand, Reg)]
+        found += [value for name in registers if isinstance(value := item.values[name], int)]
+    return tuple(dict.fromkeys(found))
+
+
+def _choices(code: Sequence[Instruction]) -> dict[Any, tuple[Any, ...]]:
+    """For each register that skips compare, the values that they compare it with."""
+    found: dict[Any, dict[Any, None]] = {}
+    for item in code:
+        if item.name == "skip_unless":
+            found.setdefault(item["a"], {})[item["value"]] = None
+    return {register: tuple(values) for register, values in found.items()}

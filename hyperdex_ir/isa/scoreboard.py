@@ -1,0 +1,97 @@
+"""When the words of the LMU are there, and when they may be overwritten."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyperdex_ir.isa.footprint import Footprint
+
+
+@dataclass(frozen=True)
+class _Write:
+    """Columns from the footprint's first on are finished group by group from `base` on; all are at `end`."""
+
+    base: int
+    group_cycles: int
+    end: int
+
+
+_NEVER = _Write(0, 0, 0)
+_PAGE = 4096  # words: footprints that share a word share a page
+
+
+class Scoreboard:
+    """Times of the last writes and reads, by footprint. Footprints are numbered as they come."""
+
+    def __init__(self, trees: int):
+        self._trees = trees
+        self._numbers: dict[Footprint, int] = {}
+        self._footprints: list[Footprint] = []
+        self._meets: list[list[int]] = []  # by number: the footprints that share a word with it, itself included
+        self._pages: dict[int, list[int]] = {}
+        self._writes: list[_Write] = []
+        self._reads: list[int] = []
+
+    def number(self, footprint: Footprint) -> int:
+        """The number of a footprint."""
+        if footprint in self._numbers:
+            return self._numbers[footprint]
+        number = self._numbers[footprint] = len(self._footprints)
+        pages = range(footprint.low // _PAGE, (footprint.end - 1) // _PAGE + 1)
+        near = dict.fromkeys(other for page in pages for other in self._pages.get(page, ()))
+        meets = [other for other in near if self._footprints[other].overlaps(footprint)]
+        for other in meets:
+            self._meets[other].append(number)
+        for page in pages:
+            self._pages.setdefault(page, []).append(number)
+        self._footprints.append(footprint)
+        self._meets.append([*meets, number])
+        self._writes.append(_NEVER)
+        self._reads.append(0)
+        return number
+
+    def footprint(self, number: int) -> Footprint:
+        """The footprint of that number."""
+        return self._footprints[number]
+
+    def ready(self, number: int, columns: int | None = None) -> int:
+        """When the first `columns` columns (None: all) have been written."""
+        footprint = self._footprints[number]
+        high = footprint.high if columns is None else min(footprint.high, footprint.low + columns)
+        return max(self._finished(other, footprint.stride, high) for other in self._meets[number])
+
+    def _finished(self, number: int, stride: int, high: int) -> int:
+        write, written = self._writes[number], self._footprints[number]
+        if not write.group_cycles or stride != written.stride or high <= written.low:
+            return write.end
+        groups = -(-(min(high, written.high) - written.low) // self._trees)
+        return min(write.end, write.base + groups * write.group_cycles)
+
+    def free(self, number: int) -> int:
+        """When nobody reads or writes the words any more."""
+        return max(max(self._reads[other], self._writes[other].end) for other in self._meets[number])
+
+    def read(self, number: int, end: int) -> None:
+        """Notes a read that is over at `end`."""
+        self._reads[number] = max(self._reads[number], end)
+
+    def write(self, number: int, end: int, base: int = 0, group_cycles: int = 0) -> None:
+        """Notes a write that is over at `end`; with group_cycles, each group of columns that much after the last."""
+        self._writes[number] = _Write(base, group_cycles, end)
+
+    def state(self, floor: int, latest: int) -> tuple[object, ...]:
+        """All times behind `floor`, relative to `latest`, as a value that can be compared."""
+        writes = tuple(
+            (number, write.end - latest, write.base - latest if write.group_cycles else 0, write.group_cycles)
+            for number, write in enumerate(self._writes)
+            if write.end > floor
+        )
+        reads = tuple((number, end - latest) for number, end in enumerate(self._reads) if end > floor)
+        return writes, reads
+
+    def shift(self, cycles: int, floor: int) -> None:
+        """Moves all times behind `floor` by so many cycles."""
+        for number, write in enumerate(self._writes):
+            if write.end > floor:
+                self._writes[number] = _Write(write.base + cycles, write.group_cycles, write.end + cycles)
+        self._reads = [end + cycles if end > floor else end for end in self._reads]

@@ -1,0 +1,177 @@
+"""What the operations of an `isa` block must wait for: the words, registers and HBM areas that they read and write.
+
+Buffers are memory: whoever writes words waits for all who read or wrote them before. Offsets that are in a register
+stand for the whole row. KV cache and everything else in HBM are told apart, parameters are never written; addresses
+are not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.dialects.func import FuncOp, ReturnOp
+from xdsl.ir import Operation, SSAValue
+from xdsl.traits import SymbolTable
+
+from hyperdex_ir.dialects.isa import BufferOp, CallOp, InstructionOp, LmuUse, SkipUnlessOp, ViewUse, buffer_type
+from hyperdex_ir.isa.footprint import lmu_columns, view_words
+from hyperdex_ir.isa.instructions import BY_NAME, Group
+from hyperdex_ir.isa.operands import Hbm, HbmRef, Reg
+
+_POSITION = 2
+_WRITTEN_AREAS = {"store_key": ("keys",), "store_value": ("values",), "store": ("memory", "keys", "values")}
+_READ_AREAS = {"scores": ("keys",), "values": ("values",)}
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Words `low` to `high - 1` of the rows of a buffer."""
+
+    buffer: SSAValue
+    low: int
+    high: int
+
+    def meets(self, other: Extent) -> bool:
+        """Whether both have a word."""
+        return self.buffer is other.buffer and self.low < other.high and other.low < self.high
+
+
+@dataclass
+class Effects:
+    """What an operation reads and writes: extents of buffers; registers and areas of HBM by name."""
+
+    reads: list[Extent] = field(default_factory=list)
+    writes: list[Extent] = field(default_factory=list)
+    uses: dict[Hashable, None] = field(default_factory=dict)
+    changes: dict[Hashable, None] = field(default_factory=dict)
+
+    def join(self, other: Effects) -> None:
+        """Adds what another operation does."""
+        self.reads += other.reads
+        self.writes += other.writes
+        self.uses |= other.uses
+        self.changes |= other.changes
+
+
+def effects_of(op: Operation) -> Effects | None:
+    """What an operation does, all that is in it included. None: it is not known, nothing may pass it."""
+    if isinstance(op, BufferOp | ReturnOp):
+        return Effects()
+    if isinstance(op, InstructionOp):
+        return _instruction(op)
+    if isinstance(op, CallOp):
+        return _call(op)
+    if not op.regions:
+        return None
+    effects = Effects()
+    if isinstance(op, SkipUnlessOp):
+        effects.uses[op.register] = None
+    for inner in (inner for region in op.regions for block in region.blocks for inner in block.ops):
+        part = effects_of(inner)
+        if part is None:
+            return None
+        effects.join(part)
+    return effects
+
+
+def _instruction(op: InstructionOp) -> Effects:
+    spec, values = op.spec(), op.values()
+    effects = Effects()
+    for operand in spec.operands:
+        value = values[operand.name]
+        if isinstance(value, LmuUse | ViewUse):
+            (effects.writes if operand.name == "dst" else effects.reads).append(_extent(op, operand.name, value))
+            effects.uses[value.register] = None
+        elif isinstance(operand, Reg):
+            (effects.changes if operand.name == "dst" else effects.uses)[value] = None
+        elif isinstance(value, HbmRef):
+            effects.uses[value.register] = None
+            if isinstance(operand, Hbm) and spec.name not in _READ_AREAS:
+                effects.uses["memory"] = None
+    effects.uses |= dict.fromkeys(_READ_AREAS.get(spec.name, ()))
+    effects.changes |= dict.fromkeys(_WRITTEN_AREAS.get(spec.name, ()))
+    if BY_NAME[spec.name].group is not Group.CTRL:
+        effects.uses[_POSITION] = None
+    return effects
+
+
+def _extent(op: InstructionOp, name: str, use: LmuUse | ViewUse) -> Extent:
+    width = buffer_type(use.buffer).width
+    values, kind = op.values(), op.spec().name
+    if isinstance(use, ViewUse):
+        words: int | None = view_words(kind, name, values, use.group_stride, use.column_stride)
+    else:
+        words = lmu_columns(kind, name, values)
+    if use.register or words is None:
+        return Extent(use.buffer, 0, width)
+    return Extent(use.buffer, use.offset, use.offset + words)
+
+
+def _call(op: CallOp) -> Effects | None:
+    callee = SymbolTable.lookup_symbol(op, op.callee)
+    if not isinstance(callee, FuncOp):
+        return None
+    effects = Effects()
+    for inner in callee.body.block.ops:
+        part = effects_of(inner)
+        if part is None:
+            return None
+        effects.uses |= part.uses
+        effects.changes |= part.changes
+    extents = [Extent(buffer, 0, buffer_type(buffer).width) for buffer in op.buffers]
+    return Effects(extents, extents, effects.uses, effects.changes)
+
+
+def work_of(ops: Iterable[Operation]) -> list[Operation]:
+    """The operations whose order counts: all but buffers and the terminator."""
+    return [op for op in ops if not isinstance(op, BufferOp | ReturnOp)]
+
+
+def dependences(ops: Sequence[Operation]) -> list[list[int]] | None:
+    """For each operation, numbers of those before it that it must stay behind; with those that these must stay behind,
+    and so on, they are all. None: an operation is not known.
+    """
+    history = _History()
+    result: list[list[int]] = []
+    for number, op in enumerate(ops):
+        effects = effects_of(op)
+        if effects is None:
+            return None
+        result.append(sorted(history.before(effects)))
+        history.add(number, effects)
+    return result
+
+
+class _History:
+    """Who read and wrote what. Of a register or area of HBM only the last change and the uses since then count."""
+
+    def __init__(self) -> None:
+        self._changed: dict[Hashable, int] = {}
+        self._used: dict[Hashable, list[int]] = {}
+        self._reads: dict[SSAValue, list[tuple[int, Extent]]] = {}
+        self._writes: dict[SSAValue, list[tuple[int, Extent]]] = {}
+
+    def before(self, effects: Effects) -> dict[int, None]:
+        """The operations that one with these effects must stay behind."""
+        found: dict[int, None] = {}
+        for name in (*effects.uses, *effects.changes):
+            if name in self._changed:
+                found[self._changed[name]] = None
+        for name in effects.changes:
+            found |= dict.fromkeys(self._used.get(name, ()))
+        for extents, earlier in ((effects.reads, (self._writes,)), (effects.writes, (self._reads, self._writes))):
+            for extent in extents:
+                known = (entry for table in earlier for entry in table.get(extent.buffer, ()))
+                found |= {number: None for number, other in known if extent.meets(other)}
+        return found
+
+    def add(self, number: int, effects: Effects) -> None:
+        """Notes an operation."""
+        for name in effects.uses:
+            self._used.setdefault(name, []).append(number)
+        for name in effects.changes:
+            self._changed[name], self._used[name] = number, []
+        for extents, table in ((effects.reads, self._reads), (effects.writes, self._writes)):
+            for extent in extents:
+                table.setdefault(extent.buffer, []).append((number, extent))

@@ -1,0 +1,133 @@
+"""A list scheduler: an order of a block's operations in which the engines wait less.
+
+Again and again it takes, of the operations whose dependences are met, the one that can start first. Of several it takes
+what the rule says: `tail`, the one behind which the way to the end is longest (Schrage's rule: that is what should
+overlap with the others); `length`, the one with the longest way to the end, its own time included; `short`, the
+quickest, so that what waits for it starts early. A store goes behind streams that would wait for it. Control words go
+where they are first needed. The times are those of the cost model, simpler than the estimate's: a repeat or a call is
+one unit that takes all engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xdsl.ir import Operation
+
+from hyperdex_ir.dialects.isa import InstructionOp, RepeatOp
+from hyperdex_ir.isa.cost import Cost, instruction_cost
+from hyperdex_ir.isa.engines import STORES
+from hyperdex_ir.isa.instructions import Engine
+from hyperdex_ir.targets import Target
+
+_ALL = (Engine.SMA, Engine.SXE, Engine.VXE)
+
+
+@dataclass
+class _Node:
+    """An operation: its cost, whom it waits for and who waits for it, and cycles from its end to the end of all."""
+
+    cost: Cost
+    is_store: bool
+    is_unit: bool
+    waits: list[int]
+    followers: list[int]
+    tail: int = 0
+    result: int = 0  # when its result is there
+
+
+def schedule(
+    ops: Sequence[Operation], waits: Sequence[Sequence[int]], target: Target, position: int, rule: str
+) -> list[int]:
+    """The order, as numbers of `ops`, for decode at an absolute position. Every operation stays behind those in
+    `waits`, which are numbers of earlier ones. rule: one of `RULES`.
+    """
+    nodes = [_node(op, list(before), target, position) for op, before in zip(ops, waits, strict=True)]
+    for number, node in enumerate(nodes):
+        for before in node.waits:
+            nodes[before].followers.append(number)
+    for node in reversed(nodes):
+        behind = (nodes[follower].cost.cycles + nodes[follower].tail for follower in node.followers)
+        node.tail = node.cost.latency + max(behind, default=0)
+    return _Queue(nodes, RULES[rule]).order()
+
+
+def _node(op: Operation, waits: list[int], target: Target, position: int) -> _Node:
+    cost = _cost(op, target, position)
+    is_unit = not isinstance(op, InstructionOp)
+    return _Node(cost, isinstance(op, InstructionOp) and op.spec().name in STORES, is_unit, waits, [])
+
+
+def _cost(op: Operation, target: Target, position: int) -> Cost:
+    """Of an instruction in decode; what is inside a repeat one after another, a call counts nothing."""
+    if isinstance(op, InstructionOp):
+        values: Any = op.values()
+        return instruction_cost(op.spec().name, values, target, 1, position)
+    inner = [_cost(child, target, position) for region in op.regions for block in region.blocks for child in block.ops]
+    cycles = sum(cost.cycles + cost.latency for cost in inner if cost.engine is not Engine.ICP)
+    return Cost(Engine.SXE, cycles * (op.count if isinstance(op, RepeatOp) else 1))
+
+
+#: What is taken first of what can start at the same time: the least.
+RULES: Mapping[str, Callable[[_Node], tuple[int, ...]]] = {
+    "tail": lambda node: (-node.tail,),
+    "length": lambda node: (-node.tail - node.cost.cycles,),
+    "short": lambda node: (node.cost.cycles, -node.tail),
+}
+
+
+class _Queue:
+    """Takes nodes one after another."""
+
+    def __init__(self, nodes: list[_Node], rule: Callable[[_Node], tuple[int, ...]]):
+        self.nodes = nodes
+        self.rule = rule
+        self.free: dict[Engine, int] = dict.fromkeys(_ALL, 0)
+        self.written = 0  # end of the last store: later streams wait for it
+
+    def order(self) -> list[int]:
+        """Numbers of all nodes in the order taken."""
+        waiting = [len(node.waits) for node in self.nodes]
+        ready = [number for number, count in enumerate(waiting) if not count]
+        taken: list[int] = []
+        while ready:
+            chosen = self._choose(ready)
+            self._run(self.nodes[chosen])
+            taken.append(chosen)
+            ready.remove(chosen)
+            for follower in self.nodes[chosen].followers:
+                waiting[follower] -= 1
+                if not waiting[follower]:
+                    ready.append(follower)
+        return taken
+
+    def _choose(self, ready: list[int]) -> int:
+        work = [number for number in ready if self.nodes[number].cost.engine is not Engine.ICP] or ready
+        starts = {number: self._start(self.nodes[number]) for number in work}
+        ranked = sorted(work, key=lambda number: (starts[number], self.rule(self.nodes[number]), number))
+        first = self.nodes[ranked[0]]
+        if not first.is_store:
+            return ranked[0]
+        end = starts[ranked[0]] + first.cost.cycles
+        return next((n for n in ranked if self.nodes[n].cost.engine is Engine.SXE and starts[n] < end), ranked[0])
+
+    def _start(self, node: _Node) -> int:
+        operands = max((self.nodes[before].result for before in node.waits), default=0)
+        if node.is_unit:
+            return max(operands, self.written, *self.free.values())
+        if node.is_store:
+            return max(operands, self.written)
+        streams = node.cost.engine is not Engine.VXE
+        return max(operands, self.free.get(node.cost.engine, 0), self.written if streams else 0)
+
+    def _run(self, node: _Node) -> None:
+        end = self._start(node) + node.cost.cycles
+        node.result = end + node.cost.latency
+        if node.is_unit:
+            self.free = dict.fromkeys(_ALL, end)
+        elif node.is_store:
+            self.written = end
+        elif node.cost.engine in self.free:
+            self.free[node.cost.engine] = end

@@ -1,0 +1,53 @@
+"""What a failing pass leaves behind: the IR before it, the command that fails in the same way, versions."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import traceback
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from xdsl.dialects.builtin import ModuleOp
+from xdsl.passes import ModulePass
+
+from hyperdex_ir import __version__
+from hyperdex_ir.errors import HyperdexError
+from hyperdex_ir.files import write_text
+from hyperdex_ir.xdsl_support import print_module
+
+FOLDER = "repro"
+_COMMAND = "hyperdex-opt before.mlir --no-repro"
+_PACKAGES = ("xdsl", "torch", "transformers", "numpy")
+
+
+def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: HyperdexError) -> None:
+    """Writes before.mlir, command.txt, versions.json and error.txt, and makes their place the hint of the error.
+
+    command.txt is to be run in the folder: `sh command.txt`. error.txt has the error and, when the pass raised an
+    exception of Python, its traceback.
+    """
+    lines = [f"{error} [{error.code}]", *error.notes]
+    if error.__cause__ is not None:
+        lines += ["", *"".join(traceback.format_exception(error.__cause__)).splitlines()]
+    try:
+        write_text(folder / "before.mlir", print_module(before, locations=True))
+        write_text(folder / "command.txt", f"{_COMMAND} --pipeline {shlex.quote(str(one))}\n")
+        write_text(folder / "versions.json", json.dumps(_versions(), indent=2) + "\n")
+        write_text(folder / "error.txt", "\n".join(lines) + "\n")
+    except (HyperdexError, OSError) as refused:
+        hint = f"what reproduces it could not be written: {refused}"
+    else:
+        hint = f"what reproduces it is in {folder}: run `sh command.txt` there"
+    error.hint = f"{error.hint}; {hint}" if error.hint else hint
+
+
+def _versions() -> dict[str, str]:
+    found = {"hyperdex-ir": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,220 @@
+"""What `hyperdex inspect` says of a compiled model: from its program and memory map alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from hyperdex_ir.isa.estimate import Estimate, estimate
+from hyperdex_ir.isa.instructions import Engine, Group
+from hyperdex_ir.isa.operands import HbmRef
+from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.isa.structure import function_starts
+from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.map import FunctionMap, MemoryMap
+from hyperdex_ir.runtime.model import read_program
+
+_CONTEXTS = (1, 128, 512, 2048, 8192, 32768)
+#: What a parameter is, by the instruction that reads it, the strongest first: a tied embedding is an embedding.
+_KINDS = {
+    ("embed", "table"): "embedding",
+    ("matmul", "weight"): "matrix",
+    ("gather", "table"): "table",
+    ("lookup", "table"): "table",
+}
+_KIND_ORDER: tuple[str, ...] = ("embedding", "matrix", "table", "vector")
+_LAYER_BASE = 5  # the register of a layer's parameters
+
+
+def inspect_model(model_dir: Path, num_device: int = 1, name: str = "") -> dict[str, Any]:
+    """All facts as JSON values: model, functions, memory, lmu, decode. Sizes in bytes, of the LMU in words.
+
+    Raises NotCompiledError or FileFormatError as `runtime.model.read_program`.
+    """
+    folder = ModelFolder(model_dir, model_dir, None, made_by_tool=False)
+    program, memory, facts = read_program(folder, num_device, name or str(model_dir))
+    chunk, rows = facts["chunk"], facts["head_rows"]
+    tokens = min(chunk, memory.max_length)
+    prefill = estimate(
+        program, memory.target, tokens=tokens, position=memory.max_length - tokens, head_rows=min(rows, tokens)
+    )
+    functions = _functions(program, prefill)
+    return {
+        "model": {"name": name or str(model_dir), "target": memory.target.name, "devices": num_device}
+        | {key: facts[key] for key in ("matrix_type", "chunk", "head_rows", "max_length", "vocab_size")}
+        | {"instructions": len(program.instructions)},
+        "functions": [_count(program, function) for function in functions],
+        "memory": _memory(program, memory, functions),
+        "lmu": _lmu(program, memory, facts["lmu_words"], functions, prefill),
+        "decode": [_decode(program, memory, context) for context in _contexts(memory.max_length)],
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- functions
+def _functions(program: Program, run: Estimate) -> list[dict[str, Any]]:
+    """The functions with their instructions start..stop-1 and how often they run in a pass, @main first."""
+    starts = function_starts(program.instructions)
+    stops = [*starts[1:], len(program.instructions)]
+    return [
+        {"name": program.origins[start].function, "start": start, "stop": stop, "runs": run.executed[stop - 1]}
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
+def _count(program: Program, function: dict[str, Any]) -> dict[str, Any]:
+    """Instructions of a function, by engine and by group."""
+    items = program.instructions[function["start"] : function["stop"]]
+    engines = {str(engine): sum(item.spec.engine is engine for item in items) for engine in Engine}
+    groups = {str(group): sum(item.spec.group is group for item in items) for group in Group}
+    counts = {"engines": engines, "groups": groups}
+    return {"name": function["name"], "runs": function["runs"], "instructions": len(items), **counts}
+
+
+# ---------------------------------------------------------------------------------------------------- HBM
+def _memory(program: Program, memory: MemoryMap, functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Bytes by region, together and of one channel."""
+    runs = {function["name"]: function["runs"] for function in functions}
+    kinds = dict.fromkeys(_KIND_ORDER, 0)
+    for name, part in (("main", memory.main), *memory.functions.items()):
+        for parameter, size in _sizes(part).items():
+            kinds[_kind(program, name, part.parameters[parameter])] += size * runs.get(name, 1)
+    kv_bytes = memory.tokens - memory.kv_start
+    regions = {**kinds, "kv_cache": kv_bytes, "input_output": memory.end - memory.tokens}
+    channels = memory.target.channels
+    return {
+        "regions": regions,
+        "used": memory.end,
+        "capacity": memory.target.hbm_bytes,
+        "channels": channels,
+        "per_channel": {name: size // channels for name, size in regions.items()},
+    }
+
+
+def _sizes(part: FunctionMap) -> dict[str, int]:
+    """Bytes of each parameter of a function, from where they start."""
+    if not part.parameters:
+        return {}
+    names = sorted(part.parameters, key=lambda name: part.parameters[name])
+    starts = [part.parameters[name] for name in names]
+    stops = [*starts[1:], starts[0] + part.parameter_bytes]
+    return {name: stop - start for name, start, stop in zip(names, starts, stops, strict=True)}
+
+
+def _kind(program: Program, function: str, offset: int) -> str:
+    """What a parameter at an offset of a function's block is."""
+    found = {"vector"}
+    for item, origin in zip(program.instructions, program.origins, strict=True):
+        for operand, value in item.values.items():
+            if isinstance(value, HbmRef) and value.offset == offset and (item.name, operand) in _KINDS:
+                home = origin.function if value.register == _LAYER_BASE else "main"
+                found |= {_KINDS[item.name, operand]} if home == function else set()
+    return next(kind for kind in _KIND_ORDER if kind in found)
+
+
+# ---------------------------------------------------------------------------------------------------- LMU
+def _lmu(
+    program: Program, memory: MemoryMap, words: int, functions: Sequence[dict[str, Any]], run: Estimate
+) -> dict[str, Any]:
+    """Words in use at every instruction: what lies between the first and the last use in a function, and what lives in
+    its callers meanwhile. For as many tokens in flight as there can be.
+    """
+    lives = {function["start"]: _lives(program.instructions, function, run) for function in functions}
+    outer: dict[int, list[tuple[int, int]]] = {function["start"]: [] for function in functions}
+    uses: dict[int, list[int]] = {}
+    for function in functions:  # main first; callees stand behind their callers or are met again through them
+        _collect(program.instructions, function, lives[function["start"]], outer, uses)
+    parts = []
+    peak, place = 0, 0
+    for function in functions:
+        used = uses[function["start"]]
+        top = max(range(len(used)), key=lambda number: (used[number], -number))
+        parts.append({"name": function["name"], "used": used})
+        if used[top] > peak:
+            peak, place = used[top], function["start"] + top
+    origin = program.origins[place]
+    where = {"function": origin.function, "instruction": program.instructions[place].name, "path": origin.module_path}
+    return {
+        "capacity": memory.target.lmu_words,
+        "allocated": words,
+        "peak": {"words": peak, **where},
+        "functions": parts,
+    }
+
+
+def _lives(code: Sequence[Instruction], function: dict[str, Any], run: Estimate) -> list[tuple[int, int, int, int]]:
+    """(first use, last use, low, high) of each stretch of words; what is used in a repeat lives through all of it."""
+    start, stop = function["start"], function["stop"]
+    outermost: dict[int, tuple[int, int]] = {}
+    for index in range(start, stop):
+        if code[index].name == "repeat" and index not in outermost:
+            length = code[index]["length"]
+            assert isinstance(length, int)
+            outermost |= dict.fromkeys(range(index, index + 1 + length), (index, index + length))
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    for index in range(start, stop):
+        first, last = outermost.get(index, (index, index))
+        for footprint in run.touched.get(index, []):
+            key = (footprint.low, footprint.end)
+            known = found.get(key, (first, last))
+            found[key] = (min(known[0], first), max(known[1], last))
+    return [(first, last, low, high) for (low, high), (first, last) in found.items()]
+
+
+def _collect(
+    code: Sequence[Instruction],
+    function: dict[str, Any],
+    lives: Sequence[tuple[int, int, int, int]],
+    outer: dict[int, list[tuple[int, int]]],
+    uses: dict[int, list[int]],
+) -> None:
+    start, stop = function["start"], function["stop"]
+    used = uses[start] = []
+    for index in range(start, stop):
+        alive = [(low, high) for first, last, low, high in lives if first <= index <= last]
+        used.append(_union([*alive, *outer[start]]))
+        target = code[index]["target"] if code[index].name == "call" else None
+        if isinstance(target, int):
+            outer[target] += alive
+
+
+def _union(stretches: Iterable[tuple[int, int]]) -> int:
+    """Words in at least one of the stretches."""
+    total = end = 0
+    for low, high in sorted(stretches):
+        total += max(0, high - max(low, end))
+        end = max(end, high)
+    return total
+
+
+# ---------------------------------------------------------------------------------------------------- time
+def _contexts(max_length: int) -> list[int]:
+    """Some context lengths up to the longest."""
+    return sorted({*(length for length in _CONTEXTS if length < max_length), max_length})
+
+
+def _decode(program: Program, memory: MemoryMap, context: int) -> dict[str, Any]:
+    """The estimate of one token with that many positions of context, its own included."""
+    target = memory.target
+    run = estimate(program, target, position=context - 1)
+    streamed = (run.weight_stripes + run.cache_stripes) * target.stripe_bytes
+    seconds = run.cycles / target.clock_hz
+    return {
+        "context": context,
+        "cycles": run.cycles,
+        "tokens_per_second": round(1 / seconds, 2),
+        "weight_share": round(run.weight_stripes * target.stripe_bytes / (run.cycles * target.hbm_bytes_per_cycle), 4),
+        "kv_share": round(run.cache_stripes * target.stripe_bytes / (run.cycles * target.hbm_bytes_per_cycle), 4),
+        "bytes_per_second": round(streamed / seconds),
+        "busy": {str(engine): round(cycles / run.cycles, 4) for engine, cycles in run.busy.items()},
+    }
+
+
+def bar(values: Sequence[int], capacity: int, width: int = 48) -> str:
+    """The values as a row of blocks, the highest of them for the capacity; neighbours share a block where they are more
+    than `width`."""
+    count = min(width, len(values))
+    edges = [number * len(values) // count for number in range(count + 1)]
+    highest = [max(values[a:b]) for a, b in pairwise(edges)]
+    return "".join(" ▁▂▃▄▅▆▇█"[-(-value * 8 // capacity)] for value in highest)

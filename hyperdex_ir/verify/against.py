@@ -1,0 +1,157 @@
+"""Compares a compiled program with transformers, module by module, in program order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyperdex_ir.errors import LoweringError, NotCompiledError, PromptError
+from hyperdex_ir.interpreter.device import InterpreterDevice
+from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.runtime.places import compiled_folder
+from hyperdex_ir.verify.model import weights_folder
+from hyperdex_ir.verify.modules import ModuleValue, run_program
+from hyperdex_ir.verify.reference import Reference, run_reference
+
+#: An error counts when it is more than so many times that of transformers in the matrix type ...
+FACTOR = 2.0
+#: ... and more than so much of the value itself.
+FLOOR = 1e-6
+#: Forwards of transformers in the matrix type; the one that is furthest from float32 counts.
+FORWARDS = 4
+_LAYER = re.compile(r"\.(\d+)(?:\.|$)")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Errors of one value against transformers in float32, as rms over the prompt.
+
+    path: the module whose instructions computed it. what: which value of the model it is. rms: of the value itself.
+    ours: the program's error. theirs: that of transformers in the matrix type, the largest of several forwards.
+    """
+
+    path: str
+    what: str
+    rms: float
+    ours: float
+    theirs: float
+
+    @property
+    def ratio(self) -> float:
+        """ours / theirs; infinite when theirs is 0 and ours is not."""
+        if self.theirs:
+            return self.ours / self.theirs
+        return float("inf") if self.ours else 0.0
+
+    @property
+    def is_off(self) -> bool:
+        return not (self.ours <= FACTOR * self.theirs or self.ours <= FLOOR * self.rms)
+
+    @property
+    def layer(self) -> str:
+        """The number of its layer, or an empty string."""
+        found = _LAYER.search(self.path)
+        return found[1] if found else ""
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All values in program order. matrix_type: what `theirs` was computed in."""
+
+    values: tuple[Comparison, ...]
+    matrix_type: str
+
+    @property
+    def first_off(self) -> Comparison | None:
+        return next((value for value in self.values if value.is_off), None)
+
+    def by_layer(self) -> list[Comparison]:
+        """The last value of each layer, and of what stands before and behind the layers."""
+        last: list[Comparison] = []
+        for value in self.values:
+            if last and last[-1].layer == value.layer:
+                last[-1] = value
+            else:
+                last.append(value)
+        return last
+
+
+def compare_with_transformers(name: str, tokens: Sequence[int], num_device: int = 1) -> Comparisons:
+    """Runs the compiled model and transformers, in float32 and in the matrix type, on the same tokens.
+
+    Raises NotCompiledError, FileFormatError, PromptError, CheckpointError when the original weights are not there,
+    MachineFault.
+    """
+    folder = compiled_folder(name)
+    if not folder.manifest.is_file():
+        raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {name}")
+    model = CompiledModel.open(folder.root, num_device, name=name)
+    if not isinstance(model.device, InterpreterDevice):
+        raise LoweringError("only the interpreter shows the values of single instructions")
+    if not 0 < len(tokens) <= model.max_length:
+        raise PromptError(f"{len(tokens)} tokens; the compiled model takes 1 to {model.max_length}")
+    wrong = next((token for token in tokens if not 0 <= token < model.vocab_size), None)
+    if wrong is not None:
+        raise PromptError(f"token id {wrong} is outside the vocabulary of {model.vocab_size}")
+    source = weights_folder(folder)
+    (exact,) = run_reference(source, "f32", tokens)
+    rounded = run_reference(source, model.matrix_type, tokens, FORWARDS)
+    return Comparisons(compare_program(model.device, tokens, exact, rounded), model.matrix_type)
+
+
+def compare_program(
+    device: InterpreterDevice, tokens: Sequence[int], exact: Reference, rounded: Sequence[Reference]
+) -> tuple[Comparison, ...]:
+    """Runs a program on the tokens of the references, in float32 and in the matrix type; in program order.
+
+    Raises MachineFault when the program does what is forbidden.
+    """
+    values = run_program(device, tokens, exact.outputs)
+    return tuple(_compare(values, exact, rounded))
+
+
+def _compare(values: Sequence[ModuleValue], exact: Reference, rounded: Sequence[Reference]) -> list[Comparison]:
+    """Values of several passes over the same module are one value: their rows come together."""
+    merged: dict[tuple[str, tuple[str, ...], bool], list[ModuleValue]] = {}
+    for value in values:
+        merged.setdefault((value.path, value.of, value.is_input), []).append(value)
+    found: list[Comparison] = []
+    for (path, of, is_input), parts in merged.items():
+        rows = np.concatenate([part.rows for part in parts])
+        ours = np.concatenate([part.values for part in parts])
+        found.extend(_compare_value(path, of, is_input, ours, exact, rounded, rows))
+    return found
+
+
+def _compare_value(
+    path: str,
+    of: tuple[str, ...],
+    is_input: bool,
+    ours: np.ndarray,
+    exact: Reference,
+    rounded: Sequence[Reference],
+    rows: np.ndarray,
+) -> list[Comparison]:
+    """One comparison, or one for each module whose columns stand side by side; none when the columns do not agree."""
+    table, *others = (reference.inputs if is_input else reference.outputs for reference in (exact, *rounded))
+    if any(name not in table for name in of) or ours.shape[1] != sum(table[name].shape[1] for name in of):
+        return []
+    found: list[Comparison] = []
+    start = 0
+    for name in of:
+        reference = table[name][rows]
+        mine = ours[:, start : start + reference.shape[1]]
+        start += reference.shape[1]
+        what = f"input of {name}" if is_input else "output"
+        blamed = path if is_input else name
+        with np.errstate(all="ignore"):  # a wrong program may make NaN and infinity, which count as off
+            theirs = max(_rms(other[name][rows] - reference) for other in others)
+            found.append(Comparison(blamed, what, _rms(reference), _rms(mine - reference), theirs))
+    return found
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))

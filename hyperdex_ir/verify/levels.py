@@ -1,0 +1,114 @@
+"""Modules that can be run and traced: at the level of `lpu`, at that of `isa`, and as a compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+
+from hyperdex_ir.dialects.isa_program import to_program
+from hyperdex_ir.interpreter.device import InterpreterDevice
+from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.lpu import LpuInterpreter
+from hyperdex_ir.memory.collect import collect_layout, string_attribute
+from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.targets import load_target
+from hyperdex_ir.verify.model import Parameters
+from hyperdex_ir.verify.values import Run, Value, trace_lpu, trace_program
+
+#: Tokens in flight and wanted rows of an `isa` module that has not chosen them yet.
+_ROWS = 16
+
+
+class Level(Protocol):
+    """What can be run. `most`: tokens of one pass that gives the logits of all its rows."""
+
+    @property
+    def most(self) -> int: ...
+
+    def logits(self, runs: Sequence[Run]) -> np.ndarray:
+        """Logits of the wanted rows of all runs, float32 [rows, vocab_size]. Raises what running raises."""
+        ...
+
+    def trace(self, runs: Sequence[Run]) -> list[Value]:
+        """The values of runs of at most `most` tokens."""
+        ...
+
+
+class LpuLevel:
+    """An `lpu` module."""
+
+    most = 1 << 30
+
+    def __init__(self, module: ModuleOp, parameters: Parameters, max_length: int):
+        self.module = module
+        self._parameters, self._max_length = parameters, max_length
+
+    def logits(self, runs: Sequence[Run]) -> np.ndarray:
+        interpreter = LpuInterpreter(self.module, self._parameters, self._max_length)
+        return np.concatenate([interpreter.forward(run.tokens, run.position, run.first_row) for run in runs])
+
+    def trace(self, runs: Sequence[Run]) -> list[Value]:
+        return trace_lpu(self.module, self._parameters, self._max_length, runs)
+
+
+class DeviceLevel:
+    """A program on a device."""
+
+    def __init__(self, device: InterpreterDevice):
+        self._device = device
+
+    @property
+    def most(self) -> int:
+        return min(self._device.chunk, self._device.head_rows)
+
+    def logits(self, runs: Sequence[Run]) -> np.ndarray:
+        return np.concatenate([self._device.forward(run.tokens, run.position, run.first_row) for run in runs])
+
+    def trace(self, runs: Sequence[Run]) -> list[Value]:
+        return trace_program(self._device, runs)
+
+
+class IsaLevel:
+    """An `isa` module; `lpu`: the module that it was lowered from, which says what memory holds."""
+
+    def __init__(self, module: ModuleOp, lpu: ModuleOp, parameters: Parameters, max_length: int):
+        self.module, self.lpu = module, lpu
+        self._parameters, self._max_length = parameters, max_length
+
+    @cached_property
+    def _level(self) -> DeviceLevel:
+        chunk, head_rows = (_number(self.module, name) for name in ("isa.chunk", "isa.head_rows"))
+        layout = collect_layout(self.lpu)
+        memory = plan_memory(layout, load_target(string_attribute(self.lpu, "lpu.target")), self._max_length)
+        program = to_program(self.module, chunk=chunk, head_rows=head_rows)
+        hbm = Hbm.from_parameters(memory, layout, self._parameters)
+        words = None if "isa.lmu_words" in self.module.attributes else _ENOUGH
+        return DeviceLevel(InterpreterDevice(program, hbm, memory, chunk, head_rows, words))
+
+    @property
+    def most(self) -> int:
+        return self._level.most
+
+    def logits(self, runs: Sequence[Run]) -> np.ndarray:
+        return self._level.logits(runs)
+
+    def trace(self, runs: Sequence[Run]) -> list[Value]:
+        return self._level.trace(runs)
+
+
+#: Words of LMU for buffers that have no addresses yet: all that an address reaches.
+_ENOUGH = 1 << 24
+
+
+def _number(module: ModuleOp, name: str) -> int:
+    attribute = module.attributes.get(name)
+    return attribute.value.data if isinstance(attribute, IntegerAttr) else _ROWS
+
+
+def is_isa(module: ModuleOp) -> bool:
+    """Whether the module holds machine instructions."""
+    return any(op.name.startswith("isa.") for op in module.walk())

@@ -1,0 +1,148 @@
+"""A model as `verify` takes it: its module right after import, and its parameters by key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from xdsl.dialects.builtin import ModuleOp, TensorType
+
+from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
+from hyperdex_ir.backend.convert import Blocks
+from hyperdex_ir.backend.values import STORAGE, convert
+from hyperdex_ir.dialects.lpu import WeightOp, shape_of
+from hyperdex_ir.errors import CheckpointError, FileFormatError, NotCompiledError
+from hyperdex_ir.files import HEADER_BYTES, Kind, read_header
+from hyperdex_ir.frontend import ImportedModel, trace_model
+from hyperdex_ir.frontend.config import read_config
+from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.serialize import load_json
+from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder
+
+#: Positions of a model that is not compiled, where its own limit is larger.
+_POSITIONS = 4096
+Parameters = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """module: right after import, on which passes may run. parameters: key -> array in its logical shape.
+
+    pipeline: the one that it was compiled with, else `default`. compiled: there is a program on disk.
+    """
+
+    name: str
+    folder: ModelFolder
+    module: ModuleOp
+    parameters: Parameters
+    max_length: int
+    pipeline: str
+    compiled: bool
+
+
+def open_model(name: str) -> Model:
+    """Traces the model, compiled or only downloaded, and finds its parameters; loads none of them.
+
+    Raises NotCompiledError when nothing is there, CheckpointError when neither the converted checkpoint nor the
+    original one is complete, and what the frontend raises.
+    """
+    folder = compiled_folder(name)
+    if not (folder.source / "config.json").is_file():
+        raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {name}")
+    summary = read_config(folder.source)
+    manifest = load_json(folder.manifest) if folder.manifest.is_file() else {}
+    table = load_json(folder.model_config) if folder.model_config.is_file() else None
+    options = manifest.get("options", {})
+    if table is None:
+        length, matrix_type = (
+            min(summary.max_positions, _POSITIONS),
+            stored_matrix_type(weights_folder(folder), summary),
+        )
+    else:
+        length, matrix_type = table["max_length"], table["matrix_type"]
+    target = manifest.get("target", "u55c")
+    # Flat, so that outlining is a pass like the others.
+    imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
+    return Model(
+        name=name,
+        folder=folder,
+        module=imported.module,
+        parameters=_parameters(folder, imported, table),
+        max_length=length,
+        pipeline=options.get("pipeline", "default"),
+        compiled=bool(manifest),
+    )
+
+
+def weights_folder(folder: ModelFolder) -> Path:
+    """Where the original weights are, as far as one can see from the folder of the compiled model."""
+    places = checkpoint_folders(folder)
+    return next((place for place in places if any(place.glob("*.safetensors"))), folder.source)
+
+
+def _parameters(folder: ModelFolder, imported: ImportedModel, table: dict[str, Any] | None) -> Parameters:
+    types = _types(imported.module)
+    if table is not None and folder.model_binary.is_file():
+        stored = _stored_at(folder, table, types)
+    else:
+        stored = _from_blocks(checkpoint_blocks(imported, weights_folder(folder)), types)
+
+    def get(key: str) -> np.ndarray:
+        return imported.derived[key] if key in imported.derived else stored(key)
+
+    return get
+
+
+def _types(module: ModuleOp) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Element type and shape of each parameter by key; after import, each has one key."""
+    types: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for op in module.walk():
+        if isinstance(op, WeightOp) and isinstance(type_ := op.res.type, TensorType):
+            types[op.key_names[0]] = (str(type_.element_type), shape_of(type_))
+    return types
+
+
+def _shaped(values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    return values.view(np.float16 if dtype == "f16" else values.dtype).reshape(shape)
+
+
+def _stored_at(folder: ModelFolder, table: dict[str, Any], types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
+    """Reads from the converted checkpoint, whose tensors may hold the rows of several keys."""
+    path = folder.model_binary
+    with path.open("rb") as file:
+        read_header(file, path, Kind.MODEL)
+    places: dict[str, int] = {}
+    for tensor in table["tensors"]:
+        offset = HEADER_BYTES + tensor["offset"]
+        for key in tensor["keys"]:
+            if key not in types:
+                break
+            places[key] = offset
+            dtype, shape = types[key]
+            offset += prod(shape) * STORAGE[dtype].itemsize
+
+    def get(key: str) -> np.ndarray:
+        if key not in places:
+            raise FileFormatError(f"{path}: holds no {key}", "compile the model again")
+        dtype, shape = types[key]
+        values = np.fromfile(path, STORAGE[dtype], prod(shape), offset=places[key])
+        return _shaped(values, dtype, shape)
+
+    return get
+
+
+def _from_blocks(blocks: Blocks, types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
+    """Reads from the original checkpoint."""
+
+    def get(key: str) -> np.ndarray:
+        if key not in types:
+            raise CheckpointError(f"the model has no parameter {key}")
+        dtype, shape = types[key]
+        parts = [convert(values, source, dtype, key).reshape(-1) for source, values in blocks(key)]
+        return _shaped(np.ascontiguousarray(np.concatenate(parts), STORAGE[dtype]), dtype, shape)
+
+    return get

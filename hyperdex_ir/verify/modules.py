@@ -1,0 +1,123 @@
+"""The values of a compiled program by module path, as far as they are values of one of the model's modules."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyperdex_ir.interpreter.device import InterpreterDevice
+from hyperdex_ir.verify.recorder import Step, record
+
+#: Operands by which an instruction computes more than the module that it is named after, with the values that do not.
+_EPILOGUE = {
+    "activation": ("none",),
+    "times": (None,),
+    "plus": (None,),
+    "gated": (0, None),
+    "scale": (1.0, None),
+    "softcap": (0.0, None),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ModuleValue:
+    """Rows that the instructions of the module `path` computed last.
+
+    of: the module of the model whose input they are, or those whose outputs they are, side by side. rows: positions of
+    the tokens they belong to. values: float32 [rows, columns].
+    """
+
+    path: str
+    of: tuple[str, ...]
+    is_input: bool
+    rows: np.ndarray
+    values: np.ndarray
+
+
+def run_program(device: InterpreterDevice, tokens: Sequence[int], modules: Collection[str]) -> list[ModuleValue]:
+    """Runs the tokens in two passes or more, so that the second reads the KV cache of the first.
+
+    Returns the values of all passes, in program order within each.
+    modules: paths of the model's innermost modules. Raises MachineFault when the program does what is forbidden.
+    """
+    machine, values = device.machine, []
+    merged = {address: name for name, address in device.map.addresses.items() if "+" in name}
+    size = min(device.chunk, (len(tokens) + 1) // 2)
+    for start in range(0, len(tokens), size):
+        part = list(tokens[start : start + size])
+        first_row = max(0, len(part) - device.head_rows)
+        steps: list[Step] = []
+        with record(machine, steps.append):
+            machine.run(part, start, first_row)
+        positions = start + np.arange(len(part))
+        values.extend(_Pass([_named(step, merged) for step in steps], positions, modules).values())
+    return values
+
+
+def _named(step: Step, merged: Mapping[int, str]) -> _Named:
+    """A step with the modules that it computes: several when their matrices are one."""
+    name = None if step.weight is None else merged.get(step.weight)
+    if name is None:
+        return _Named(step, step.path, (step.path,))
+    modules = tuple(key.rpartition(".")[0] for key in name.split("+"))
+    parents = {module.rpartition(".")[0] for module in modules}
+    last = "+".join(module.rpartition(".")[2] for module in modules)
+    return _Named(step, f"{parents.pop()}.{last}" if len(parents) == 1 else "+".join(modules), modules)
+
+
+@dataclass(frozen=True, eq=False)
+class _Named:
+    """A step, what it is called, and the modules that it computes."""
+
+    step: Step
+    path: str
+    modules: tuple[str, ...]
+
+
+class _Pass:
+    """The steps of one pass, sorted by module."""
+
+    def __init__(self, steps: Sequence[_Named], positions: np.ndarray, modules: Collection[str]):
+        self._steps, self._positions = steps, positions
+        self._of: dict[str, list[_Named]] = {}
+        for named in steps:
+            if all(module in modules for module in named.modules):
+                self._of.setdefault(named.path, []).append(named)
+
+    def values(self) -> list[ModuleValue]:
+        found: list[tuple[int, ModuleValue]] = []
+        for group in self._of.values():
+            last = group[-1]
+            if self._is_output(last):
+                found.append((last.step.number, self._value(last, last.modules, False, last.step.result)))
+            found.extend(self._inputs(group[0]))
+        found.sort(key=lambda entry: entry[0])
+        return [value for _, value in found]
+
+    def _is_output(self, named: _Named) -> bool:
+        """Whether the step is the last of a module of the model, and computes that module's output and no more."""
+        step = named.step
+        if step.result is None or named is not self._of.get(named.path, [None])[-1]:
+            return False
+        return all(step.operands.get(name, plain[0]) in plain for name, plain in _EPILOGUE.items())
+
+    def _inputs(self, named: _Named) -> list[tuple[int, ModuleValue]]:
+        """What the first step of a module was given, unless it is the very output of another."""
+        maker, of = self._maker(named), named.modules[:1]
+        if maker is None or self._is_output(maker):
+            return []
+        found = [(maker.step.number, self._value(maker, of, True, named.step.input))]
+        if maker.step.name == "select_rows" and (whole := self._maker(maker)) is not None:
+            found.append((whole.step.number, self._value(whole, of, True, maker.step.input)))
+        return found
+
+    def _maker(self, named: _Named) -> _Named | None:
+        """The step that made the last of another's input."""
+        made_by = [number for number in named.step.input_sources if number >= 0]
+        return self._steps[max(made_by) - self._steps[0].step.number] if made_by else None
+
+    def _value(self, named: _Named, of: tuple[str, ...], is_input: bool, values: np.ndarray | None) -> ModuleValue:
+        assert values is not None  # only steps with a result or an input come here
+        return ModuleValue(named.path, of, is_input, self._positions[-len(values) :], values)
