@@ -97,9 +97,14 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file open for writing (and reading) that takes its name, synced, only when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A file open for writing (and reading) that takes its name, synced, only when the block ends well.
+
+    Raises StorageError when what is there is no file: the rename would put one in the place of a device.
+    """
     with storage_errors(path):
+        if path.exists() and not path.is_file():
+            raise StorageError(f"{path}: not a file", "name a file, which may not exist yet")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("w+b") as file:

@@ -23,7 +23,15 @@ _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", 
 def hub_root() -> Path:
     """The folder of models named by Hub id: `$HYPERDEX_HOME/hub`, by default `~/.cache/hyperdex/hub`."""
     home = os.environ.get("HYPERDEX_HOME")
-    return (Path(home) if home else Path.home() / ".cache" / "hyperdex").expanduser().absolute() / "hub"
+    return user_path(home or "~/.cache/hyperdex").absolute() / "hub"
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """The path with `~` and `~user` in its place. Raises OptionError when there is no such home directory."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise OptionError(f"{os.fspath(path)}: no such home directory", "set HOME or HYPERDEX_HOME") from None
 
 
 def is_hub_id(text: str) -> bool:
@@ -93,10 +101,10 @@ def find_folder(model_id: str | os.PathLike[str], output_dir: str | os.PathLike[
     text = os.fspath(model_id)
     if not text:
         raise OptionError("the model id is empty", "give a Hub id such as facebook/opt-1.3b, or a directory")
-    redirected = Path(output_dir).expanduser().absolute() if output_dir is not None else None
+    redirected = user_path(output_dir).absolute() if output_dir is not None else None
     if redirected is not None and redirected.exists() and not redirected.is_dir():
         raise OptionError(f"output_dir {redirected}: not a directory", "name a folder, which may not exist yet")
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_dir() and any(path.iterdir()):
         folder = _existing(path.absolute(), redirected)
         if folder is not None:
@@ -144,6 +152,6 @@ def read_marker(ckpt: Path) -> dict[str, Any] | None:
     """What `write_marker` left in a folder that the tool downloads into, or None."""
     try:
         value = json.loads((ckpt / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and isinstance(value.get("hub_id"), str) else None

@@ -255,7 +255,10 @@ def _encoding(ids: list[int], return_tensors: str | None) -> Encoding:
 
 def _single_sequence(input_ids: Any) -> list[int]:
     """The ids of one sequence, given as [tokens] or [1, tokens]. Raises OptionError for anything else."""
-    values = np.asarray(input_ids)
+    try:
+        values = np.asarray(input_ids)
+    except ValueError:
+        raise OptionError("input_ids holds sequences of several lengths: one at a time is supported") from None
     if values.ndim == 2 and values.shape[0] != 1:
         raise OptionError(f"input_ids holds {values.shape[0]} sequences: one at a time is supported")
     if values.ndim not in (1, 2) or (values.size and values.dtype.kind not in "iu"):

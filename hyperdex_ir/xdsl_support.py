@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 
 from xdsl.context import Context
@@ -47,12 +48,24 @@ def make_context() -> Context:
 def parse_module(text: str, name: str = "<text>") -> ModuleOp:
     """The module that the text says. Raises PassError, one line, when it does not parse."""
     try:
-        return Parser(make_context(), text, name).parse_module()
+        with value_errors(name):
+            return Parser(make_context(), text, name).parse_module()
     except ParseError as error:
         line, column = _line_column(text, error.span.start)
         raise PassError(f"{name}:{line}:{column}: {error.msg}") from None
-    except OverflowError:  # xDSL's attributes of floats, in generic text
+    except VerifyException as error:  # of attributes, which are verified as they are read
+        raise PassError(f"{name}: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def value_errors(name: str) -> Iterator[None]:
+    """Turns what xDSL's parser does not check itself, numbers beyond their type and depth, into PassError."""
+    try:
+        yield
+    except (OverflowError, MemoryError):
         raise PassError(f"{name}: a number is outside its type") from None
+    except RecursionError:
+        raise PassError(f"{name}: nested too deeply") from None
 
 
 def _line_column(text: str, position: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.hub import HubOptions
+from hyperdex_ir.locations import user_path
 from hyperdex_ir.targets import load_target
 
 #: dtype argument -> matrix type; None: that of the token embedding in the checkpoint.
@@ -20,6 +21,8 @@ MATRIX_TYPES = {
 }
 #: The default of `max_length`, as the product has it: not chosen.
 NOT_CHOSEN = 1
+#: No target holds as many; the arithmetic of sizes stays within 64 bits.
+MOST_POSITIONS = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def check_numbers(num_device: int, max_length: int, max_ram: object) -> None:
         )
     if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
         raise OptionError(f"max_length is {max_length!r}: must be a positive whole number")
+    if max_length > MOST_POSITIONS:
+        raise OptionError(f"max_length is {max_length}: must be at most {MOST_POSITIONS}")
     if max_ram is not None:
         raise OptionError("max_ram: a bound on the compiler's memory is not there yet", "leave it out")
 
@@ -80,7 +85,7 @@ def make_options(
     check_numbers(num_device, max_length, max_ram)
     if dtype not in MATRIX_TYPES:
         raise OptionError(f"no dtype {dtype!r}; there are {', '.join(MATRIX_TYPES)}")
-    folder = None if dump_ir is None else Path(dump_ir).expanduser().absolute()
+    folder = None if dump_ir is None else user_path(dump_ir).absolute()
     if folder is not None and folder.exists() and not folder.is_dir():
         raise OptionError(f"dump_ir {folder}: not a directory", "name a folder, which may not exist yet")
     return CompileOptions(
@@ -92,7 +97,7 @@ def make_options(
         pipeline=pipeline or None,
         dump_ir=folder,
         dump_shown="" if dump_ir is None else str(dump_ir),
-        compile_from=None if compile_from is None else Path(compile_from).expanduser(),
+        compile_from=None if compile_from is None else user_path(compile_from),
         command=tuple(command),
         low_memory_usage=low_memory_usage,
         fast_compile=fast_compile,

@@ -65,7 +65,7 @@ def _position(passes: list[ModulePass], after: str | None) -> int:
         return len(names)
     if after == IMPORT:
         return 0
-    if after.isdigit() and int(after) <= len(names):
+    if after in map(str, range(len(names) + 1)):
         return int(after)
     if after in names:
         return len(names) - names[::-1].index(after)

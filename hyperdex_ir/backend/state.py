@@ -94,11 +94,12 @@ class State:
         """What the last compile left; empty when there is nothing readable."""
         try:
             value = json.loads((root / STATE_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return cls(root)
         if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("phases"), dict):
             return cls(root)
-        return cls(root, value["phases"])
+        phases = value["phases"]
+        return cls(root, {name: record for name, record in phases.items() if _is_record(record)})
 
     def is_done(self, phase: str, key: str, inputs: str | None = None) -> bool:
         """Whether the phase has finished with this key (and these inputs, unless None) and its files are all there.
@@ -137,6 +138,10 @@ class State:
 
     def _save(self) -> None:
         write_text(self.root / STATE_FILE, dump_json({"format": FORMAT, "phases": dict(sorted(self.phases.items()))}))
+
+
+def _is_record(record: Any) -> bool:
+    return isinstance(record, dict) and isinstance(record.get("files"), dict)
 
 
 def _has_size(path: Path, size: int) -> bool:

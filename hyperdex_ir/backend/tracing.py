@@ -21,7 +21,7 @@ from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.serialize import load_json
-from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_spec, run_passes
+from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
 from hyperdex_ir.progress import log
 from hyperdex_ir.targets import load_target
@@ -174,13 +174,3 @@ def place_of_lowering(passes: Sequence[ModulePass]) -> int:
     if LOWERING not in names:
         raise OptionError(f"the pipeline has no {LOWERING}", "a pipeline for a compile ends with an isa module")
     return names.index(LOWERING)
-
-
-def split_pipeline(pipeline: str) -> tuple[str, str]:
-    """The passes before lowering, which fix what the model stores, and the rest.
-
-    Raises OptionError when the pipeline does not lower.
-    """
-    passes = parse_pipeline(pipeline)
-    place = place_of_lowering(passes)
-    return pipeline_spec(passes[:place]), pipeline_spec(passes[place:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TextIO
 
@@ -41,7 +42,8 @@ def assemble(path: Path, output: Path) -> None:
     except UnicodeDecodeError as error:
         raise AssemblyError(f"{path}: not UTF-8 text (byte {error.start})") from None
     program = parse_program(text, str(path))
-    write_binary(output, Kind.INSTRUCTIONS, encode_program(program.instructions))
+    target = Path(os.path.realpath(output))  # a link stays one, /dev/stdout above all
+    write_binary(target, Kind.INSTRUCTIONS, encode_program(program.instructions))
 
 
 def read_origins(path: Path, program: Program) -> tuple[Origin, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, ClassVar
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass, PassPipeline
@@ -14,9 +15,11 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 
 from hyperdex_ir import __version__
 from hyperdex_ir.cli.opt_arguments import add_arguments
-from hyperdex_ir.errors import HyperdexError
+from hyperdex_ir.errors import HyperdexError, OptionError, StorageError
 from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes
-from hyperdex_ir.xdsl_support import check_module
+from hyperdex_ir.xdsl_support import check_module, value_errors
+
+INTERRUPTED = 130
 
 
 class HyperdexOptMain(xDSLOptMain):
@@ -34,6 +37,19 @@ class HyperdexOptMain(xDSLOptMain):
         texts = [text for text in (self.args.passes, self.args.pipeline) if text]
         self.passes = tuple(one for text in texts for one in parse_pipeline(text))
         self.pipeline = PassPipeline(self.passes)
+        names = [one.name for one in self.passes]
+        for name in (*self.args.print_ir_before, *self.args.print_ir_after):
+            if name not in names:
+                raise OptionError(f"print-ir: no pass {name!r} runs", f"these run: {', '.join(names) or 'none'}")
+
+    def prepare_output(self) -> IO[str]:
+        if self.args.output_file is None and sys.stdout is None:
+            raise StorageError("standard output is closed", "name a file with -o")
+        return super().prepare_output()
+
+    def parse_chunk(self, chunk: IO[bytes], file_extension: str, start_offset: int = 0) -> ModuleOp | None:
+        with value_errors(self.args.input_file or "<stdin>"):
+            return super().parse_chunk(chunk, file_extension, start_offset)
 
     def run(self) -> None:
         if self.args.print_pipeline:
@@ -96,6 +112,14 @@ def main(arguments: list[str] | None = None) -> None:
         _exit("\n".join([f"error: {error} [{error.code}]", *error.notes, *hint]))
     except (DiagnosticException, ParseError, ArgSpecParseError, ValueError, OSError) as error:
         _exit(f"error: {str(error).strip()}")
+    except KeyboardInterrupt:
+        print("hyperdex-opt: interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("HYPERDEX_TRACEBACK"):
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        _exit(f"error: internal error: {what}\nhint: HYPERDEX_TRACEBACK=1 shows where")
 
 
 def _exit(message: str) -> None:

@@ -34,12 +34,22 @@ def run(
     folder = compiled_folder(model)
     compiled = CompiledModel.open(folder.root, num_device, name=model)
     tokenizer = load_tokenizer(model)
-    ids = prompt_ids(tokenizer, sys.stdin.read().removesuffix("\n") if prompt == "-" else prompt, chat)
+    ids = prompt_ids(tokenizer, read_prompt() if prompt == "-" else prompt, chat)
     eos_ids = read_eos_ids(*checkpoint_folders(folder))
     if as_json:
         print_json(tokenizer, compiled.generate(ids, max_new_tokens, eos_ids))
         return
     print_statistics(stream_answer(compiled, tokenizer, ids, max_new_tokens, eos_ids))
+
+
+def read_prompt() -> str:
+    """The text on standard input, without its last line end. Raises PromptError when it is not UTF-8."""
+    from hyperdex_ir.errors import PromptError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise PromptError(f"standard input is not UTF-8 text (byte {error.start})", "give UTF-8 text") from None
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 from hyperdex_ir.errors import MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine, NumericFault
-from hyperdex_ir.interpreter.state import NUMBER_OF
+from hyperdex_ir.isa.instructions import NEXT_TOKEN
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.map import MemoryMap
 
@@ -38,7 +38,7 @@ class InterpreterDevice:
     @property
     def next_token(self) -> int:
         """The argmax of the last row of the last pass. Raises MachineFault when no pass has run."""
-        value = self.machine.registers[NUMBER_OF["next_token"]]
+        value = self.machine.registers[NEXT_TOKEN]
         if value is None:
             raise MachineFault("no pass has chosen a next token yet")
         return value

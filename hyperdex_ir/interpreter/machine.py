@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-# Imported for what they register.
 from hyperdex_ir.errors import MachineFault
-from hyperdex_ir.interpreter import machine_mem, machine_sxe, machine_vxe  # noqa: F401
+from hyperdex_ir.interpreter import machine_mem, machine_sxe, machine_vxe  # noqa: F401  imported for what they register
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.hbm import Hbm
-from hyperdex_ir.interpreter.state import HANDLERS, NUMBER_OF, State
-from hyperdex_ir.isa.instructions import Spec
+from hyperdex_ir.interpreter.state import HANDLERS, State
+from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Spec
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 
 #: Instructions that one pass may execute, against programs that do not end.
@@ -112,10 +111,10 @@ class Machine:
             raise MachineFault(f"first row {first_row} of a pass of {len(tokens)} tokens")
         self._reset(len(tokens))
         self.hbm.write(self.hbm.map.tokens, np.array(tokens, np.int64))
-        values = {"tokens": len(tokens), "position": position, "first_row": first_row}
-        values["head_rows"] = len(tokens) - first_row
-        for name, value in values.items():
-            self.state.set_register(NUMBER_OF[name], value)
+        head_rows = len(tokens) - first_row
+        given = {TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: head_rows}
+        for register, value in given.items():
+            self.state.set_register(register, value)
         with quiet():
             while not self._halted:
                 self._step()

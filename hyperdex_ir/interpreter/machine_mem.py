@@ -10,7 +10,8 @@ import numpy as np
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import round_to_matrix, scaled, widen
 from hyperdex_ir.interpreter.attention import write_keys, write_values
-from hyperdex_ir.interpreter.state import POSITION, State, instruction
+from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.isa.instructions import POSITION
 
 
 def _indices(s: State, v: Mapping[str, Any], rows: int) -> np.ndarray:

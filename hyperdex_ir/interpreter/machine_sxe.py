@@ -11,7 +11,8 @@ from hyperdex_ir.interpreter import attention
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
 from hyperdex_ir.interpreter.attention import Span, span
-from hyperdex_ir.interpreter.state import POSITION, State, instruction
+from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.isa.instructions import POSITION
 
 
 def _issue(s: State, x: np.ndarray, matrix_type: str) -> np.ndarray:

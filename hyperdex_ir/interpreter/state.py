@@ -10,11 +10,9 @@ import numpy as np
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lmu import Lmu
-from hyperdex_ir.isa.instructions import BY_NAME, REGISTER_NAMES
+from hyperdex_ir.isa.instructions import BY_NAME, ZERO
 from hyperdex_ir.isa.operands import REGISTERS, HbmRef, LmuRef, ViewRef
 
-NUMBER_OF = {name: number for number, name in REGISTER_NAMES.items()}
-ZERO, TOKENS, POSITION = NUMBER_OF["zero"], NUMBER_OF["tokens"], NUMBER_OF["position"]
 _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
 
 

@@ -24,12 +24,10 @@ from typing import Any
 
 from hyperdex_ir.isa.engines import Engines, Step
 from hyperdex_ir.isa.footprint import Footprint
-from hyperdex_ir.isa.instructions import BY_NAME, Engine
+from hyperdex_ir.isa.instructions import BY_NAME, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Engine
 from hyperdex_ir.isa.operands import LmuRef, Reg, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.targets import Target
-
-_TOKENS, _POSITION, _FIRST_ROW, _HEAD_ROWS = 1, 2, 3, 4
 
 
 @dataclass
@@ -66,8 +64,7 @@ class _Run:
     def __init__(self, program: Program, target: Target, tokens: int, position: int, head_rows: int):
         self.code = program.instructions
         self.engines = Engines(target, position)
-        self.registers = {_TOKENS: tokens, _POSITION: position, _FIRST_ROW: tokens - head_rows}
-        self.registers[_HEAD_ROWS] = head_rows
+        self.registers = {TOKENS: tokens, POSITION: position, FIRST_ROW: tokens - head_rows, HEAD_ROWS: head_rows}
         self.executed = [0] * len(self.code)
         self.steps: dict[tuple[int, ...], Step] = {}
         self.shaping = [_shaping_registers(item) for item in self.code]

@@ -18,15 +18,16 @@ WORD_BYTES = WORD_BITS // 8
 OPCODE_BITS = 8
 
 #: Registers with a fixed meaning. The host sets `tokens`, `position`, `first_row`, `head_rows` before each pass.
+ZERO, TOKENS, POSITION, FIRST_ROW, HEAD_ROWS, PARAM_BASE, KV_BASE, NEXT_TOKEN = range(8)
 REGISTER_NAMES = {
-    0: "zero",  # reads as 0; writes are ignored
-    1: "tokens",  # tokens in flight
-    2: "position",  # absolute position of the first of them
-    3: "first_row",  # first row whose logits are wanted
-    4: "head_rows",  # tokens - first_row
-    5: "param_base",  # byte address of the running layer's parameters
-    6: "kv_base",  # byte address of the running layer's KV cache
-    7: "next_token",  # result of argmax
+    ZERO: "zero",  # reads as 0; writes are ignored
+    TOKENS: "tokens",  # tokens in flight
+    POSITION: "position",  # absolute position of the first of them
+    FIRST_ROW: "first_row",  # first row whose logits are wanted
+    HEAD_ROWS: "head_rows",  # tokens - first_row
+    PARAM_BASE: "param_base",  # byte address of the running layer's parameters
+    KV_BASE: "kv_base",  # byte address of the running layer's KV cache
+    NEXT_TOKEN: "next_token",  # result of argmax
 }
 
 MATRIX_TYPES = ("f16", "bf16")

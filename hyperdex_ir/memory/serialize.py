@@ -27,7 +27,7 @@ def load_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not JSON: {error}", "compile the model again") from None
     found = value.get("format") if isinstance(value, dict) else None
     if found != FORMAT:

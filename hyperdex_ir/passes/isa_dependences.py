@@ -16,11 +16,11 @@ from xdsl.traits import SymbolTable
 
 from hyperdex_ir.dialects.isa import BufferOp, CallOp, InstructionOp, LmuUse, SkipUnlessOp, ViewUse, buffer_type
 from hyperdex_ir.isa.footprint import lmu_columns, view_words
-from hyperdex_ir.isa.instructions import BY_NAME, Group
+from hyperdex_ir.isa.instructions import BY_NAME, POSITION, Group
 from hyperdex_ir.isa.operands import Hbm, HbmRef, Reg
 
-_POSITION = 2
-_WRITTEN_AREAS = {"store_key": ("keys",), "store_value": ("values",), "store": ("memory", "keys", "values")}
+#: Areas of HBM by the instructions that write or read them.
+WRITTEN_AREAS = {"store_key": ("keys",), "store_value": ("values",), "store": ("memory", "keys", "values")}
 _READ_AREAS = {"scores": ("keys",), "values": ("values",)}
 
 
@@ -90,9 +90,9 @@ def _instruction(op: InstructionOp) -> Effects:
             if isinstance(operand, Hbm) and spec.name not in _READ_AREAS:
                 effects.uses["memory"] = None
     effects.uses |= dict.fromkeys(_READ_AREAS.get(spec.name, ()))
-    effects.changes |= dict.fromkeys(_WRITTEN_AREAS.get(spec.name, ()))
+    effects.changes |= dict.fromkeys(WRITTEN_AREAS.get(spec.name, ()))
     if BY_NAME[spec.name].group is not Group.CTRL:
-        effects.uses[_POSITION] = None
+        effects.uses[POSITION] = None
     return effects
 
 

@@ -7,7 +7,8 @@ may stream in as far as the target's stream buffer holds them.
 
 The new order of a function stays only if the estimate (`isa/estimate.py`) of a decode step gets better at the first and
 at the last position together, at neither worse, and if the buffers still fit the LMU as they did. The estimates at the
-last position become the attributes `isa.cycles_before` and `isa.cycles` of the module.
+last position become the attributes `isa.cycles_before` and `isa.cycles` of the module. It comes before
+`isa-allocate-lmu`: a module that has addresses is left alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.dialects.isa import BufferOp, MatmulOp
+from hyperdex_ir.dialects.isa import BufferOp, MatmulOp, buffer_type
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import CapacityError
 from hyperdex_ir.isa.cost import instruction_cost
@@ -164,9 +165,11 @@ def _arrange(block: Block, order: list[Operation]) -> None:
 
 def schedule_module(module: ModuleOp) -> Scheduled | None:
     """Schedules an `isa` module for its target, as the module's docstring says. None: it is left alone, because its
-    buffers do not fit the LMU, or their addresses, as they stand.
+    buffers do not fit the LMU, or have their addresses: those are right for the order as it stands.
     """
     target = load_target(string_attribute(module, "lpu.target"))
+    if any(isinstance(op, BufferOp) and buffer_type(op.res).address is not None for op in module.walk()):
+        return None
     try:
         result = _Scheduler(module, target, max_length_of(module)).run()
     except CapacityError:
@@ -193,7 +196,7 @@ class IsaSchedulePass(ModulePass):
 
 def _describe(result: Scheduled | None) -> str:
     if result is None:
-        return "left alone, the buffers do not fit the LMU"
+        return "left alone, the buffers do not fit the LMU or have their addresses"
     moved = ", ".join(f"@{name}" for name in result.moved) or "nothing"
     text = f"{result.before} -> {result.after} cycles a token (decode, last position); reordered {moved}"
     skipped = f"; too large reordered: {', '.join(f'@{name}' for name in result.too_large)}" if result.too_large else ""

@@ -9,11 +9,12 @@ rotated and the others joined again, that is the same operation on the whole hea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import ClassVar
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 from xdsl.rewriter import InsertPoint
@@ -22,6 +23,9 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.passes.matching import either_order, without_reshape
 from hyperdex_ir.xdsl_support import apply_patterns, replace_with
+
+#: x, cos, sin, style; cos and sin are [?, 1, d].
+_Rotation = tuple[SSAValue, SSAValue, SSAValue, str]
 
 
 def _sliced(value: SSAValue) -> tuple[SSAValue, int, int] | None:
@@ -83,19 +87,23 @@ def _angles(value: SSAValue, op: lpu.AddOp, rewriter: PatternRewriter) -> SSAVal
     return flat.res
 
 
-def _match(op: lpu.AddOp) -> tuple[SSAValue, SSAValue, SSAValue, str] | None:
-    """(x, cos, sin, style), when the sum is a rotation; cos and sin are [?, 1, d]."""
+def _match(op: lpu.AddOp) -> _Rotation | None:
+    """The sum is a rotation."""
     for straight, turned in either_order(op):
-        if not isinstance(first := straight.owner, lpu.MulOp) or not isinstance(second := turned.owner, lpu.MulOp):
+        first, second = straight.owner, turned.owner
+        if not isinstance(first, lpu.MulOp) or not isinstance(second, lpu.MulOp):
             continue
-        for x, cos in either_order(first):
-            if len(shape_of(x)) != 3 or x.type != op.res.type:
-                continue
-            expected = (DYNAMIC_INDEX, 1, shape_of(x)[2])
-            for partner, sin in either_order(second):
-                style = _style(partner, x)
-                if style is not None and shape_of(cos) == shape_of(sin) == expected:
-                    return x, cos, sin, style
+        if (found := _match_products(first, second, op.res.type)) is not None:
+            return found
+    return None
+
+
+def _match_products(straight: lpu.MulOp, turned: lpu.MulOp, type_: Attribute) -> _Rotation | None:
+    """The two are x * cos, x of that type, and what x is turned into * sin."""
+    for (x, cos), (partner, sin) in product(either_order(straight), either_order(turned)):
+        style = _style(partner, x) if len(shape_of(x)) == 3 and x.type == type_ else None
+        if style is not None and shape_of(cos) == shape_of(sin) == (DYNAMIC_INDEX, 1, shape_of(x)[2]):
+            return x, cos, sin, style
     return None
 
 

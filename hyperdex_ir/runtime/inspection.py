@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.isa.estimate import Estimate, estimate
-from hyperdex_ir.isa.instructions import Engine, Group
+from hyperdex_ir.isa.instructions import PARAM_BASE, Engine, Group
 from hyperdex_ir.isa.operands import HbmRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.isa.structure import function_starts
@@ -25,7 +25,6 @@ _KINDS = {
     ("lookup", "table"): "table",
 }
 _KIND_ORDER: tuple[str, ...] = ("embedding", "matrix", "table", "vector")
-_LAYER_BASE = 5  # the register of a layer's parameters
 
 
 def inspect_model(model_dir: Path, num_device: int = 1, name: str = "") -> dict[str, Any]:
@@ -108,7 +107,7 @@ def _kind(program: Program, function: str, offset: int) -> str:
     for item, origin in zip(program.instructions, program.origins, strict=True):
         for operand, value in item.values.items():
             if isinstance(value, HbmRef) and value.offset == offset and (item.name, operand) in _KINDS:
-                home = origin.function if value.register == _LAYER_BASE else "main"
+                home = origin.function if value.register == PARAM_BASE else "main"
                 found |= {_KINDS[item.name, operand]} if home == function else set()
     return next(kind for kind in _KIND_ORDER if kind in found)
 

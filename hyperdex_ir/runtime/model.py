@@ -117,7 +117,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileFormatError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise FileFormatError(f"{path}: not a JSON object")

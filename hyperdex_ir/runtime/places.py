@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from hyperdex_ir.errors import ConfigError, NotCompiledError
-from hyperdex_ir.locations import ModelFolder, find_folder
+from hyperdex_ir.locations import ModelFolder, find_folder, user_path
 from hyperdex_ir.runtime.tokenizer import Tokenizer
 
 
@@ -15,7 +15,7 @@ def compiled_folder(model: str | os.PathLike[str]) -> ModelFolder:
 
     Raises ModelNotFoundError or ConfigError when it names none.
     """
-    path = Path(model).expanduser().absolute()
+    path = user_path(model).absolute()
     if (path / "manifest.json").is_file():
         return ModelFolder(path, path / "ckpt", None, made_by_tool=False)
     return find_folder(model)

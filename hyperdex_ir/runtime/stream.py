@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TextIO
 
+from hyperdex_ir.errors import OptionError
+
 _REPLACEMENT = "\ufffd"
 
 
@@ -87,10 +89,12 @@ class TextStreamer:
 
 
 def flat_ids(value: Any) -> Iterable[int]:
-    """The ids in a number, list, array or tensor, flattened."""
+    """The ids in a number, list, array or tensor, flattened. Raises OptionError for anything else."""
     listed = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(listed, int):
         yield listed
         return
+    if not isinstance(listed, Iterable) or isinstance(listed, (str, bytes)):
+        raise OptionError(f"{listed!r}: not token ids", "give whole numbers")
     for item in listed:
         yield from flat_ids(item)

@@ -14,7 +14,7 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as BackendTokenizer
 
-from hyperdex_ir.errors import ConfigError, PromptError
+from hyperdex_ir.errors import ConfigError, OptionError, PromptError
 from hyperdex_ir.runtime.chat import ChatTemplate
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -51,10 +51,6 @@ class Tokenizer:
         return cls(backend, special, _chat_source(folder, config))
 
     @property
-    def has_chat_template(self) -> bool:
-        return self._template is not None
-
-    @property
     def vocab_size(self) -> int:
         """Number of tokens, added ones included."""
         return self._backend.get_vocab_size(with_added_tokens=True)
@@ -65,12 +61,19 @@ class Tokenizer:
         return None if text is None else self._backend.token_to_id(text)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text."""
+        """Token ids of a text. Raises PromptError when it has no UTF-8 form: bytes that the system could not read."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise PromptError(f"the prompt is not Unicode text (character {error.start})", "give UTF-8 text") from None
         return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        """Text of token ids; bytes that are no UTF-8 become U+FFFD."""
-        return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD. Raises OptionError for a number that is no id."""
+        try:
+            return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        except OverflowError:
+            raise OptionError(f"token ids from {min(ids)} to {max(ids)}: must be in 0..{2**32 - 1}") from None
 
     def render_chat(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any
@@ -86,7 +89,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not JSON: {error}") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: not a JSON object")

@@ -57,7 +57,9 @@ OnResult = Callable[[Result], None]
 
 
 def random_tokens(model: Model, count: int, seed: int) -> list[int]:
-    """Token ids below the vocabulary size."""
+    """Token ids below the vocabulary size. Raises PromptError when there are not so many positions."""
+    if count > model.max_length:
+        raise PromptError(f"{count} tokens; there are {model.max_length} positions", "give fewer tokens")
     return np.random.default_rng(seed).integers(0, vocabulary_size(model), count).tolist()
 
 

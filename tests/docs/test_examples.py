@@ -128,20 +128,34 @@ def layers() -> list[str]:
     return [name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)", row)]
 
 
+def helpers() -> list[str]:
+    """The modules that docs/architecture.md lets everything use."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    return re.findall(r"`(\w+)`", text.split("everything may use")[1].split(".")[0])
+
+
 def imports(path: Path) -> set[str]:
     """First names below hyperdex_ir that a module imports, at its top or inside functions, type checking aside."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
-            names.append(node.module)
+            names.extend(f"{node.module}.{alias.name}" for alias in node.names)
         if isinstance(node, ast.Import):
             names.extend(alias.name for alias in node.names)
     return {name.split(".")[1] for name in names if name.startswith("hyperdex_ir.")}
 
 
+def test_every_package_has_its_place() -> None:
+    package = ROOT / "hyperdex_ir"
+    found = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert sorted([*layers(), *helpers()]) == sorted(found - {"__init__"})
+
+
 def test_data_flows_one_way() -> None:
     order = layers()
     assert {"memory", "isa", "dialects", "passes", "backend", "runtime", "cli"} <= set(order)
+    for helper in helpers():
+        assert not imports(ROOT / "hyperdex_ir" / f"{helper}.py") & set(order), helper
     for number, layer in enumerate(order):
         below = set(order[number + 1 :])
         place = ROOT / "hyperdex_ir" / layer

@@ -15,6 +15,7 @@ from test_compile_flow import STATE, files_of
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend import tracing
+from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.dialects.lpu import LinearOp
 from hyperdex_ir.errors import HyperdexError, OptionError, PassError
@@ -144,6 +145,11 @@ def test_a_dump_that_is_not_there(dumped: tuple[Path, Path], tmp_path: Path) -> 
     (tmp_path / "bad.mlir").write_text("// passes run:\n// passes left:\n//   lower-lpu-to-isa\nnonsense")
     with pytest.raises(PassError, match=r"bad.mlir:4:9: Operation nonsense"):
         AutoCompiler().compile(dumped[0], compile_from=tmp_path / "bad.mlir")
+    for value, message in (("300 : i8", "out of range for type i8"), ("1.0e300 : f32", "outside its type")):
+        text = f'// passes run:\n// passes left:\n//   dce\n"test.op"() {{a = {value}}} : () -> ()\n'
+        (tmp_path / "bad.mlir").write_text(text)
+        with pytest.raises(PassError, match=message):
+            read_dump(tmp_path / "bad.mlir", None).module()
 
 
 # ---------------------------------------------------------------------------------------------------- --compile-to
@@ -220,6 +226,8 @@ def test_ir_after_a_pass_and_of_a_function(dumped: tuple[Path, Path], tmp_path: 
     [
         (["--after", "nothing"], "HDX0302", "--after nothing: the pipeline has no such pass"),
         (["--after", "99"], "HDX0302", "--after 99"),
+        (["--after", "9" * 5000], "HDX0302", "the pipeline has no such pass"),
+        (["--after", "²"], "HDX0302", "--after ²: the pipeline has no such pass"),
         (["--function", "f"], "HDX0302", "--function f: the module has no such function"),
         (["--pipeline", "cse,dze"], "HDX0302", "line 1, column 5: no pass 'dze'"),
     ],

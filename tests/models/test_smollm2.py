@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from xdsl.dialects.builtin import ModuleOp
 
-from hyperdex_ir.backend.tracing import split_pipeline
+from hyperdex_ir.backend.tracing import place_of_lowering
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.frontend.checkpoint import Checkpoint
@@ -17,7 +17,7 @@ from hyperdex_ir.frontend.names import resolve_sources
 from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.isa.instructions import BY_NAME, Group
-from hyperdex_ir.passes.pipeline import run_pipeline
+from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.xdsl_support import print_module
 
@@ -111,11 +111,12 @@ def stages(smollm2_dir: Path) -> tuple[dict[str, ModuleOp], Callable[[str], np.n
         values = checkpoint.read(name)
         return values if values.ndim == 2 else values.astype(np.float32)
 
-    before, lowering = split_pipeline("default")
+    passes = parse_pipeline("default")
+    place = place_of_lowering(passes)
     modules = {"import": imported.module.clone()}
-    run_pipeline(imported.module, before)
+    run_passes(imported.module, passes[:place])
     modules["lpu"] = imported.module.clone()
-    run_pipeline(imported.module, lowering)
+    run_passes(imported.module, passes[place:])
     modules["isa"] = imported.module
     return modules, parameters
 

@@ -257,7 +257,14 @@ def test_json_forms_round_trip():
 
 def test_a_file_that_is_no_map_is_one_error(tmp_path: Path):
     path = tmp_path / "config_1lpu_hbm.json"
-    for text, words in (("{", "not JSON"), ("[]", "format None"), ('{"format": 1}', "not a memory map")):
+    deep, long = "[" * 100_000, "1" * 5000
+    for text, words in (
+        ("{", "not JSON"),
+        (deep, "not JSON"),
+        (long, "not JSON"),
+        ("[]", "format None"),
+        ('{"format": 1}', "not a memory map"),
+    ):
         path.write_text(text)
         with pytest.raises(FileFormatError, match=words):
             read_map(path)

@@ -52,6 +52,7 @@ def test_text_on_stdout_statistics_on_stderr(model: Path) -> None:
         (["--prompt", ""], "HDX0603", "the prompt is empty"),
         (["--prompt", "x" * 50], "HDX0603", "the prompt has 50 tokens; the model was compiled for max_length 48"),
         (["--prompt", "x" * 48], "HDX0603", "48 tokens; the model was compiled for max_length 48, prompt and response"),
+        (["--prompt", "\udcff"], "HDX0603", "the prompt is not Unicode text (character 0)"),
         (["--prompt", "x", "--chat"], "HDX0603", "the checkpoint has no chat template"),
         (["--prompt", "x", "--num-device", "2"], "HDX0502", "not compiled for 2 devices"),
     ],
@@ -63,6 +64,13 @@ def test_one_line_errors(model: Path, arguments: list[str], code: str, message: 
     assert first.startswith(f"error[{code}]: ")
     assert message in first
     assert second.startswith("hint: ")
+
+
+def test_standard_input_that_is_no_text(model: Path) -> None:
+    command = [*COMMAND, "run", str(model), "--prompt", "-"]
+    result = subprocess.run(command, input=b"a\xff", capture_output=True, check=False)
+    assert (result.returncode, result.stdout) == (1, b"")
+    assert result.stderr.startswith(b"error[HDX0603]: standard input is not UTF-8 text (byte 1)\nhint: ")
 
 
 def test_damaged_image(model: Path) -> None:

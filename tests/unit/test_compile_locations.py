@@ -121,3 +121,16 @@ def test_hub_ids():
     assert is_hub_id("HuggingFaceTB/SmolLM2-135M-Instruct")
     for text in ("", "/a", "a/", "a/b/c", "..", "a/../b", "a b/c", "-a/b", "a/b--c", "x" * 97):
         assert not is_hub_id(text), text
+
+
+@pytest.mark.parametrize("options", [("~no-such-user/m",), ("facebook/opt-1.3b", "~no-such-user/m")])
+def test_a_home_that_is_not_there(options: tuple[str, ...]):
+    with pytest.raises(OptionError, match=r"^~no-such-user/m: no such home directory$"):
+        find_folder(*options)
+
+
+def test_no_home_at_all(monkeypatch):
+    monkeypatch.delenv("HYPERDEX_HOME")
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as without HOME and without an account
+    with pytest.raises(OptionError, match="no such home directory"):
+        find_folder("facebook/opt-1.3b")

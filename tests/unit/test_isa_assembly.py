@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from hyperdex_ir.cli.assembly import assemble, disassemble
-from hyperdex_ir.errors import AssemblyError, FileFormatError
+from hyperdex_ir.errors import AssemblyError, FileFormatError, StorageError
 from hyperdex_ir.files import Kind, read_binary, write_binary
 from hyperdex_ir.isa.assembly import parse_program, print_program
 from hyperdex_ir.isa.codec import encode_program
@@ -190,3 +191,19 @@ def test_as_leaves_nothing_behind_on_errors(tmp_path: Path) -> None:
     with pytest.raises(AssemblyError, match="No such file"):
         assemble(tmp_path / "nothing.s", output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.s"]
+
+
+def test_as_replaces_files_only(image: Path, tmp_path: Path) -> None:
+    text, target, link = tmp_path / "program.s", tmp_path / "target.bin", tmp_path / "link.bin"
+    text.write_text(_disassembled(image))
+    link.symlink_to(target)
+    assemble(text, link)
+    assert link.is_symlink()
+    assert target.read_bytes() == image.read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    before = sorted(tmp_path.iterdir())
+    for output in (tmp_path / "pipe", tmp_path, Path()):
+        with pytest.raises(StorageError, match=r": not a file$"):
+            assemble(text, output)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(tmp_path.iterdir()) == before

@@ -27,17 +27,20 @@ from machine_programs import (
     parameter,
     view,
 )
+from xdsl.ir import Operation
 
+from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault, NumericError, PromptError
 from hyperdex_ir.files import Kind, pack_header, write_binary
-from hyperdex_ir.interpreter import arithmetic
+from hyperdex_ir.interpreter import arithmetic, functions
 from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.interpreter.state import HANDLERS
-from hyperdex_ir.isa.instructions import SPECS, Group
+from hyperdex_ir.isa.instructions import ACTIVATIONS, BINARY, REDUCTIONS, ROTARY_STYLES, SPECS, UNARY, Group
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.passes.matching import ACTIVATION_NAMES
 
 HALT = op("halt")
 TOKENS = [3, 39, 0]
@@ -52,6 +55,18 @@ def run(*instructions: Instruction, tokens: Sequence[int] = TOKENS, position: in
 
 def test_every_instruction_but_control_has_a_meaning() -> None:
     assert set(HANDLERS) == {spec.name for spec in SPECS if spec.group is not Group.CTRL}
+
+
+def test_the_tables_of_functions_have_the_same_names() -> None:
+    def names(ops: Sequence[type[Operation]]) -> list[str]:
+        return [one.name.removeprefix("lpu.") for one in ops]
+
+    assert sorted(UNARY) == sorted(functions.UNARY) == sorted(["copy", *names(lpu.UNARY_OPS)])
+    assert sorted(BINARY) == sorted(functions.BINARY) == sorted(names(lpu.BINARY_OPS))
+    assert sorted(REDUCTIONS) == sorted(arithmetic.REDUCTIONS) == sorted(names(lpu.REDUCE_OPS))
+    assert sorted(ACTIVATIONS) == sorted(["none", *lpu.ACTIVATIONS]) == sorted(["none", *ACTIVATION_NAMES.values()])
+    assert set(ACTIVATIONS) - {"none"} <= set(UNARY)
+    assert ROTARY_STYLES == lpu.ROTARY_STYLES
 
 
 def test_embed_widens_rows_of_the_table() -> None:

@@ -170,3 +170,50 @@ def test_plain_xdsl_opt_runs_our_dialects_and_passes() -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("lpu.neg") == 1
     assert "tensor<?x8xf32>" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("1.0e300 : f32", "a number is outside its type"),
+        ("dense<1.0e300> : tensor<2xf32>", "a number is outside its type"),
+        ("array<f32: 1.0e300>", "a number is outside its type"),
+        ("[" * 5000 + "]" * 5000, "nested too deeply"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--parsing-diagnostics", "--verify-diagnostics"]])
+def test_values_that_no_type_holds(value: str, message: str, options: list[str], tmp_path: Path, capsys) -> None:
+    path = tmp_path / "model.mlir"
+    path.write_text(f'"test.op"() {{a = {value}}} : () -> ()\n')
+    with pytest.raises(SystemExit, match="1"):
+        main([str(path), *options])
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", f"error: {path}: {message} [HDX0401]\n")
+
+
+@pytest.mark.parametrize("option", ["--print-ir-before", "--print-ir-after"])
+def test_printing_around_a_pass_that_does_not_run(option: str, module: str, capsys) -> None:
+    with pytest.raises(SystemExit, match="1"):
+        main([module, "-p", "cse,dce", f"{option}=cs"])
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.splitlines()) == (
+        "",
+        ["error: print-ir: no pass 'cs' runs [HDX0302]", "hint: these run: cse, dce"],
+    )
+
+
+def test_closed_standard_output(module: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit, match="1"):
+        main([module])
+    assert capsys.readouterr().err.startswith("error: standard output is closed [HDX0503]\n")
+
+
+def test_an_unexpected_exception_is_one_line(module: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def fail(self: object) -> None:
+        raise AssertionError("of\nxDSL")
+
+    monkeypatch.setattr("hyperdex_ir.cli.opt.HyperdexOptMain.run", fail)
+    with pytest.raises(SystemExit, match="1"):
+        main([module])
+    assert capsys.readouterr().err.startswith("error: internal error: AssertionError: of xDSL\nhint: ")

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
+from hyperdex_ir.backend.state import STATE_FILE, State
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.files import HEADER_BYTES, Kind, pack_header
 from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.runtime.stream import flat_ids
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -179,3 +181,33 @@ def test_output_directory_runs_by_its_path(compiled: Path, tmp_path: Path) -> No
     ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert ours.generate(PROMPT, max_new_tokens=4).shape == (1, len(PROMPT) + 4)
     assert AutoTokenizer.from_pretrained(tmp_path / "out").encode("a") == [97]
+
+
+def test_what_is_no_token_ids() -> None:
+    for value in ("text", None, 1.5, [["1"]]):
+        with pytest.raises(OptionError, match="not token ids"):
+            list(flat_ids(value))
+
+
+def test_hostile_arguments(compiled: Path) -> None:
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(compiled), AutoTokenizer.from_pretrained(compiled)
+    with pytest.raises(OptionError, match="sequences of several lengths"):
+        model.generate([[1, 2], [3]], max_new_tokens=2)
+    with pytest.raises(OptionError, match="'x': not token ids"):
+        model.generate([[1]], max_new_tokens=2, eos_token_id="x")  # pyright: ignore[reportArgumentType]
+    for ids in ([-1], [10**30]):
+        with pytest.raises(OptionError, match=r"must be in 0\.\.4294967295"):
+            tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, "{"])
+def test_a_generation_config_that_is_no_json(copy: Path, text: str) -> None:
+    (copy / "ckpt" / "generation_config.json").write_text(text)
+    with pytest.raises(FileFormatError, match="not JSON"):
+        AutoModelForCausalLM.from_pretrained(copy)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": 1, "phases": {"convert": 3, "map": {"key": ""}}}'])
+def test_a_broken_state_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / STATE_FILE).write_text(text)
+    assert State.load(tmp_path).phases == {}

@@ -271,6 +271,11 @@ def test_tokens_must_be_tokens(model: Model) -> None:
             Verifier(model, tokens)
 
 
+def test_no_more_random_tokens_than_positions(model: Model) -> None:
+    with pytest.raises(PromptError, match=r"^1000000000000 tokens; there are 128 positions$"):
+        random_tokens(model, 10**12, 0)
+
+
 def test_random_tokens_depend_on_the_seed_alone(model: Model) -> None:
     first, again, other = (random_tokens(model, 20, seed) for seed in (3, 3, 4))
     assert first == again

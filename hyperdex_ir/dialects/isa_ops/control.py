@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xdsl.dialects.builtin import I64, IntegerAttr, LocationAttr, StringAttr, SymbolRefAttr
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.irdl import IRDLOperation, irdl_op_definition, prop_def, region_def, traits_def, var_operand_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
@@ -47,19 +47,14 @@ class RepeatOp(IRDLOperation):
     def parse(cls, parser: Parser) -> RepeatOp:
         """`isa.repeat 30 { ... }`"""
         count = parser.parse_integer(allow_boolean=False)
-        attributes = parser.parse_optional_attr_dict_with_keyword()
-        op = cls(count, parser.parse_region())
-        if not op.body.blocks:
-            op.body.add_block(Block())
-        if attributes is not None:
-            op.attributes.update(attributes.data)
+        body, attributes = _parse_body(parser)
+        op = cls(count, body)
+        op.attributes.update(attributes)
         return op
 
     def print(self, printer: Printer) -> None:
         printer.print_string(f" {self.count}")
-        printer.print_op_attributes(self.attributes, print_keyword=True)
-        printer.print_string(" ")
-        printer.print_region(self.body, print_empty_block=False)
+        _print_body(printer, self)
 
     def verify_(self) -> None:
         if not 1 <= self.count <= _LARGEST_COUNT:
@@ -104,19 +99,14 @@ class SkipUnlessOp(IRDLOperation):
             parser.raise_error(f"no register {name!r}; there are zero, tokens, ..., r0 to r31")
         parser.parse_punctuation("=")
         value = parser.parse_integer(allow_boolean=False)
-        attributes = parser.parse_optional_attr_dict_with_keyword()
-        op = cls(register, value, parser.parse_region())
-        if not op.body.blocks:
-            op.body.add_block(Block())
-        if attributes is not None:
-            op.attributes.update(attributes.data)
+        body, attributes = _parse_body(parser)
+        op = cls(register, value, body)
+        op.attributes.update(attributes)
         return op
 
     def print(self, printer: Printer) -> None:
         printer.print_string(f" {register_name(self.register)} = {self.wanted}")
-        printer.print_op_attributes(self.attributes, print_keyword=True)
-        printer.print_string(" ")
-        printer.print_region(self.body, print_empty_block=False)
+        _print_body(printer, self)
 
     def verify_(self) -> None:
         for name, number, (low, high) in (("register", self.register, _REGISTERS), ("value", self.wanted, _VALUES)):
@@ -124,6 +114,21 @@ class SkipUnlessOp(IRDLOperation):
                 raise VerifyException(f"isa.skip_unless: {name} {number}, must be in {low}..{high}")
         if self.body.block.args:
             raise VerifyException("isa.skip_unless: the body takes no arguments")
+
+
+def _parse_body(parser: Parser) -> tuple[Region, dict[str, Attribute]]:
+    """`attributes {...} { ... }`: the body, which has a block even when it is empty, and the attributes."""
+    attributes = parser.parse_optional_attr_dict_with_keyword()
+    body = parser.parse_region()
+    if not body.blocks:
+        body.add_block(Block())
+    return body, {} if attributes is None else dict(attributes.data)
+
+
+def _print_body(printer: Printer, op: RepeatOp | SkipUnlessOp) -> None:
+    printer.print_op_attributes(op.attributes, print_keyword=True)
+    printer.print_string(" ")
+    printer.print_region(op.body, print_empty_block=False)
 
 
 class _CalleeMatches(SymbolUserOpInterface):

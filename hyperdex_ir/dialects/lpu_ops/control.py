@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xdsl.dialects.builtin import I64, ArrayAttr, DenseArrayBase, IntegerAttr, StringAttr, SymbolRefAttr, i64
 from xdsl.dialects.func import FuncOp
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Operation, Region, SSAValue
 from xdsl.irdl import (
     AnyAttr,
     IRDLOperation,
@@ -251,9 +251,3 @@ def _parse_typed_operand(parser: Parser) -> SSAValue:
     operand = parser.parse_unresolved_operand()
     parser.parse_punctuation(":")
     return parser.resolve_operand(operand, parser.parse_type())
-
-
-def repeat_body(types: Sequence[Attribute]) -> tuple[Region, Block]:
-    """An empty body for RepeatOp with one argument a type."""
-    block = Block(arg_types=types)
-    return Region(block), block

@@ -13,6 +13,7 @@ from hyperdex_ir.dialects import isa, lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuType, LmuUse
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
+from hyperdex_ir.isa.instructions import HEAD_ROWS, PARAM_BASE, TOKENS
 from hyperdex_ir.memory.collect import is_shared, parameter_of
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import FunctionMap, MemoryMap
@@ -24,7 +25,7 @@ ONE = 8  # holds 1: the rows of what is the same for all tokens
 QUERY, OUTPUT, KEYS, VALUES = 9, 10, 11, 12  # words into query and output rows, bytes into the KV cache
 LAYER, KIND = 13, 14  # the number of the running layer, and that of its function
 
-_ROWS_REGISTER = {"tokens": 1, "head": 4, 1: ONE}
+_ROWS_REGISTER = {"tokens": TOKENS, "head": HEAD_ROWS, 1: ONE}
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class FunctionLowering:
         parameter = parameter_of(op)
         if self.is_main or is_shared(parameter):
             return HbmRef(self.shared.memory.main.parameters[parameter.name])
-        return HbmRef(self.function_map.parameters[parameter.name], 5)
+        return HbmRef(self.function_map.parameters[parameter.name], PARAM_BASE)
 
     def weight(self, value: SSAValue, dtypes: Sequence[str]) -> lpu.WeightOp:
         """The operation of a parameter operand. Raises LoweringError when it is something else."""

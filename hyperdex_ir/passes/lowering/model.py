@@ -7,7 +7,7 @@ from math import prod
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuUse
 from hyperdex_ir.dialects.lpu import shape_of
-from hyperdex_ir.isa.instructions import MATRIX_TYPES
+from hyperdex_ir.isa.instructions import KV_BASE, MATRIX_TYPES, ZERO
 from hyperdex_ir.memory.collect import parameter_of
 from hyperdex_ir.memory.map import CacheMap, ceil_div
 from hyperdex_ir.passes.lowering.function import KEYS, OUTPUT, QUERY, VALUES, FunctionLowering, Index
@@ -110,7 +110,7 @@ def lower_attention(to: FunctionLowering, op: lpu.AttentionOp) -> None:
     for register in (QUERY, OUTPUT):
         to.emit("set", dst=register, value=0)
     for register in (KEYS, VALUES):
-        to.emit("add", dst=register, a=0 if to.is_main else 6, b=0, value=base)
+        to.emit("add", dst=register, a=ZERO if to.is_main else KV_BASE, b=ZERO, value=base)
 
     def one_head() -> None:
         _head(to, op, LmuUse(query.buffer, query.offset, QUERY), LmuUse(target.buffer, target.offset, OUTPUT), scores)
@@ -126,11 +126,11 @@ def lower_attention(to: FunctionLowering, op: lpu.AttentionOp) -> None:
 
 
 def _advance(to: FunctionLowering, register: int, step: int) -> None:
-    to.emit("add", dst=register, a=register, b=0, value=step)
+    to.emit("add", dst=register, a=register, b=ZERO, value=step)
 
 
 def _store(to: FunctionLowering, op: lpu.AttentionOp, cache: CacheMap) -> None:
-    base = (to.shared.memory.kv_start, 0) if to.is_main else (0, 6)
+    base = (to.shared.memory.kv_start, ZERO) if to.is_main else (0, KV_BASE)
     for name, value, offset, pitch in (
         ("store_key", op.key, cache.key_offset, cache.key_pitch),
         ("store_value", op.value, cache.value_offset, cache.value_pitch),

@@ -16,12 +16,12 @@ from hyperdex_ir.dialects import isa, lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuUse, buffer_type
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
+from hyperdex_ir.isa.instructions import KV_BASE, NEXT_TOKEN, PARAM_BASE, ZERO
 from hyperdex_ir.memory.collect import find_function
 from hyperdex_ir.passes.lowering import model, vector
-from hyperdex_ir.passes.lowering.function import KIND, LAYER, FunctionLowering, Index, Place, Scalar, Shared
+from hyperdex_ir.passes.lowering.function import KIND, LAYER, ONE, FunctionLowering, Index, Place, Scalar, Shared
 from hyperdex_ir.passes.lowering.views import View
 
-_PARAM_BASE, _KV_BASE, _NEXT_TOKEN = 5, 6, 7
 _VIEWING_OPS = (lpu.ReshapeOp, lpu.SliceOp, lpu.TransposeOp, lpu.BroadcastOp)
 _SOURCES = (lpu.WeightOp, lpu.LayerConstantOp, lpu.RotaryTableOp)
 
@@ -55,12 +55,12 @@ def lower_main(shared: Shared, source: FuncOp) -> FuncOp:
         to.places[argument] = Index(index)
     to.op = source
     if shared.layout.layers:
-        to.emit("set", dst=_PARAM_BASE, value=shared.memory.layer_start)
-        to.emit("set", dst=_KV_BASE, value=shared.memory.kv_layer_start)
+        to.emit("set", dst=PARAM_BASE, value=shared.memory.layer_start)
+        to.emit("set", dst=KV_BASE, value=shared.memory.kv_layer_start)
     lower_block(to, source.body.block)
     _give_logits(to)
     if shared.uses_one:
-        first = isa.OPS["set"](dst=8, value=1, location=source.location)
+        first = isa.SetOp(dst=ONE, value=1, location=source.location)
         block.insert_ops_before([first], block.ops.first)  # pyright: ignore[reportArgumentType]
     return _function("main", block, source)
 
@@ -72,7 +72,7 @@ def _give_logits(to: FunctionLowering) -> None:
     source, rows = LmuUse(logits.buffer, logits.offset), to.rows_register("head")
     memory, columns = to.shared.memory, logits.columns
     to.emit("store", dst=HbmRef(memory.logits), pitch=4 * columns, src=source, columns=columns, rows=rows)
-    to.emit("argmax", dst=_NEXT_TOKEN, src=source, columns=columns, rows=rows)
+    to.emit("argmax", dst=NEXT_TOKEN, src=source, columns=columns, rows=rows)
 
 
 def _function(name: str, block: Block, source: FuncOp) -> FuncOp:
@@ -126,7 +126,7 @@ def lower_layers(to: FunctionLowering, op: lpu.LayersOp) -> None:
 
     def one_layer() -> None:
         to.emit("lookup", dst=KIND, table=table, index=LAYER, limit=count)
-        to.emit("add", dst=LAYER, a=LAYER, b=0, value=1)
+        to.emit("add", dst=LAYER, a=LAYER, b=ZERO, value=1)
         for number, name in enumerate(op.functions):
             _skip_unless(to, number, lambda name=name: _call(to, name, places))
 
@@ -155,21 +155,29 @@ def _call(to: FunctionLowering, name: str, places: list[Place]) -> None:
         raise to.error(f"calls of @{name} pass values that lie differently")
     to.block.add_op(isa.CallOp(name, passed.buffers, location=to.op.location))
     function = to.shared.memory.functions[name]
-    for register, step in ((_PARAM_BASE, function.parameter_bytes), (_KV_BASE, function.cache_bytes)):
+    for register, step in ((PARAM_BASE, function.parameter_bytes), (KV_BASE, function.cache_bytes)):
         if step:
-            to.emit("add", dst=register, a=register, b=0, value=step)
+            to.emit("add", dst=register, a=register, b=ZERO, value=step)
 
 
 def _owned(to: FunctionLowering, value: SSAValue) -> View:
     """The buffer of a value that nobody else looks at, to be overwritten; a copy when there is none."""
     view = to.view(value)
-    owner = value.owner
-    is_own = isinstance(owner, Block) or not isinstance(owner, (*_VIEWING_OPS, *_SOURCES))
-    if is_own and value.has_one_use() and view.is_whole and view.rows != 1:
+    if _is_own(to.op, value) and value.has_one_use() and view.is_whole and view.rows != 1:
         return view
     target = to.fresh("tokens" if view.rows == 1 else view.rows, view.dims, value.name_hint)
     to.copy(view, target)
     return target
+
+
+def _is_own(op: Operation, value: SSAValue) -> bool:
+    """Whether the buffer is made anew each time that the operation runs: not outside of a repeat around it, not by the
+    caller of a layer, but for the hidden buffer.
+    """
+    owner = value.owner
+    if isinstance(value, BlockArgument):
+        return owner is op.parent and value.index == 0
+    return isinstance(owner, Operation) and owner.parent is op.parent and not isinstance(owner, _VIEWING_OPS + _SOURCES)
 
 
 def lower_repeat(to: FunctionLowering, op: lpu.RepeatOp) -> None:
@@ -189,8 +197,10 @@ def lower_repeat(to: FunctionLowering, op: lpu.RepeatOp) -> None:
 
 
 def _copy_unless_there(to: FunctionLowering, view: View, target: View) -> None:
-    if view.buffer is not target.buffer or not view.is_whole:
+    if view.buffer is not target.buffer:
         to.copy(view, target)
+    elif not view.is_whole:  # a copy may take several instructions, which must not see what the first ones wrote
+        to.copy(to.copied(view), target)
 
 
 def lower_layer_function(shared: Shared, source: FuncOp, passed: _Passed) -> FuncOp:
@@ -229,8 +239,8 @@ def _may_work_in_place(block: Block, result: SSAValue, hidden: View) -> bool:
     argument = block.args[0]
     seen = _views_of(argument)
     order = {op: number for number, op in enumerate(block.ops)}
-    users = [use.operation for value in seen for use in value.uses]
-    if any(order[user] > order[producer] for user in users):
+    users = [block.find_ancestor_op_in_block(use.operation) for value in seen for use in value.uses]
+    if any(user is not None and order[user] > order[producer] for user in users):
         return False
     return all(_reads_in_place(producer, number, argument, seen) for number in range(len(producer.operands)))
 
@@ -242,10 +252,11 @@ def _writes_once(op: Operation) -> bool:
 
 
 def _views_of(argument: BlockArgument) -> list[SSAValue]:
-    """The value and all that may be a view of its buffer."""
+    """The value and all that may lie in its buffer: views, and what a repeat carries."""
     found: list[SSAValue] = [argument]
     for value in found:
-        found += [use.operation.results[0] for use in value.uses if isinstance(use.operation, _VIEWING_OPS)]
+        ops = [use.operation for use in value.uses if isinstance(use.operation, (*_VIEWING_OPS, lpu.RepeatOp))]
+        found += [result for op in ops for result in op.results]
     return found
 
 

@@ -8,6 +8,7 @@ from xdsl.ir import SSAValue
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.isa import LmuUse
 from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.isa.instructions import FIRST_ROW
 from hyperdex_ir.passes.lowering.function import FunctionLowering, Scalar, common_rows, features
 from hyperdex_ir.passes.lowering.views import MAX_COLUMN_STRIDE, View, elementwise_blocks, row_blocks
 
@@ -202,7 +203,7 @@ def lower_select_rows(to: FunctionLowering, op: lpu.SelectRowsOp) -> None:
         "select_rows",
         dst=LmuUse(target.buffer, target.offset),
         src=LmuUse(source.buffer, source.offset),
-        first=3,
+        first=FIRST_ROW,
         columns=source.columns,
         rows=to.rows_register("head"),
     )
