@@ -11,7 +11,7 @@ from hyperdex_ir.isa.footprint import Footprint, lmu_columns, view_words
 from hyperdex_ir.isa.instructions import Engine
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction
-from hyperdex_ir.isa.scoreboard import Scoreboard
+from hyperdex_ir.isa.scoreboard import Scoreboard, Write
 from hyperdex_ir.targets import Target
 
 STORES = ("store", "store_key", "store_value")
@@ -155,14 +155,14 @@ class Engines:
     def _latest(clocks: dict[str, int]) -> int:
         return max(clocks[name] for name in (*_CLOCKS, "issue"))
 
-    def repeat_trip(self, before: dict[str, int], times: int) -> None:
-        """As many more trips like that since `before`."""
-        clocks, floor = self.clocks(), self._floor(before)
+    def repeat_trip(self, before: dict[str, int], board: tuple[list[Write], list[int]], times: int) -> None:
+        """As many more trips like that since `before`, when the scoreboard held the times `board`."""
+        clocks = self.clocks()
         shift = (self._latest(clocks) - self._latest(before)) * times
         for name in _CLOCKS:
             if clocks[name] != before[name]:
                 setattr(self, name, clocks[name] + shift)
         if clocks["end"] != before["end"]:
             self.end += shift
-        self.board.shift(shift, floor)
+        self.board.shift(shift, board)
         self.issue += (clocks["issue"] - before["issue"]) * times

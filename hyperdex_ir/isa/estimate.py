@@ -132,11 +132,12 @@ class _Run:
         """All trips; once one leaves the state that the one before it left, the rest are added up."""
         state: object = None
         for left in reversed(range(count)):
-            before, counted, lookups = self.engines.clocks(), self._counters(), self.lookups
+            before, board = self.engines.clocks(), self.engines.board.times()
+            counted, lookups = self._counters(), self.lookups
             self.block(start, stop)
             previous, state = state, self._state(before)
             if left and state == previous and lookups == self.lookups:
-                self.engines.repeat_trip(before, left)
+                self.engines.repeat_trip(before, board, left)
                 self._count_again(counted, left)
                 return
 

@@ -8,7 +8,7 @@ from hyperdex_ir.isa.footprint import Footprint
 
 
 @dataclass(frozen=True)
-class _Write:
+class Write:
     """Columns from the footprint's first on are finished group by group from `base` on; all are at `end`."""
 
     base: int
@@ -16,7 +16,7 @@ class _Write:
     end: int
 
 
-_NEVER = _Write(0, 0, 0)
+_NEVER = Write(0, 0, 0)
 _PAGE = 4096  # words: footprints that share a word share a page
 
 
@@ -29,7 +29,7 @@ class Scoreboard:
         self._footprints: list[Footprint] = []
         self._meets: list[list[int]] = []  # by number: the footprints that share a word with it, itself included
         self._pages: dict[int, list[int]] = {}
-        self._writes: list[_Write] = []
+        self._writes: list[Write] = []
         self._reads: list[int] = []
 
     def number(self, footprint: Footprint) -> int:
@@ -77,7 +77,7 @@ class Scoreboard:
 
     def write(self, number: int, end: int, base: int = 0, group_cycles: int = 0) -> None:
         """Notes a write that is over at `end`; with group_cycles, each group of columns that much after the last."""
-        self._writes[number] = _Write(base, group_cycles, end)
+        self._writes[number] = Write(base, group_cycles, end)
 
     def state(self, floor: int, latest: int) -> tuple[object, ...]:
         """All times behind `floor`, relative to `latest`, as a value that can be compared."""
@@ -89,9 +89,16 @@ class Scoreboard:
         reads = tuple((number, end - latest) for number, end in enumerate(self._reads) if end > floor)
         return writes, reads
 
-    def shift(self, cycles: int, floor: int) -> None:
-        """Moves all times behind `floor` by so many cycles."""
+    def times(self) -> tuple[list[Write], list[int]]:
+        """All times as they stand: of writes, of reads."""
+        return list(self._writes), list(self._reads)
+
+    def shift(self, cycles: int, before: tuple[list[Write], list[int]]) -> None:
+        """Moves the times that are not those of `before` by so many cycles."""
+        writes, reads = before
         for number, write in enumerate(self._writes):
-            if write.end > floor:
-                self._writes[number] = _Write(write.base + cycles, write.group_cycles, write.end + cycles)
-        self._reads = [end + cycles if end > floor else end for end in self._reads]
+            if number >= len(writes) or write != writes[number]:
+                self._writes[number] = Write(write.base + cycles, write.group_cycles, write.end + cycles)
+        for number, end in enumerate(self._reads):
+            if number >= len(reads) or end != reads[number]:
+                self._reads[number] = end + cycles

@@ -260,6 +260,23 @@ def test_trips_that_are_added_up_count_as_those_that_run(text: str, count: int, 
     assert folded.cache_stripes == whole.cache_stripes
 
 
+def test_what_a_repeat_wrote_is_ready_after_its_last_trip() -> None:
+    """Also for an engine that the repeat does not use."""
+    before = 'builtin.module attributes {lpu.target = "u55c", lpu.max_length = 100 : i64} {\nfunc.func @main() {\n'
+    body = "isa.unary function=neg dst=%a a=%a columns=70 rows=tokens\n" * 2
+    body += "isa.unary function=neg dst=%b a=%a columns=70 rows=tokens\n"
+    text = f"""{before}%a = isa.buffer : !isa.lmu<tokens x 70>
+        %b = isa.buffer : !isa.lmu<tokens x 70>
+        isa.embed dst=%a table=hbm[0] index=token ids=hbm[86016] limit=40 columns=70 type=f16 rows=tokens
+        BODY
+        isa.matmul dst=%b src=%a weight=hbm[12288] k=70 n=70 type=f16 rows=tokens
+        func.return }} }}"""
+    texts = [text.replace("BODY", choice) for choice in (f"isa.repeat 9 {{\n{body}}}", body * 9)]
+    programs = [to_program(parse_module(choice), chunk=4, head_rows=1) for choice in texts]
+    folded, whole = (estimate(program, load_target("u55c"), position=0).cycles for program in programs)
+    assert abs(folded - whole) <= 1
+
+
 def test_the_checker_sees_broken_orders() -> None:
     module = parse_module(
         "func.func @main() {\n%a = isa.buffer : !isa.lmu<tokens x 8>\n%b = isa.buffer : !isa.lmu<tokens x 8>\n"
