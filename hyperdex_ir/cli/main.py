@@ -18,10 +18,10 @@ from hyperdex_ir.cli.diff import diff
 from hyperdex_ir.cli.inspect import inspect
 from hyperdex_ir.cli.ir import print_ir
 from hyperdex_ir.cli.run import run
+from hyperdex_ir.cli.start import interrupted
 from hyperdex_ir.cli.verify import verify
 from hyperdex_ir.errors import HyperdexError, StorageError
 
-INTERRUPTED = 130
 _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
 
 
@@ -32,7 +32,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            _interrupted()
+            raise SystemExit(interrupted("hyperdex")) from None
 
 
 app = typer.Typer(
@@ -96,12 +96,6 @@ def assemble_file(
     assemble(file, output)
 
 
-def _interrupted() -> NoReturn:
-    line_end = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C on the same line
-    print(f"{line_end}hyperdex: interrupted", file=sys.stderr)
-    raise SystemExit(INTERRUPTED)
-
-
 def _fail(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> NoReturn:
     sys.stdout.flush()
     print(f"error[{code}]: {message}", *notes, sep="\n", file=sys.stderr)
@@ -117,7 +111,7 @@ def main() -> None:
     except HyperdexError as error:
         _fail(error.code, str(error), error.hint, error.notes)
     except KeyboardInterrupt:
-        _interrupted()
+        raise SystemExit(interrupted("hyperdex")) from None
     except OSError as error:
         _fail(StorageError.code, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part), "")
     except Exception as error:

@@ -15,11 +15,10 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 
 from hyperdex_ir import __version__
 from hyperdex_ir.cli.opt_arguments import add_arguments
+from hyperdex_ir.cli.start import interrupted
 from hyperdex_ir.errors import HyperdexError, OptionError, StorageError
 from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes
 from hyperdex_ir.xdsl_support import check_module, value_errors
-
-INTERRUPTED = 130
 
 
 class HyperdexOptMain(xDSLOptMain):
@@ -113,8 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (DiagnosticException, ParseError, ArgSpecParseError, ValueError, OSError) as error:
         _exit(f"error: {str(error).strip()}")
     except KeyboardInterrupt:
-        print("hyperdex-opt: interrupted", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupted("hyperdex-opt"))
     except Exception as error:
         if os.environ.get("HYPERDEX_TRACEBACK"):
             raise

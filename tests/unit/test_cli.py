@@ -118,6 +118,24 @@ def test_ctrl_c_while_waiting(tmp_path: Path) -> None:
     assert not (tmp_path / "out.bin").exists()
 
 
+@pytest.mark.parametrize("command", ["hyperdex", "hyperdex-opt"])
+def test_ctrl_c_during_imports(command: str) -> None:
+    """The imports of a command take half a second: Ctrl+C then is one line too."""
+    script = f"""
+import sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("typer", "xdsl"):
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+from hyperdex_ir.cli import start
+start.{command.replace("-", "_")}()
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 130
+    assert result.stderr == f"{command}: interrupted\n"
+
+
 def test_light_start() -> None:
     """Help and errors come at once: nothing heavy is imported for them."""
     script = "import sys, hyperdex_ir.cli.main; print(*sys.modules)"
