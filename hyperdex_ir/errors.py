@@ -130,3 +130,9 @@ class PromptError(HyperdexError):
     """The prompt is empty, or longer than the compiled model holds."""
 
     code = "HDX0603"
+
+
+class DeadlineError(HyperdexError):
+    """A pass took longer than it was allowed to."""
+
+    code = "HDX0604"

@@ -22,8 +22,17 @@ _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", 
 
 def hub_root() -> Path:
     """The folder of models named by Hub id: `$HYPERDEX_HOME/hub`, by default `~/.cache/hyperdex/hub`."""
+    return _home() / "hub"
+
+
+def engine_cache() -> Path:
+    """The native engine's machine code: `$HYPERDEX_HOME/engine`, by default `~/.cache/hyperdex/engine`."""
+    return _home() / "engine"
+
+
+def _home() -> Path:
     home = os.environ.get("HYPERDEX_HOME")
-    return user_path(home or "~/.cache/hyperdex").absolute() / "hub"
+    return user_path(home or "~/.cache/hyperdex").absolute()
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

@@ -2,7 +2,7 @@
 
     from hyperdex_ir.transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer
 
-torch tensors in, torch tensors out; lists and NumPy arrays in, NumPy arrays out. Generation is greedy.
+torch tensors in, torch tensors out; lists and NumPy arrays in, NumPy arrays out.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from hyperdex_ir.errors import OptionError, PromptError
-from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_json_object
+from hyperdex_ir.runtime.generate import Generation
+from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
 from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder, load_tokenizer
+from hyperdex_ir.runtime.sampling import Sampling, resolve_sampling
 from hyperdex_ir.runtime.stream import TextStreamer, flat_ids
 from hyperdex_ir.runtime.tokenizer import Tokenizer
 
@@ -24,15 +27,10 @@ __all__ = ["AutoModelForCausalLM", "AutoTokenizer", "TextStreamer"]
 
 #: New tokens when neither the call nor generation_config.json says how many.
 DEFAULT_NEW_TOKENS = 20
-#: Settings of generation_config.json that greedy generation cannot follow, with the value that asks for nothing.
-_NEUTRAL = {
-    "do_sample": False,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "num_beams": 1,
-    "min_length": 0,
-    "min_new_tokens": 0,
-}
+_SEED_BOUND = 1 << 32  # of seeds drawn by torch
+#: Settings of generation_config.json that are not followed, with the value that asks for nothing.
+_NEUTRAL = {"no_repeat_ngram_size": 0, "num_beams": 1, "min_length": 0, "min_new_tokens": 0}
+_NEUTRAL_WHEN_SAMPLING = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}
 
 
 class Streamer(Protocol):
@@ -59,15 +57,16 @@ class AutoModelForCausalLM:
         folder = compiled_folder(model_id)
         model = CompiledModel.open(folder.root, num_device, name=os.fspath(model_id))
         places = checkpoint_folders(folder)
-        configs = (read_json_object(place / "generation_config.json") for place in places)
-        return LpuModelForCausalLM(model, next(filter(None, configs), {}), read_eos_ids(*places))
+        return LpuModelForCausalLM(model, read_generation_config(*places), read_eos_ids(*places))
 
 
 class LpuModelForCausalLM:
-    """A compiled model with transformers' way of calling it."""
+    """A compiled model with transformers' way of calling it. `last_seed`: the seed of the last call, None when it did
+    not sample."""
 
     def __init__(self, model: CompiledModel, generation_config: Mapping[str, Any], eos_ids: Sequence[int]):
         self.compiled = model
+        self.last_seed: int | None = None
         self.generation_config = dict(generation_config)
         self.eos_ids = tuple(eos_ids)
 
@@ -82,6 +81,7 @@ class LpuModelForCausalLM:
         top_k: int | None = None,
         temperature: float | None = None,
         repetition_penalty: float | None = None,
+        seed: int | None = None,
         eos_token_id: int | Sequence[int] | None = None,
         pad_token_id: int | None = None,
         attention_mask: Any = None,
@@ -90,30 +90,43 @@ class LpuModelForCausalLM:
         """The prompt's ids and the new ones, int64 [1, prompt + new], a torch tensor if `input_ids` is one.
 
         Arguments mean what they mean in transformers; defaults come from generation_config.json, and without one 20 new
-        tokens are made. `pad_token_id` has no effect: there is one sequence. Raises OptionError for sampling and for
-        more than one sequence, PromptError for a prompt that is empty or does not fit.
+        tokens are made. `pad_token_id` has no effect: there is one sequence. `seed` chooses what is drawn when
+        sampling; without one, it comes from torch's generator where torch is loaded, so that torch.manual_seed counts.
+        Raises OptionError for a setting out of range and for more than one sequence, PromptError for a prompt that is
+        empty or does not fit.
         """
         ids = _single_sequence(input_ids)
         _check_mask(attention_mask)
-        _check_greedy(do_sample, repetition_penalty)
-        _note_ignored(top_p=top_p, top_k=top_k, temperature=temperature)
-        if do_sample is None:
-            self._note_config()
+        warpers = {"top_p": top_p, "top_k": top_k, "temperature": temperature}
+        sampling = resolve_sampling(
+            self.generation_config, do_sample, seed, repetition_penalty=repetition_penalty, **warpers
+        )
+        if sampling.do_sample:
+            sampling = _seeded(sampling)
+        else:
+            _note_ignored(**warpers, seed=seed)
+        self._note_config(sampling)
         count = self._new_tokens(len(ids), max_new_tokens, max_length)
         eos = self.eos_ids if eos_token_id is None else tuple(flat_ids(eos_token_id))
         if streamer is None:
-            result = self.compiled.generate(ids, count, eos)
+            result = self.compiled.generate(ids, count, eos, sampling=sampling)
         else:
-            result = self._stream(ids, count, eos, streamer)
+            result = self._stream(ids, count, eos, streamer, sampling)
+        self.last_seed = result.seed
         return _like(np.asarray([[*ids, *result.tokens]], np.int64), input_ids)
 
     def logits(self, input_ids: Any) -> Any:
         """Logits at every position, float32 [tokens, vocab_size], a torch tensor if `input_ids` is one."""
         return _like(self.compiled.logits(_single_sequence(input_ids)), input_ids)
 
-    def _stream(self, ids: list[int], count: int, eos: Sequence[int], streamer: Streamer) -> Any:
+    def _stream(
+        self, ids: list[int], count: int, eos: Sequence[int], streamer: Streamer, sampling: Sampling
+    ) -> Generation:
+        def put(token: int) -> None:
+            streamer.put(np.asarray([token], np.int64))
+
         streamer.put(np.asarray([ids], np.int64))
-        result = self.compiled.generate(ids, count, eos, lambda token: streamer.put(np.asarray([token], np.int64)))
+        result = self.compiled.generate(ids, count, eos, put, sampling)
         streamer.end()
         return result
 
@@ -132,11 +145,12 @@ class LpuModelForCausalLM:
                 return total - prompt
         return DEFAULT_NEW_TOKENS
 
-    def _note_config(self) -> None:
+    def _note_config(self, sampling: Sampling) -> None:
         config = self.generation_config
-        asked = [key for key, neutral in _NEUTRAL.items() if config.get(key) not in (neutral, None)]
+        known = _NEUTRAL | (_NEUTRAL_WHEN_SAMPLING if sampling.do_sample else {})
+        asked = [key for key, neutral in known.items() if config.get(key) not in (neutral, None)]
         if asked:
-            _note(f"generation_config.json sets {', '.join(asked)}; not there yet, generating greedily")
+            _note(f"generation_config.json sets {', '.join(asked)}; not there yet, generating without")
 
 
 class AutoTokenizer:
@@ -271,11 +285,12 @@ def _check_mask(attention_mask: Any) -> None:
         raise OptionError("attention_mask masks tokens: padding is not supported", "pass the prompt without padding")
 
 
-def _check_greedy(do_sample: bool | None, repetition_penalty: float | None) -> None:
-    if do_sample:
-        raise OptionError("do_sample=True: sampling is not there yet", "leave do_sample out to generate greedily")
-    if repetition_penalty is not None and repetition_penalty != 1:
-        raise OptionError(f"repetition_penalty={repetition_penalty}: not there yet", "leave it out or pass 1.0")
+def _seeded(sampling: Sampling) -> Sampling:
+    """With a seed from torch's generator where none is given and torch is loaded."""
+    torch = sys.modules.get("torch")
+    if sampling.seed is not None or torch is None:
+        return sampling
+    return replace(sampling, seed=int(torch.randint(_SEED_BOUND, ())))
 
 
 def _note_ignored(**settings: float | None) -> None:

@@ -13,9 +13,12 @@ SOAK = os.environ.get("SOAK") == "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hyperdex_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A HYPERDEX_HOME of the session's own."""
+def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Iterator[Path]:
+    """A HYPERDEX_HOME of the session's own; all workers share the native engine's code."""
     home = tmp_path_factory.mktemp("home")
+    code = shared_dir / "engine"
+    code.mkdir(exist_ok=True)
+    (home / "engine").symlink_to(code)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERDEX_HOME", str(home))
         yield home

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyperdex_ir.cli.run import print_statistics, prompt_ids, stream_answer
+from hyperdex_ir.cli.run import EngineOption, ThreadsOption, print_statistics, prompt_ids, stream_answer
 
 if TYPE_CHECKING:
     from hyperdex_ir.locations import ModelFolder
@@ -21,6 +21,8 @@ def demo(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Most tokens to generate.")
     ] = 64,
+    engine: EngineOption = "native",
+    threads: ThreadsOption = None,
 ) -> None:
     """Compile SmolLM2-135M-Instruct and ask it a question."""
     from hyperdex_ir.demo_checkpoint import MODEL_ID
@@ -29,23 +31,23 @@ def demo(
     from hyperdex_ir.runtime.places import load_tokenizer
 
     folder = find_folder(MODEL_ID)
-    model = prepare(folder)
+    model = prepare(folder, engine, threads)
     tokenizer = load_tokenizer(MODEL_ID)
     ids = prompt_ids(tokenizer, prompt, chat=True)
     print(f"\n> {prompt}", file=sys.stderr, flush=True)
     print_statistics(stream_answer(model, tokenizer, ids, max_new_tokens, read_eos_ids(folder.source)))
 
 
-def prepare(folder: ModelFolder) -> CompiledModel:
-    """The demo's model, compiled first if it is not; only what is missing is done."""
+def prepare(folder: ModelFolder, engine: str, threads: int | None) -> CompiledModel:
+    """The demo's model, compiled first if it is not, or was by another version; only what is missing is done."""
     from hyperdex_ir.demo_checkpoint import MODEL_ID, find_gguf, missing_files, write_checkpoint
-    from hyperdex_ir.errors import NotCompiledError
+    from hyperdex_ir.errors import FileFormatError, NotCompiledError
     from hyperdex_ir.progress import log
     from hyperdex_ir.runtime.model import CompiledModel
 
     try:
-        return CompiledModel.open(folder.root, name=MODEL_ID)
-    except NotCompiledError:
+        return CompiledModel.open(folder.root, engine=engine, threads=threads, name=MODEL_ID)
+    except (NotCompiledError, FileFormatError):
         pass
     if missing_files(folder.source):
         source = find_gguf()
@@ -54,4 +56,4 @@ def prepare(folder: ModelFolder) -> CompiledModel:
     from hyperdex_ir.tools import AutoCompiler
 
     AutoCompiler().compile(model_id=MODEL_ID)
-    return CompiledModel.open(folder.root, name=MODEL_ID)
+    return CompiledModel.open(folder.root, engine=engine, threads=threads, name=MODEL_ID)

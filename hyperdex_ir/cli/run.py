@@ -12,9 +12,17 @@ import typer
 if TYPE_CHECKING:
     from hyperdex_ir.runtime.generate import Generation
     from hyperdex_ir.runtime.model import CompiledModel
+    from hyperdex_ir.runtime.sampling import Sampling
     from hyperdex_ir.runtime.tokenizer import Tokenizer
 
 DEFAULT_NEW_TOKENS = 256
+
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="native: machine code for this computer; interpreter: the reference.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads of the native engine; by default all cores.")
+]
 
 
 def run(
@@ -25,21 +33,41 @@ def run(
     ] = DEFAULT_NEW_TOKENS,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
     num_device: Annotated[int, typer.Option("--num-device", "--num_device", min=1, help="Number of LPUs.")] = 1,
+    temperature: Annotated[float | None, typer.Option(help="Sample; divides the logits.")] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", "--top_k", help="Sample among that many tokens; 0: all.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option("--top-p", "--top_p", help="Sample among the likeliest of this probability together."),
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None,
+        typer.Option("--repetition-penalty", "--repetition_penalty", help="Above 1: makes repeating less likely."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Sample; the same seed gives the same text.")] = None,
+    engine: EngineOption = "native",
+    threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when done, text and timings.")] = False,
 ) -> None:
-    """Generate text with a compiled model."""
-    from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids
+    """Generate text with a compiled model: greedily, unless an option asks for sampling."""
+    from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
     from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder, load_tokenizer
+    from hyperdex_ir.runtime.sampling import resolve_sampling
 
     folder = compiled_folder(model)
-    compiled = CompiledModel.open(folder.root, num_device, name=model)
+    given = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    sample = seed is not None or any(value is not None for value in given.values())
+    config = read_generation_config(*checkpoint_folders(folder)) if sample else {}
+    sampling = resolve_sampling(config, sample, seed, repetition_penalty=repetition_penalty, **given)
+    compiled = CompiledModel.open(folder.root, num_device, engine, threads=threads, name=model)
     tokenizer = load_tokenizer(model)
     ids = prompt_ids(tokenizer, read_prompt() if prompt == "-" else prompt, chat)
     eos_ids = read_eos_ids(*checkpoint_folders(folder))
     if as_json:
-        print_json(tokenizer, compiled.generate(ids, max_new_tokens, eos_ids))
+        print_json(tokenizer, compiled.generate(ids, max_new_tokens, eos_ids, sampling=sampling))
         return
-    print_statistics(stream_answer(compiled, tokenizer, ids, max_new_tokens, eos_ids))
+    print_statistics(stream_answer(compiled, tokenizer, ids, max_new_tokens, eos_ids, sampling))
 
 
 def read_prompt() -> str:
@@ -65,13 +93,18 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
 
 
 def stream_answer(
-    model: CompiledModel, tokenizer: Tokenizer, ids: Sequence[int], max_new_tokens: int, eos_ids: Sequence[int]
+    model: CompiledModel,
+    tokenizer: Tokenizer,
+    ids: Sequence[int],
+    max_new_tokens: int,
+    eos_ids: Sequence[int],
+    sampling: Sampling | None = None,
 ) -> Generation:
     """Generates, writing the text to standard output as it comes."""
     from hyperdex_ir.runtime.stream import TextStreamer
 
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
-    result = model.generate(ids, max_new_tokens, eos_ids, streamer.put)
+    result = model.generate(ids, max_new_tokens, eos_ids, streamer.put, sampling)
     streamer.end()
     return result
 
@@ -79,10 +112,11 @@ def stream_answer(
 def print_statistics(result: Generation) -> None:
     """One line on standard error: how much, how fast, and whether the response was cut off."""
     rate = f", {result.tokens_per_second:.2f} tokens/s" if result.tokens_per_second else ""
+    seed = "" if result.seed is None else f", seed {result.seed}"
     cut = "" if result.finish == "eos" else f", stopped at {result.finish}"
     print(
         f"hyperdex: {len(result.tokens)} tokens{rate}, first token after {result.first_token_seconds:.2f} s"
-        f" ({result.prompt_tokens} prompt tokens){cut}",
+        f" ({result.prompt_tokens} prompt tokens){seed}{cut}",
         file=sys.stderr,
     )
 
@@ -94,6 +128,7 @@ def print_json(tokenizer: Tokenizer, result: Generation) -> None:
         "tokens": list(result.tokens),
         "finish": result.finish,
         "prompt_tokens": result.prompt_tokens,
+        "seed": result.seed,
         "first_token_seconds": round(result.first_token_seconds, 4),
         "tokens_per_second": round(result.tokens_per_second, 4),
     }

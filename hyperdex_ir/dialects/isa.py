@@ -40,7 +40,7 @@ RmsNormOp = OPS["rms_norm"]
 LayerNormOp = OPS["layer_norm"]
 RotaryOp = OPS["rotary"]
 SelectRowsOp = OPS["select_rows"]
-ArgmaxOp = OPS["argmax"]
+SampleOp = OPS["sample"]
 SetOp = OPS["set"]
 AddOp = OPS["add"]
 LookupOp = OPS["lookup"]
@@ -52,7 +52,6 @@ __all__ = [
     "ISA",
     "OPS",
     "AddOp",
-    "ArgmaxOp",
     "BinaryOp",
     "BinaryScalarOp",
     "BufferOp",
@@ -71,6 +70,7 @@ __all__ = [
     "RepeatOp",
     "RmsNormOp",
     "RotaryOp",
+    "SampleOp",
     "ScoresOp",
     "SelectRowsOp",
     "SetOp",

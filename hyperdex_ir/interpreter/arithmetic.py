@@ -76,7 +76,7 @@ def products_fit(weights: np.ndarray, activations: np.ndarray, matrix_type: str)
 
     Products of f16 always are. Products of bf16 have 16 significant bits: they are when their exponents stay in range.
     """
-    if matrix_type == "f16":
+    if matrix_type == "f16" or not (weights.size and activations.size):
         return True
     low, high = 0, 0
     for bits in (weights, activations):
@@ -130,7 +130,7 @@ def mac(tiles: np.ndarray, x: np.ndarray, matrix_type: str) -> np.ndarray:
     activations.reshape(len(x), -1)[:, : x.shape[1]] = x
     repeated = np.tile(widen(activations, matrix_type), (1, 1, trees))  # the same lanes for each tree
     result = np.empty((len(x), groups * trees), np.float32)
-    size = max(1, _BLOCK_BYTES // (steps * trees * LANES * 4))
+    size = max(1, _BLOCK_BYTES // max(1, steps * trees * LANES * 4))
 
     for start in range(0, groups, size):
         part = tiles[start : start + size]
@@ -269,10 +269,3 @@ def rotary(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, style: str) -> np.nd
     partner[..., second] = part[..., first]
     y = part * cos[:, None, :] + partner * sin[:, None, :]
     return np.concatenate([y, x[..., turned:]], axis=-1)
-
-
-def argmax(row: np.ndarray) -> int:
-    """best = 0; best = i where row[i] > row[best], for i = 1, 2, ..: ties go to the lowest index."""
-    if np.isnan(row[0]):
-        return 0
-    return int(np.argmax(np.where(np.isnan(row), -np.inf, row)))

@@ -62,7 +62,10 @@ class Hbm:
         return hbm
 
     def view(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """The array at a byte address, sharing memory. Raises AccessError outside HBM or off the element's grid."""
+        """The array at a byte address, sharing memory.
+
+        Raises AccessError outside HBM, off the element's grid, and where it is partly parameter, partly not.
+        """
         item = np.dtype(dtype).itemsize
         size = item
         for extent in shape:
@@ -71,11 +74,22 @@ class Hbm:
             raise AccessError(f"HBM bytes {address} to {address + size - 1}, the map ends at {self.map.end}")
         if address % item:
             raise AccessError(f"HBM address {address} is not a multiple of {item}")
+        if address < self.map.parameter_end < address + size:
+            raise AccessError(
+                f"HBM bytes {address} to {address + size - 1} reach across the end of the parameters at"
+                f" {self.map.parameter_end}"
+            )
         return np.ndarray(shape, dtype, self.bytes.data, address)
 
     def tiles(self, address: int, rows: int, columns: int) -> np.ndarray:
-        """The tiles of a matrix [rows, columns], uint16 [groups, steps, trees, 64], sharing memory."""
-        return self.view(address, self._tiles_shape(rows, columns), np.uint16)
+        """The tiles of a matrix [rows, columns], uint16 [groups, steps, trees, 64], sharing memory.
+
+        Raises AccessError as `view`, and when it does not start on a stripe.
+        """
+        tiles = self.view(address, self._tiles_shape(rows, columns), np.uint16)
+        if address % self.map.target.stripe_bytes:
+            raise AccessError(f"HBM address {address} of a matrix is not a multiple of {self.map.target.stripe_bytes}")
+        return tiles
 
     def flags(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """Whether each element of a run-time array has been written, bool of that shape, sharing memory.
@@ -95,6 +109,7 @@ class Hbm:
 
     def tile_flags(self, address: int, rows: int, columns: int) -> np.ndarray:
         """`flags` for the tiles of a matrix."""
+        self.tiles(address, rows, columns)
         return self.flags(address, self._tiles_shape(rows, columns), np.uint16)
 
     def read(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:

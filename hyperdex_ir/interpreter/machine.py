@@ -22,7 +22,8 @@ from hyperdex_ir.isa.program import Instruction, Origin, Program
 
 #: Instructions that one pass may execute, against programs that do not end.
 BUDGET = 20_000_000
-_MAX_NESTING = 16
+#: Repeats and calls inside each other.
+MAX_NESTING = 16
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Machine:
         self.state = State(hbm, chunk, lmu_words)
         self.fault: NumericFault | None = None
         self._origins = tuple(origins) or program.origins
-        self._operands = [_operands(index, item) for index, item in enumerate(program.instructions)]
+        self._operands = [operand_values(index, item) for index, item in enumerate(program.instructions)]
         self._budget = budget
         self._passes = 0
         self.on_instruction: Hook | None = None
@@ -94,6 +95,14 @@ class Machine:
     @property
     def hbm(self) -> Hbm:
         return self.state.hbm
+
+    def read_hbm(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """A copy of an array in HBM. Raises AccessError as `Hbm.read`."""
+        return self.hbm.read(address, shape, dtype).copy()
+
+    def write_hbm(self, address: int, data: np.ndarray) -> None:
+        """Writes to the run-time area of HBM. Raises AccessError outside it."""
+        self.hbm.write(address, data)
 
     def clear(self) -> None:
         """Forgets the sticky flag, and counts passes from 0 again."""
@@ -225,8 +234,8 @@ class Machine:
         self._next = frame.back
 
     def _push(self, frame: _Repeat | _Call) -> None:
-        if len(self._frames) == _MAX_NESTING:
-            raise AccessError(f"repeats and calls nested deeper than {_MAX_NESTING}")
+        if len(self._frames) == MAX_NESTING:
+            raise AccessError(f"repeats and calls nested deeper than {MAX_NESTING}")
         self._frames.append(frame)
 
     # ------------------------------------------------------------------------------------------------ messages
@@ -260,7 +269,7 @@ _CONTROL = {
 }
 
 
-def _operands(index: int, item: Instruction) -> Mapping[str, Any]:
+def operand_values(index: int, item: Instruction) -> Mapping[str, Any]:
     """An instruction's operands with the defaults filled in. Raises MachineFault when one is missing or not its own."""
     spec: Spec = item.spec
     names = [operand.name for operand in spec.operands]

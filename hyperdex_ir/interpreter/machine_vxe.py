@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.interpreter import arithmetic
+from hyperdex_ir.interpreter import arithmetic, sampling
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.isa.instructions import POSITION, TOKENS
 from hyperdex_ir.isa.operands import ViewRef
+from hyperdex_ir.isa.settings import REFUSALS, SETTINGS_BYTES, Settings
+from hyperdex_ir.memory.map import ceil_div
 
 
 def _read(s: State, v: Mapping[str, Any], name: str) -> np.ndarray:
@@ -75,7 +78,29 @@ def select_rows(s: State, v: Mapping[str, Any]) -> None:
     s.write_rows(v["dst"], data.copy())
 
 
-@instruction("argmax")
-def argmax(s: State, v: Mapping[str, Any]) -> None:
-    rows = s.rows(v["rows"])
-    s.set_register(v["dst"], arithmetic.argmax(s.read_rows(v["src"], rows, v["columns"])[-1]))
+@instruction("sample")
+def sample(s: State, v: Mapping[str, Any]) -> None:
+    rows, columns = s.rows(v["rows"]), v["columns"]
+    if not columns:
+        raise AccessError("no columns to choose from")
+    logits = s.read_rows(v["src"], rows, columns)[-1]
+    settings, seen = _settings(s, s.address(v["settings"]), columns)
+    if seen is not None:
+        logits = sampling.penalized(logits, seen, settings.repetition_penalty)
+    s.watch(logits)
+    position = s.register(POSITION) + s.register(TOKENS) - 1
+    s.set_register(v["dst"], 0 if s.nonfinite else sampling.choose(logits, settings, position))
+
+
+def _settings(s: State, address: int, columns: int) -> tuple[Settings, np.ndarray | None]:
+    """The settings at an address, and which tokens the text holds, bool [columns]; None where that does not count."""
+    marks = ceil_div(columns, 8)
+    s.hbm.flags(address, (SETTINGS_BYTES // 8 + marks,), np.int64)  # all of it lies in the run-time area
+    settings = Settings.unpack(s.hbm.read(address, (SETTINGS_BYTES // 8,), np.int64).tobytes())
+    refusal = settings.refusal()
+    if refusal is not None:
+        raise AccessError(f"the sampling settings have {REFUSALS[refusal]}")
+    if settings.repetition_penalty == 1:
+        return settings, None
+    seen = s.hbm.read(address + SETTINGS_BYTES, (marks,), np.int64).view(np.uint8)
+    return settings, seen[:columns] != 0

@@ -10,7 +10,7 @@ The assumptions, each of which is one number of `targets/*.toml` or one line bel
   last tile, `vector_latency_cycles` later where there is an epilogue. Columns finish group by group.
 * scores streams the keys of the positions seen, values their values; a tile a cycle and row as for a matrix.
 * VXE works on `vector_lanes` elements a cycle. Each pass over them adds `vector_latency_cycles`: softmax and layer_norm
-  take three passes, rms_norm two, all else one.
+  take three passes, rms_norm two, all else one: sample as for a greedy choice, its settings come for nothing.
 * Rows of embed are in one pair of channels each: a step a cycle. gather, load and store take a stripe a cycle.
 * store_key writes a beat a cycle. store_value writes single elements into beats until 32 tokens fill one: each such
   beat takes `partial_write_cycles`.
@@ -111,7 +111,7 @@ def _vector(name: str, values: Mapping[str, Any], target: Target, rows: int, pos
         elements = last - first
     else:
         elements = values.get("groups", 1) * values["columns"]
-    if name == "argmax":
+    if name == "sample":
         rows = 1  # the last one
     passes = _PASSES.get(name, 1)
     cycles = passes * _divide(elements, target.vector_lanes) * rows + (passes - 1) * target.vector_latency_cycles

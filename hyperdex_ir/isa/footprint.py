@@ -20,7 +20,7 @@ LMU_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "values": {"dst": ("size",)},
     "rotary": {"cos": ("turned",), "sin": ("turned",)},
     "select_rows": {"dst": ("columns",), "src": ("columns",)},
-    "argmax": {"src": ("columns",)},
+    "sample": {"src": ("columns",)},
 }
 
 

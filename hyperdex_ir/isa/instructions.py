@@ -27,7 +27,7 @@ REGISTER_NAMES = {
     HEAD_ROWS: "head_rows",  # tokens - first_row
     PARAM_BASE: "param_base",  # byte address of the running layer's parameters
     KV_BASE: "kv_base",  # byte address of the running layer's KV cache
-    NEXT_TOKEN: "next_token",  # result of argmax
+    NEXT_TOKEN: "next_token",  # result of sample
 }
 
 MATRIX_TYPES = ("f16", "bf16")
@@ -175,10 +175,15 @@ SPECS = (
     Spec("select_rows", 0x28, Group.COMP, Engine.VXE,
         "Row r of dst is row R[first] + r of src.",
         (Lmu("dst"), Lmu("src"), Reg("first", "register that holds the first row"), Imm("columns"), ROWS)),
-    Spec("argmax", 0x29, Group.COMP, Engine.VXE,
-        "Index of the largest of the first `columns` words of the last row; ties go to the lowest index. Unordered"
-        " comparisons are false.",
-        (Reg("dst"), Lmu("src"), Imm("columns"), ROWS)),
+    # 0x29 was argmax
+    Spec("sample", 0x2A, Group.COMP, Engine.VXE,
+        "Chooses a token: an index from 0 to columns - 1. The logits are the first `columns` words of the last row,"
+        " whose position is `R[position] + R[tokens] - 1`. At `settings`, a multiple of 8, are i64 mode (0: greedy, 1:"
+        " sample), i64 top_k (0: all), u64 seed, f32 temperature, f32 top_p and f32 repetition_penalty; at"
+        " `settings + 64` a byte for each column, not 0 when the text holds the token, which counts unless the penalty"
+        " is 1. All of that, the bytes rounded up to a multiple of 8, lies in the run-time area. Faults when there are"
+        " no columns, and on settings outside their ranges.",
+        (Reg("dst"), Lmu("src"), Imm("columns"), ROWS, Hbm("settings"))),
     # ------------------------------------------------------------------------------------------------ CTRL
     Spec("halt", 0x30, Group.CTRL, Engine.ICP, "Ends the pass."),
     Spec("set", 0x31, Group.CTRL, Engine.ICP, "R[dst] = value.",

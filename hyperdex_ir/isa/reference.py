@@ -30,7 +30,7 @@ _REGISTER_NOTES = {
     "head_rows": "number of such rows, `tokens - first_row`; set by the host",
     "param_base": "byte address of the running layer's parameters",
     "kv_base": "byte address of the running layer's KV cache",
-    "next_token": "result of argmax",
+    "next_token": "result of sample",
 }
 
 _HEAD = f"""\
@@ -87,10 +87,29 @@ before its fields; when that is 0 the operand is absent and all its fields are z
 out of the text when it has that value.
 """
 
+_MEMORY = """\
+## Memory
+
+A device's HBM is one linear byte address space: parameters from 0 on, then the run-time area (KV caches, tokens,
+settings, logits). Each access is checked before anything of it is done, and ends the pass with a fault when
+
+- it leaves HBM or the LMU;
+- an address is no multiple of the element's size, or a matrix in tile order starts off a stripe (a beat of every
+  channel);
+- an operand is partly in the parameters and partly in the run-time area;
+- it writes to the parameters.
+
+An instruction reads all its operands before it writes. What it writes counts row by row: where rows of a result lie on
+each other, the last one stays.
+
+Reading LMU or run-time HBM that nothing has written is an error in a program. The interpreter finds it, word by word;
+the native engine does not. Both refuse tokens at a position when those before have not been run.
+"""
+
 
 def reference_page() -> str:
     """The whole page, in Markdown."""
-    parts = [_HEAD, _registers(), _OPERANDS, _overview()]
+    parts = [_HEAD, _registers(), _OPERANDS, _MEMORY, _overview()]
     for group in Group:
         specs = [spec for spec in SPECS if spec.group is group]
         if specs:

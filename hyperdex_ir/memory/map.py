@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hyperdex_ir.errors import CapacityError
+from hyperdex_ir.isa.settings import SETTINGS_BYTES
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.targets import LANES, Target
 
@@ -84,6 +85,7 @@ class MemoryMap:
     kv_start: int  # main's own slots, if any, then the first layer's
     kv_layer_start: int  # the first layer's slots
     tokens: int  # token ids of the pass, i64
+    sampling: int  # what `sample` reads: isa/settings.py
     logits: int  # f32, one row of vocab_size for each wanted row
     end: int
 
@@ -125,7 +127,8 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
         kv_bytes += functions[function.name].cache_bytes
     stripe = target.stripe_bytes
     tokens = address + kv_bytes
-    logits = tokens + ceil_div(8 * MAX_CHUNK, stripe) * stripe
+    sampling = tokens + ceil_div(8 * MAX_CHUNK, stripe) * stripe
+    logits = sampling + ceil_div(SETTINGS_BYTES + layout.vocab_size, stripe) * stripe
     end = logits + ceil_div(4 * MAX_CHUNK * layout.vocab_size, stripe) * stripe
     _check_capacity(target, address, kv_bytes, end, max_length)
     return MemoryMap(
@@ -140,6 +143,7 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
         kv_start=address,
         kv_layer_start=address + main.cache_bytes,
         tokens=tokens,
+        sampling=sampling,
         logits=logits,
         end=end,
     )

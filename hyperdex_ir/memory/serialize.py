@@ -13,7 +13,7 @@ from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Para
 from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap
 from hyperdex_ir.targets import Target
 
-FORMAT = 1
+FORMAT = 2
 
 
 def dump_json(value: Any) -> str:

@@ -16,12 +16,12 @@ from xdsl.traits import SymbolTable
 
 from hyperdex_ir.dialects.isa import BufferOp, CallOp, InstructionOp, LmuUse, SkipUnlessOp, ViewUse, buffer_type
 from hyperdex_ir.isa.footprint import lmu_columns, view_words
-from hyperdex_ir.isa.instructions import BY_NAME, POSITION, Group
+from hyperdex_ir.isa.instructions import BY_NAME, POSITION, TOKENS, Group
 from hyperdex_ir.isa.operands import Hbm, HbmRef, Reg
 
 #: Areas of HBM by the instructions that write or read them.
-WRITTEN_AREAS = {"store_key": ("keys",), "store_value": ("values",), "store": ("memory", "keys", "values")}
-_READ_AREAS = {"scores": ("keys",), "values": ("values",)}
+WRITTEN_AREAS = {"store_key": ("keys",), "store_value": ("values",), "store": ("memory", "keys", "values", "settings")}
+_READ_AREAS = {"scores": ("keys",), "values": ("values",), "sample": ("settings",)}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def _instruction(op: InstructionOp) -> Effects:
     effects.uses |= dict.fromkeys(_READ_AREAS.get(spec.name, ()))
     effects.changes |= dict.fromkeys(WRITTEN_AREAS.get(spec.name, ()))
     if BY_NAME[spec.name].group is not Group.CTRL:
-        effects.uses[POSITION] = None
+        effects.uses |= dict.fromkeys((POSITION, TOKENS))
     return effects
 
 

@@ -10,13 +10,19 @@ from typing import Literal, Protocol
 import numpy as np
 
 from hyperdex_ir.errors import OptionError, PromptError
+from hyperdex_ir.isa.settings import Settings
+from hyperdex_ir.runtime.sampling import Sampling
 
 
 class Device(Protocol):
-    """What executes a program: token ids in, logits and the best next token out."""
+    """What executes a program: token ids in, logits and the next token out."""
 
     @property
     def next_token(self) -> int: ...
+
+    def set_sampling(self, settings: Settings) -> None:
+        """Says how `next_token` is chosen from now on; a text begins."""
+        ...
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray: ...
 
@@ -44,6 +50,7 @@ class Generation:
     prompt_tokens: int
     first_token_seconds: float  # from the call to the first new token
     decode_seconds: float  # from the first new token to the last
+    seed: int | None = None  # what the same tokens come of again; None when they were not drawn
 
     @property
     def tokens_per_second(self) -> float:
@@ -87,8 +94,9 @@ def generate(
     max_new_tokens: int,
     eos_ids: Collection[int] = (),
     on_token: Callable[[int], None] | None = None,
+    sampling: Sampling | None = None,
 ) -> Generation:
-    """Greedy generation: at each position the token with the largest logit, the lowest id of equals.
+    """Generates token by token: at each position the one with the largest logit, or what `sampling` says.
 
     Stops after an id of `eos_ids` (which is part of the result), after `max_new_tokens`, or when prompt and response
     together fill the positions that the model was compiled for. Raises PromptError or OptionError before anything runs.
@@ -97,22 +105,28 @@ def generate(
         raise OptionError(f"max_new_tokens is {max_new_tokens}; it must be at least 1")
     check_prompt(ids, limits, room=1)
     count = min(max_new_tokens, limits.max_length - len(ids))
+    sampling = (sampling or Sampling()).seeded()
     start = time.perf_counter()
     first = last = start
     tokens: list[int] = []
-    for token in _greedy(device, ids, limits.chunk, count):
-        last = time.perf_counter()
-        first = first if tokens else last
-        tokens.append(token)
-        if on_token is not None:
-            on_token(token)
-        if token in eos_ids:
-            break
+    device.set_sampling(sampling.settings)
+    try:
+        for token in _tokens(device, ids, limits.chunk, count):
+            last = time.perf_counter()
+            first = first if tokens else last
+            tokens.append(token)
+            if on_token is not None:
+                on_token(token)
+            if token in eos_ids:
+                break
+    finally:
+        device.set_sampling(Settings())
     finish = "eos" if tokens[-1] in eos_ids else "max_new_tokens" if count == max_new_tokens else "max_length"
-    return Generation(tuple(tokens), finish, len(ids), first - start, last - first)
+    seed = sampling.seed if sampling.do_sample else None
+    return Generation(tuple(tokens), finish, len(ids), first - start, last - first, seed)
 
 
-def _greedy(device: Device, ids: Sequence[int], chunk: int, count: int) -> Iterator[int]:
+def _tokens(device: Device, ids: Sequence[int], chunk: int, count: int) -> Iterator[int]:
     prefill(device, ids, chunk)
     yield device.next_token
     for position in range(len(ids), len(ids) + count - 1):

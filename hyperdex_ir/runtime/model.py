@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
+from hyperdex_ir.errors import FileFormatError, NotCompiledError
 from hyperdex_ir.files import Kind, read_binary, read_header
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.memory.serialize import load_json, read_map
+from hyperdex_ir.runtime.engines import DEFAULT_ENGINE, check_engine, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
-
-ENGINES = ("interpreter",)
+from hyperdex_ir.runtime.sampling import Sampling
 
 
 class CompiledModel:
@@ -33,20 +33,27 @@ class CompiledModel:
 
     @classmethod
     def open(
-        cls, model_dir: Path | str, num_device: int = 1, engine: str = "interpreter", *, name: str | None = None
+        cls,
+        model_dir: Path | str,
+        num_device: int = 1,
+        engine: str = DEFAULT_ENGINE,
+        *,
+        threads: int | None = None,
+        name: str | None = None,
     ) -> CompiledModel:
         """Opens what `hyperdex compile` left in `model_dir`; `name` is what errors call the model.
 
+        engine: `native`, or `interpreter`, the reference: the same bits. threads: of the native engine, by default all
+        cores that the process may use.
         Raises NotCompiledError when the model is not compiled for `num_device`, FileFormatError when a file is missing,
         truncated, corrupted or does not belong to the others.
         """
-        if engine not in ENGINES:
-            raise OptionError(f"no engine {engine!r}; there are {', '.join(ENGINES)}")
+        check_engine(engine, threads)
         folder = ModelFolder(Path(model_dir), Path(model_dir), None, made_by_tool=False)
         program, memory_map, facts = read_program(folder, num_device, name or os.fspath(folder.root))
         images = _check_images(folder, num_device, memory_map)
         limits = Limits(facts["chunk"], facts["head_rows"], memory_map.max_length, memory_map.vocab_size)
-        device = _load_device(program, images, memory_map, facts)
+        device = open_device(engine, threads, program, images, memory_map, facts)
         return cls(device, limits, facts)
 
     @property
@@ -78,9 +85,13 @@ class CompiledModel:
         max_new_tokens: int,
         eos_ids: Collection[int] = (),
         on_token: Callable[[int], None] | None = None,
+        sampling: Sampling | None = None,
     ) -> Generation:
-        """Greedy generation; `on_token` is called with each new token as it comes. See `runtime.generate.generate`."""
-        return generate(self.device, ids, self.limits, max_new_tokens, eos_ids, on_token)
+        """Generation, greedy without `sampling`; `on_token` is called with each new token as it comes.
+
+        See `runtime.generate.generate`.
+        """
+        return generate(self.device, ids, self.limits, max_new_tokens, eos_ids, on_token, sampling)
 
 
 def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, dict[str, Any]]:
@@ -109,6 +120,12 @@ def read_eos_ids(*folders: Path) -> tuple[int, ...]:
             if value is not None:
                 return tuple(value) if isinstance(value, list) else (value,)
     return ()
+
+
+def read_generation_config(*folders: Path) -> dict[str, Any]:
+    """generation_config.json of the first of `folders` that says anything in one, else {}."""
+    configs = (read_json_object(folder / "generation_config.json") for folder in folders)
+    return next(filter(None, configs), {})
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -191,11 +208,3 @@ def _read_origins(path: Path, facts: dict[str, Any]) -> tuple[Origin, ...]:
         return tuple(Origin(entry["function"], entry["path"], entry["op"]) for entry in facts["origins"])
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"{path.with_suffix('.json')}: no table of origins ({error})", "compile again") from None
-
-
-def _load_device(program: Program, images: list[Path], memory_map: MemoryMap, facts: dict[str, Any]) -> Device:
-    from hyperdex_ir.interpreter.device import InterpreterDevice
-    from hyperdex_ir.interpreter.hbm import Hbm
-
-    hbm = Hbm.from_images(images, memory_map)
-    return InterpreterDevice(program, hbm, memory_map, facts["chunk"], facts["head_rows"])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyperdex_ir.errors import LoweringError, NotCompiledError, PromptError
-from hyperdex_ir.interpreter.device import InterpreterDevice
+from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.places import compiled_folder
 from hyperdex_ir.verify.model import weights_folder
@@ -88,7 +88,7 @@ def compare_with_transformers(name: str, tokens: Sequence[int], num_device: int 
     folder = compiled_folder(name)
     if not folder.manifest.is_file():
         raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {name}")
-    model = CompiledModel.open(folder.root, num_device, name=name)
+    model = CompiledModel.open(folder.root, num_device, "interpreter", name=name)
     if not isinstance(model.device, InterpreterDevice):
         raise LoweringError("only the interpreter shows the values of single instructions")
     if not 0 < len(tokens) <= model.max_length:

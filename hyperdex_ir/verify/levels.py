@@ -10,11 +10,11 @@ import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 
 from hyperdex_ir.dialects.isa_program import to_program
-from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout, string_attribute
 from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.verify.model import Parameters
 from hyperdex_ir.verify.values import Run, Value, trace_lpu, trace_program

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperdex_ir.interpreter.device import InterpreterDevice
+from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.verify.recorder import Step, record
 
 #: Operands by which an instruction computes more than the module that it is named after, with the values that do not.

@@ -12,8 +12,8 @@ from xdsl.ir import Attribute, Operation
 
 from hyperdex_ir.dialects.lpu import AttentionOp
 from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
+from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.verify.recorder import Step, record
 from hyperdex_ir.xdsl_support import module_path
 

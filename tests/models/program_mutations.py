@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.files import Kind, read_binary, write_binary
-from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 from hyperdex_ir.locations import find_folder
+from hyperdex_ir.runtime.device import InterpreterDevice
 
 Code = list[Instruction]
 Edit = Callable[[Code, Sequence[Origin]], None]

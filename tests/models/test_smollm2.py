@@ -14,10 +14,10 @@ from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.names import resolve_sources
-from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.isa.instructions import BY_NAME, Group
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
+from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.xdsl_support import print_module
 
@@ -123,7 +123,7 @@ def stages(smollm2_dir: Path) -> tuple[dict[str, ModuleOp], Callable[[str], np.n
 
 def test_the_same_bits_at_every_level(smollm2_dir: Path, stages) -> None:
     modules, parameters = stages
-    model = CompiledModel.open(smollm2_dir)
+    model = CompiledModel.open(smollm2_dir, engine="interpreter")
     expected = model.logits(TOKENS).tobytes()
     for level in ("import", "lpu"):
         interpreter = LpuInterpreter(modules[level], parameters, LENGTH)

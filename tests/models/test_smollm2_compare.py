@@ -10,8 +10,8 @@ from conftest import SOAK
 from program_mutations import MUTATIONS, edited_device
 from test_smollm2 import PROMPTS
 
-from hyperdex_ir.interpreter.device import InterpreterDevice
 from hyperdex_ir.passes.pipeline import parse_pipeline
+from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.tokenizer import Tokenizer
 from hyperdex_ir.verify.against import FORWARDS, Comparisons, compare_program, compare_with_transformers
@@ -56,7 +56,7 @@ def test_nothing_is_off(smollm2_dir: Path, prompt: str) -> None:
 @soak
 def test_a_wrong_instruction_is_found(smollm2_dir: Path) -> None:
     ids = chat_ids(smollm2_dir, PROMPTS[0])
-    device = CompiledModel.open(smollm2_dir).device
+    device = CompiledModel.open(smollm2_dir, engine="interpreter").device
     assert isinstance(device, InterpreterDevice)
     (exact,) = run_reference(smollm2_dir / "ckpt", "f32", ids)
     rounded = run_reference(smollm2_dir / "ckpt", "f16", ids, FORWARDS)

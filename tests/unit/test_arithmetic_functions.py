@@ -138,17 +138,6 @@ def test_row_max_is_the_select_in_index_order(row: list[float]) -> None:
     assert got.view(np.uint32) == acc.view(np.uint32) or (np.isnan(got) and np.isnan(acc))
 
 
-@pytest.mark.parametrize(
-    ("row", "best"), [([1, 5, 5], 1), ([np.nan, 9], 0), ([1, np.nan, 2], 2), ([-np.inf, -np.inf], 0), ([-0.0, 0.0], 0)]
-)
-def test_argmax_takes_the_first_of_the_largest(row: list[float], best: int) -> None:
-    x = np.array(row, np.float32)
-    index = 0
-    for i in range(1, len(x)):
-        index = i if x[i] > x[index] else index
-    assert arithmetic.argmax(x) == index == best
-
-
 def test_norms_match_float64() -> None:
     rng = np.random.default_rng(2)
     x = rng.standard_normal((3, 2, 100)).astype(np.float32) * np.float32(3)

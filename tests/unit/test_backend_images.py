@@ -263,7 +263,7 @@ def test_a_file_that_is_no_map_is_one_error(tmp_path: Path):
         (deep, "not JSON"),
         (long, "not JSON"),
         ("[]", "format None"),
-        ('{"format": 1}', "not a memory map"),
+        ('{"format": 2}', "not a memory map"),
     ):
         path.write_text(text)
         with pytest.raises(FileFormatError, match=words):

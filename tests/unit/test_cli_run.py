@@ -55,6 +55,12 @@ def test_text_on_stdout_statistics_on_stderr(model: Path) -> None:
         (["--prompt", "\udcff"], "HDX0603", "the prompt is not Unicode text (character 0)"),
         (["--prompt", "x", "--chat"], "HDX0603", "the checkpoint has no chat template"),
         (["--prompt", "x", "--num-device", "2"], "HDX0502", "not compiled for 2 devices"),
+        (["--prompt", "x", "--temperature", "0"], "HDX0302", "temperature is 0.0; it must be a number above 0"),
+        (["--prompt", "x", "--top-p", "1.5"], "HDX0302", "top_p is 1.5; it must be from 0 to 1"),
+        (["--prompt", "x", "--top_k", "-1"], "HDX0302", "top_k is -1; it must be a whole number, 0 or more"),
+        (["--prompt", "x", "--seed", "-1"], "HDX0302", "seed is -1; it must be from 0 to 2^64 - 1"),
+        (["--prompt", "x", "--repetition-penalty", "0"], "HDX0302", "repetition_penalty is 0.0; it must be a number"),
+        (["--prompt", "x", "--engine", "steam"], "HDX0302", "no engine 'steam'; there are native, interpreter"),
     ],
 )
 def test_one_line_errors(model: Path, arguments: list[str], code: str, message: str) -> None:
@@ -77,10 +83,36 @@ def test_damaged_image(model: Path) -> None:
     path = model / "param" / "param_1lpu_00_05.bin"
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    result = run(model, "--prompt", "x")
+    result = run(model, "--prompt", "x", "--engine", "interpreter")
     path.write_bytes(data)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error[HDX0501]: {path}: corrupted")
+
+
+def test_engines_and_threads_write_the_same_text(model: Path) -> None:
+    arguments = ["--prompt", "hello", "--max-new-tokens", "6"]
+    expected = run(model, *arguments, "--engine", "interpreter").stdout
+    assert run(model, *arguments, "--engine", "native", "--threads", "3").stdout == expected != ""
+
+
+def test_a_seed_gives_the_text_again(model: Path) -> None:
+    arguments = ["--prompt", "hello", "--max-new-tokens", "6", "--temperature", "1.5"]
+    drawn = json.loads(run(model, *arguments, "--json").stdout)
+    again = run(model, *arguments, "--seed", str(drawn["seed"]), "--engine", "interpreter")
+    assert again.stdout == drawn["text"] + "\n"
+    assert again.stderr.endswith(f"(5 prompt tokens), seed {drawn['seed']}, stopped at max_new_tokens\n")
+    greedy = json.loads(run(model, *arguments[:-2], "--repetition-penalty", "1.5", "--json").stdout)
+    assert greedy["seed"] is None
+    assert greedy["tokens"] != drawn["tokens"]
+
+
+def test_vector_instructions_that_are_not_there(model: Path) -> None:
+    command = [*COMMAND, "run", str(model), "--prompt", "x"]
+    environment = {**os.environ, "HYPERDEX_CPU": "steam"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    first, second = result.stderr.splitlines()
+    assert first == "error[HDX0302]: HYPERDEX_CPU is 'steam'; it can be avx512, avx2, sse2, neon"
+    assert second.startswith("hint: ")
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hyperdex_ir.cli.main import app
 from hyperdex_ir.errors import CheckpointError, NotCompiledError, PromptError
-from hyperdex_ir.interpreter.device import InterpreterDevice
+from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.verify.against import FORWARDS, Comparison, Comparisons, compare_program, compare_with_transformers
@@ -42,7 +42,7 @@ def references(model: Path) -> References:
 
 @pytest.fixture(scope="module")
 def device(model: Path) -> InterpreterDevice:
-    device = CompiledModel.open(model).device
+    device = CompiledModel.open(model, engine="interpreter").device
     assert isinstance(device, InterpreterDevice)
     return device
 

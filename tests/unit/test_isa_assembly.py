@@ -25,7 +25,7 @@ main:
         repeat count=3 length=1
             add dst=r9 a=r9 b=zero value=64
         softmax dst=lmu[0x1000:2048] src=lmu[0x1000+r9:2048] window=512 rows=tokens
-    argmax dst=next_token src=lmu[0x2000:49152] columns=49152 rows=head_rows
+    sample dst=next_token src=lmu[0x2000:49152] columns=49152 rows=head_rows settings=hbm[0x8000]
     halt
 
 layer:
@@ -149,7 +149,7 @@ def test_dis_and_as_are_inverse(image: Path, tmp_path: Path) -> None:
 
 def test_companion_names_module_paths(image: Path) -> None:
     origin = {"index": 8, "function": "layer", "path": "model.layers.*.mlp.gate_proj", "op": "isa.matmul"}
-    image.with_suffix(".json").write_text(json.dumps({"format": 1, "origins": [origin]}))
+    image.with_suffix(".json").write_text(json.dumps({"format": 2, "origins": [origin]}))
     text = _disassembled(image)
     assert "rows=tokens  ; isa.matmul model.layers.*.mlp.gate_proj\n" in text
     assert "\nlayer:\n" in text

@@ -125,7 +125,11 @@ GOLDEN = [
         {"dst": LmuRef(0x500, 576), "src": LmuRef(0x600, 576), "first": 3, "columns": 576, "rows": 4},
         "2800050040020000c000004800000c20010002",
     ),
-    ("argmax", {"dst": 7, "src": LmuRef(0x700, 49152), "columns": 49152, "rows": 4}, "2907e0000000180000000310"),
+    (
+        "sample",
+        {"dst": 7, "src": LmuRef(0x700, 49152), "columns": 49152, "rows": 4, "settings": HbmRef(0x123440, 5)},
+        "2a07e0000000180000000310201a09008002",
+    ),
     ("halt", {}, "30"),
     ("set", {"dst": 5, "value": -4096}, "310500feffffff1f"),
     ("add", {"dst": 9, "a": 9, "b": 12, "value": 64}, "32293120"),

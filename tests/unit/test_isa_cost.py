@@ -72,7 +72,7 @@ def test_the_targets_say_all_that_the_model_needs() -> None:
         ("softmax", {"window": 0}, 1, 99, Cost(Engine.VXE, 6 + 2 * VECTOR, VECTOR)),
         ("rms_norm", {"columns": 576, "groups": 1}, 1, 0, Cost(Engine.VXE, 18 + VECTOR, VECTOR)),
         ("unary", {"columns": 65, "groups": 2}, 3, 0, Cost(Engine.VXE, 9, VECTOR)),
-        ("argmax", {"columns": 640}, 4, 0, Cost(Engine.VXE, 10, VECTOR)),
+        ("sample", {"columns": 640}, 4, 0, Cost(Engine.VXE, 10, VECTOR)),
         ("store_key", {"heads": 3, "size": 64}, 2, 0, Cost(Engine.SMA, 12, FIRST_BEAT)),
         ("store_value", {"heads": 3, "size": 64}, 1, 0, Cost(Engine.SMA, 384, FIRST_BEAT)),
         ("store_value", {"heads": 3, "size": 64}, 64, 0, Cost(Engine.SMA, 384, FIRST_BEAT)),

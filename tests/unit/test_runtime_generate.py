@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from hyperdex_ir.errors import HyperdexError, NotCompiledError, OptionError, PromptError
+from hyperdex_ir.isa.settings import GREEDY, SAMPLE, Settings
 from hyperdex_ir.runtime.generate import Limits, all_logits, generate
 from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids
+from hyperdex_ir.runtime.sampling import Sampling
 from hyperdex_ir.transformers import AutoModelForCausalLM, AutoTokenizer, LpuModelForCausalLM
 
 VOCABULARY = 50
@@ -22,7 +24,11 @@ class CountingDevice:
 
     def __init__(self) -> None:
         self.passes: list[tuple[list[int], int, int | None]] = []
+        self.settings: list[Settings] = []
         self.next_token = -1
+
+    def set_sampling(self, settings: Settings) -> None:
+        self.settings.append(settings)
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray:
         self.passes.append((list(tokens), position, first_row))
@@ -133,27 +139,70 @@ def test_lengths_as_in_transformers(device: CountingDevice) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"do_sample": True}, "do_sample=True: sampling is not there yet"),
-        ({"repetition_penalty": 1.1}, "repetition_penalty=1.1: not there yet"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0; it must be a number above 0"),
+        ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5; it must be from 0 to 1"),
+        ({"do_sample": True, "top_k": -1}, "top_k is -1; it must be a whole number, 0 or more"),
+        ({"do_sample": True, "seed": 1 << 64}, "seed is 18446744073709551616; it must be"),
+        ({"repetition_penalty": -1.0}, "repetition_penalty is -1.0; it must be a number above 0"),
+        ({"repetition_penalty": 1e-50}, "repetition_penalty is 1e-50; float32 cannot hold it"),
         ({"input_ids": [[1], [2]]}, "2 sequences: one at a time"),
         ({"input_ids": [0.5]}, "give integers"),
         ({"attention_mask": [[0, 1]]}, "padding is not supported"),
     ],
 )
-def test_what_is_not_there_is_refused(device: CountingDevice, arguments: dict[str, Any], message: str) -> None:
+def test_bad_arguments_are_refused(device: CountingDevice, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         model_of(device).generate(**({"input_ids": [1, 2]} | arguments))
     assert not device.passes
 
 
-def test_sampling_asked_for_by_the_file_only(device: CountingDevice, capsys: pytest.CaptureFixture[str]) -> None:
-    model = model_of(device, {"do_sample": True, "temperature": 0.6, "repetition_penalty": 1.0})
-    assert model.generate([1], max_new_tokens=1).tolist() == [[1, 2]]
-    assert capsys.readouterr().err == (
-        "hyperdex: generation_config.json sets do_sample; not there yet, generating greedily\n"
-    )
-    model.generate([1], max_new_tokens=1, do_sample=False, temperature=0.5, repetition_penalty=1.0)
+def test_the_file_says_how_unless_the_call_does(device: CountingDevice, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"do_sample": True, "temperature": 0.5, "top_p": 0.75, "repetition_penalty": 1.25}
+    model = model_of(device, config)
+    model.generate([1], max_new_tokens=1, seed=7)
+    assert device.settings == [Settings(SAMPLE, 50, 7, 0.5, 0.75, 1.25), Settings()]
+    model.generate([1], max_new_tokens=1, seed=7, top_k=0, top_p=1.0, temperature=2.0, repetition_penalty=1.0)
+    assert device.settings[2] == Settings(SAMPLE, 0, 7, 2.0, 1.0, 1.0)
+    assert model.last_seed == 7
+    assert capsys.readouterr().err == ""
+    model.generate([1], max_new_tokens=1, do_sample=False, temperature=0.5)
+    assert device.settings[4] == Settings(GREEDY, repetition_penalty=1.25)
+    assert model.last_seed is None
     assert capsys.readouterr().err == "hyperdex: temperature without sampling: no effect\n"
+
+
+def test_what_the_file_asks_for_and_is_not_there(device: CountingDevice, capsys: pytest.CaptureFixture[str]) -> None:
+    model = model_of(device, {"no_repeat_ngram_size": 3, "min_p": 0.1, "typical_p": 1.0, "num_beams": None})
+    model.generate([1], max_new_tokens=1)
+    assert "sets no_repeat_ngram_size; not there yet, generating without\n" in capsys.readouterr().err
+    model.generate([1], max_new_tokens=1, do_sample=True)
+    assert "sets no_repeat_ngram_size, min_p; not there yet" in capsys.readouterr().err
+
+
+def test_seeds_are_drawn_and_told(device: CountingDevice) -> None:
+    import torch
+
+    drawn = [generate(device, [1], LIMITS, 1, sampling=Sampling(do_sample=True)).seed for _ in range(4)]
+    assert len(set(drawn)) == 4
+    assert [settings.seed for settings in device.settings[::2]] == drawn
+    assert generate(device, [1], LIMITS, 1, sampling=Sampling(do_sample=True, seed=0)).seed == 0
+    assert generate(device, [1], LIMITS, 1).seed is None
+    model = model_of(device)
+    seeds = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        model.generate([1], max_new_tokens=1, do_sample=True)
+        seeds.append(model.last_seed)
+    assert seeds[0] == seeds[1] is not None
+
+
+def test_settings_end_with_the_call(device: CountingDevice) -> None:
+    def stop(token: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        generate(device, [1], LIMITS, 1, on_token=stop, sampling=Sampling(repetition_penalty=2.0))
+    assert device.settings == [Settings(repetition_penalty=2.0), Settings()]
 
 
 def test_streamers_of_transformers_work(device: CountingDevice, capsys: pytest.CaptureFixture[str]) -> None:

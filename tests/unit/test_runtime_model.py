@@ -15,8 +15,11 @@ import pytest
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend.state import STATE_FILE, State
-from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
+from hyperdex_ir.engine.machine import EngineMachine
+from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError, PromptError
 from hyperdex_ir.files import HEADER_BYTES, Kind, pack_header
+from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice
+from hyperdex_ir.runtime.engines import ENGINES
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.stream import flat_ids
 from hyperdex_ir.tools import AutoCompiler
@@ -114,8 +117,49 @@ def test_not_compiled(copy: Path) -> None:
 
 
 def test_unknown_engine(compiled: Path) -> None:
-    with pytest.raises(OptionError, match="no engine 'steam'"):
+    with pytest.raises(OptionError, match="no engine 'steam'; there are native, interpreter"):
         CompiledModel.open(compiled, engine="steam")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025])
+def test_impossible_threads(compiled: Path, threads: int) -> None:
+    with pytest.raises(OptionError, match=f"{threads} threads; there can be 1 to 1024"):
+        CompiledModel.open(compiled, threads=threads)
+
+
+def test_engines_give_the_same_bits(compiled: Path) -> None:
+    expected = CompiledModel.open(compiled, engine="interpreter").logits(PROMPT).tobytes()
+    for threads in (1, 2, 3):
+        model = CompiledModel.open(compiled, threads=threads)
+        assert isinstance(model.device, MachineDevice)
+        assert isinstance(model.device.machine, EngineMachine)
+        assert model.logits(PROMPT).tobytes() == expected
+
+
+def test_where_the_native_engine_cannot_run_the_interpreter_does(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = CompiledModel.open(compiled).logits(PROMPT).tobytes()
+    monkeypatch.setitem(sys.modules, "llvmlite.binding", None)
+    model = CompiledModel.open(compiled)
+    assert isinstance(model.device, InterpreterDevice)
+    line = capsys.readouterr().err
+    assert line.startswith("hyperdex: the native engine cannot run here: llvmlite cannot be loaded (")
+    assert line.endswith("; using the interpreter\n")
+    assert line.count("\n") == 1
+    assert model.logits(PROMPT).tobytes() == expected
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_positions_that_have_not_been_run(compiled: Path, engine: str) -> None:
+    model = CompiledModel.open(compiled, engine=engine)
+    for position in (1, 5):
+        with pytest.raises(PromptError, match=f"tokens from position {position} on; only 0 positions before have been"):
+            model.forward(PROMPT[:2], position)
+    model.forward(PROMPT[:3], 0)
+    model.forward(PROMPT[:2], 1)
+    with pytest.raises(PromptError, match="tokens from position 4 on; only 3 positions before have been run"):
+        model.forward(PROMPT[:2], 4)
 
 
 def flip(path: Path) -> None:
@@ -143,10 +187,13 @@ def other_size(path: Path) -> None:
     "name",
     ["inst/inst_1lpu.bin", "inst/inst_1lpu.json", "config/config_1lpu_hbm.json", "param/param_1lpu_00_1f.bin"],
 )
-def test_damaged_files_are_named(copy: Path, name: str, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_damaged_files_are_named(copy: Path, name: str, damage: Callable[[Path], None], engine: str) -> None:
+    if (engine, name, damage) == ("native", "param/param_1lpu_00_1f.bin", flip):
+        pytest.skip("the native engine maps the images, it does not read them")
     damage(copy / name)
     with pytest.raises(FileFormatError) as caught:
-        CompiledModel.open(copy)
+        CompiledModel.open(copy, engine=engine)
     assert str(copy / name) in str(caught.value)
     assert "compile" in caught.value.hint
 
@@ -157,7 +204,7 @@ def test_an_image_of_another_model(copy: Path) -> None:
         CompiledModel.open(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 7, "files": {}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 7, "files": {}}'])
 def test_damaged_manifest(copy: Path, text: str) -> None:
     (copy / "manifest.json").write_text(text)
     with pytest.raises(FileFormatError, match=r"manifest\.json"):

@@ -72,7 +72,8 @@ def _give_logits(to: FunctionLowering) -> None:
     source, rows = LmuUse(logits.buffer, logits.offset), to.rows_register("head")
     memory, columns = to.shared.memory, logits.columns
     to.emit("store", dst=HbmRef(memory.logits), pitch=4 * columns, src=source, columns=columns, rows=rows)
-    to.emit("argmax", dst=NEXT_TOKEN, src=source, columns=columns, rows=rows)
+    settings = HbmRef(memory.sampling)
+    to.emit("sample", dst=NEXT_TOKEN, src=source, columns=columns, rows=rows, settings=settings)
 
 
 def _function(name: str, block: Block, source: FuncOp) -> FuncOp:

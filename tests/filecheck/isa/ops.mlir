@@ -88,9 +88,9 @@ func.func @main() {
   isa.select_rows dst=%l src=%h first=first_row columns=576 rows=head_rows
   // CHECK-NEXT: isa.select_rows dst=%l src=%h first=first_row columns=576 rows=head_rows
   // CHECK-GENERIC-NEXT: "isa.select_rows"(%l, %h) <{first = 3 : i64,
-  isa.argmax dst=next_token src=%l columns=49152 rows=head_rows attributes {note = "kept"}
-  // CHECK-NEXT: isa.argmax dst=next_token src=%l columns=49152 rows=head_rows attributes {note = "kept"}
-  // CHECK-GENERIC-NEXT: "isa.argmax"(%l) <{dst = 7 : i64, columns = 49152 : i64, rows = 4 : i64}> {note = "kept"}
+  isa.sample dst=next_token src=%l columns=49152 rows=head_rows settings=hbm[4096] attributes {note = "kept"}
+  // CHECK-NEXT: isa.sample dst=next_token src=%l columns=49152 rows=head_rows settings=hbm[4096] attributes {note = "kept"}
+  // CHECK-GENERIC-NEXT: "isa.sample"(%l) <{dst = 7 : i64, columns = 49152 : i64, rows = 4 : i64, settings_offset = 4096 : i64}> {note = "kept"}
 
   isa.repeat 30 {
     isa.call @layer(%h, %w) : !isa.lmu<tokens x 576>, !isa.lmu<1 x 64>

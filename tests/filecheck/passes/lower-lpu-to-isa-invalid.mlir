@@ -67,4 +67,4 @@ func.func @main(%ids: tensor<?xi64>, %pos: tensor<?xi64>) -> tensor<?x4096xf32> 
 //
 // CHECK:      error: the module has no string attribute lpu.matrix_type
 //
-// CHECK:      error: u55c has 17,179,869,184 bytes of HBM; the model needs 32,772,196,352: 32,768,000,000 of parameters, 0 of KV cache for 100 positions, 4,196,352 for input and output
+// CHECK:      error: u55c has 17,179,869,184 bytes of HBM; the model needs 32,772,202,496: 32,768,000,000 of parameters, 0 of KV cache for 100 positions, 4,202,496 for input and output

@@ -44,8 +44,8 @@ func.func @norm(%h: tensor<?x64xf32>) -> tensor<?x64xf32> {
 // CHECK-NEXT:     isa.select_rows dst=%s src=%x_1 first=first_row columns=64 rows=head_rows
 // CHECK-NEXT:     %l = isa.buffer : !isa.lmu<head x 128>
 // CHECK-NEXT:     isa.matmul dst=%l src=%s weight=hbm[0] k=64 n=128 type=f16 rows=head_rows
-// CHECK-NEXT:     isa.store dst=hbm[43008] pitch=512 src=%l columns=128 rows=head_rows
-// CHECK-NEXT:     isa.argmax dst=next_token src=%l columns=128 rows=head_rows
+// CHECK-NEXT:     isa.store dst=hbm[45056] pitch=512 src=%l columns=128 rows=head_rows
+// CHECK-NEXT:     isa.sample dst=next_token src=%l columns=128 rows=head_rows settings=hbm[43008]
 // CHECK-NEXT:     func.return
 // CHECK-NEXT:   }
 // CHECK-NEXT:   func.func @layer(%h: !isa.lmu<tokens x 64>, %other: !isa.lmu<tokens x 64>) {

@@ -78,8 +78,8 @@ func.func @main(%ids: tensor<?xi64>, %pos: tensor<?xi64>) -> tensor<?x128xf32> {
 // CHECK-NEXT:     isa.select_rows dst=%s src=%at first=first_row columns=64 rows=head_rows
 // CHECK-NEXT:     %l = isa.buffer : !isa.lmu<head x 128>
 // CHECK-NEXT:     isa.matmul dst=%l src=%s weight=hbm[0] k=64 n=128 type=f16 rows=head_rows
-// CHECK-NEXT:     isa.store dst=hbm[133120] pitch=512 src=%l columns=128 rows=head_rows
-// CHECK-NEXT:     isa.argmax dst=next_token src=%l columns=128 rows=head_rows
+// CHECK-NEXT:     isa.store dst=hbm[135168] pitch=512 src=%l columns=128 rows=head_rows
+// CHECK-NEXT:     isa.sample dst=next_token src=%l columns=128 rows=head_rows settings=hbm[133120]
 // CHECK-NEXT:     func.return
 // CHECK-NEXT:   }
 // CHECK-NEXT: }
@@ -116,8 +116,8 @@ func.func @main(%ids: tensor<?xi64>, %pos: tensor<?xi64>) -> tensor<?x128xf32> {
 // CHECK-NEXT:     isa.select_rows dst=%s src=%b first=first_row columns=64 rows=head_rows
 // CHECK-NEXT:     %l = isa.buffer : !isa.lmu<head x 128>
 // CHECK-NEXT:     isa.matmul dst=%l src=%s weight=hbm[0] k=64 n=128 type=f16 rows=head_rows
-// CHECK-NEXT:     isa.store dst=hbm[20480] pitch=512 src=%l columns=128 rows=head_rows
-// CHECK-NEXT:     isa.argmax dst=next_token src=%l columns=128 rows=head_rows
+// CHECK-NEXT:     isa.store dst=hbm[22528] pitch=512 src=%l columns=128 rows=head_rows
+// CHECK-NEXT:     isa.sample dst=next_token src=%l columns=128 rows=head_rows settings=hbm[20480]
 // CHECK-NEXT:     func.return
 // CHECK-NEXT:   }
 // CHECK-NEXT: }

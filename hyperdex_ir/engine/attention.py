@@ -1,0 +1,239 @@
+"""The instructions scores, softmax and values, one after another: rows are shared out among the threads.
+
+Where they stand in a loop over heads, `head_loop.py` does all three together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from hyperdex_ir.engine import attention_kernels as kernels
+from hyperdex_ir.engine.attention_rows import COLUMN_BYTES, RowAccess
+from hyperdex_ir.engine.emit import F32, I32, I64, POINTER, Emitter, V
+from hyperdex_ir.engine.faults import Fault
+from hyperdex_ir.engine.kernels import choose
+from hyperdex_ir.engine.memory_access import LmuRows
+from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
+from hyperdex_ir.memory.map import ceil_div
+from hyperdex_ir.targets import LANES
+
+_ROW_WORDS = 32  # a Row, and room to the next cache line
+_FARTHEST = 1 << 40  # positions beyond lie outside any HBM
+
+
+# ---------------------------------------------------------------------------------------------------- memory
+
+
+def workspace_words(rows: int, size: int, positions: int) -> int:
+    """Scratch memory of a thread that has so many rows in hand: see `Workspace`."""
+    query, weights = ceil_div(size, LANES) * LANES, ceil_div(positions, LANES) * LANES + 2 * LANES
+    return rows * (_ROW_WORDS + kernels.ELEMENTS * LANES + query + weights)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A thread's own memory: `Row`s, sums of the values kernel, queries, weights. Lengths in words."""
+
+    e: Emitter
+    rows: V
+    sums: V
+    queries: V
+    weights: V
+    query_words: V
+    weight_words: V
+
+    @classmethod
+    def of(cls, op: Operation, rows: int, size: V, positions: V, shared: int | V = 0) -> Workspace:
+        """For so many rows in hand, behind the words of scratch memory that threads share."""
+        e = op.e
+        query = e.mul(e.ceil_div(size, LANES), LANES)
+        weights = e.add(e.mul(e.ceil_div(positions, LANES), LANES), 2 * LANES)
+        fixed = rows * (_ROW_WORDS + kernels.ELEMENTS * LANES)
+        length = e.add(e.mul(e.add(query, weights), rows), fixed)
+        start = op.scratch(e.add(e.i64(shared), e.mul(op.thread, length)))
+        sums = e.element(start, rows * _ROW_WORDS, F32)
+        queries = e.element(start, fixed, F32)
+        return cls(e, start, sums, queries, e.element(queries, e.mul(query, rows), F32), query, weights)
+
+    def row(self, number: int | V) -> RowAccess:
+        """A Row; it has no memory yet."""
+        return RowAccess(self.e, self.rows, number)
+
+    def prepare(self, number: int | V, first: V, stop: V, begin: V, end: V) -> RowAccess:
+        """A Row with memory for its query and weights, for the positions first..stop-1, in steps begin..end-1."""
+        e, row, number = self.e, self.row(number), self.e.i64(number)
+        query = e.element(self.queries, e.mul(number, self.query_words), F32)
+        weights = e.element(self.weights, e.mul(number, self.weight_words), F32)
+        numbers = {
+            "query": e.builder.ptrtoint(query, I64),
+            "weights": e.sub(e.builder.ptrtoint(weights, I64), e.mul(begin, 4)),
+            "scores": I64(0),
+            "first": first,
+            "stop": stop,
+            "begin": begin,
+            "end": end,
+            "watched_scores": I64(0),
+            "watched_softmax": I64(0),
+            "watched_values": I64(0),
+        }
+        for name, value in numbers.items():
+            row.store(name, value)
+        return row
+
+
+def whole_steps(e: Emitter, first: V, stop: V) -> tuple[V, V]:
+    """(begin, end) of the steps of 64 positions around first..stop-1."""
+    return e.mul(e.builder.udiv(first, I64(LANES)), LANES), e.mul(e.ceil_div(stop, LANES), LANES)
+
+
+def first_seen(e: Emitter, position: V, window: V) -> V:
+    """The first position that the row at `position` sees."""
+    limited = e.maximum(e.add(e.sub(position, window), 1), 0)
+    return e.builder.select(e.equal(window, 0), I64(0), limited)
+
+
+# ---------------------------------------------------------------------------------------------------- instructions
+
+
+class _Attention:
+    """What the three instructions have in common: rows in flight, the positions that they see."""
+
+    def __init__(self, op: Operation):
+        self.op, self.e, self.rows = op, op.e, op.rows()
+        position = op.register_value(POSITION)
+        op.fault_if(op.e.less(position, 0), Fault.POSITION, position)
+        self.position = op.e.minimum(position, _FARTHEST)
+        self.window = op.immediate("window")
+        self.first = first_seen(op.e, self.position, self.window)
+        self.stop = op.e.add(self.position, self.rows)
+        self.columns = op.e.sub(self.stop, self.first)
+
+    def seen(self, name: str) -> LmuRows:
+        """The columns seen of an operand, from position `first` on."""
+        return self.op.lmu(name, self.rows, self.columns, added=self.first)
+
+    def cache(self, rows: V, columns: V) -> V:
+        """Where the matrix in the operand `cache` begins; it is in the run-time area."""
+        e, tiles = self.e, self.op.tiles("cache", rows, columns, written=True)
+        return e.offset(e.load(tiles.channels, POINTER), e.mul(tiles.beat, tiles.stride))
+
+    def each_row(self, dst: LmuRows, written: V, work: Callable[[V, RowAccess], None], size: V) -> None:
+        """work(row, its Row) for each of this thread's rows; dst: where they write so many words."""
+        op, e = self.op, self.e
+        space = Workspace.of(op, 1, size, op.context.load("lmu_words"), op.context.load("lmu_words"))
+        begin, end = op.share_rows(dst, self.rows, written)
+        with e.loop(begin, end) as row:
+            op.check_stop()
+            own = e.add(self.position, row)
+            first, stop = first_seen(e, own, self.window), e.add(own, 1)
+            work(row, space.prepare(0, first, stop, *whole_steps(e, first, stop)))
+
+    def snapshot(self, src: LmuRows, dst: LmuRows, same_rows: bool = False) -> LmuRows:
+        """The operand `src`, copied away where writing `dst` would change what is still to be read of it."""
+        op, e, b = self.op, self.e, self.e.builder
+        harmless = op.apart(src, dst)
+        if same_rows:
+            same = b.and_(e.equal(src.first, dst.first), e.equal(src.last, dst.last))
+            harmless = b.or_(harmless, b.and_(same, b.icmp_signed(">=", src.stride, self.columns)))
+        pointer = e.local(POINTER, src.pointer)
+        with e.if_then(b.not_(harmless), likely=False):
+            with e.if_then(e.equal(op.thread, 0)):
+                e.copy(op.scratch(), src.pointer, e.mul(e.add(e.sub(src.last, src.first), 1), 4))
+            op.barrier()
+            pointer.set(op.scratch())
+        return LmuRows(e, pointer.get(), src.stride, src.first, src.last)
+
+    def typed(self, call: Callable[[str], None]) -> None:
+        """call(matrix type) for the one of the operand `type`."""
+        choose(self.e, self.op.choice("type"), [lambda name=name: call(name) for name in MATRIX_TYPES])
+
+    def watch(self, row: RowAccess, names: Sequence[str]) -> None:
+        for name in names:
+            self.op.watch_bits(self.e.builder.trunc(row.load(name), I32))
+
+    def copy_seen(self, row: RowAccess, number: V, rows: LmuRows, *, to_row: bool) -> None:
+        """Copies what the row sees from its weights to `rows`, or the other way round."""
+        e, first = self.e, row.load("first")
+        words = e.element(rows.row(number), e.sub(first, self.first), F32)
+        own = row.place("weights", first)
+        size = e.mul(e.sub(row.load("stop"), first), 4)
+        e.copy(own if to_row else words, words if to_row else own, size)
+
+
+def _scratch(values: Values, sizes: Sizes) -> int:
+    """A snapshot of the LMU, and each thread's workspace."""
+    return sizes.lmu_words + sizes.threads * workspace_words(1, values.get("size", 1), sizes.lmu_words)
+
+
+@operation("scores", scratch=_scratch)
+def scores(op: Operation) -> None:
+    e, a = op.e, _Attention(op)
+    size = op.immediate("size")
+    keys = a.cache(a.stop, size)
+    query = op.lmu("query", a.rows, size)
+    dst = a.seen("dst")
+    query = a.snapshot(query, dst)
+    trees, steps = op.context.load("trees"), e.ceil_div(size, LANES)
+    scale, cap = op.floating("scale"), op.floating("softcap")
+
+    def work(number: V, row: RowAccess) -> None:
+        def call(matrix_type: str) -> None:
+            e.call(kernels.round_query(e, matrix_type), [row.pointer, query.row(number), size])
+            arguments = [row.pointer, keys, trees, steps, row.load("first"), row.load("stop"), scale, cap]
+            e.call(kernels.scores_kernel(e, matrix_type, 1), arguments)
+
+        a.typed(call)
+        a.watch(row, ("watched_scores",))
+        a.copy_seen(row, number, dst, to_row=False)
+
+    a.each_row(dst, a.columns, work, size)
+
+
+@operation("softmax", scratch=_scratch)
+def softmax(op: Operation) -> None:
+    e, a = op.e, _Attention(op)
+    src, dst = a.seen("src"), a.seen("dst")
+    src = a.snapshot(src, dst, same_rows=True)
+
+    def work(number: V, row: RowAccess) -> None:
+        a.copy_seen(row, number, src, to_row=True)
+        e.call(kernels.softmax_kernel(e, None), [row.pointer])
+        a.watch(row, ("watched_softmax",))
+        a.copy_seen(row, number, dst, to_row=False)
+
+    a.each_row(dst, a.columns, work, I64(1))
+
+
+@operation("values", scratch=_scratch)
+def values(op: Operation) -> None:
+    e, a = op.e, _Attention(op)
+    size, limit = op.immediate("size"), op.immediate("limit")
+    op.fault_if(e.less(limit, a.stop), Fault.CACHE_LIMIT, e.sub(a.stop, 1), limit)
+    cache = a.cache(size, limit)
+    src = a.seen("src")
+    dst = op.lmu("dst", a.rows, size)
+    src = a.snapshot(src, dst)
+    trees, steps = op.context.load("trees"), e.ceil_div(limit, LANES)
+    space = Workspace.of(op, 1, size, op.context.load("lmu_words"), op.context.load("lmu_words"))
+
+    def work(number: V, row: RowAccess) -> None:
+        a.copy_seen(row, number, src, to_row=True)
+        row.store("result", e.builder.ptrtoint(dst.row(number), I64))
+
+        def call(matrix_type: str) -> None:
+            e.call(kernels.round_weights(e, matrix_type), [row.pointer])
+            arguments = [row.pointer, cache, trees, steps, size, space.sums]
+            e.call(kernels.values_kernel(e, matrix_type, 1), arguments)
+
+        a.typed(call)
+        a.watch(row, ("watched_values",))
+
+    a.each_row(dst, size, work, size)
+
+
+def cache_bytes(e: Emitter, trees: V, rows: V, columns: V) -> V:
+    """Bytes of a matrix in tile order."""
+    tiles = e.mul(e.ceil_div(rows, trees), e.ceil_div(columns, LANES))
+    return e.mul(tiles, e.mul(trees, COLUMN_BYTES))

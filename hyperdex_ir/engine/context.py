@@ -1,0 +1,102 @@
+"""What compiled code and Python share: a Context for the machine, and a Thread for each of its threads.
+
+Compiled code reaches a field by its byte offset, taken from these classes: they are defined once, here. Every field is
+8 bytes wide but for arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+
+from hyperdex_ir.interpreter.machine import MAX_NESTING
+from hyperdex_ir.isa.operands import REGISTERS
+
+#: Numbers that a fault keeps for its message.
+FAULT_NUMBERS = 6
+CACHE_LINE = 64
+
+_I64 = ctypes.c_int64
+_POINTER = ctypes.c_void_p
+
+
+class Reason(IntEnum):
+    """What `run` and the functions of instructions return."""
+
+    NEXT = 0  # of an instruction: go on with the next one
+    HALT = 1  # the program ended
+    FAULT = 2  # Thread.fault_* say what the machine forbids
+    STOPPED = 3  # the stop flag was seen
+
+
+class Region(ctypes.Structure):
+    """A part begin..end-1 of the HBM's byte addresses.
+
+    The byte at address a is at `channels[(r / 64) % C] + (r / 64 / C) * stride + r % 64`, where r = a - begin and C is
+    the number of channels. `channels` points at C pointers.
+    """
+
+    _fields_ = [("begin", _I64), ("end", _I64), ("channels", _POINTER), ("stride", _I64)]
+
+
+class Context(ctypes.Structure):
+    """One machine. What changes while threads run lies in cache lines of its own, at the end."""
+
+    _fields_ = [
+        ("plan", _POINTER),  # i64 [instructions, slots]
+        ("instructions", _I64),
+        ("lmu", _POINTER),  # f32 [lmu_words]
+        ("lmu_words", _I64),
+        ("parameters", Region),
+        ("runtime", Region),
+        ("channels", _I64),
+        ("trees", _I64),
+        ("scratch", _POINTER),  # f32, shared by all threads
+        ("scratch_words", _I64),
+        ("threads", _I64),
+        ("chunk", _I64),
+        ("budget", _I64),  # instructions of one pass
+        ("pass_number", _I64),  # passes since the flag was cleared
+        ("yield_cpu", _POINTER),  # sched_yield of the C library
+        ("pad0", _I64 * 7),
+        ("stop", _I64),  # not 0: threads return as soon as they see it
+        ("pad1", _I64 * 7),
+        ("arrived", _I64),  # at barriers, by all threads, since the machine was last reset
+        ("pad2", _I64 * 7),
+    ]
+
+
+class Frame(ctypes.Structure):
+    """A running repeat (stop > 0: its body is start..stop-1) or call (stop 0: start is where it returns to)."""
+
+    _fields_ = [("start", _I64), ("stop", _I64), ("remaining", _I64)]
+
+
+class Thread(ctypes.Structure):
+    """One thread's state. All threads run the same control flow, each on its own registers.
+
+    What stands before `registers` lives from pass to pass.
+    """
+
+    _fields_ = [
+        ("number", _I64),
+        ("barriers", _I64),  # that this thread has passed
+        ("flag", _I64),  # 1: the four numbers below are the first instruction that made a NaN or an infinity
+        ("flag_pass", _I64),
+        ("flag_executed", _I64),
+        ("flag_layer", _I64),  # -1: in the main function
+        ("flag_index", _I64),
+        ("registers", _I64 * REGISTERS),
+        ("is_set", _I64 * REGISTERS),  # 1: something has set the register in this pass
+        ("pc", _I64),
+        ("index", _I64),  # of the running instruction
+        ("executed", _I64),
+        ("calls", _I64),  # calls in this pass
+        ("open_calls", _I64),  # frames that are calls
+        ("depth", _I64),
+        ("frames", Frame * MAX_NESTING),
+        ("nonfinite", _I64),  # the running instruction made a NaN or an infinity
+        ("fault", _I64),  # a code of faults.Fault, 0: none
+        ("fault_numbers", _I64 * FAULT_NUMBERS),
+        ("pad", _I64 * 8),
+    ]

@@ -1,0 +1,114 @@
+"""Instructions of the group CTRL: each thread executes them for itself."""
+
+from __future__ import annotations
+
+from hyperdex_ir.engine.context import MAX_NESTING, Reason
+from hyperdex_ir.engine.dispatch import frame_field
+from hyperdex_ir.engine.emit import I64, I128, V
+from hyperdex_ir.engine.faults import Fault
+from hyperdex_ir.engine.operation import Operation, operation
+
+
+@operation("halt", barrier=False)
+def halt(op: Operation) -> None:
+    op.e.builder.ret(I64(Reason.HALT))
+
+
+@operation("set", barrier=False)
+def set_(op: Operation) -> None:
+    op.set_register(op.immediate("dst"), op.immediate("value"))
+
+
+@operation("add", barrier=False)
+def add(op: Operation) -> None:
+    b = op.e.builder
+    parts = [op.register("a"), op.register("b"), op.immediate("value")]
+    first, *rest = (b.sext(part, I128) for part in parts)
+    total = first
+    for part in rest:
+        total = b.add(total, part)
+    low = b.trunc(total, I64)
+    beyond = b.icmp_signed("!=", b.sext(low, I128), total)
+    high = b.trunc(b.ashr(total, I128(64)), I64)
+    op.fault_if(beyond, Fault.REGISTER_OVERFLOW, op.immediate("dst"), low, high)
+    op.set_register(op.immediate("dst"), low)
+
+
+@operation("lookup", barrier=False)
+def lookup(op: Operation) -> None:
+    e = op.e
+    index, limit = op.register("index"), op.immediate("limit")
+    outside = e.builder.or_(e.less(index, 0), e.builder.icmp_signed(">=", index, limit))
+    op.fault_if(outside, Fault.LOOKUP, index, limit)
+    place = op.words("table", 1, item=8, added=e.mul(index, 8))
+    op.set_register(op.immediate("dst"), e.load(place.pointer(0), I64))
+
+
+@operation("repeat", barrier=False)
+def repeat(op: Operation) -> None:
+    e, thread = op.e, op.machine_thread
+    start, stop = _body(op, Fault.EMPTY_REPEAT)
+    count = op.immediate("count")
+    with e.if_else(e.equal(count, 0)) as (none, some):
+        with none:
+            thread.store("pc", stop)
+        with some:
+            _push(op, start, stop, count)
+
+
+@operation("skip_unless", barrier=False)
+def skip_unless(op: Operation) -> None:
+    e, thread = op.e, op.machine_thread
+    _, stop = _body(op, Fault.EMPTY_SKIP)
+    differs = e.builder.icmp_signed("!=", op.register("a"), op.immediate("value"))
+    with e.if_then(differs):
+        thread.store("pc", stop)
+
+
+@operation("call", barrier=False)
+def call(op: Operation) -> None:
+    e, thread = op.e, op.machine_thread
+    target, count = op.immediate("target"), op.context.load("instructions")
+    op.fault_if(e.builder.icmp_signed(">=", target, count), Fault.CALL_TARGET, target, count)
+    _push(op, thread.load("pc"), I64(0), I64(0))
+    thread.store("pc", target)
+    thread.add("calls", 1)
+    thread.add("open_calls", 1)
+
+
+@operation("ret", barrier=False)
+def ret(op: Operation) -> None:
+    e, thread = op.e, op.machine_thread
+    depth = thread.load("depth")
+    op.fault_if(e.equal(depth, 0), Fault.RET_ALONE)
+    top = e.sub(depth, 1)
+    start, stop = (e.load(frame_field(e, thread, top, name), I64) for name in ("start", "stop"))
+    op.fault_if(e.builder.icmp_signed("!=", stop, I64(0)), Fault.RET_IN_REPEAT, start, stop)
+    thread.store("depth", top)
+    thread.add("open_calls", -1)
+    thread.store("pc", start)
+
+
+def _body(op: Operation, empty: Fault) -> tuple[V, V]:
+    """Start and end of the body that begins here. Fault when it is empty or leaves what is around it."""
+    e, thread = op.e, op.machine_thread
+    b = e.builder
+    start, length, count = thread.load("pc"), op.immediate("length"), op.context.load("instructions")
+    stop = e.add(start, length)
+    op.fault_if(e.less(length, 1), empty)
+    op.fault_if(e.less(count, stop), Fault.BODY_PROGRAM, stop, count)
+    depth = thread.load("depth")
+    with e.if_then(e.less(0, depth)):
+        parent = e.load(frame_field(e, thread, e.sub(depth, 1), "stop"), I64)
+        is_repeat = b.icmp_signed("!=", parent, I64(0))
+        op.fault_if(b.and_(is_repeat, e.less(parent, stop)), Fault.BODY_REPEAT, stop, parent)
+    return start, stop
+
+
+def _push(op: Operation, start: V, stop: V, remaining: V) -> None:
+    e, thread = op.e, op.machine_thread
+    depth = thread.load("depth")
+    op.fault_if(e.equal(depth, MAX_NESTING), Fault.NESTING, MAX_NESTING)
+    for name, value in (("start", start), ("stop", stop), ("remaining", remaining)):
+        e.store(value, frame_field(e, thread, depth, name))
+    thread.store("depth", e.add(depth, 1))

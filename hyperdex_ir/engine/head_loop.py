@@ -1,0 +1,414 @@
+"""Loops over attention heads, all heads and rows shared out among the threads: no thread waits inside.
+
+`heads.py` finds the loops; `share_head_loops` puts an operation of its own in the place of their `repeat`s. Each time
+it is come to, compiled code checks that the trips are independent of each other and that none of them faults. Then
+threads work on (head, row) pairs, each with scores of its own; only the last head's are written to the LMU, where they
+would stay. Where the checks fail, the operation is the `repeat` that it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.engine import attention_kernels as kernels
+from hyperdex_ir.engine import control  # noqa: F401  registers the repeat that a head loop falls back to
+from hyperdex_ir.engine.attention import Workspace, cache_bytes, first_seen, whole_steps, workspace_words
+from hyperdex_ir.engine.attention_rows import row_counts
+from hyperdex_ir.engine.context import MAX_NESTING
+from hyperdex_ir.engine.dispatch import frame_field
+from hyperdex_ir.engine.emit import F32, I1, I64, POINTER, V
+from hyperdex_ir.engine.features import Features
+from hyperdex_ir.engine.heads import MAX_CONSTANT, HeadLoop, find_head_loops
+from hyperdex_ir.engine.kernels import choose
+from hyperdex_ir.engine.operation import OPERATIONS, Operation, Sizes, operation
+from hyperdex_ir.engine.plan import SLOTS, slot_of
+from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
+from hyperdex_ir.isa.operands import REGISTERS
+from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.targets import LANES
+
+#: Numbers of a trip in the table: constants of the addresses, instructions before it, the run of trips with its cache.
+_TRIP = ("query", "keys", "values", "result", "executed", "run_first", "run_length")
+_TRIP_SLOTS = 8
+_FINAL = ("register", "base", "constant")
+_FINAL_SLOTS = 4
+_PLACES = _TRIP[:4]
+#: Pairs that a thread takes at a time where there are several rows.
+_PORTION = 8
+
+#: Of the operation; the first two are those of `repeat`.
+_FIELDS = (
+    "count", "length", "table", "trips", "finals", "needed", "executed", "stop", "depth", "scores_index", "span",
+    *(f"{name}_register" for name in _PLACES), "query_stride", "result_stride", "buffer_address", "buffer_stride",
+    "buffer_register", "size", "value_size", "limit", "window", "type", "rows", "scale", "softcap",
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- plan
+
+
+def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features: Features) -> tuple[np.ndarray, int]:
+    """Replaces the head loops in a plan, i64 [instructions, SLOTS].
+
+    Gives the plan with the loops' tables behind the instructions, and the words of scratch memory that they need.
+    """
+    loops = find_head_loops(program)
+    tables: list[int] = []
+    words = 0
+    plan = plan.copy()
+    for index, loop in loops.items():
+        start = plan.size + len(tables)
+        tables += _table(loop)
+        stages = program.instructions[loop.scores : loop.scores + 3]
+        fields = _field_values(loop, stages, plan[loop.scores : loop.scores + 3], start)
+        for name, value in fields.items():
+            plan[index, slot_of("head_loop", _FIELDS, name)] = value
+        plan[index, 0] = OPERATIONS["head_loop"].number
+        size = max(fields["size"], fields["value_size"])
+        words = max(words, workspace_words(row_counts(features)[-1], size, fields["limit"]) * sizes.threads)
+    rows = -(-len(tables) // SLOTS)
+    behind = np.zeros((rows, SLOTS), np.int64)
+    behind.reshape(-1)[: len(tables)] = tables
+    return np.concatenate([plan, behind]), words
+
+
+def _table(loop: HeadLoop) -> list[int]:
+    numbers: list[int] = []
+    for trip, (first, length) in zip(loop.trips, _runs(loop), strict=True):
+        constants = [place.constant for place in trip.places]
+        numbers += [*constants, trip.executed, first, length, 0]
+    for register, place in loop.finals.items():
+        numbers += [register, place.register, place.constant, 0]
+    return numbers
+
+
+def _runs(loop: HeadLoop) -> Iterator[tuple[int, int]]:
+    """For each trip, the first and the number of the trips around it that use the same keys and values."""
+    first = 0
+    for _, group in groupby(loop.trips, lambda trip: (trip.keys, trip.values)):
+        length = len(list(group))
+        for _ in range(length):
+            yield first, length
+        first += length
+
+
+def _field_values(loop: HeadLoop, stages: Sequence[Instruction], rows: np.ndarray, table: int) -> dict[str, int]:
+    """The operation's fields but those of the repeat; those of its stages as they are in the plan."""
+    scores, values = stages[0], stages[2]
+
+    def of(row: int, name: str) -> int:
+        return int(rows[row, slot_of(stages[row].name, (), name)])
+
+    places = loop.trips[0].places
+    return {
+        "table": table,
+        "trips": len(loop.trips),
+        "finals": len(loop.finals),
+        "needed": sum(1 << register for register in loop.needed),
+        "executed": loop.executed,
+        "stop": loop.stop,
+        "depth": loop.depth,
+        "scores_index": loop.scores,
+        "span": loop.span,
+        **{f"{name}_register": place.register for name, place in zip(_PLACES, places, strict=True)},
+        "query_stride": of(0, "query.stride"),
+        "result_stride": of(2, "dst.stride"),
+        "buffer_address": of(0, "dst.address"),
+        "buffer_stride": of(0, "dst.stride"),
+        "buffer_register": of(0, "dst.register"),
+        "size": scores["size"],
+        "value_size": values["size"],
+        **{name: of(2, name) for name in ("limit", "window", "type", "rows")},
+        **{name: of(0, name) for name in ("scale", "softcap")},
+    }  # type: ignore[return-value]
+
+
+# ---------------------------------------------------------------------------------------------------- operation
+
+
+@operation("head_loop", fields=_FIELDS, barrier=False)
+def head_loop(op: Operation) -> None:
+    e = op.e
+    loop = _Loop(op)
+    with e.if_then(e.builder.not_(loop.can_be_shared()), likely=False):
+        repeat = e.module.globals["op_repeat"]
+        e.builder.ret(e.call(repeat, e.function.args))
+    loop.run()
+    loop.leave()
+    op.barrier()
+
+
+class _Loop:
+    """The operation's fields, registers and tables in compiled code."""
+
+    def __init__(self, op: Operation):
+        self.op, self.e = op, op.e
+        self.numbers = {name: op.immediate(name) for name in _FIELDS if name not in ("scale", "softcap")}
+        self.table = op.e.element(op.context.load_pointer("plan"), self.numbers["table"], I64)
+        self.rows = self._register(self.numbers["rows"])
+        self.position = self._register(I64(POSITION))
+        self.stop = op.e.add(self.position, self.rows)
+        self.first = first_seen(op.e, self.position, self.numbers["window"])
+        self.bases = {name: self._register(self.numbers[f"{name}_register"]) for name in _PLACES}
+        self.buffer = op.e.add(self.numbers["buffer_address"], self._register(self.numbers["buffer_register"]))
+        self.trees = op.context.load("trees")
+        self.executed = op.machine_thread.load("executed")  # the repeat is counted already
+
+    def _register(self, number: V) -> V:
+        """A register that may not have been set: that is checked for all together."""
+        return self.op.machine_thread.load("registers", number)
+
+    def trip(self, number: V, name: str) -> V:
+        """A number of a trip in the table."""
+        e = self.e
+        return e.load(e.element(self.table, e.add(e.mul(number, _TRIP_SLOTS), _TRIP.index(name)), I64), I64)
+
+    def address(self, number: V, name: str) -> V:
+        """An address of a trip: LMU word or HBM byte."""
+        return self.e.add(self.bases[name], self.trip(number, name))
+
+    # ------------------------------------------------------------------------------------------------ checks
+
+    def can_be_shared(self) -> V:
+        """i1: no trip faults, and none touches what another writes."""
+        e, b = self.e, self.e.builder
+        result = e.local(I1, b.and_(self._registers_known(), self._control_fits()))
+        with e.if_then(result.get()):
+            result.set(self._sizes_fit())
+        with e.if_then(result.get()):
+            result.set(self._memory_fits())
+        return result.get()
+
+    def _registers_known(self) -> V:
+        """All are set, and so small that no sum overflows."""
+        e, b, thread = self.e, self.e.builder, self.op.machine_thread
+        result, needed = e.local(I1, I1(1)), self.numbers["needed"]
+        with e.loop(0, REGISTERS) as number:
+            wanted = b.trunc(b.lshr(needed, number), I1)
+            value = thread.load("registers", number)
+            small = b.and_(e.less(value, MAX_CONSTANT), e.less(-MAX_CONSTANT, value))
+            good = b.and_(e.equal(thread.load("is_set", number), 1), small)
+            result.set(b.and_(result.get(), b.or_(b.not_(wanted), good)))
+        return result.get()
+
+    def _control_fits(self) -> V:
+        """Repeats do not nest too deep, end within the body around them, and within the budget."""
+        e, b, thread = self.e, self.e.builder, self.op.machine_thread
+        depth = thread.load("depth")
+        result = e.local(I1, b.icmp_signed("<=", e.add(depth, self.numbers["depth"]), I64(MAX_NESTING)))
+        last = e.add(e.sub(self.executed, 1), self.numbers["executed"])
+        result.set(b.and_(result.get(), b.icmp_signed("<=", last, self.op.context.load("budget"))))
+        with e.if_then(e.less(0, depth)):
+            stop = e.load(frame_field(e, thread, e.sub(depth, 1), "stop"), I64)
+            inside = b.or_(e.equal(stop, 0), b.icmp_signed("<=", self.numbers["stop"], stop))
+            result.set(b.and_(result.get(), inside))
+        return result.get()
+
+    def _sizes_fit(self) -> V:
+        """Rows and positions; rows of the buffer, and of results, do not lie on each other."""
+        e, b, n = self.e, self.e.builder, self.numbers
+        one = e.equal(self.rows, 1)
+        conditions = [
+            e.less(0, self.rows),
+            b.icmp_signed("<=", self.rows, self.op.context.load("chunk")),
+            e.less(-1, self.position),
+            b.icmp_signed("<=", self.stop, n["limit"]),
+            b.or_(one, b.icmp_signed(">=", n["buffer_stride"], e.sub(self.stop, self.first))),
+            b.or_(one, b.icmp_signed(">=", n["result_stride"], n["span"])),
+        ]
+        return self._all(conditions)
+
+    def _all(self, conditions: Sequence[V]) -> V:
+        result, *others = conditions
+        for condition in others:
+            result = self.e.builder.and_(result, condition)
+        return result
+
+    def _memory_fits(self) -> V:
+        """Operands lie in LMU and HBM; buffer, queries and results apart, but that a head's result may take the place
+        of its query."""
+        e, b, n = self.e, self.e.builder, self.numbers
+        words = self.op.context.load("lmu_words")
+        widths = {"query": n["size"], "result": n["value_size"]}
+        low = {name: e.local(I64, words) for name in widths}
+        high = {name: e.local(I64, I64(-1)) for name in widths}
+        alike, good = e.local(I1, e.equal(n["size"], n["value_size"])), e.local(I1, I1(1))
+        with e.loop(0, n["trips"]) as trip:
+            starts = {name: self.address(trip, name) for name in widths}
+            for name, start in starts.items():
+                low[name].set(e.minimum(low[name].get(), start))
+                last = e.add(start, e.add(self._rows_before_last(f"{name}_stride"), e.sub(widths[name], 1)))
+                high[name].set(e.maximum(high[name].get(), last))
+            alike.set(b.and_(alike.get(), e.equal(starts["query"], starts["result"])))
+            good.set(b.and_(good.get(), b.and_(self._keys_fit(trip), self._values_fit(trip))))
+        same_stride = b.or_(e.equal(n["query_stride"], n["result_stride"]), e.equal(self.rows, 1))
+        columns = e.sub(self.stop, self.first)
+        buffer_low = e.add(self.buffer, self.first)
+        buffer_high = e.add(e.add(buffer_low, self._rows_before_last("buffer_stride")), e.sub(columns, 1))
+        spans = {name: (low[name].get(), high[name].get()) for name in widths} | {"buffer": (buffer_low, buffer_high)}
+        inside = [b.and_(e.less(-1, first), e.less(last, words)) for first, last in spans.values()]
+        apart = [self._apart(spans["buffer"], spans[name]) for name in widths]
+        in_place = b.and_(alike.get(), same_stride)
+        apart.append(b.or_(in_place, self._apart(spans["query"], spans["result"])))
+        return self._all([good.get(), *inside, *apart])
+
+    def _rows_before_last(self, stride: str) -> V:
+        return self.e.mul(self.e.sub(self.rows, 1), self.numbers[stride])
+
+    def _apart(self, a: tuple[V, V], b: tuple[V, V]) -> V:
+        return self.e.builder.or_(self.e.less(a[1], b[0]), self.e.less(b[1], a[0]))
+
+    def _keys_fit(self, trip: V) -> V:
+        return self._cache_fits(self.address(trip, "keys"), self.stop, self.numbers["size"])
+
+    def _values_fit(self, trip: V) -> V:
+        return self._cache_fits(self.address(trip, "values"), self.numbers["value_size"], self.numbers["limit"])
+
+    def _cache_fits(self, address: V, rows: V, columns: V) -> V:
+        """A matrix lies on stripes of the run-time area."""
+        e, b, context = self.e, self.e.builder, self.op.context
+        begin, end = context.load("runtime.begin"), context.load("runtime.end")
+        stripe = e.mul(self.trees, 2 * LANES)
+        last = e.sub(end, cache_bytes(e, self.trees, rows, columns))
+        inside = b.and_(b.icmp_signed(">=", address, begin), b.icmp_signed("<=", address, last))
+        return b.and_(inside, e.equal(b.urem(address, stripe), 0))
+
+    # ------------------------------------------------------------------------------------------------ work
+
+    def run(self) -> None:
+        """This thread's pairs of head and row. Pairs are numbered run of heads by run, in it row by row, then by head;
+        with one row, each thread takes a stretch of heads, otherwise portions in turn, as later rows take longer."""
+        op, e, b = self.op, self.e, self.e.builder
+        total = e.mul(self.numbers["trips"], self.rows)
+        portion = b.select(e.equal(self.rows, 1), e.ceil_div(total, op.threads), I64(_PORTION))
+        space = self._workspace()
+        least = e.local(I64, I64(_NEVER))
+        with e.loop(e.mul(op.thread, portion), total, e.mul(op.threads, portion)) as start:
+            stop = e.minimum(e.add(start, portion), total)
+            pair = e.local(I64, start)
+            with e.loop_while() as done:
+                e.leave(done, b.icmp_signed(">=", pair.get(), stop))
+                op.check_stop()
+                count = self._block(space, pair.get(), stop, least)
+                pair.set(e.add(pair.get(), count))
+        self._raise_flag(least.get())
+
+    def _workspace(self) -> Workspace:
+        n = self.numbers
+        size = self.e.maximum(n["size"], n["value_size"])
+        return Workspace.of(self.op, row_counts(self.op.features)[-1], size, n["limit"])
+
+    def _block(self, space: Workspace, pair: V, stop: V, least: Any) -> V:
+        """Does as many pairs from `pair` on as kernels take and share a cache; how many."""
+        e, b = self.e, self.e.builder
+        trip = b.udiv(pair, self.rows)
+        head, heads = self.trip(trip, "run_first"), self.trip(trip, "run_length")
+        inside = e.sub(pair, e.mul(head, self.rows))
+        left = e.minimum(e.sub(stop, pair), e.sub(e.mul(heads, self.rows), inside))
+        count = e.minimum(left, row_counts(self.op.features)[-1])
+        self._prepare(space, head, heads, inside, count)
+        cases = [
+            lambda name=name, rows=rows: self._stages(space, head, name, rows)
+            for name in MATRIX_TYPES
+            for rows in row_counts(self.op.features)
+        ]
+        kinds = e.mul(self.numbers["type"], len(row_counts(self.op.features)))
+        choose(e, e.add(kinds, e.sub(count, 1)), cases)
+        self._note_flags(space, head, heads, inside, count, least)
+        return count
+
+    def _prepare(self, space: Workspace, head: V, heads: V, inside: V, count: V) -> None:
+        """The Rows of a block, queries rounded."""
+        e, b, n = self.e, self.e.builder, self.numbers
+        last = b.udiv(e.add(inside, e.sub(count, 1)), heads)
+        first = first_seen(e, e.add(self.position, b.udiv(inside, heads)), n["window"])
+        steps = whole_steps(e, first, e.add(e.add(self.position, last), 1))
+        lmu = self.op.context.load_pointer("lmu")
+        with e.loop(0, count) as number:
+            at = e.add(inside, number)
+            row, trip = b.udiv(at, heads), e.add(head, b.urem(at, heads))
+            own = e.add(self.position, row)
+            target = space.prepare(number, first_seen(e, own, n["window"]), e.add(own, 1), *steps)
+            result = e.add(self.address(trip, "result"), e.mul(row, n["result_stride"]))
+            target.store("result", b.ptrtoint(e.element(lmu, result, F32), I64))
+            with e.if_then(e.equal(e.add(trip, 1), n["trips"])):
+                word = e.add(self.buffer, e.mul(row, n["buffer_stride"]))
+                target.store("scores", b.ptrtoint(e.element(lmu, word, F32), I64))
+            query = e.element(lmu, e.add(self.address(trip, "query"), e.mul(row, n["query_stride"])), F32)
+            arguments = [target.pointer, query, n["size"]]
+            choose(e, n["type"], [lambda t=t: e.call(kernels.round_query(e, t), arguments) for t in MATRIX_TYPES])
+
+    def _stages(self, space: Workspace, head: V, matrix_type: str, rows: int) -> None:
+        """Scores, softmax and values of a block."""
+        e, n = self.e, self.numbers
+        keys, values = self._cache(self.address(head, "keys")), self._cache(self.address(head, "values"))
+        first, stop = space.row(0).load("first"), space.row(rows - 1).load("stop")
+        steps = e.ceil_div(n["size"], LANES)
+        scale, cap = self.op.floating("scale"), self.op.floating("softcap")
+        arguments = [space.rows, keys, self.trees, steps, first, stop, scale, cap]
+        e.call(kernels.scores_kernel(e, matrix_type, rows), arguments)
+        for number in range(rows):
+            e.call(kernels.softmax_kernel(e, matrix_type), [space.row(number).pointer])
+        arguments = [space.rows, values, self.trees, e.ceil_div(n["limit"], LANES), n["value_size"], space.sums]
+        e.call(kernels.values_kernel(e, matrix_type, rows), arguments)
+
+    def _cache(self, address: V) -> V:
+        """Where an address of the run-time area is: its first channel begins where it does."""
+        e, context = self.e, self.op.context
+        base = e.load(context.load_pointer("runtime.channels"), POINTER)
+        return e.offset(base, e.sub(address, context.load("runtime.begin")))
+
+    # ------------------------------------------------------------------------------------------------ outcomes
+
+    def _note_flags(self, space: Workspace, head: V, heads: V, inside: V, count: V, least: Any) -> None:
+        """least: the smallest of 4 * (instructions executed) + stage of those that made a NaN or an infinity."""
+        e, b = self.e, self.e.builder
+        with e.loop(0, count) as number:
+            row = space.row(number)
+            trip = e.add(head, b.urem(e.add(inside, number), heads))
+            before = e.add(self.executed, self.trip(trip, "executed"))
+            for stage, name in enumerate(("watched_scores", "watched_softmax", "watched_values")):
+                with e.if_then(b.icmp_signed(">=", row.load(name), I64(_NOT_FINITE)), likely=False):
+                    key = e.add(e.mul(e.add(before, stage), 4), stage)
+                    least.set(e.minimum(least.get(), key))
+
+    def _raise_flag(self, least: V) -> None:
+        e, b, thread = self.e, self.e.builder, self.op.machine_thread
+        first = b.and_(e.less(least, _NEVER), e.equal(thread.load("flag"), 0))
+        with e.if_then(first, likely=False):
+            inside = e.less(0, thread.load("open_calls"))
+            numbers = {
+                "flag_pass": self.op.context.load("pass_number"),
+                "flag_executed": b.ashr(least, I64(2)),
+                "flag_layer": b.select(inside, e.sub(thread.load("calls"), 1), I64(-1)),
+                "flag_index": e.add(self.numbers["scores_index"], b.and_(least, I64(3))),
+                "flag": I64(1),
+            }
+            for name, number in numbers.items():
+                thread.store(name, number)
+
+    def leave(self) -> None:
+        """Registers, instructions executed and the next one as after the loop."""
+        e, thread, n = self.e, self.op.machine_thread, self.numbers
+        values = e.buffer(I64, REGISTERS)
+        finals = e.element(self.table, e.mul(n["trips"], _TRIP_SLOTS), I64)
+
+        def number(index: V, name: str) -> V:
+            place = e.add(e.mul(index, _FINAL_SLOTS), _FINAL.index(name))
+            return e.load(e.element(finals, place, I64), I64)
+
+        with e.loop(0, n["finals"]) as index:
+            base = thread.load("registers", number(index, "base"))
+            e.store(e.add(base, number(index, "constant")), e.element(values, index, I64))
+        with e.loop(0, n["finals"]) as index:
+            self.op.set_register(number(index, "register"), e.load(e.element(values, index, I64), I64))
+        thread.store("pc", n["stop"])
+        thread.store("executed", e.add(e.sub(self.executed, 1), n["executed"]))
+
+
+_NEVER = (1 << 63) - 1
+_NOT_FINITE = 0x7F800000

@@ -1,0 +1,221 @@
+"""Finds the loops over attention heads in a program, so that the engine can share out their heads among its threads.
+
+A head loop is a `repeat`, or one inside another, whose body is one `scores`, `softmax` and `values` in a row, and
+additions that step registers. Everything about it but the registers' first values is known from the program: the
+addresses of each trip are those values plus constants, and so are the registers after it. Whether its trips are
+independent of each other depends on the first values too: compiled code checks that, each time (`head_loop.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from hyperdex_ir.isa.instructions import POSITION, ZERO
+from hyperdex_ir.isa.program import Instruction, Program
+
+#: Trips of a loop, all levels multiplied. A loop of more is run as it stands.
+MAX_TRIPS = 4096
+#: Constants stay this small; compiled code checks that registers do, so that no sum in the loop overflows 64 bits.
+MAX_CONSTANT = 1 << 61
+_STAGES = ("scores", "softmax", "values")
+_MAX_DEPTH = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """A number known but for a register: what `register` held before the loop, plus `constant`."""
+
+    register: int
+    constant: int
+
+
+@dataclass(frozen=True)
+class Trip:
+    """One pass through the three stages: LMU word addresses of query and result, HBM byte addresses of keys and values,
+    and how many instructions the loop has executed before it."""
+
+    query: Place
+    keys: Place
+    values: Place
+    result: Place
+    executed: int
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return self.query, self.keys, self.values, self.result
+
+
+@dataclass(frozen=True)
+class HeadLoop:
+    """A head loop of a program.
+
+    index: the number of its `repeat`; stop: of the first instruction behind it; scores: of the first of the three
+    stages; depth: repeats inside each other; finals: what the registers that it changes hold after it; needed:
+    registers that must have been set before it; executed: instructions that it executes, the repeats included;
+    span: columns from the first to the last that its results take in a row.
+    """
+
+    index: int
+    stop: int
+    scores: int
+    depth: int
+    trips: tuple[Trip, ...]
+    finals: Mapping[int, Place]
+    needed: tuple[int, ...]
+    executed: int
+    span: int
+
+
+class _NotAHeadLoop(Exception):
+    """Says so; the loop is then run as it stands."""
+
+
+def find_head_loops(program: Program) -> dict[int, HeadLoop]:
+    """The outermost head loops of a program, by the number of their `repeat`."""
+    found: dict[int, HeadLoop] = {}
+    end = 0
+    for index, item in enumerate(program.instructions):
+        if item.name != "repeat" or index < end:
+            continue
+        loop = head_loop_at(program, index)
+        if loop is not None:
+            found[index], end = loop, loop.stop
+    return found
+
+
+def head_loop_at(program: Program, index: int) -> HeadLoop | None:
+    """The head loop whose `repeat` is instruction `index`, or None when that is something else."""
+    walk = _Walk(program.instructions)
+    try:
+        walk.repeat(index, 1)
+        return walk.result(index)
+    except _NotAHeadLoop:
+        return None
+
+
+@dataclass
+class _Walk:
+    """Runs a loop on registers that are known but for their first values."""
+
+    instructions: Sequence[Instruction]
+    places: dict[int, Place] = field(default_factory=dict)
+    needed: set[int] = field(default_factory=set)
+    trips: list[Trip] = field(default_factory=list)
+    scores: int | None = None
+    depth: int = 0
+    executed: int = 0
+
+    def repeat(self, index: int, depth: int) -> None:
+        """Executes the `repeat` at `index` to its end."""
+        values = self.instructions[index].values
+        count, start, stop = _number(values, "count"), index + 1, index + 1 + _number(values, "length")
+        if count < 1 or stop == start or stop > len(self.instructions) or depth > _MAX_DEPTH:
+            raise _NotAHeadLoop
+        self.depth = max(self.depth, depth)
+        self.executed += 1
+        for _ in range(count):
+            self._body(start, stop, depth)
+
+    def _body(self, start: int, stop: int, depth: int) -> None:
+        index = start
+        while index < stop:
+            item = self.instructions[index]
+            if item.name == "repeat":
+                after = index + 1 + _number(item.values, "length")
+                if after > stop:
+                    raise _NotAHeadLoop
+                self.repeat(index, depth + 1)
+                index = after
+            elif item.name == "add":
+                self._add(item.values)
+                index += 1
+            else:
+                self._trip(index, stop)
+                index += len(_STAGES)
+
+    def _add(self, values: Mapping[str, Any]) -> None:
+        self.executed += 1
+        dst = _number(values, "dst")
+        a, b = self._place(values["a"], 0), self._place(values["b"], 0)
+        if a.register != ZERO and b.register != ZERO:
+            raise _NotAHeadLoop
+        total = a.constant + b.constant + _number(values, "value")
+        if abs(total) > MAX_CONSTANT:
+            raise _NotAHeadLoop
+        if dst != ZERO:
+            self.places[dst] = Place(a.register or b.register, total)
+
+    def _place(self, register: int, constant: int) -> Place:
+        """What the register holds plus a constant."""
+        if register == ZERO:
+            return Place(ZERO, constant)
+        if register not in self.places:
+            self.needed.add(register)
+        known = self.places.get(register, Place(register, 0))
+        return Place(known.register, known.constant + constant)
+
+    def _trip(self, index: int, stop: int) -> None:
+        """The three stages from `index` on."""
+        names = tuple(item.name for item in self.instructions[index : min(index + len(_STAGES), stop)])
+        if names != _STAGES or self.scores not in (None, index) or len(self.trips) == MAX_TRIPS:
+            raise _NotAHeadLoop
+        self.scores = index
+        scores, _, values = self._stages(index)
+        query, result = (self._place(ref.register, ref.address) for ref in (scores["query"], values["dst"]))
+        keys, cache = (self._place(ref.register, ref.offset) for ref in (scores["cache"], values["cache"]))
+        self.trips.append(Trip(query, keys, cache, result, self.executed))
+        self.executed += len(_STAGES)
+
+    def _stages(self, index: int) -> list[Mapping[str, Any]]:
+        """The operands of the three stages from `index` on."""
+        return [item.values for item in self.instructions[index : index + len(_STAGES)]]
+
+    def result(self, index: int) -> HeadLoop:
+        """The loop that has been run. Raises _NotAHeadLoop when its stages do not belong together."""
+        if self.scores is None:
+            raise _NotAHeadLoop
+        scores, softmax, values = self._stages(self.scores)
+        _check_stages(scores, softmax, values)
+        used = (scores["dst"].register, scores["rows"], POSITION)
+        first, *others = self.trips
+        bases = [place.register for place in first.places]
+        if any(register in self.places for register in used):
+            raise _NotAHeadLoop
+        if any([place.register for place in trip.places] != bases for trip in others):
+            raise _NotAHeadLoop
+        self.needed.update(register for register in used if register != ZERO)
+        return HeadLoop(
+            index=index,
+            stop=index + 1 + _number(self.instructions[index].values, "length"),
+            scores=self.scores,
+            depth=self.depth,
+            trips=tuple(self.trips),
+            finals=dict(sorted(self.places.items())),
+            needed=tuple(sorted(self.needed)),
+            executed=self.executed,
+            span=_span(sorted(trip.result.constant for trip in self.trips), values["size"]),
+        )
+
+
+def _number(values: Mapping[str, Any], name: str) -> int:
+    """An integer operand; one that is left out is 0, as the table's defaults of `add` are."""
+    return values.get(name) or 0
+
+
+def _check_stages(scores: Mapping[str, Any], softmax: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raises _NotAHeadLoop unless the stages work on the same rows, of the same type, in one buffer."""
+    buffers = {scores["dst"], softmax["src"], softmax["dst"], values["src"]}
+    windows = {_number(stage, "window") for stage in (scores, softmax, values)}
+    rows = {stage["rows"] for stage in (scores, softmax, values)}
+    if len(buffers) > 1 or len(windows) > 1 or len(rows) > 1 or scores["type"] != values["type"]:
+        raise _NotAHeadLoop
+
+
+def _span(columns: Sequence[int], size: int) -> int:
+    """Columns that the results take in a row, together. Raises _NotAHeadLoop when two of them overlap."""
+    if any(after - before < size for before, after in pairwise(columns)):
+        raise _NotAHeadLoop
+    return columns[-1] + size - columns[0]

@@ -1,0 +1,249 @@
+"""The native machine: executes a program by compiled code, on several threads, with the interpreter's surface."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.engine.cache import engine_code
+from hyperdex_ir.engine.compile import Library, load_operations
+from hyperdex_ir.engine.context import Context, Reason, Thread
+from hyperdex_ir.engine.faults import message
+from hyperdex_ir.engine.features import Features, host_features
+from hyperdex_ir.engine.head_loop import share_head_loops
+from hyperdex_ir.engine.memory import EngineMemory
+from hyperdex_ir.engine.operation import OPERATIONS, Sizes
+from hyperdex_ir.engine.plan import make_plan, operand_values
+from hyperdex_ir.engine.pool import Pool
+from hyperdex_ir.errors import DeadlineError, MachineFault
+from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.machine import BUDGET, NumericFault
+from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS
+from hyperdex_ir.isa.program import Origin, Program
+
+_SLACK = 64  # words behind the LMU and the scratch memory that may be read
+_LIBRARIES: dict[str, Library] = {}
+
+
+def default_threads() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def library(features: Features) -> Library:
+    """The engine's machine code, loaded once a process."""
+    if features.name not in _LIBRARIES:
+        _LIBRARIES[features.name] = Library(engine_code(features), features)
+    return _LIBRARIES[features.name]
+
+
+class EngineMachine:
+    """One LPU, run by compiled code: program, HBM, LMU of `lmu_words` words; `chunk` is the most tokens in flight.
+
+    memory: an `EngineMemory`, or the interpreter's `Hbm`, whose bytes are shared. threads: the cores available when not
+    given. deadline: seconds of `time.monotonic`, None for none; a pass that is not over by then ends in DeadlineError.
+
+    Unlike the interpreter, it does not know which words have been written, and keeps the LMU from pass to pass.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        memory: EngineMemory | Hbm,
+        *,
+        chunk: int,
+        lmu_words: int,
+        origins: Sequence[Origin] = (),
+        budget: int = BUDGET,
+        threads: int | None = None,
+        features: Features | None = None,
+    ):
+        self.program = program
+        self.memory = EngineMemory.from_hbm(memory) if isinstance(memory, Hbm) else memory
+        self.threads = default_threads() if threads is None else threads
+        self.chunk = chunk
+        self.deadline: float | None = None
+        self._origins = tuple(origins) or program.origins
+        self._features = features or host_features()
+        self._library = library(self._features)
+        sizes = Sizes(chunk, self.memory.map.target.trees, self.threads, lmu_words)
+        self._plan, words = share_head_loops(make_plan(program.instructions), program, sizes, self._features)
+        self._lmu = _words(lmu_words + _SLACK)
+        self._scratch = _words(max(words, _scratch_words(program, sizes)) + _SLACK)
+        self._context = self._make_context(lmu_words, budget)
+        self._states = (Thread * self.threads)()
+        for number, state in enumerate(self._states):
+            state.number = number
+        self._reasons = [0] * self.threads
+        self._pool = Pool(self.threads, _job(self._library, self._context, self._states, self._reasons))
+        self._finalizer = weakref.finalize(self, self._pool.close)
+
+    def _make_context(self, lmu_words: int, budget: int) -> Context:
+        target = self.memory.map.target
+        return Context(
+            plan=self._plan.ctypes.data,
+            instructions=len(self.program.instructions),
+            lmu=self._lmu.ctypes.data,
+            lmu_words=lmu_words,
+            parameters=self.memory.parameters,
+            runtime=self.memory.runtime,
+            channels=target.channels,
+            trees=target.trees,
+            scratch=self._scratch.ctypes.data,
+            scratch_words=self._scratch.size,
+            threads=self.threads,
+            chunk=self.chunk,
+            budget=budget,
+            yield_cpu=ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value,
+        )
+
+    # ------------------------------------------------------------------------------------------------ state
+
+    @property
+    def registers(self) -> list[int | None]:
+        """The registers by number; None where nothing has set one."""
+        state = self._states[0]
+        return [value if known else None for value, known in zip(state.registers, state.is_set, strict=True)]
+
+    @property
+    def fault(self) -> NumericFault | None:
+        """The first instruction in program order whose result held a NaN or an infinity, since `clear`."""
+        raised = [state for state in self._states if state.flag]
+        if not raised:
+            return None
+        first = min(raised, key=lambda state: (state.flag_pass, state.flag_executed))
+        layer = None if first.flag_layer < 0 else first.flag_layer
+        name = self.program.instructions[first.flag_index].name
+        return NumericFault(first.flag_pass, layer, first.flag_index, name, self._module_path(first.flag_index, layer))
+
+    def clear(self) -> None:
+        """Forgets the sticky flag, and counts passes from 0 again."""
+        self._context.pass_number = 0
+        for state in self._states:
+            state.flag = 0
+
+    def lmu(self, address: int, rows: int, columns: int) -> np.ndarray:
+        """A copy of rows of the LMU that lie one after another, float32 [rows, columns]."""
+        return self._lmu[address : address + rows * columns].reshape(rows, columns).copy()
+
+    def write_lmu(self, address: int, data: np.ndarray) -> None:
+        """Writes float32 to the LMU from a word on: for tests."""
+        self._lmu[address : address + data.size] = data.reshape(-1)
+
+    def read_hbm(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """A copy of an array in the run-time area. Raises MachineFault outside it."""
+        return self.memory.read(address, shape, dtype)
+
+    def write_hbm(self, address: int, data: np.ndarray) -> None:
+        """Writes to the run-time area. Raises MachineFault outside it."""
+        self.memory.write(address, data)
+
+    # ------------------------------------------------------------------------------------------------ running
+
+    def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
+        """One pass over `tokens`, the first of them at `position`, up to the halt.
+
+        Raises MachineFault when an instruction does what the machine forbids, and when the host does: no tokens or more
+        than the chunk, or a first row that is none of them; DeadlineError when the deadline passes. Ctrl+C ends the
+        pass too. After any of these the machine can be used again. NaN and infinity raise nothing: see `fault`.
+        """
+        if not 1 <= len(tokens) <= self.chunk:
+            raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.chunk}")
+        if not 0 <= first_row < len(tokens):
+            raise MachineFault(f"first row {first_row} of a pass of {len(tokens)} tokens")
+        self.memory.write(self.memory.map.tokens, np.array(tokens, np.int64))
+        head_rows = len(tokens) - first_row
+        self._reset({TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: head_rows})
+        self._execute()
+        self._context.pass_number += 1
+
+    def close(self) -> None:
+        """Ends the threads. The machine cannot run any more."""
+        self._finalizer()
+
+    def _reset(self, given: dict[int, int]) -> None:
+        """The state before a pass, with these registers set."""
+        fresh = Thread()
+        fresh.is_set[0] = 1
+        for number, value in given.items():
+            fresh.registers[number], fresh.is_set[number] = value, 1
+        start = Thread.registers.offset
+        for state in self._states:
+            ctypes.memmove(
+                ctypes.addressof(state) + start, ctypes.addressof(fresh) + start, ctypes.sizeof(fresh) - start
+            )
+
+    def _execute(self) -> None:
+        try:
+            in_time = self._pool.run(self._stop, self.deadline)
+        finally:
+            clean = all(reason == Reason.HALT for reason in self._reasons)
+            if not clean:
+                self._reset_barriers()
+        if not in_time:
+            raise DeadlineError("the deadline passed before the pass was over")
+        faulty = next((state for state in self._states if state.fault), None)
+        if faulty is not None:
+            raise MachineFault(f"{self._describe(faulty)}: {message(faulty.fault, faulty.fault_numbers)}")
+
+    def _stop(self) -> None:
+        self._context.stop = 1
+
+    def _reset_barriers(self) -> None:
+        """After a pass that ended early, when no thread runs."""
+        self._context.stop, self._context.arrived = 0, 0
+        for state in self._states:
+            state.barriers = 0
+
+    # ------------------------------------------------------------------------------------------------ messages
+
+    def _module_path(self, index: int, layer: int | None) -> str:
+        path = self._origins[index].module_path if index < len(self._origins) else ""
+        return path if layer is None else path.replace("*", str(layer))
+
+    def _describe(self, state: Thread) -> str:
+        index = state.index
+        known = 0 <= index < len(self.program.instructions)
+        name = self.program.instructions[index].name if known else "none"
+        path = self._module_path(index, state.calls - 1 if state.open_calls else None) if known else ""
+        return f"instruction {index} ({name})" + (f" of {path}" if path else "")
+
+
+def _job(code: Library, context: Context, states: Any, reasons: list[int]) -> Any:
+    """What a thread does for a pass. It holds no reference to the machine, so that this can be collected."""
+    run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(code.address("run"))
+    machine = ctypes.addressof(context)
+    threads = [ctypes.addressof(state) for state in states]
+    owners = (code, context, states)
+
+    def job(number: int) -> None:
+        reasons[number] = run(machine, threads[number])
+        if reasons[number] == Reason.FAULT:
+            owners[1].stop = 1  # the others may wait for this thread at a barrier
+
+    return job
+
+
+def _words(count: int) -> np.ndarray:
+    """float32 zeros, aligned to 64 bytes."""
+    raw = np.zeros(count + 16, np.float32)
+    skip = -raw.ctypes.data % 64 // 4
+    return raw[skip : skip + count]
+
+
+def _scratch_words(program: Program, sizes: Sizes) -> int:
+    """The most that an instruction of the program needs. Raises MachineFault for one that the engine has not got."""
+    load_operations()
+    most = 0
+    for index, item in enumerate(program.instructions):
+        definition = OPERATIONS.get(item.name)
+        if definition is None:
+            raise MachineFault(f"instruction {index} ({item.name}): not in the native engine")
+        if definition.scratch is not None:
+            most = max(most, definition.scratch(operand_values(index, item), sizes))
+    return most

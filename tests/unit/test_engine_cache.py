@@ -1,0 +1,180 @@
+"""The native engine's code on disk, what it is generated for, and where it cannot run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from hyperdex_ir.engine import availability, cache, features
+from hyperdex_ir.engine import compile as compiler
+from hyperdex_ir.engine.compile import (
+    Library,
+    assembly,
+    build,
+    compile_module,
+    engine_module,
+    load_operations,
+    new_module,
+)
+from hyperdex_ir.engine.emit import F32, I64, POINTER, Emitter, define, vector
+from hyperdex_ir.engine.features import FEATURES, available, host_features
+from hyperdex_ir.engine.operation import OPERATIONS
+from hyperdex_ir.errors import OptionError
+from hyperdex_ir.isa.instructions import SPECS
+
+HOST = available()[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a compiler that makes `code <n>` the n-th time."""
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path))
+    count = iter(range(1, 100))
+    monkeypatch.setattr(compiler, "engine_module", lambda chosen: None)
+    monkeypatch.setattr(compiler, "compile_module", lambda module, chosen: f"code {next(count)}".encode())
+    return tmp_path / "engine"
+
+
+def test_code_is_generated_once(folder: Path) -> None:
+    assert cache.engine_code(HOST) == b"code 1"
+    assert cache.engine_code(HOST) == b"code 1"
+    assert [path.suffix for path in folder.iterdir()] == [".o"]
+
+
+def test_each_feature_set_has_its_own(folder: Path) -> None:
+    made = [cache.engine_code(item) for item in FEATURES.values()]
+    assert len(set(made)) == len(FEATURES) == len(list(folder.iterdir()))
+
+
+def test_changed_sources_make_it_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.engine_code(HOST)
+    monkeypatch.setattr(cache, "sources_digest", lambda: "others")
+    assert cache.engine_code(HOST) == b"code 2"
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign", "other key"])
+def test_a_damaged_entry_is_made_anew(folder: Path, damage: str) -> None:
+    cache.engine_code(HOST)
+    (path,) = folder.iterdir()
+    data = path.read_bytes()
+    other = {"flip": data[:-1] + b"\x00", "cut": data[:-1], "empty": b"", "foreign": b"\x7fELF" * 20}
+    if damage == "other key":
+        cache._write(path, "key", b"code 0")
+    else:
+        path.write_bytes(other[damage])
+    assert cache.engine_code(HOST) == b"code 2"
+    assert cache.engine_code(HOST) == b"code 2"
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(folder: Path) -> None:
+    folder.write_text("a file where the folder should be")
+    assert cache.engine_code(HOST) == b"code 1"
+    assert cache.engine_code(HOST) == b"code 2"
+
+
+def test_old_entries_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(30):
+        monkeypatch.setattr(cache, "sources_digest", lambda number=number: str(number))
+        cache.engine_code(HOST)
+    assert len(list(folder.iterdir())) == cache._KEEP
+    assert cache.engine_code(HOST) == b"code 30"
+
+
+def _open_at_once(home: str, code: bytes) -> bool:
+    path = Path(home) / "engine" / "x.o"
+    return all(cache._read(path, "key") in (None, code) for _ in range(20) if cache._write(path, "key", code) is None)
+
+
+def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
+    code = bytes(range(256)) * 4000
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(3) as pool:
+        assert all(pool.starmap(_open_at_once, [(str(tmp_path), code)] * 3))
+    assert cache._read(tmp_path / "engine" / "x.o", "key") == code
+    assert [path.name for path in (tmp_path / "engine").iterdir()] == ["x.o"]
+
+
+# ---------------------------------------------------------------------------------------------------- code
+
+
+def test_every_instruction_has_code() -> None:
+    load_operations()
+    assert {spec.name for spec in SPECS} <= set(OPERATIONS)
+    assert all(OPERATIONS[spec.name].number == spec.opcode for spec in SPECS)
+
+
+def test_code_for_another_processor_is_generated_and_compiled() -> None:
+    neon = FEATURES["neon"]
+    code = compile_module(engine_module(neon), neon)
+    assert code[:4] == b"\x7fELF"
+    assert int.from_bytes(code[18:20], "little") == 183  # EM_AARCH64
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_the_engine_calls_nothing_but_memory_functions(name: str) -> None:
+    """Where LLVM has no instruction for something it calls a library, which the loader would not find."""
+    chosen = FEATURES[name]
+    text = assembly(engine_module(chosen), chosen)
+    defined = {line.split(":")[0] for line in text.splitlines() if line and not line[0].isspace()}
+    verb = "call" if chosen.is_x86 else "bl"
+    words = (line.split() for line in text.splitlines())
+    called = {word[1].removesuffix("@PLT") for word in words if len(word) > 1 and word[0] in (verb, f"{verb}q")}
+    outside = {target for target in called - defined if target[0].isalpha()}
+    assert outside <= {"memcpy", "memset", "memmove"}
+
+
+def test_nothing_is_contracted() -> None:
+    module = new_module(HOST)
+    function = define(module, "f", I64, (POINTER, POINTER), public=True)
+    e = Emitter(function, HOST)
+    x, y = (e.load(pointer, vector(F32, HOST.lanes)) for pointer in function.args)
+    e.store(e.fadd(e.fmul(x, y), x), function.args[0])
+    e.builder.ret(I64(0))
+    assert "fmadd" not in assembly(module, HOST)
+
+
+def test_a_library_has_what_is_public_in_it() -> None:
+    module = new_module(HOST)
+    Emitter(define(module, "f", I64, (), public=True), HOST).builder.ret(I64(7))
+    code = build(module, HOST)
+    assert isinstance(code, Library)
+    assert code.address("f")
+    with pytest.raises(KeyError, match="g"):
+        code.address("g")
+
+
+# ---------------------------------------------------------------------------------------------------- features
+
+
+def test_the_best_features_are_taken_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(features.VARIABLE, raising=False)
+    assert host_features() == available()[0]
+    for item in available():
+        monkeypatch.setenv(features.VARIABLE, item.name)
+        assert host_features() == item
+
+
+def test_features_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = next(name for name in FEATURES if name not in [item.name for item in available()])
+    monkeypatch.setenv(features.VARIABLE, absent)
+    with pytest.raises(OptionError, match=f"HYPERDEX_CPU is {absent}, which this computer has not got"):
+        host_features()
+    monkeypatch.setenv(features.VARIABLE, "steam")
+    with pytest.raises(OptionError, match="HYPERDEX_CPU is 'steam'; it can be avx512, avx2, sse2, neon"):
+        host_features()
+
+
+def test_why_the_engine_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert availability.why_unavailable() == ""
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "machine", lambda: "riscv64")
+        assert availability.why_unavailable() == "there is no code for the processor riscv64"
+        with pytest.raises(OptionError, match="no code for the processor 'riscv64'"):
+            host_features()
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "llvmlite.binding", None)
+        assert availability.why_unavailable().startswith("llvmlite cannot be loaded (")
