@@ -1,0 +1,60 @@
+"""Every instruction on random operands: the native engine leaves the interpreter's bits, flag, registers and faults."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from engine_case import Case
+from engine_cases import MAKERS, make_case
+from engine_pairs import interpreted, native
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis_choose import Drawn, examples
+
+from hyperdex_ir.engine.features import VARIABLE, available, host_features
+from hyperdex_ir.isa.instructions import SPECS, Group
+
+NAMES = tuple(sorted(MAKERS))
+
+
+@st.composite
+def cases(draw: st.DrawFn, names: tuple[str, ...], most: int) -> Case:
+    return make_case(Drawn(draw), names, most)
+
+
+def check(case: Case, threads: int) -> None:
+    assert native(case, threads).differences(interpreted(case)) == ""
+
+
+def test_every_instruction_but_control_has_a_maker() -> None:
+    assert {spec.name for spec in SPECS if spec.group is not Group.CTRL} == set(NAMES) - {"head_loop"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_instruction(name: str) -> None:
+    @examples(30, 3000)
+    @given(case=cases((name,), 1), threads=st.integers(1, 3))
+    def compare(case: Case, threads: int) -> None:
+        check(case, threads)
+
+    compare()
+
+
+@examples(150, 10_000)
+@given(case=cases(NAMES, 6), threads=st.integers(1, 3))
+def test_several_instructions(case: Case, threads: int) -> None:
+    check(case, threads)
+
+
+@pytest.mark.parametrize("name", [item.name for item in available()])
+def test_with_fewer_vector_instructions(name: str) -> None:
+    """Each set of features that this computer has, in a process of its own."""
+    if name == host_features().name:
+        pytest.skip("the tests above have used it")
+    only = [__file__, "-k", "one_instruction or several", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", *only]
+    done = subprocess.run(command, env={**os.environ, VARIABLE: name}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
