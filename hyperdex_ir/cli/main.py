@@ -26,7 +26,13 @@ _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a
 
 
 class _Group(TyperGroup):
-    """Commands that Ctrl+C ends with one line."""
+    """Commands that Ctrl+C ends with one line; typer would say nothing."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*args, **options)
+        except KeyboardInterrupt:
+            raise SystemExit(interrupted("hyperdex")) from None
 
     def invoke(self, ctx: Any) -> Any:
         try:

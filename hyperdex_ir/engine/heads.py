@@ -18,6 +18,8 @@ from hyperdex_ir.isa.program import Instruction, Program
 
 #: Trips of a loop, all levels multiplied. A loop of more is run as it stands.
 MAX_TRIPS = 4096
+#: Instructions that it executes, as well: what makes no trips ends too.
+MAX_EXECUTED = 16 * MAX_TRIPS
 #: Constants stay this small; compiled code checks that registers do, so that no sum in the loop overflows 64 bits.
 MAX_CONSTANT = 1 << 61
 _STAGES = ("scores", "softmax", "values")
@@ -115,7 +117,7 @@ class _Walk:
         if count < 1 or stop == start or stop > len(self.instructions) or depth > _MAX_DEPTH:
             raise _NotAHeadLoop
         self.depth = max(self.depth, depth)
-        self.executed += 1
+        self._count()
         for _ in range(count):
             self._body(start, stop, depth)
 
@@ -136,8 +138,13 @@ class _Walk:
                 self._trip(index, stop)
                 index += len(_STAGES)
 
-    def _add(self, values: Mapping[str, Any]) -> None:
+    def _count(self) -> None:
         self.executed += 1
+        if self.executed > MAX_EXECUTED:
+            raise _NotAHeadLoop
+
+    def _add(self, values: Mapping[str, Any]) -> None:
+        self._count()
         dst = _number(values, "dst")
         a, b = self._place(values["a"], 0), self._place(values["b"], 0)
         if a.register != ZERO and b.register != ZERO:

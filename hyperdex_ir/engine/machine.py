@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -79,8 +80,8 @@ class EngineMachine:
         self._states = (Thread * self.threads)()
         for number, state in enumerate(self._states):
             state.number = number
-        self._reasons = [0] * self.threads
-        self._pool = Pool(self.threads, _job(self._library, self._context, self._states, self._reasons))
+        self._pool = Pool(self.threads, _job(self._library, self._context, self._states))
+        self._running = threading.Lock()
         self._finalizer = weakref.finalize(self, self._pool.close)
 
     def _make_context(self, lmu_words: int, budget: int) -> Context:
@@ -149,43 +150,44 @@ class EngineMachine:
         """One pass over `tokens`, the first of them at `position`, up to the halt.
 
         Raises MachineFault when an instruction does what the machine forbids, and when the host does: no tokens or more
-        than the chunk, or a first row that is none of them; DeadlineError when the deadline passes. Ctrl+C ends the
-        pass too. After any of these the machine can be used again. NaN and infinity raise nothing: see `fault`.
+        than the chunk, a first row that is none of them, or after `close`; DeadlineError when the deadline passes.
+        Ctrl+C ends the pass too. The machine can be used again. NaN and infinity raise nothing: see `fault`. Passes of
+        several Python threads take turns.
         """
         if not 1 <= len(tokens) <= self.chunk:
             raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.chunk}")
         if not 0 <= first_row < len(tokens):
             raise MachineFault(f"first row {first_row} of a pass of {len(tokens)} tokens")
-        self.memory.write(self.memory.map.tokens, np.array(tokens, np.int64))
-        head_rows = len(tokens) - first_row
-        self._reset({TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: head_rows})
-        self._execute()
-        self._context.pass_number += 1
+        given = {TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: len(tokens) - first_row}
+        with self._running:
+            if self._pool.closed:
+                raise MachineFault("the machine has been closed")
+            self._pool.settle()
+            self.memory.write(self.memory.map.tokens, np.array(tokens, np.int64))
+            self._reset(given)
+            self._execute()
+            self._context.pass_number += 1
 
     def close(self) -> None:
         """Ends the threads. The machine cannot run any more."""
         self._finalizer()
 
     def _reset(self, given: dict[int, int]) -> None:
-        """The state before a pass, with these registers set."""
+        """The state before a pass, with these registers set. No thread runs."""
+        self._context.stop, self._context.arrived = 0, 0
         fresh = Thread()
         fresh.is_set[0] = 1
         for number, value in given.items():
             fresh.registers[number], fresh.is_set[number] = value, 1
         start = Thread.registers.offset
         for state in self._states:
+            state.barriers = 0
             ctypes.memmove(
                 ctypes.addressof(state) + start, ctypes.addressof(fresh) + start, ctypes.sizeof(fresh) - start
             )
 
     def _execute(self) -> None:
-        try:
-            in_time = self._pool.run(self._stop, self.deadline)
-        finally:
-            clean = all(reason == Reason.HALT for reason in self._reasons)
-            if not clean:
-                self._reset_barriers()
-        if not in_time:
+        if not self._pool.run(self._stop, self.deadline):
             raise DeadlineError("the deadline passed before the pass was over")
         faulty = next((state for state in self._states if state.fault), None)
         if faulty is not None:
@@ -193,12 +195,6 @@ class EngineMachine:
 
     def _stop(self) -> None:
         self._context.stop = 1
-
-    def _reset_barriers(self) -> None:
-        """After a pass that ended early, when no thread runs."""
-        self._context.stop, self._context.arrived = 0, 0
-        for state in self._states:
-            state.barriers = 0
 
     # ------------------------------------------------------------------------------------------------ messages
 
@@ -214,7 +210,7 @@ class EngineMachine:
         return f"instruction {index} ({name})" + (f" of {path}" if path else "")
 
 
-def _job(code: Library, context: Context, states: Any, reasons: list[int]) -> Any:
+def _job(code: Library, context: Context, states: Any) -> Any:
     """What a thread does for a pass. It holds no reference to the machine, so that this can be collected."""
     run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(code.address("run"))
     machine = ctypes.addressof(context)
@@ -222,16 +218,18 @@ def _job(code: Library, context: Context, states: Any, reasons: list[int]) -> An
     owners = (code, context, states)
 
     def job(number: int) -> None:
-        reasons[number] = run(machine, threads[number])
-        if reasons[number] == Reason.FAULT:
+        if run(machine, threads[number]) == Reason.FAULT:
             owners[1].stop = 1  # the others may wait for this thread at a barrier
 
     return job
 
 
 def _words(count: int) -> np.ndarray:
-    """float32 zeros, aligned to 64 bytes."""
-    raw = np.zeros(count + 16, np.float32)
+    """float32 zeros, aligned to 64 bytes. Raises MachineFault when there is not that much memory."""
+    try:
+        raw = np.zeros(count + 16, np.float32)
+    except (MemoryError, ValueError):  # the second: more than any computer has
+        raise MachineFault(f"{4 * count} bytes of scratch memory: more than this process can have") from None
     skip = -raw.ctypes.data % 64 // 4
     return raw[skip : skip + count]
 

@@ -90,7 +90,8 @@ def _map_image(path: Path, payload: int) -> np.ndarray:
 def _runtime_area(memory_map: MemoryMap) -> tuple[Region, Any]:
     """A run-time area of zeros; pages take memory when they are first touched."""
     start = memory_map.parameter_end
-    area = np.frombuffer(mmap.mmap(-1, memory_map.end - start + BEAT_BYTES), np.uint8)
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # a process that this one forks has its own
+    area = np.frombuffer(mmap.mmap(-1, memory_map.end - start + BEAT_BYTES, flags=private), np.uint8)
     region, pointers = _linear(memory_map, area.ctypes.data, start, memory_map.end)
     return region, (area, pointers)
 

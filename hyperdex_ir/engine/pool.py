@@ -7,6 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from itertools import repeat
 
 Job = Callable[[int], None]
 _RELEASE = type(threading.Lock()).release
@@ -24,8 +25,8 @@ class Pool:
     def _start(self) -> None:
         count = self._count
         self._process = os.getpid()
-        self._runs = 0
         self._starts = [threading.Lock() for _ in range(count)]
+        self._begun: list[tuple[None, int]] = [(None, 0)] * count  # the run that each thread was last told to do
         self._finished = [0] * count  # runs that each thread is done with
         self._done: queue.SimpleQueue[int] = queue.SimpleQueue()  # wakes who waits; `_finished` is what counts
         self._errors: list[BaseException] = []
@@ -33,20 +34,29 @@ class Pool:
             start.acquire()
             threading.Thread(target=self._work, args=(number,), name=f"hyperdex-{number}", daemon=True).start()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._closed
+
+    def settle(self) -> None:
+        """Waits for what an interrupted run has left behind: afterwards no thread runs a job."""
+        if os.getpid() != self._process:  # a fork copies everything but threads
+            self._start()
+        self._drain()
+
     def run(self, stop: Callable[[], None], deadline: float | None = None) -> bool:
         """Every thread runs the job once; returns when all have, True unless the deadline came first.
 
         deadline: seconds of `time.monotonic`. When it passes, or an exception comes in from outside (Ctrl+C), `stop()`
         is called, which must make the jobs return soon; the exception goes on when they have.
         """
-        if os.getpid() != self._process:  # a fork copies everything but threads
-            self._start()
+        self.settle()
         self._errors.clear()
-        target = self._runs + 1
-        started: list[None] = []
+        target = self._last() + 1
         try:
-            # In one call of C: Ctrl+C comes before it or after it, all threads run or none.
-            started.extend(map(_RELEASE, self._starts))
+            # In one call of C: Ctrl+C comes before it or after it, all threads run or none, and it is known which.
+            self._begun[:] = zip(map(_RELEASE, self._starts), repeat(target), strict=False)
             in_time = self._wait(target, deadline)
             if not in_time:
                 stop()
@@ -54,9 +64,7 @@ class Pool:
             stop()
             raise
         finally:
-            if started:
-                self._drain(target)
-                self._runs = target
+            self._drain()
         if self._errors:
             raise self._errors[0]
         return in_time
@@ -68,6 +76,10 @@ class Pool:
             for start in self._starts:
                 start.release()
 
+    def _last(self) -> int:
+        """The number of the last run that was begun."""
+        return self._begun[0][1]
+
     def _wait(self, target: int, deadline: float | None) -> bool:
         """Whether all threads have come to the end of a run before the deadline. Signals interrupt it."""
         while min(self._finished) < target:
@@ -77,9 +89,10 @@ class Pool:
                 return False
         return True
 
-    def _drain(self, target: int) -> None:
+    def _drain(self) -> None:
         """Waits for threads that have been told to stop; a second Ctrl+C does not leave them behind."""
         interrupted: KeyboardInterrupt | None = None
+        target = self._last()
         while min(self._finished) < target:
             try:
                 self._wait(target, None)

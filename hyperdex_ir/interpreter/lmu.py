@@ -38,14 +38,28 @@ class Lmu:
         return self._view(start, shape, strides)
 
     def write(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None = None) -> None:
-        """Writes data (where `used`) to words start + index . strides. Raises AccessError outside the LMU."""
+        """Writes data (where `used`) to words start + index . strides; the last index stays where several have a word.
+
+        Raises AccessError outside the LMU.
+        """
         self._check(start, data.shape, strides)
+        if not _apart(data.shape, strides):
+            self._write_in_order(start, strides, data, used)
+            return
         words = self._view(start, data.shape, strides)
         written = np.ndarray(data.shape, bool, self._written.data, start, strides)
         if used is None:
             words[...], written[...] = data, True
         else:
             words[used], written[used] = data[used], True
+
+    def _write_in_order(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None) -> None:
+        """NumPy says which of several values for a word stays for a list of indices, not for a view."""
+        words = np.full(data.shape, start, np.int64)
+        for axis, (extent, stride) in enumerate(zip(data.shape, strides, strict=True)):
+            words += np.expand_dims(np.arange(extent) * stride, tuple(set(range(data.ndim)) - {axis}))
+        chosen = np.ones(data.shape, bool) if used is None else used
+        self._words[words[chosen]], self._written[words[chosen]] = data[chosen], True
 
     def _view(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
         return np.ndarray(shape, np.float32, self._words.data, start * _WORD, tuple(s * _WORD for s in strides))
@@ -54,3 +68,13 @@ class Lmu:
         last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
         if start < 0 or last >= self.size:
             raise AccessError(f"LMU words {start} to {last}, it has {self.size}")
+
+
+def _apart(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether no two indices have the same word. False may be wrong where axes interleave."""
+    reach = 0
+    for stride, extent in sorted(zip(strides, shape, strict=True)):
+        if extent > 1 and stride <= reach:
+            return False
+        reach += (extent - 1) * stride
+    return True

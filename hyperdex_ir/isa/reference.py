@@ -99,8 +99,8 @@ settings, logits). Each access is checked before anything of it is done, and end
 - an operand is partly in the parameters and partly in the run-time area;
 - it writes to the parameters.
 
-An instruction reads all its operands before it writes. What it writes counts row by row: where rows of a result lie on
-each other, the last one stays.
+An instruction reads all its operands before it writes. What it writes counts row by row, in a row group by group, in a
+group column by column: where results lie on each other, the last one stays.
 
 Reading LMU or run-time HBM that nothing has written is an error in a program. The interpreter finds it, word by word;
 the native engine does not. Both refuse tokens at a position when those before have not been run.

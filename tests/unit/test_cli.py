@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import hyperdex_ir
+from hyperdex_ir.cli.main import main
 
 
 def hyperdex(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -141,3 +142,17 @@ def test_light_start() -> None:
     script = "import sys, hyperdex_ir.cli.main; print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "xdsl", "numpy"} & set(result.stdout.split())
+
+
+def test_ctrl_c_while_arguments_are_read_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("typer.core.TyperGroup.make_context", interrupted)
+    monkeypatch.setattr("sys.argv", ["hyperdex", "models"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "hyperdex: interrupted\n"

@@ -178,3 +178,15 @@ def test_why_the_engine_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "llvmlite.binding", None)
         assert availability.why_unavailable().startswith("llvmlite cannot be loaded (")
+
+
+def test_a_broken_llvmlite_is_a_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "llvmlite.binding":
+                raise AttributeError("no attribute 'x'")
+
+    monkeypatch.delitem(sys.modules, "llvmlite.binding")
+    monkeypatch.delattr("llvmlite.binding")
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    assert availability.why_unavailable() == "llvmlite cannot be loaded (no attribute 'x')"

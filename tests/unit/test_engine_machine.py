@@ -14,10 +14,11 @@ from machine_programs import LENGTH, LMU_WORDS, WIDTH, attention, embed, layout,
 
 from hyperdex_ir.engine.features import available
 from hyperdex_ir.engine.machine import EngineMachine
+from hyperdex_ir.engine.pool import Pool
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine, NumericFault
-from hyperdex_ir.isa.operands import HbmRef, LmuRef
+from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 
 HALT = op("halt")
@@ -204,6 +205,14 @@ def test_the_budget() -> None:
         endless.run([1], 0, 0)
 
 
+def test_long_loops_cost_nothing_to_open() -> None:
+    most = (1 << 32) - 1
+    add, inner = op("add", dst=9, a=9, b=0, value=1), op("repeat", count=most, length=1)
+    machine = native(ONE, inner, add, op("repeat", count=most, length=2), inner, add, HALT, budget=1000)
+    with pytest.raises(MachineFault, match="1000 instructions and no halt"):
+        machine.run([1], 0, 0)
+
+
 def endless(threads: int) -> EngineMachine:
     """A program that runs for days when its first token is 1, with barriers; it ends at once for 0."""
     tokens = HbmRef(MAP.tokens)
@@ -236,6 +245,66 @@ def test_ctrl_c_ends_a_pass_and_the_machine_goes_on(threads: int) -> None:
         machine.run([0], 0, 0)
 
 
+def test_ctrl_c_when_the_pass_is_over_does_not_stop_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = native(op("add", dst=9, a=1, b=0), HALT, threads=2)
+    wait = Pool._wait
+
+    def interrupted(pool: Pool, target: int, deadline: float | None) -> bool:
+        wait(pool, target, deadline)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "_wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            machine.run([1], 0, 0)
+    machine.run([1, 2, 3], 0, 0)
+    assert machine.registers[9] == 3
+
+
+def test_ctrl_c_while_threads_are_waited_for_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = endless(2)
+
+    def interrupted(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, "_wait", interrupted)
+        patch.setattr(Pool, "_drain", interrupted)
+        patch.setattr(Pool, "settle", lambda pool: None)
+        with pytest.raises(KeyboardInterrupt):
+            machine.run([1], 0, 0)
+    machine.run([0], 7, 0)
+    assert machine.registers[9] == 0
+
+
+def test_passes_of_several_python_threads_take_turns() -> None:
+    machine = native(*[embed()] * 50, HALT, threads=2)
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(30):
+                machine.run(TOKENS, POSITION, 2)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert not errors
+
+
+def test_a_closed_machine_says_so() -> None:
+    machine = native(HALT, threads=2)
+    machine.run([1], 0, 0)
+    machine.close()
+    machine.close()
+    with pytest.raises(MachineFault, match="the machine has been closed"):
+        machine.run([1], 0, 0)
+
+
 def test_threads_end_with_their_machine() -> None:
     before = set(threading.enumerate())
     machine = native(HALT, threads=3)
@@ -247,3 +316,11 @@ def test_threads_end_with_their_machine() -> None:
     for thread in own:
         thread.join(timeout=10)
         assert not thread.is_alive()
+
+
+def test_a_program_that_needs_more_memory_than_there_is() -> None:
+    most = (1 << 24) - 1
+    broadcast = ViewRef(0, 0, 0, 0)
+    huge = op("unary", function="copy", dst=broadcast, a=broadcast, groups=65535, columns=most, rows=1)
+    with pytest.raises(MachineFault, match=r"\d{10,} bytes of scratch memory"):
+        native(huge, HALT)

@@ -89,6 +89,17 @@ def test_the_host_shares_the_memory_of_an_interpreter() -> None:
     assert hbm.view(MAP.tokens, (2,), np.int64).tolist() == [3, 4]
 
 
+def test_a_forked_process_has_a_run_time_area_of_its_own(images: list[Path]) -> None:
+    memory = EngineMemory.from_images(images, MAP)
+    memory.write(MAP.logits, np.array([1.5], np.float32))
+    child = os.fork()
+    if child == 0:
+        memory.write(MAP.logits, np.array([2.5], np.float32))
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert memory.read(MAP.logits, (1,), np.float32) == 1.5
+
+
 # ---------------------------------------------------------------------------------------------------- threads
 
 

@@ -57,6 +57,21 @@ def test_every_instruction_but_control_has_a_meaning() -> None:
     assert set(HANDLERS) == {spec.name for spec in SPECS if spec.group is not Group.CTRL}
 
 
+@pytest.mark.parametrize("strides", [(1, 22, 1), (8, 16, 2), (0, 0, 1), (0, 0, 0), (3, 1, 2), (30, 1, 1)])
+def test_where_results_lie_on_each_other_the_last_stays(strides: tuple[int, int, int]) -> None:
+    address, groups, columns = 3 * WIDTH, 2, 30
+    source = ViewRef(0, WIDTH, columns, 1)
+    copy = op(
+        "unary", function="copy", dst=ViewRef(address, *strides), a=source, groups=groups, columns=columns, rows=1
+    )
+    target = run(copy)
+    expected: dict[int, float] = {}
+    for row, group, column in np.ndindex(len(TOKENS), groups, columns):
+        word = address + row * strides[0] + group * strides[1] + column * strides[2]
+        expected[word] = float(ROWS[row, group * columns + column])
+    assert {word: lmu(target, word, 1, 1)[0, 0] for word in expected} == expected
+
+
 def test_the_tables_of_functions_have_the_same_names() -> None:
     def names(ops: Sequence[type[Operation]]) -> list[str]:
         return [one.name.removeprefix("lpu.") for one in ops]
