@@ -136,3 +136,9 @@ class DeadlineError(HyperdexError):
     """A pass took longer than it was allowed to."""
 
     code = "HDX0604"
+
+
+class PeerError(HyperdexError):
+    """Another process of a distributed run is lost, does not answer, has failed, or runs something else."""
+
+    code = "HDX0605"

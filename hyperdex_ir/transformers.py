@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ from hyperdex_ir.errors import OptionError, PromptError
 from hyperdex_ir.runtime.generate import Generation
 from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
 from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder, load_tokenizer
-from hyperdex_ir.runtime.sampling import Sampling, resolve_sampling
+from hyperdex_ir.runtime.sampling import Sampling, draw_seed, resolve_sampling
 from hyperdex_ir.runtime.stream import TextStreamer, flat_ids
 from hyperdex_ir.runtime.tokenizer import Tokenizer
 
@@ -48,12 +47,13 @@ class AutoModelForCausalLM:
     def from_pretrained(
         model_id: str | os.PathLike[str], device_map: Mapping[str, int] | None = None
     ) -> LpuModelForCausalLM:
-        """The compiled model of a Hub id or directory, on `device_map["lpu"]` LPUs (1 by default).
+        """The compiled model of a Hub id or directory, on `device_map["lpu"]` LPUs (by default 1, or one a process when
+        torchrun has started several).
 
         Raises NotCompiledError, with the command that compiles it, when it is not compiled for that count; OptionError
         for a device map that asks for something else.
         """
-        num_device = _lpu_count({"lpu": 1} if device_map is None else device_map)
+        num_device = None if device_map is None else _lpu_count(device_map)
         folder = compiled_folder(model_id)
         model = CompiledModel.open(folder.root, num_device, name=os.fspath(model_id))
         places = checkpoint_folders(folder)
@@ -101,15 +101,13 @@ class LpuModelForCausalLM:
         sampling = resolve_sampling(
             self.generation_config, do_sample, seed, repetition_penalty=repetition_penalty, **warpers
         )
-        if sampling.do_sample:
-            sampling = _seeded(sampling)
-        else:
+        if not sampling.do_sample:
             _note_ignored(**warpers, seed=seed)
         self._note_config(sampling)
         count = self._new_tokens(len(ids), max_new_tokens, max_length)
         eos = self.eos_ids if eos_token_id is None else tuple(flat_ids(eos_token_id))
         if streamer is None:
-            result = self.compiled.generate(ids, count, eos, sampling=sampling)
+            result = self.compiled.generate(ids, count, eos, sampling=sampling, draw=_draw_seed)
         else:
             result = self._stream(ids, count, eos, streamer, sampling)
         self.last_seed = result.seed
@@ -126,7 +124,7 @@ class LpuModelForCausalLM:
             streamer.put(np.asarray([token], np.int64))
 
         streamer.put(np.asarray([ids], np.int64))
-        result = self.compiled.generate(ids, count, eos, put, sampling)
+        result = self.compiled.generate(ids, count, eos, put, sampling, _draw_seed)
         streamer.end()
         return result
 
@@ -285,12 +283,10 @@ def _check_mask(attention_mask: Any) -> None:
         raise OptionError("attention_mask masks tokens: padding is not supported", "pass the prompt without padding")
 
 
-def _seeded(sampling: Sampling) -> Sampling:
-    """With a seed from torch's generator where none is given and torch is loaded."""
+def _draw_seed() -> int:
+    """A seed, from torch's generator where torch is loaded."""
     torch = sys.modules.get("torch")
-    if sampling.seed is not None or torch is None:
-        return sampling
-    return replace(sampling, seed=int(torch.randint(_SEED_BOUND, ())))
+    return draw_seed() if torch is None else int(torch.randint(_SEED_BOUND, ()))
 
 
 def _note_ignored(**settings: float | None) -> None:

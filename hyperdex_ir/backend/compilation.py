@@ -14,8 +14,8 @@ from xdsl.dialects.builtin import ModuleOp
 from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
 from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.images import write_images
-from hyperdex_ir.backend.manifest import write_manifest
-from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.backend.manifest import listed_counts, withdraw, write_manifest
+from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, default_pipeline, undivided
 from hyperdex_ir.backend.state import (
     State,
     compiler_digest,
@@ -46,7 +46,8 @@ CONVERT = "2"
 class CompiledFiles:
     """Where a compiled model lies.
 
-    root: its folder. model: the converted checkpoint, None once it has been deleted. parameters: one image a channel.
+    root: its folder. model: the converted checkpoint, None once it has been deleted. parameters: one image a channel,
+    device after device.
     """
 
     root: Path
@@ -68,7 +69,8 @@ class Compilation:
         self.folder = folder
         self.options = options
         self.dump = None if options.compile_from is None else read_dump(options.compile_from, options.pipeline)
-        self.passes = parse_pipeline(options.pipeline or "default") if self.dump is None else self.dump.passes
+        pipeline = options.pipeline or default_pipeline(options.num_device)
+        self.passes = parse_pipeline(pipeline) if self.dump is None else self.dump.passes
         self.pipeline = pipeline_spec(self.passes)
         self.state = State.load(folder.root)
         self.images = f"3-{options.num_device}lpu"
@@ -101,6 +103,8 @@ class Compilation:
         log_phase(0, "Check supported model", "In this phase, check if given model is supported by hyperdex-ir.")
         fetch_config(self.folder, self.options.hub)
         self.summary: ModelSummary = read_config(self.folder.source)
+        check_devices(self.options.num_device, self.summary.heads)
+        check_dividing(self.passes, self.options.num_device)
 
     def _download(self, needed: bool) -> None:
         folder = self.folder
@@ -127,15 +131,15 @@ class Compilation:
             return
         from hyperdex_ir.backend.convert import model_bytes, write_model
 
-        traced = self._traced
-        plan_memory(traced.layout, load_target(self.options.target), traced.max_length)
+        plan_memory(self._traced.layout, load_target(self.options.target), self._traced.max_length)
+        whole = self._whole
         inputs = self._inputs()
-        blocks = traced.open_blocks()
+        blocks = whole.open_blocks()
         self._begin(CONVERT)
         log("Convert the model to hyperdex-ir model format")
-        facts = {"max_length": traced.max_length}
-        with byte_progress("convert", model_bytes(traced.layout)) as advance:
-            files = write_model(self.folder, traced.layout, blocks, facts, advance)
+        facts = {"max_length": whole.max_length}
+        with byte_progress("convert", model_bytes(whole.layout)) as advance:
+            files = write_model(self.folder, whole.layout, blocks, facts, advance)
         files += copy_small_files(self.folder)
         self._finish(CONVERT, inputs, files)
         log(f"Save the converted checkpoint at {self.folder.ckpt}")
@@ -150,10 +154,12 @@ class Compilation:
         if self._is_done(self.images):
             log("Reuse the parameter images")
             return
+        number = self.options.num_device
+        layout = self._traced.layout if number > 1 else None
         self._begin(self.images)
         log("Optimize the model parameter")
         with byte_progress("map", self.folder.model_binary.stat().st_size) as advance:
-            files = write_images(self.folder, self.options.target, self.options.num_device, advance)
+            files = write_images(self.folder, self.options.target, number, layout, advance)
         self._remove_stale_images(files)
         self._finish(self.images, None, files)
         log(f"Save the optimized data at {self.folder.root / 'param'}")
@@ -180,23 +186,24 @@ class Compilation:
         log(f"Save the optimized instruction at {self.folder.root / 'inst'}")
 
     def _write_manifest(self) -> None:
-        table = load_json(self.folder.model_config)
+        number, table = self.options.num_device, load_json(self.folder.model_config)
+        model = {"architecture": self.summary.architecture, "config_sha256": self._config_digest}
         facts = {
-            "model": {"architecture": self.summary.architecture, "config_sha256": self._config_digest},
             "target": self.options.target,
             "options": {
-                "num_device": self.options.num_device,
+                "num_device": number,
                 "max_length": table["max_length"],
                 "matrix_type": table["matrix_type"],
                 "pipeline": self.pipeline,
             },
         }
-        files = [path for phase in (CONVERT, self.images, self.program) for path in self.state.files(phase)]
+        checkpoint = self.state.files(CONVERT)
         if self.options.low_memory_usage and self.folder.made_by_tool:
-            files = [path for path in files if path != self.folder.model_binary]  # about to be deleted
+            checkpoint = [path for path in checkpoint if path != self.folder.model_binary]  # about to be deleted
+        files = [path for phase in (self.images, self.program) for path in self.state.files(phase)]
         log("Verify what was written")
-        with byte_progress("verify", sum(path.stat().st_size for path in files)) as advance:
-            write_manifest(self.folder.manifest, facts, files, advance)
+        with byte_progress("verify", sum(path.stat().st_size for path in [*checkpoint, *files])) as advance:
+            write_manifest(self.folder.manifest, model, checkpoint, number, facts, files, advance)
 
     # ------------------------------------------------------------------------------------------- low memory
     def _delete_weights(self) -> None:
@@ -232,7 +239,7 @@ class Compilation:
         """The same by what the request came to: the layout, whichever pipeline led to it."""
         facts: dict[str, Any] = {"versions": versions(), "compiler": compiler_digest(), "config": self._config_digest}
         if phase == CONVERT:
-            traced = self._traced
+            traced = self._whole
             facts |= {"layout": layout_to_json(traced.layout), "max_length": traced.max_length}
             return digest({**facts, "matrix_type": traced.matrix_type})
         table = file_digest(self.folder.model_config) if self.folder.model_config.is_file() else ""
@@ -254,19 +261,21 @@ class Compilation:
             "extensions": extension_digest(self.passes),
         }
         if phase == CONVERT:
-            return digest(request)
+            return digest(request | {"pipeline": pipeline_spec(undivided(self.passes))})
         table = {"table": file_digest(self.folder.model_config)} if self.folder.model_config.is_file() else {}
         return digest({**request, **table, "target": options.target, "num_device": options.num_device})
 
     def _unchosen_length(self) -> str:
-        """What decided a length that was not chosen: the model's own limit, or else the target's HBM."""
+        """What decided a length that was not chosen: the model's own limit, or else the HBM of so many devices."""
+        number = self.options.num_device
+        memory = self.options.target if number == 1 else f"{self.options.target} x {number}"
         try:
             table = load_json(self.folder.model_config)
             layout = read_layout(self.folder.model_config)
             plan_memory(layout, load_target(self.options.target), table["max_length"])
         except (HyperdexError, KeyError):
-            return self.options.target
-        return "limit" if table["max_length"] == self.summary.max_positions else self.options.target
+            return memory
+        return "limit" if table["max_length"] == self.summary.max_positions else memory
 
     def _inputs(self) -> str | None:
         """Sizes and times of the weight files; None when there are none."""
@@ -281,14 +290,15 @@ class Compilation:
 
     def _is_finished(self) -> bool:
         phases = (CONVERT, self.images, self.program)
-        return self.folder.manifest.is_file() and self.options.dump_ir is None and all(map(self._is_done, phases))
+        listed = self.options.num_device in listed_counts(self.folder.manifest)
+        return listed and self.options.dump_ir is None and all(map(self._is_done, phases))
 
     def _has_converted(self) -> bool:
         """Whether phase 2 is finished and what it wrote, as far as phase 3 will need it, is still there."""
         return self._is_done(CONVERT) and (self.folder.model_binary.is_file() or self._is_done(self.images))
 
     def _begin(self, phase: str) -> None:
-        self.folder.manifest.unlink(missing_ok=True)
+        withdraw(self.folder.manifest, self.options.num_device, checkpoint=phase == CONVERT)
         self.state.begin(phase)
 
     # ------------------------------------------------------------------------------------------------- tracing
@@ -304,6 +314,17 @@ class Compilation:
         options = self.options if self.dump is None else replace(self.options, dump_ir=None)
         return trace(self.folder, self.summary, options, self.pipeline, known)
 
+    @cached_property
+    def _whole(self) -> Traced:
+        """The model as one device stores it, whatever the number of devices: what phase 2 writes."""
+        if self.options.num_device == 1:
+            return self._traced
+        from hyperdex_ir.backend.tracing import trace
+
+        traced, options = self._traced, replace(self.options, num_device=1, dump_ir=None)
+        known = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
+        return trace(self.folder, self.summary, options, pipeline_spec(undivided(self.passes)), known)
+
     def _lowered(self) -> ModuleOp:
         """The module to encode: what the passes made of the trace, or of the dump to continue from."""
         if self.dump is None or not self.dump.is_lowered:
@@ -316,12 +337,14 @@ class Compilation:
     def _result(self) -> CompiledFiles:
         folder, number = self.folder, self.options.num_device
         table: dict[str, Any] = load_json(folder.model_config)
-        channels = load_target(self.options.target).channels
+        channels = range(load_target(self.options.target).channels)
         return CompiledFiles(
             root=folder.root,
             model=folder.model_binary if folder.model_binary.is_file() else None,
             model_config=folder.model_config,
-            parameters=tuple(folder.parameter_file(number, 0, channel) for channel in range(channels)),
+            parameters=tuple(
+                folder.parameter_file(number, device, channel) for device in range(number) for channel in channels
+            ),
             memory_map=folder.memory_map(number),
             instructions=folder.instructions(number),
             origins=folder.origins(number),

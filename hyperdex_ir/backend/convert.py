@@ -84,7 +84,7 @@ def write_model(
     Raises CheckpointError for values that the wanted type cannot hold, StorageError when the file system refuses.
     """
     tensors: list[dict[str, Any]] = []
-    with atomic_payloads([folder.model_binary], Kind.MODEL) as (writer,):
+    with atomic_payloads([folder.model_binary], Kind.MODEL, PayloadWriter) as (writer,):
         for parameter in layout.parameters():
             tensors.append(_write_parameter(writer, blocks, parameter))
             advance(prod(parameter.shape) * STORAGE[parameter.dtype].itemsize)

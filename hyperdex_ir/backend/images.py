@@ -1,48 +1,33 @@
-"""Phase 3: `hyperdex_model.bin` -> one parameter image for each HBM channel, and the memory map.
+"""Phase 3: `hyperdex_model.bin` -> one parameter image for each HBM channel of each device, and the memory map.
 
-Reads nothing but `hyperdex_model.bin` and its table. Each tensor is read once, in blocks of rows; each block is put in
-storage order (`memory.tiles`, `memory.map`) and dealt out to the channels, beat by beat.
+Reads nothing but `hyperdex_model.bin` and its table, each byte once: while blocks of rows stream by, each goes to all
+the devices that hold some of it. What no checkpoint holds comes from the layout.
 """
 
 from __future__ import annotations
 
+import resource
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from hyperdex_ir.backend.payload import BLOCK_BYTES, PayloadWriter, atomic_payloads
+from hyperdex_ir.backend.payload import BLOCK_BYTES, PlacedWriter, atomic_payloads
+from hyperdex_ir.backend.routes import Routes
 from hyperdex_ir.backend.values import STORAGE
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import FileFormatError, StorageError
 from hyperdex_ir.files import UNIT, Kind, read_header, write_text
 from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.memory.map import MemoryMap, plan_memory
-from hyperdex_ir.memory.serialize import dump_json, layout_from_json, load_json, map_to_json
-from hyperdex_ir.memory.tiles import tile_view
-from hyperdex_ir.targets import BEAT_BYTES, Target, load_target
+from hyperdex_ir.memory.layout import ModelLayout
+from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.memory.serialize import dump_json, layout_from_json, layout_to_json, load_json, map_to_json
+from hyperdex_ir.targets import load_target
 
-
-def matrix_beats(rows: np.ndarray, target: Target) -> np.ndarray:
-    """Rows [n, k] of a 2-byte matrix as the beats of each channel: uint16 [channels, groups * steps * 32].
-
-    n must be a multiple of the target's trees, except for a matrix's last rows.
-    """
-    tiles = tile_view(rows, target.trees)
-    groups, steps, trees, lanes = tiles.shape
-    beat = BEAT_BYTES // 2
-    split = tiles.reshape(groups, steps, trees, lanes // beat, beat)
-    return np.ascontiguousarray(split.transpose(2, 3, 0, 1, 4)).reshape(target.channels, -1)
-
-
-def vector_beats(data: np.ndarray, target: Target) -> np.ndarray:
-    """Bytes, uint8 [n], as the beats of each channel, padded with zeros to whole stripes: uint8 [channels, m]."""
-    stripes = -(-len(data) // target.stripe_bytes)
-    padded = np.zeros(stripes * target.stripe_bytes, np.uint8)
-    padded[: len(data)] = data
-    beats = padded.reshape(stripes, target.channels, BEAT_BYTES)
-    return np.ascontiguousarray(beats.transpose(1, 0, 2)).reshape(target.channels, -1)
+_FORCE = "compile with --force"
+_OTHER_FILES = 64  # that a process may have open besides the images
 
 
 class ModelReader:
@@ -58,16 +43,14 @@ class ModelReader:
     def skip_to(self, offset: int) -> None:
         """Passes over the padding before a tensor. Raises FileFormatError when it lies behind."""
         if not 0 <= offset - self._offset < UNIT:
-            raise FileFormatError(
-                f"{self._path}: no tensor at {offset}, next is {self._offset}", "compile with --force"
-            )
+            raise FileFormatError(f"{self._path}: no tensor at {offset}, next is {self._offset}", _FORCE)
         self.read(offset - self._offset)
 
     def read(self, count: int) -> np.ndarray:
         """The next `count` bytes, uint8. Raises FileFormatError at the file's end."""
         data = self._file.read(count)
         if len(data) != count:
-            raise FileFormatError(f"{self._path}: ends at {self._offset + len(data)}", "compile with --force")
+            raise FileFormatError(f"{self._path}: ends at {self._offset + len(data)}", _FORCE)
         self._crc = zlib.crc32(data, self._crc)
         self._offset += count
         return np.frombuffer(data, np.uint8)
@@ -77,74 +60,82 @@ class ModelReader:
         while self._offset < self.size:
             self.read(min(BLOCK_BYTES, self.size - self._offset))
         if self._crc != self._expected:
-            raise FileFormatError(f"{self._path}: corrupted (CRC of the payload differs)", "compile with --force")
+            raise FileFormatError(f"{self._path}: corrupted (CRC of the payload differs)", _FORCE)
 
 
-def _tensor_beats(reader: ModelReader, dtype: str, shape: list[int], target: Target) -> Iterator[np.ndarray]:
-    """The beats of each channel, block after block, [channels, ...]."""
-    item = STORAGE[dtype]
-    if dtype in ("f16", "bf16"):
-        rows, columns = shape
-        step = max(BLOCK_BYTES // (columns * item.itemsize) // target.trees, 1) * target.trees
-        for start in range(0, rows, step):
-            count = min(step, rows - start)
-            block = reader.read(count * columns * item.itemsize)
-            yield matrix_beats(block.view(np.uint16).reshape(count, columns), target)
-        return
-    left = int(np.prod(shape, dtype=np.int64)) * item.itemsize
-    while left:
-        count = min(left, BLOCK_BYTES // target.stripe_bytes * target.stripe_bytes)
-        yield vector_beats(reader.read(count), target)
-        left -= count
+def _blocks(reader: ModelReader, dtype: str, shape: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """A tensor in blocks of rows: (first row, values [rows, ...])."""
+    item, count = STORAGE[dtype], prod(shape[:1])
+    row_bytes = prod(shape[1:]) * item.itemsize
+    step = max(BLOCK_BYTES // max(row_bytes, 1), 1)
+    for start in range(0, count, step):
+        rows = min(step, count - start)
+        yield start, reader.read(rows * row_bytes).view(item).reshape(rows, *shape[1:])
 
 
 def _write_tensors(
-    reader: ModelReader,
-    tensors: list[Mapping[str, Any]],
-    memory_map: MemoryMap,
-    writers: list[PayloadWriter],
-    advance: Callable[[int], None],
+    reader: ModelReader, tensors: list[Mapping[str, Any]], routes: Routes, advance: Callable[[int], None]
 ) -> None:
-    target = memory_map.target
     for tensor in tensors:
         reader.skip_to(tensor["offset"])
-        address = memory_map.addresses.get(tensor["name"])
-        if address != writers[0].size * target.channels:
-            raise FileFormatError(f"{tensor['name']}: its place in the table is not that of the memory map")
-        for beats in _tensor_beats(reader, tensor["dtype"], tensor["shape"], target):
-            for writer, channel in zip(writers, beats, strict=True):
-                writer.write(channel)
-            advance(beats.nbytes)
+        for first, rows in _blocks(reader, tensor["dtype"], tensor["shape"]):
+            routes.put(tensor, first, rows)
+            advance(rows.nbytes)
     reader.finish()
+    routes.finish()
 
 
 def write_images(
-    folder: ModelFolder, target_name: str, num_device: int, advance: Callable[[int], None] = lambda count: None
+    folder: ModelFolder,
+    target_name: str,
+    num_device: int = 1,
+    layout: ModelLayout | None = None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> list[Path]:
-    """Writes `param/param_*` and `config/config_*`; returns their paths. `advance` is told of bytes written.
+    """Writes `param/param_*` of all devices and `config/config_*`; returns their paths.
 
-    Raises CapacityError when the model does not fit, FileFormatError when the converted checkpoint is missing or
-    damaged, StorageError when the file system refuses. The image files appear together or not at all.
+    layout: what each of several devices stores; None: that of the converted checkpoint, for one. `advance` is told of
+    bytes read. Raises CapacityError when the model does not fit, FileFormatError when the converted checkpoint is
+    missing or damaged, StorageError when the file system refuses. The image files appear together or not at all.
     """
     table = load_json(folder.model_config)
     target = load_target(target_name)
     try:
-        memory_map = plan_memory(layout_from_json(table["layout"]), target, table["max_length"])
-        tensors = table["tensors"]
+        stored = layout_from_json(table["layout"])
+        tensors, length = table["tensors"], table["max_length"]
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{folder.model_config}: lacks {error}", "compile with --force") from None
-    paths = [folder.parameter_file(num_device, 0, channel) for channel in range(target.channels)]
+        raise FileFormatError(f"{folder.model_config}: lacks {error}", _FORCE) from None
+    memory_map = plan_memory(layout or stored, target, length)
+    channels = range(target.channels)
+    paths = [folder.parameter_file(num_device, device, channel) for device in range(num_device) for channel in channels]
+    _allow_open_files(len(paths) + _OTHER_FILES)
+    with (
+        _open_model(folder.model_binary) as file,
+        atomic_payloads(paths, Kind.PARAMETERS, PlacedWriter, buffering=0) as writers,
+    ):
+        devices = [writers[start : start + len(channels)] for start in range(0, len(writers), len(channels))]
+        routes = Routes(layout or stored, tensors, memory_map, devices)
+        _write_tensors(ModelReader(file, folder.model_binary), tensors, routes, advance)
+    divided = {} if layout is None else {"layout": layout_to_json(layout)}
     map_path = folder.memory_map(num_device)
-    with _open_model(folder.model_binary) as file, atomic_payloads(paths, Kind.PARAMETERS) as writers:
-        _write_tensors(ModelReader(file, folder.model_binary), tensors, memory_map, writers, advance)
-        if writers[0].size * target.channels != memory_map.parameter_end:
-            raise FileFormatError(f"{folder.model_binary}: tensors are missing from its table", "compile with --force")
-    write_text(map_path, dump_json(map_to_json(memory_map)))
+    write_text(map_path, dump_json(map_to_json(memory_map) | divided))
     return [*paths, map_path]
+
+
+def _allow_open_files(count: int) -> None:
+    """Lets the process have that many files open. Raises StorageError when the system does not."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= count:
+        return
+    if hard != resource.RLIM_INFINITY and hard < count:
+        raise StorageError(
+            f"{count} files are to be open at once, the system allows {hard}", "raise it, as with ulimit -Hn"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
 
 
 def _open_model(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile with --force") from None
+        raise FileFormatError(f"{path}: no such file", _FORCE) from None

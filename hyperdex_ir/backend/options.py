@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xdsl.passes import ModulePass
+
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.hub import HubOptions
 from hyperdex_ir.locations import user_path
@@ -23,15 +25,17 @@ MATRIX_TYPES = {
 NOT_CHOSEN = 1
 #: No target holds as many; the arithmetic of sizes stays within 64 bits.
 MOST_POSITIONS = (1 << 31) - 1
+_PARTITION = "lpu-partition"
+_DIVIDING = ("lpu-propagate-sharding", _PARTITION)
 
 
 @dataclass(frozen=True)
 class CompileOptions:
     """What is asked of a compile.
 
-    matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default`, or what the
-    header of `compile_from` says is left. dump_shown: `dump_ir` as the user named it. command: the command line that
-    asks for the same compile, but for pipeline and dumps.
+    matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default_pipeline`, or
+    what the header of `compile_from` says is left. dump_shown: `dump_ir` as the user named it. command: the command
+    line that asks for the same compile, but for pipeline and dumps.
     """
 
     hub: HubOptions
@@ -51,18 +55,38 @@ class CompileOptions:
 
 def check_numbers(num_device: int, max_length: int, max_ram: object) -> None:
     """Raises OptionError for a number that cannot be used."""
-    if isinstance(num_device, bool) or not isinstance(num_device, int) or num_device < 1:
-        raise OptionError(f"num_device is {num_device!r}: must be a positive whole number")
-    if num_device != 1:
-        raise OptionError(
-            f"num_device is {num_device}: models are not divided over several devices yet", "compile for one device"
-        )
+    if isinstance(num_device, bool) or not isinstance(num_device, int):
+        raise OptionError(f"num_device is {num_device!r}: must be a whole number")
     if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
         raise OptionError(f"max_length is {max_length!r}: must be a positive whole number")
     if max_length > MOST_POSITIONS:
         raise OptionError(f"max_length is {max_length}: must be at most {MOST_POSITIONS}")
     if max_ram is not None:
         raise OptionError("max_ram: a bound on the compiler's memory is not there yet", "leave it out")
+
+
+def check_devices(num_device: int, heads: int) -> None:
+    """Raises OptionError unless a model with that many query heads can be divided over so many devices."""
+    if not 1 <= num_device <= heads:
+        raise OptionError(
+            f"num_device is {num_device}: must be from 1 to {heads}, the number of the model's query heads"
+        )
+
+
+def default_pipeline(num_device: int) -> str:
+    """The name of the passes that a compile for so many devices runs when nothing else is asked for."""
+    return "default" if num_device == 1 else "sharded"
+
+
+def undivided(passes: Sequence[ModulePass]) -> list[ModulePass]:
+    """A pipeline without the passes that divide a model over several devices."""
+    return [one for one in passes if one.name not in _DIVIDING]
+
+
+def check_dividing(passes: Sequence[ModulePass], num_device: int) -> None:
+    """Raises OptionError when a pipeline for several devices would not divide the model."""
+    if num_device > 1 and _PARTITION not in [one.name for one in passes]:
+        raise OptionError(f"num_device is {num_device}, but the pipeline has no {_PARTITION}", "--pipeline sharded")
 
 
 def make_options(

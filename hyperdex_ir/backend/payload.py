@@ -1,14 +1,16 @@
-"""Binary files written as a stream: room for the header first, the header itself when the payload is complete."""
+"""Binary files written in pieces: room for the header first, the header itself when the payload is complete."""
 
 from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
+from hyperdex_ir.backend.crc import combine_crc
 from hyperdex_ir.files import HEADER_BYTES, UNIT, Kind, pack_header, storage_errors
 
 #: Tensors are read, converted and written in blocks of about this many bytes.
@@ -44,9 +46,63 @@ class PayloadWriter:
         self._file.flush()
 
 
+@dataclass
+class _Segment:
+    """Consecutive bytes of a payload, from `start` to before `stop`."""
+
+    start: int
+    stop: int
+    crc: int
+
+
+class PlacedWriter:
+    """The payload of one binary file, written in pieces at any place and in any order, each byte once.
+
+    data may be bytes or a contiguous array. The file must be open without a buffer.
+    """
+
+    def __init__(self, file: IO[bytes], kind: Kind):
+        self._file = file
+        self._kind = kind
+        self._ends: dict[int, _Segment] = {}  # by where they stop: what follows one belongs to it
+
+    def write(self, offset: int, data: Any) -> None:
+        """Writes data from an offset of the payload on."""
+        view = memoryview(data).cast("B")
+        segment = self._ends.pop(offset, None) or _Segment(offset, offset, 0)
+        segment.crc = zlib.crc32(view, segment.crc)
+        segment.stop += view.nbytes
+        self._ends[segment.stop] = segment
+        place = HEADER_BYTES + offset
+        while view.nbytes:
+            count = os.pwrite(self._file.fileno(), view, place)
+            view, place = view[count:], place + count
+
+    def finish(self) -> None:
+        """Writes the header. Raises ValueError when bytes are missing, or written twice."""
+        size = crc = 0
+        for segment in sorted(self._ends.values(), key=lambda one: one.start):
+            if segment.start != size:
+                raise ValueError(f"bytes from {size} on: the next that are written start at {segment.start}")
+            crc = combine_crc(crc, segment.crc, segment.stop - segment.start)
+            size = segment.stop
+        os.pwrite(self._file.fileno(), pack_header(self._kind, size, crc), 0)
+
+
+class Writer(Protocol):
+    """What writes one file's payload."""
+
+    def finish(self) -> None: ...
+
+
+AnyWriter = TypeVar("AnyWriter", bound=Writer)
+
+
 @contextmanager
-def atomic_payloads(paths: Sequence[Path], kind: Kind) -> Iterator[list[PayloadWriter]]:
-    """Binary files that take their names only when all of them are complete and synced.
+def atomic_payloads(
+    paths: Sequence[Path], kind: Kind, make: Callable[[IO[bytes], Kind], AnyWriter], buffering: int = -1
+) -> Iterator[list[AnyWriter]]:
+    """Binary files that take their names only when all of them are complete and synced; `make` opens a writer.
 
     Raises StorageError when the file system refuses; then no file has changed.
     """
@@ -55,8 +111,8 @@ def atomic_payloads(paths: Sequence[Path], kind: Kind) -> Iterator[list[PayloadW
         for path, temporary in zip(paths, temporaries, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             stack.callback(temporary.unlink, missing_ok=True)
-        files = [stack.enter_context(temporary.open("wb")) for temporary in temporaries]
-        writers = [PayloadWriter(file, kind) for file in files]
+        files = [stack.enter_context(temporary.open("wb", buffering)) for temporary in temporaries]
+        writers = [make(file, kind) for file in files]
         yield writers
         for writer, file in zip(writers, files, strict=True):
             writer.finish()

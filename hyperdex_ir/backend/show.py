@@ -11,8 +11,8 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
 from hyperdex_ir.backend.dumps import IMPORT, LOWERING, dump_text, read_dump
-from hyperdex_ir.backend.options import CompileOptions
-from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowered, trace
+from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, default_pipeline
+from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowered, set_grid, trace
 from hyperdex_ir.errors import NotCompiledError, OptionError
 from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.frontend.config import ModelSummary, load_json, read_config
@@ -34,26 +34,29 @@ def show_ir(
     after: str | None = None,
     function: str | None = None,
     locations: bool = False,
+    num_device: int = 1,
 ) -> str:
-    """The text of a model's IR.
+    """The text of a model's IR, for `num_device` devices.
 
-    pipeline: by name, file or text; None: the one that the model was compiled with, else `default`. after: the name of
-    a pass (the last of that name), `import`, or how many passes; None: all. function: only this one. locations: with
-    module paths. Raises NotCompiledError when there is no config.json, OptionError for a pass or function that is not
-    there, and what the frontend and the passes raise.
+    pipeline: by name, file or text; None: the one that the model was compiled with, else the compiler's own. after: the
+    name of a pass (the last of that name), `import`, or how many passes; None: all. function: only this one. locations:
+    with module paths. Raises NotCompiledError when there is no config.json, OptionError for a pass or function that is
+    not there, and what the frontend and the passes raise.
     """
     if not (folder.source / "config.json").is_file():
         raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {name}")
     summary = read_config(folder.source)
-    manifest = serialize.load_json(folder.manifest) if folder.manifest.is_file() else {}
+    check_devices(num_device, summary.heads)
+    compiled = serialize.manifest_entries(folder.manifest).get(str(num_device), {})
     table = serialize.load_json(folder.model_config) if folder.model_config.is_file() else {}
-    passes = parse_pipeline(pipeline or manifest.get("options", {}).get("pipeline", "default"))
+    passes = parse_pipeline(pipeline or compiled.get("options", {}).get("pipeline") or default_pipeline(num_device))
     imported = trace_model(
         folder.source,
-        target=manifest.get("target", "u55c"),
+        target=compiled.get("target", "u55c"),
         max_length=table.get("max_length", summary.max_positions),
         matrix_type=table.get("matrix_type") or likely_matrix_type(folder, summary),
     )
+    set_grid(imported.module, num_device)
     run_passes(imported.module, passes[: _position(passes, after)], repro=Path(FOLDER))
     shown = imported.module if function is None else _function(imported.module, function)
     return print_module(shown, locations=locations)
@@ -107,7 +110,9 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
     if options.compile_from is not None:
         return _resumed_at(folder, options, options.compile_from, level)
     summary = read_config(folder.source)
-    passes = parse_pipeline(options.pipeline or "default")
+    check_devices(options.num_device, summary.heads)
+    passes = parse_pipeline(options.pipeline or default_pipeline(options.num_device))
+    check_dividing(passes, options.num_device)
     options = replace(options, matrix_type=options.matrix_type or likely_matrix_type(folder, summary))
     traced = trace(folder, summary, options, pipeline_spec(passes), None)
     if level == "isa":
@@ -115,7 +120,9 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
     if level == "lpu":
         return traced.module, passes, place_of_lowering(passes)
     facts = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
-    return trace_model(folder.source, target=options.target, **facts).module, passes, 0
+    module = trace_model(folder.source, target=options.target, **facts).module
+    set_grid(module, options.num_device)
+    return module, passes, 0
 
 
 def _resumed_at(

@@ -14,6 +14,7 @@ from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.dumps import LOWERING, Dump, IrDump
 from hyperdex_ir.backend.length import largest_length
 from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import ModelSummary
@@ -86,8 +87,17 @@ def trace(
 
 def _trace_at(folder: ModelFolder, max_length: int, matrix_type: str, options: CompileOptions, pipeline: str) -> Traced:
     imported = trace_model(folder.source, target=options.target, max_length=max_length, matrix_type=matrix_type)
+    set_grid(imported.module, options.num_device)
     passes = parse_pipeline(pipeline)
-    return _optimize(imported.module, passes, dump_observers(options, passes), folder, imported)
+    traced = _optimize(imported.module, passes, dump_observers(options, passes), folder, imported)
+    check_facts(traced.module, options, "the module after the pipeline")
+    return traced
+
+
+def set_grid(module: ModuleOp, num_device: int) -> None:
+    """Says how many devices a module is for; nothing when it is one."""
+    if num_device > 1:
+        module.attributes[lpu.GRID] = lpu.GridAttr(num_device)
 
 
 def resume(folder: ModelFolder, options: CompileOptions, dump: Dump) -> Traced:
@@ -146,8 +156,11 @@ def dump_observers(options: CompileOptions, passes: Sequence[ModulePass], done: 
 
 
 def module_facts(module: ModuleOp) -> dict[str, Any]:
-    """The target, max_length and matrix_type that a module was made for. Raises OptionError when it does not say."""
-    facts: dict[str, Any] = {}
+    """The num_device, target, max_length and matrix_type that a module was made for.
+
+    Raises OptionError when it does not say.
+    """
+    facts: dict[str, Any] = {"num_device": lpu.grid_of(module)}
     for name in ("target", "max_length", "matrix_type"):
         match module.attributes.get(f"lpu.{name}"):
             case StringAttr() as text:
@@ -164,7 +177,7 @@ def check_facts(module: ModuleOp, options: CompileOptions, name: str) -> None:
     for fact, found in module_facts(module).items():
         asked = getattr(options, fact)
         if asked is not None and asked != found:
-            option = {"target": "--type-device", "max_length": "--max-length", "matrix_type": "--dtype"}[fact]
+            option = {"target": "--type-device", "matrix_type": "--dtype"}.get(fact, f"--{fact.replace('_', '-')}")
             raise OptionError(f"{name}: made for {fact} {found}, asked for is {asked}", f"add {option} {found}")
 
 

@@ -65,7 +65,7 @@ def compile_model(
 ) -> None:
     """Compile a model: checkpoint in, parameter images and programs for the LPU out."""
     if print_pipeline:
-        _print_pipeline(pipeline, compile_from)
+        _print_pipeline(pipeline, compile_from, num_device)
         return
     from hyperdex_ir.tools import AutoCompiler
 
@@ -93,11 +93,12 @@ def compile_model(
         print(AutoCompiler().compile_to(compile_to, **arguments), end="")
 
 
-def _print_pipeline(pipeline: str | None, compile_from: Path | None) -> None:
+def _print_pipeline(pipeline: str | None, compile_from: Path | None, num_device: int) -> None:
+    from hyperdex_ir.backend.options import default_pipeline
     from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_lines
 
     if compile_from is None:
-        passes = parse_pipeline(pipeline or "default")
+        passes = parse_pipeline(pipeline or default_pipeline(num_device))
     else:
         from hyperdex_ir.backend.dumps import read_dump
 

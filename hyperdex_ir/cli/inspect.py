@@ -32,9 +32,16 @@ def inspect(
 
 
 def _screen(facts: dict[str, Any]) -> list[str]:
-    parts = (_title(facts["model"]), _functions(facts["functions"]), _memory(facts["memory"]))
-    lines = [line for part in (*parts, _lmu(facts["lmu"], facts["model"]), _decode(facts["decode"])) for line in part]
-    return lines[:-1]
+    parts = (
+        _title(facts["model"]),
+        _functions(facts["functions"]),
+        _memory(facts["memory"]),
+        _division(facts["division"]) if "division" in facts else [],
+        _lmu(facts["lmu"], facts["model"]),
+        _decode(facts["decode"]),
+        _links(facts["decode"]) if "division" in facts else [],
+    )
+    return [line for part in parts for line in part][:-1]
 
 
 def _title(model: dict[str, Any]) -> list[str]:
@@ -63,6 +70,31 @@ def _memory(memory: dict[str, Any]) -> list[str]:
         table.append([_REGIONS[name], f"{size:,}", f"{memory['per_channel'][name]:,}", share])
     used, capacity = memory["used"], memory["capacity"]
     table.append(["together", f"{used:,}", f"{used // memory['channels']:,}", f"{used / capacity:.1%}"])
+    return [*_table(table), ""]
+
+
+def _division(division: dict[str, int]) -> list[str]:
+    """What a device holds of the parameters: 1/n of them, replication, padding."""
+    n, total = division["devices"], division["total"]
+    rows = [
+        (f"1/{n} of {total:,}", total),
+        ("replication: whole on each", division["whole"]),
+        ("replication: KV heads of several", division["shared"]),
+        ("replication: tied, in two forms", division["twice"]),
+        ("padding: behind a device's part", division["parts"]),
+        ("padding: to whole tiles", division["tiles"]),
+    ]
+    table = [["parameters of a device", "bytes", "of all"]]
+    table += [[name, f"{round(size / n):,}", f"{size / n / total:.2%}"] for name, size in rows]
+    table.append(["together", f"{division['device']:,}", f"{division['device'] / total:.2%}"])
+    return [*_table(table), ""]
+
+
+def _links(decode: Sequence[dict[str, Any]]) -> list[str]:
+    table = [["links, a token: context", "bytes sent", "ESL busy", "cycles", "without overlap"]]
+    for row in decode:
+        numbers = [f"{row[key]:,}" for key in ("context", "link_bytes", "cycles", "cycles_without_overlap")]
+        table.append([numbers[0], numbers[1], f"{row['busy'].get('ESL', 0):.1%}", *numbers[2:]])
     return [*_table(table), ""]
 
 

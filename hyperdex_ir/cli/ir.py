@@ -17,11 +17,20 @@ def print_ir(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", help="Passes: a name, a file, or text. Default: the compiled model's.")
     ] = None,
+    num_device: Annotated[int, typer.Option("--num-device", "--num_device", help="Number of LPUs.")] = 1,
 ) -> None:
     """Print the IR of a model, by default as it is after the last pass."""
     from hyperdex_ir.backend.show import show_ir
     from hyperdex_ir.runtime.places import compiled_folder
 
     folder = compiled_folder(model)
-    text = show_ir(model, folder, pipeline=pipeline, after=after, function=function, locations=locations)
+    text = show_ir(
+        model,
+        folder,
+        pipeline=pipeline,
+        after=after,
+        function=function,
+        locations=locations,
+        num_device=num_device,
+    )
     print(text, end="")

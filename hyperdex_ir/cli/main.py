@@ -110,10 +110,10 @@ def _fail(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> NoRe
     raise SystemExit(1)
 
 
-def main() -> None:
-    """Runs the command line. Exit codes: 0, 1 after an error, 2 for wrong usage, 130 after Ctrl+C."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line, by default sys.argv. Exit codes: 0; 1 for an error, 2 for wrong usage, 130 for Ctrl+C."""
     try:
-        app()
+        app(arguments)
     except HyperdexError as error:
         _fail(error.code, str(error), error.hint, error.notes)
     except KeyboardInterrupt:

@@ -1,4 +1,7 @@
-"""`hyperdex run`: an answer from a compiled model."""
+"""`hyperdex run`: an answer from a compiled model.
+
+`torchrun ... -m hyperdex_ir.cli.run` is the same in several processes, each of them one device; that of rank 0 prints.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hyperdex_ir.runtime.rendezvous import PEER_SECONDS, current_launch
 
 if TYPE_CHECKING:
     from hyperdex_ir.runtime.generate import Generation
@@ -21,7 +26,8 @@ EngineOption = Annotated[
     str, typer.Option("--engine", help="native: machine code for this computer; interpreter: the reference.")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="Threads of the native engine; by default all cores.")
+    int | None,
+    typer.Option("--threads", min=1, help="Threads of the native engine. Default: all cores, under torchrun a share."),
 ]
 
 
@@ -32,7 +38,21 @@ def run(
         int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Most tokens to generate.")
     ] = DEFAULT_NEW_TOKENS,
     chat: Annotated[bool, typer.Option("--chat", help="Ask through the model's chat template.")] = False,
-    num_device: Annotated[int, typer.Option("--num-device", "--num_device", min=1, help="Number of LPUs.")] = 1,
+    num_device: Annotated[
+        int | None,
+        typer.Option(
+            "--num-device", "--num_device", min=1, help="Number of LPUs. Default: 1, or that of torchrun's processes."
+        ),
+    ] = None,
+    peer_timeout: Annotated[
+        float,
+        typer.Option(
+            "--peer-timeout",
+            "--peer_timeout",
+            min=0.5,
+            help="Under torchrun: seconds without a sign of life after which a process counts as lost.",
+        ),
+    ] = PEER_SECONDS,
     temperature: Annotated[float | None, typer.Option(help="Sample; divides the logits.")] = None,
     top_k: Annotated[
         int | None, typer.Option("--top-k", "--top_k", help="Sample among that many tokens; 0: all.")
@@ -60,14 +80,25 @@ def run(
     sample = seed is not None or any(value is not None for value in given.values())
     config = read_generation_config(*checkpoint_folders(folder)) if sample else {}
     sampling = resolve_sampling(config, sample, seed, repetition_penalty=repetition_penalty, **given)
-    compiled = CompiledModel.open(folder.root, num_device, engine, threads=threads, name=model)
+    compiled = CompiledModel.open(
+        folder.root, num_device, engine, threads=threads, name=model, peer_timeout=peer_timeout
+    )
     tokenizer = load_tokenizer(model)
     ids = prompt_ids(tokenizer, read_prompt() if prompt == "-" else prompt, chat)
     eos_ids = read_eos_ids(*checkpoint_folders(folder))
+    if not is_first():
+        compiled.generate(ids, max_new_tokens, eos_ids, sampling=sampling)
+        return
     if as_json:
         print_json(tokenizer, compiled.generate(ids, max_new_tokens, eos_ids, sampling=sampling))
         return
     print_statistics(stream_answer(compiled, tokenizer, ids, max_new_tokens, eos_ids, sampling))
+
+
+def is_first() -> bool:
+    """Whether this process prints: it is the only one, or that of rank 0."""
+    launch = current_launch()
+    return launch is None or launch.rank == 0
 
 
 def read_prompt() -> str:
@@ -133,3 +164,9 @@ def print_json(tokenizer: Tokenizer, result: Generation) -> None:
         "tokens_per_second": round(result.tokens_per_second, 4),
     }
     print(json.dumps(value, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    from hyperdex_ir.cli.main import main
+
+    main(["run", *sys.argv[1:]])

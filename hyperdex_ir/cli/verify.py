@@ -31,13 +31,14 @@ def verify(
         int, typer.Option("--num-tokens", "--num_tokens", min=1, help="Else, how many random tokens to run.")
     ] = 6,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random tokens.")] = 0,
+    num_device: Annotated[int, typer.Option("--num-device", "--num_device", help="Number of LPUs.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when done.")] = False,
 ) -> None:
     """Check that every pass keeps the logits of a model, bit for bit."""
     from hyperdex_ir.verify.model import open_model
     from hyperdex_ir.verify.passes import Verifier, random_tokens
 
-    opened = open_model(model)
+    opened = open_model(model, num_device)
     ids = chosen_tokens(opened, prompt, tokens)
     ids = random_tokens(opened, num_tokens, seed) if ids is None else ids
     if not as_json:

@@ -40,10 +40,14 @@ RmsNormOp = OPS["rms_norm"]
 LayerNormOp = OPS["layer_norm"]
 RotaryOp = OPS["rotary"]
 SelectRowsOp = OPS["select_rows"]
+SelectColumnsOp = OPS["select_columns"]
 SampleOp = OPS["sample"]
 SetOp = OPS["set"]
 AddOp = OPS["add"]
 LookupOp = OPS["lookup"]
+MultiplyOp = OPS["multiply"]
+SendOp = OPS["send"]
+ReceiveOp = OPS["receive"]
 
 ISA = Dialect("isa", [BufferOp, *OPS.values(), RepeatOp, SkipUnlessOp, CallOp], [LmuType])
 """The operations and the type of the `isa` dialect."""
@@ -66,13 +70,17 @@ __all__ = [
     "LoadOp",
     "LookupOp",
     "MatmulOp",
+    "MultiplyOp",
+    "ReceiveOp",
     "ReduceOp",
     "RepeatOp",
     "RmsNormOp",
     "RotaryOp",
     "SampleOp",
     "ScoresOp",
+    "SelectColumnsOp",
     "SelectRowsOp",
+    "SendOp",
     "SetOp",
     "SkipUnlessOp",
     "SoftmaxOp",

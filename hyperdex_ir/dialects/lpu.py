@@ -6,7 +6,8 @@ The *token-major* form, which the pass `lpu-token-major` makes and lowering requ
 
     func.func @main(%input_ids: tensor<?xi64>, %position_ids: tensor<?xi64>) -> tensor<?xVxf32>
 
-which gives the logits of the wanted rows (`lpu.select_rows`). Every operation has one meaning, to the bit:
+which gives the logits of the wanted rows (`lpu.select_rows`). Where `lpu.grid` says that several devices run the
+module, each runs the same on its part: `lpu_ops/sharding.py`. Every operation has one meaning, to the bit:
 `docs/arithmetic.md`. The operations are in `lpu_ops/`, by topic.
 """
 
@@ -65,6 +66,18 @@ from hyperdex_ir.dialects.lpu_ops.shapes import (
     SliceOp,
     TransposeOp,
 )
+from hyperdex_ir.dialects.lpu_ops.sharding import (
+    GRID,
+    SHARDING,
+    AllGatherOp,
+    GridAttr,
+    Segment,
+    SelectColumnsOp,
+    ShardingAttr,
+    block_segment,
+    grid_of,
+    sharding_of,
+)
 from hyperdex_ir.dialects.lpu_ops.sources import ConstantOp, LayerConstantOp, WeightOp
 
 BINARY_OPS = (AddOp, SubOp, MulOp, DivOp, MaxOp, MinOp)
@@ -74,10 +87,12 @@ UNARY_OPS = (
 REDUCE_OPS = (SumOp, MeanOp, RowMaxOp)
 SHAPE_OPS = (ReshapeOp, TransposeOp, SliceOp, ConcatOp, BroadcastOp, SelectRowsOp)
 MODEL_OPS = (EmbeddingOp, RotaryTableOp, LinearOp, RmsNormOp, LayerNormOp, RotaryOp, AttentionOp)
+COLLECTIVE_OPS = (AllGatherOp, SelectColumnsOp)
 
-COMPUTING_OPS = (*BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS)
+COMPUTING_OPS = (*BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS, *COLLECTIVE_OPS)
 
 LPU = Dialect(
     "lpu",
     [WeightOp, ConstantOp, LayerConstantOp, *COMPUTING_OPS, RepeatOp, YieldOp, LayerOp, LayersOp],
+    [GridAttr, ShardingAttr],
 )

@@ -13,7 +13,9 @@ from hyperdex_ir.engine.features import Features
 from hyperdex_ir.engine.operation import OPERATIONS, emit_operation
 
 #: Modules that register operations when imported.
-OPERATION_MODULES = ("control", "moving", "tables", "caches", "matmul", "vector", "attention", "head_loop", "sample")
+OPERATION_MODULES = (
+    "control", "moving", "tables", "caches", "matmul", "vector", "attention", "head_loop", "sample", "network",
+)  # fmt: skip
 
 
 def new_module(features: Features, name: str = "hyperdex") -> ir.Module:

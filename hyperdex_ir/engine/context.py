@@ -13,7 +13,7 @@ from hyperdex_ir.interpreter.machine import MAX_NESTING
 from hyperdex_ir.isa.operands import REGISTERS
 
 #: Numbers that a fault keeps for its message.
-FAULT_NUMBERS = 6
+FAULT_NUMBERS = 8
 CACHE_LINE = 64
 
 _I64 = ctypes.c_int64
@@ -27,6 +27,16 @@ class Reason(IntEnum):
     HALT = 1  # the program ended
     FAULT = 2  # Thread.fault_* say what the machine forbids
     STOPPED = 3  # the stop flag was seen
+    NETWORK = 4  # a receive waits for a message; it has done nothing, and can be run again
+
+
+class Arrival(IntEnum):
+    """What Python says when compiled code asks it for a message."""
+
+    NONE = 0  # it is not there yet
+    MESSAGE = 1  # `message` points at it
+    OTHER = 2  # it is not the one that is expected: `other` says which it is
+    FAILED = 3  # the link raised an exception
 
 
 class Region(ctypes.Structure):
@@ -58,11 +68,18 @@ class Context(ctypes.Structure):
         ("budget", _I64),  # instructions of one pass
         ("pass_number", _I64),  # passes since the flag was cleared
         ("yield_cpu", _POINTER),  # sched_yield of the C library
-        ("pad0", _I64 * 7),
+        ("linked", _I64),  # 1: the machine has links; the two functions below are Python's, see network.Exchange
+        ("send_message", _POINTER),
+        ("receive_message", _POINTER),
+        ("pad0", _I64 * 8),
+        ("arrival", _I64),  # of the message that is being received: an Arrival
+        ("message", _POINTER),  # its words, f32 [rows, columns]
+        ("other", _I64 * 4),  # number, part, rows and columns of a message that is not the expected one
+        ("pad1", _I64 * 8),
         ("stop", _I64),  # not 0: threads return as soon as they see it
-        ("pad1", _I64 * 7),
-        ("arrived", _I64),  # at barriers, by all threads, since the machine was last reset
         ("pad2", _I64 * 7),
+        ("arrived", _I64),  # at barriers, by all threads, since the machine was last reset
+        ("pad3", _I64 * 7),
     ]
 
 
@@ -93,6 +110,8 @@ class Thread(ctypes.Structure):
         ("executed", _I64),
         ("calls", _I64),  # calls in this pass
         ("open_calls", _I64),  # frames that are calls
+        ("sent", _I64),  # messages in this pass
+        ("received", _I64),
         ("depth", _I64),
         ("frames", Frame * MAX_NESTING),
         ("nonfinite", _I64),  # the running instruction made a NaN or an infinity

@@ -27,9 +27,21 @@ def add(op: Operation) -> None:
     total = first
     for part in rest:
         total = b.add(total, part)
-    low = b.trunc(total, I64)
-    beyond = b.icmp_signed("!=", b.sext(low, I128), total)
-    high = b.trunc(b.ashr(total, I128(64)), I64)
+    _set_wide(op, total)
+
+
+@operation("multiply", barrier=False)
+def multiply(op: Operation) -> None:
+    b = op.e.builder
+    first, second = (b.sext(part, I128) for part in (op.register("a"), op.immediate("value")))
+    _set_wide(op, b.mul(first, second))
+
+
+def _set_wide(op: Operation, value: V) -> None:
+    """R[dst] = the i128. Fault when 64 bits do not hold it."""
+    b, low = op.e.builder, op.e.builder.trunc(value, I64)
+    beyond = b.icmp_signed("!=", b.sext(low, I128), value)
+    high = b.trunc(b.ashr(value, I128(64)), I64)
     op.fault_if(beyond, Fault.REGISTER_OVERFLOW, op.immediate("dst"), low, high)
     op.set_register(op.immediate("dst"), low)
 

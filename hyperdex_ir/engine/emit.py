@@ -164,6 +164,11 @@ class Emitter:
         function = self.declare("llvm.memcpy.p0.p0.i64", VOID, (POINTER, POINTER, I64, I1))
         self.builder.call(function, [target, source, self.i64(count), I1(0)])
 
+    def clear(self, target: V, count: int | V) -> None:
+        """Makes `count` bytes zero."""
+        function = self.declare("llvm.memset.p0.i64", VOID, (POINTER, I8, I64, I1))
+        self.builder.call(function, [target, I8(0), self.i64(count), I1(0)])
+
     def prefetch(self, pointer: V, locality: int = 3) -> None:
         """A hint that a read comes (locality 0: will not be reused, to 3: keep it near); never faults."""
         function = self.declare("llvm.prefetch.p0", VOID, (POINTER, I32, I32, I32))

@@ -39,6 +39,11 @@ class Fault(IntEnum):
     NESTING = auto()  # most frames
     NO_COLUMNS = auto()
     SETTINGS = auto()  # number in isa.settings.REFUSALS
+    SELECTED_COLUMNS = auto()  # number of the block, columns
+    NO_LINKS = auto()
+    DEVICE = auto()  # device, parts
+    EARLY_RECEIVE = auto()  # number of the message
+    MESSAGE = auto()  # number, part, rows and columns of the message expected, then of the one that came
 
 
 def _overflow(register: int, low: int, high: int) -> str:
@@ -54,6 +59,17 @@ def _lmu(address: int, register: int, distance: int, words: int) -> str:
 def _hbm(register: int, added: int, size: int, end: int) -> str:
     address = register + added
     return f"HBM bytes {address} to {address + size - 1}, the map ends at {end}"
+
+
+def _message(number: int, part: int, rows: int, columns: int) -> str:
+    return f"message {number} with {rows} x {columns} words of part {part}"
+
+
+def _other_message(
+    number: int, part: int, rows: int, columns: int, found: int, its_part: int, its_rows: int, its_columns: int
+) -> str:
+    other = _message(found, its_part, its_rows, its_columns)
+    return f"{_message(number, part, rows, columns)} expected, the device before sent {other}"
 
 
 _MESSAGES: dict[Fault, Callable[..., str]] = {
@@ -87,6 +103,11 @@ _MESSAGES: dict[Fault, Callable[..., str]] = {
     Fault.NESTING: lambda most: f"repeats and calls nested deeper than {most}",
     Fault.NO_COLUMNS: lambda: "no columns to choose from",
     Fault.SETTINGS: lambda number: f"the sampling settings have {REFUSALS[number]}",
+    Fault.SELECTED_COLUMNS: lambda block, columns: f"columns from {block * columns} on",
+    Fault.NO_LINKS: lambda: "this device has no links",
+    Fault.DEVICE: lambda device, parts: f"device {device} of a program for {parts}",
+    Fault.EARLY_RECEIVE: lambda number: f"receive number {number} of the pass, before send number {number}",
+    Fault.MESSAGE: _other_message,
 }
 
 

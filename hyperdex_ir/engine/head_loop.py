@@ -22,8 +22,9 @@ from hyperdex_ir.engine.context import MAX_NESTING
 from hyperdex_ir.engine.dispatch import frame_field
 from hyperdex_ir.engine.emit import F32, I1, I64, POINTER, V
 from hyperdex_ir.engine.features import Features
-from hyperdex_ir.engine.heads import MAX_CONSTANT, HeadLoop, find_head_loops
+from hyperdex_ir.engine.heads import MAX_CONSTANT, MAX_NUMBER, HeadLoop, Place, find_head_loops
 from hyperdex_ir.engine.kernels import choose
+from hyperdex_ir.engine.memory_access import beat_address
 from hyperdex_ir.engine.operation import OPERATIONS, Operation, Sizes, operation
 from hyperdex_ir.engine.plan import SLOTS, slot_of
 from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
@@ -31,12 +32,17 @@ from hyperdex_ir.isa.operands import REGISTERS
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.targets import LANES
 
-#: Numbers of a trip in the table: constants of the addresses, instructions before it, the run of trips with its cache.
-_TRIP = ("query", "keys", "values", "result", "executed", "run_first", "run_length")
-_TRIP_SLOTS = 8
-_FINAL = ("register", "base", "constant")
-_FINAL_SLOTS = 4
+#: A loop's table begins with what its lookups have in common.
+_HEADER = ("lookups", "offset", "register", "limit")
+#: Numbers of a trip: constants of the addresses, instructions before it, the run of trips with its cache where nothing
+#: is looked up, the index of the lookup of that number, and what its result is multiplied by for the caches' addresses.
+_TRIP = (
+    "query", "keys", "values", "result", "executed", "run_first", "run_length",
+    "index_register", "index_constant", "keys_factor", "values_factor",
+)  # fmt: skip
+_FINAL = ("register", "base", "constant", "factor", "lookup")
 _PLACES = _TRIP[:4]
+_CACHES = ("keys", "values")
 #: Pairs that a thread takes at a time where there are several rows.
 _PORTION = 8
 
@@ -77,12 +83,15 @@ def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features:
 
 
 def _table(loop: HeadLoop) -> list[int]:
-    numbers: list[int] = []
-    for trip, (first, length) in zip(loop.trips, _runs(loop), strict=True):
+    """Header, trips and finals, one number after another."""
+    numbers = [len(loop.lookups), loop.table.offset, loop.table.register, loop.limit]
+    indices = [*loop.lookups, *[Place(0, 0)] * (len(loop.trips) - len(loop.lookups))]
+    for trip, (first, length), index in zip(loop.trips, _runs(loop), indices, strict=True):
         constants = [place.constant for place in trip.places]
-        numbers += [*constants, trip.executed, first, length, 0]
+        factors = [trip.keys.factor, trip.values.factor]
+        numbers += [*constants, trip.executed, first, length, index.register, index.constant, *factors]
     for register, place in loop.finals.items():
-        numbers += [register, place.register, place.constant, 0]
+        numbers += [register, place.register, place.constant, place.factor, place.lookup]
     return numbers
 
 
@@ -148,7 +157,9 @@ class _Loop:
     def __init__(self, op: Operation):
         self.op, self.e = op, op.e
         self.numbers = {name: op.immediate(name) for name in _FIELDS if name not in ("scale", "softcap")}
-        self.table = op.e.element(op.context.load_pointer("plan"), self.numbers["table"], I64)
+        header = op.e.element(op.context.load_pointer("plan"), self.numbers["table"], I64)
+        self.header = {name: op.e.load(op.e.element(header, at, I64), I64) for at, name in enumerate(_HEADER)}
+        self.table = op.e.element(header, len(_HEADER), I64)
         self.rows = self._register(self.numbers["rows"])
         self.position = self._register(I64(POSITION))
         self.stop = op.e.add(self.position, self.rows)
@@ -165,11 +176,35 @@ class _Loop:
     def trip(self, number: V, name: str) -> V:
         """A number of a trip in the table."""
         e = self.e
-        return e.load(e.element(self.table, e.add(e.mul(number, _TRIP_SLOTS), _TRIP.index(name)), I64), I64)
+        return e.load(e.element(self.table, e.add(e.mul(number, len(_TRIP)), _TRIP.index(name)), I64), I64)
 
     def address(self, number: V, name: str) -> V:
         """An address of a trip: LMU word or HBM byte."""
-        return self.e.add(self.bases[name], self.trip(number, name))
+        place = self.e.add(self.bases[name], self.trip(number, name))
+        return self._plus_looked_up(place, self.trip(number, f"{name}_factor"), number) if name in _CACHES else place
+
+    def _plus_looked_up(self, value: V, factor: V, lookup: V) -> V:
+        """The value plus `factor` times what a lookup gives."""
+        e = self.e
+        total = e.local(I64, value)
+        with e.if_then(e.builder.icmp_signed("!=", factor, I64(0))):
+            total.set(e.add(value, e.mul(factor, self.looked_up(lookup))))
+        return total.get()
+
+    def index(self, lookup: V) -> V:
+        """The index of a lookup."""
+        return self.e.add(self._register(self.trip(lookup, "index_register")), self.trip(lookup, "index_constant"))
+
+    def looked_up(self, lookup: V) -> V:
+        """What a lookup gives; its index is within the table, and that within the parameters, which nothing writes."""
+        e, context = self.e, self.op.context
+        byte = e.add(e.sub(self.first_number, context.load("parameters.begin")), e.mul(self.index(lookup), 8))
+        return e.load(e.call(beat_address(e), [context.at("parameters"), context.load("channels"), byte]), I64)
+
+    @property
+    def first_number(self) -> V:
+        """The byte address of the table that lookups use."""
+        return self.e.add(self.header["offset"], self._register(self.header["register"]))
 
     # ------------------------------------------------------------------------------------------------ checks
 
@@ -180,7 +215,24 @@ class _Loop:
         with e.if_then(result.get()):
             result.set(self._sizes_fit())
         with e.if_then(result.get()):
+            result.set(self._lookups_fit())
+        with e.if_then(result.get()):
             result.set(self._memory_fits())
+        return result.get()
+
+    def _lookups_fit(self) -> V:
+        """Every lookup is within its table, and gives a small number; the table lies in the parameters."""
+        e, b, limit = self.e, self.e.builder, self.header["limit"]
+        last = e.sub(self.op.context.load("parameters.end"), e.mul(limit, 8))
+        start = self.first_number
+        inside = b.and_(e.less(-1, start), b.icmp_signed("<=", start, last))
+        on_grid = e.equal(b.and_(start, I64(7)), 0)
+        result = e.local(I1, b.or_(b.and_(inside, on_grid), e.equal(self.header["lookups"], 0)))
+        with e.if_then(result.get()), e.loop(0, self.header["lookups"]) as lookup:
+            with e.if_then(b.icmp_unsigned(">=", self.index(lookup), limit)):
+                result.set(I1(0))
+            with e.if_then(result.get()):
+                result.set(b.icmp_unsigned("<", self.looked_up(lookup), I64(MAX_NUMBER)))
         return result.get()
 
     def _registers_known(self) -> V:
@@ -306,7 +358,7 @@ class _Loop:
         """Does as many pairs from `pair` on as kernels take and share a cache; how many."""
         e, b = self.e, self.e.builder
         trip = b.udiv(pair, self.rows)
-        head, heads = self.trip(trip, "run_first"), self.trip(trip, "run_length")
+        head, heads = self._run_around(trip)
         inside = e.sub(pair, e.mul(head, self.rows))
         left = e.minimum(e.sub(stop, pair), e.sub(e.mul(heads, self.rows), inside))
         count = e.minimum(left, row_counts(self.op.features)[-1])
@@ -320,6 +372,30 @@ class _Loop:
         choose(e, e.add(kinds, e.sub(count, 1)), cases)
         self._note_flags(space, head, heads, inside, count, least)
         return count
+
+    def _run_around(self, trip: V) -> tuple[V, V]:
+        """The first and the number of the trips around this one that use the same keys and values."""
+        e = self.e
+        first, length = (e.local(I64, self.trip(trip, f"run_{name}")) for name in ("first", "length"))
+        with e.if_then(e.less(0, self.header["lookups"])):
+            own = [self.address(trip, name) for name in _CACHES]
+
+            def ends(other: V) -> V:
+                """i1: that trip uses others."""
+                same = [e.equal(self.address(other, name), place) for name, place in zip(_CACHES, own, strict=True)]
+                return e.builder.not_(self._all(same))
+
+            with e.loop_while() as begun:
+                e.leave(begun, e.equal(first.get(), 0))
+                e.leave(begun, ends(e.sub(first.get(), 1)))
+                first.set(e.sub(first.get(), 1))
+            stop = e.local(I64, e.add(trip, 1))
+            with e.loop_while() as ended:
+                e.leave(ended, e.equal(stop.get(), self.numbers["trips"]))
+                e.leave(ended, ends(stop.get()))
+                stop.set(e.add(stop.get(), 1))
+            length.set(e.sub(stop.get(), first.get()))
+        return first.get(), length.get()
 
     def _prepare(self, space: Workspace, head: V, heads: V, inside: V, count: V) -> None:
         """The Rows of a block, queries rounded."""
@@ -395,15 +471,17 @@ class _Loop:
         """Registers, instructions executed and the next one as after the loop."""
         e, thread, n = self.e, self.op.machine_thread, self.numbers
         values = e.buffer(I64, REGISTERS)
-        finals = e.element(self.table, e.mul(n["trips"], _TRIP_SLOTS), I64)
+        finals = e.element(self.table, e.mul(n["trips"], len(_TRIP)), I64)
 
         def number(index: V, name: str) -> V:
-            place = e.add(e.mul(index, _FINAL_SLOTS), _FINAL.index(name))
+            place = e.add(e.mul(index, len(_FINAL)), _FINAL.index(name))
             return e.load(e.element(finals, place, I64), I64)
 
         with e.loop(0, n["finals"]) as index:
             base = thread.load("registers", number(index, "base"))
-            e.store(e.add(base, number(index, "constant")), e.element(values, index, I64))
+            value = e.add(base, number(index, "constant"))
+            value = self._plus_looked_up(value, number(index, "factor"), number(index, "lookup"))
+            e.store(value, e.element(values, index, I64))
         with e.loop(0, n["finals"]) as index:
             self.op.set_register(number(index, "register"), e.load(e.element(values, index, I64), I64))
         thread.store("pc", n["stop"])

@@ -1,19 +1,21 @@
 """Finds the loops over attention heads in a program, so that the engine can share out their heads among its threads.
 
-A head loop is a `repeat`, or one inside another, whose body is one `scores`, `softmax` and `values` in a row, and
-additions that step registers. Everything about it but the registers' first values is known from the program: the
-addresses of each trip are those values plus constants, and so are the registers after it. Whether its trips are
-independent of each other depends on the first values too: compiled code checks that, each time (`head_loop.py`).
+A head loop is a `repeat`, or one inside another, whose body is one `scores`, `softmax` and `values` in a row,
+additions that step registers, and at most one `lookup` of the KV head, multiplied by constants. Everything about it but
+the registers' first values and the table's numbers is known from the program: the addresses of each trip are sums of
+those and constants, and so are the registers after it. Whether its trips are independent of each other depends on the
+values too: compiled code checks that, each time (`head_loop.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 from hyperdex_ir.isa.instructions import POSITION, ZERO
+from hyperdex_ir.isa.operands import HbmRef
 from hyperdex_ir.isa.program import Instruction, Program
 
 #: Trips of a loop, all levels multiplied. A loop of more is run as it stands.
@@ -22,16 +24,21 @@ MAX_TRIPS = 4096
 MAX_EXECUTED = 16 * MAX_TRIPS
 #: Constants stay this small; compiled code checks that registers do, so that no sum in the loop overflows 64 bits.
 MAX_CONSTANT = 1 << 61
+#: The same for what is looked up, and for what it is multiplied by.
+MAX_NUMBER, MAX_FACTOR = 1 << 24, 1 << 36
 _STAGES = ("scores", "softmax", "values")
 _MAX_DEPTH = 2
 
 
 @dataclass(frozen=True)
 class Place:
-    """A number known but for a register: what `register` held before the loop, plus `constant`."""
+    """A number known but for a register and a table: what `register` held before the loop, plus `constant`, plus
+    `factor` times what the loop's lookup number `lookup` gives."""
 
     register: int
     constant: int
+    factor: int = 0
+    lookup: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ class HeadLoop:
     index: the number of its `repeat`; stop: of the first instruction behind it; scores: of the first of the three
     stages; depth: repeats inside each other; finals: what the registers that it changes hold after it; needed:
     registers that must have been set before it; executed: instructions that it executes, the repeats included;
-    span: columns from the first to the last that its results take in a row.
+    span: columns from the first to the last that its results take in a row; lookups: the index of each of its lookups,
+    the n-th in trip n or before; table, limit: of all lookups.
     """
 
     index: int
@@ -69,6 +77,9 @@ class HeadLoop:
     needed: tuple[int, ...]
     executed: int
     span: int
+    lookups: tuple[Place, ...] = ()
+    table: HbmRef = HbmRef(0)
+    limit: int = 0
 
 
 class _NotAHeadLoop(Exception):
@@ -106,6 +117,8 @@ class _Walk:
     places: dict[int, Place] = field(default_factory=dict)
     needed: set[int] = field(default_factory=set)
     trips: list[Trip] = field(default_factory=list)
+    lookups: list[Place] = field(default_factory=list)
+    tables: set[tuple[HbmRef, int]] = field(default_factory=set)
     scores: int | None = None
     depth: int = 0
     executed: int = 0
@@ -131,8 +144,11 @@ class _Walk:
                     raise _NotAHeadLoop
                 self.repeat(index, depth + 1)
                 index = after
-            elif item.name == "add":
-                self._add(item.values)
+            elif (step := _STEPS.get(item.name)) is not None:
+                self._count()
+                place = step(self, item.values)
+                if (dst := _number(item.values, "dst")) != ZERO:
+                    self.places[dst] = place
                 index += 1
             else:
                 self._trip(index, stop)
@@ -143,17 +159,27 @@ class _Walk:
         if self.executed > MAX_EXECUTED:
             raise _NotAHeadLoop
 
-    def _add(self, values: Mapping[str, Any]) -> None:
-        self._count()
-        dst = _number(values, "dst")
+    def add(self, values: Mapping[str, Any]) -> Place:
         a, b = self._place(values["a"], 0), self._place(values["b"], 0)
-        if a.register != ZERO and b.register != ZERO:
+        if (a.register != ZERO and b.register != ZERO) or (a.factor and b.factor):
             raise _NotAHeadLoop
         total = a.constant + b.constant + _number(values, "value")
-        if abs(total) > MAX_CONSTANT:
+        looked_up = a if a.factor else b
+        return _checked(Place(a.register or b.register, total, looked_up.factor, looked_up.lookup))
+
+    def multiply(self, values: Mapping[str, Any]) -> Place:
+        a, times = self._place(values["a"], 0), _number(values, "value")
+        if a.register != ZERO or times == 0:
             raise _NotAHeadLoop
-        if dst != ZERO:
-            self.places[dst] = Place(a.register or b.register, total)
+        return _checked(Place(ZERO, a.constant * times, a.factor * times, a.lookup))
+
+    def lookup(self, values: Mapping[str, Any]) -> Place:
+        index = self._place(values["index"], 0)
+        self.tables.add((values["table"], _number(values, "limit")))
+        if index.factor or len(self.tables) > 1 or len(self.lookups) > len(self.trips):
+            raise _NotAHeadLoop
+        self.lookups.append(index)
+        return Place(ZERO, 0, 1, len(self.lookups) - 1)
 
     def _place(self, register: int, constant: int) -> Place:
         """What the register holds plus a constant."""
@@ -162,7 +188,7 @@ class _Walk:
         if register not in self.places:
             self.needed.add(register)
         known = self.places.get(register, Place(register, 0))
-        return Place(known.register, known.constant + constant)
+        return replace(known, constant=known.constant + constant)
 
     def _trip(self, index: int, stop: int) -> None:
         """The three stages from `index` on."""
@@ -173,6 +199,10 @@ class _Walk:
         scores, _, values = self._stages(index)
         query, result = (self._place(ref.register, ref.address) for ref in (scores["query"], values["dst"]))
         keys, cache = (self._place(ref.register, ref.offset) for ref in (scores["cache"], values["cache"]))
+        if query.factor or result.factor:
+            raise _NotAHeadLoop
+        if any(place.factor and place.lookup != len(self.trips) for place in (keys, cache)):
+            raise _NotAHeadLoop
         self.trips.append(Trip(query, keys, cache, result, self.executed))
         self.executed += len(_STAGES)
 
@@ -186,12 +216,15 @@ class _Walk:
             raise _NotAHeadLoop
         scores, softmax, values = self._stages(self.scores)
         _check_stages(scores, softmax, values)
-        used = (scores["dst"].register, scores["rows"], POSITION)
+        table, limit = next(iter(self.tables), (HbmRef(0), 0))
+        used = (scores["dst"].register, scores["rows"], POSITION, table.register)
         first, *others = self.trips
         bases = [place.register for place in first.places]
         if any(register in self.places for register in used):
             raise _NotAHeadLoop
         if any([place.register for place in trip.places] != bases for trip in others):
+            raise _NotAHeadLoop
+        if len(self.lookups) > len(self.trips):
             raise _NotAHeadLoop
         self.needed.update(register for register in used if register != ZERO)
         return HeadLoop(
@@ -204,7 +237,20 @@ class _Walk:
             needed=tuple(sorted(self.needed)),
             executed=self.executed,
             span=_span(sorted(trip.result.constant for trip in self.trips), values["size"]),
+            lookups=tuple(self.lookups),
+            table=table,
+            limit=limit,
         )
+
+
+_STEPS = {"add": _Walk.add, "multiply": _Walk.multiply, "lookup": _Walk.lookup}
+
+
+def _checked(place: Place) -> Place:
+    """Raises _NotAHeadLoop unless its numbers are small."""
+    if abs(place.constant) > MAX_CONSTANT or abs(place.factor) > MAX_FACTOR:
+        raise _NotAHeadLoop
+    return place
 
 
 def _number(values: Mapping[str, Any], name: str) -> int:

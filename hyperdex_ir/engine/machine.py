@@ -14,6 +14,7 @@ import numpy as np
 from hyperdex_ir.engine.cache import engine_code
 from hyperdex_ir.engine.compile import Library, load_operations
 from hyperdex_ir.engine.context import Context, Reason, Thread
+from hyperdex_ir.engine.exchange import Exchange
 from hyperdex_ir.engine.faults import message
 from hyperdex_ir.engine.features import Features, host_features
 from hyperdex_ir.engine.head_loop import share_head_loops
@@ -23,8 +24,9 @@ from hyperdex_ir.engine.plan import make_plan, operand_values
 from hyperdex_ir.engine.pool import Pool
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
-from hyperdex_ir.interpreter.machine import BUDGET, NumericFault
-from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS
+from hyperdex_ir.interpreter.link import Link
+from hyperdex_ir.interpreter.machine import BUDGET, NumericFault, Stop
+from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS
 from hyperdex_ir.isa.program import Origin, Program
 
 _SLACK = 64  # words behind the LMU and the scratch memory that may be read
@@ -48,6 +50,7 @@ class EngineMachine:
 
     memory: an `EngineMemory`, or the interpreter's `Hbm`, whose bytes are shared. threads: the cores available when not
     given. deadline: seconds of `time.monotonic`, None for none; a pass that is not over by then ends in DeadlineError.
+    device, link: its number on the ring, and what connects it with the devices before and after it.
 
     Unlike the interpreter, it does not know which words have been written, and keeps the LMU from pass to pass.
     """
@@ -63,8 +66,11 @@ class EngineMachine:
         budget: int = BUDGET,
         threads: int | None = None,
         features: Features | None = None,
+        device: int = 0,
+        link: Link | None = None,
     ):
         self.program = program
+        self.device = device
         self.memory = EngineMemory.from_hbm(memory) if isinstance(memory, Hbm) else memory
         self.threads = default_threads() if threads is None else threads
         self.chunk = chunk
@@ -77,11 +83,13 @@ class EngineMachine:
         self._lmu = _words(lmu_words + _SLACK)
         self._scratch = _words(max(words, _scratch_words(program, sizes)) + _SLACK)
         self._context = self._make_context(lmu_words, budget)
+        self._exchange = None if link is None else Exchange(self._context, self._lmu, link)
         self._states = (Thread * self.threads)()
         for number, state in enumerate(self._states):
             state.number = number
-        self._pool = Pool(self.threads, _job(self._library, self._context, self._states))
-        self._running = threading.Lock()
+        self._reasons: list[int] = [Reason.HALT] * self.threads
+        self._pool = Pool(self.threads, _job(self._library, self._context, self._states, self._reasons))
+        self._running = threading.RLock()
         self._finalizer = weakref.finalize(self, self._pool.close)
 
     def _make_context(self, lmu_words: int, budget: int) -> Context:
@@ -119,8 +127,18 @@ class EngineMachine:
             return None
         first = min(raised, key=lambda state: (state.flag_pass, state.flag_executed))
         layer = None if first.flag_layer < 0 else first.flag_layer
-        name = self.program.instructions[first.flag_index].name
-        return NumericFault(first.flag_pass, layer, first.flag_index, name, self._module_path(first.flag_index, layer))
+        index, step = first.flag_index, first.flag_executed - 1
+        name, path = self.program.instructions[index].name, self._module_path(index, layer)
+        return NumericFault(first.flag_pass, layer, index, name, path, step, self.device)
+
+    @property
+    def executed(self) -> int:
+        """Instructions that the running pass, or the last one, has executed."""
+        return (self._faulty() or self._states[0]).executed
+
+    def _faulty(self) -> Thread | None:
+        """A thread whose instruction did what the machine forbids."""
+        return next((state for state in self._states if state.fault), None)
 
     def clear(self) -> None:
         """Forgets the sticky flag, and counts passes from 0 again."""
@@ -147,12 +165,21 @@ class EngineMachine:
     # ------------------------------------------------------------------------------------------------ running
 
     def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One pass over `tokens`, the first of them at `position`, up to the halt.
+        """One pass over `tokens`, the first of them at `position`, up to the halt, of a device that is alone.
 
-        Raises MachineFault when an instruction does what the machine forbids, and when the host does: no tokens or more
-        than the chunk, a first row that is none of them, or after `close`; DeadlineError when the deadline passes.
-        Ctrl+C ends the pass too. The machine can be used again. NaN and infinity raise nothing: see `fault`. Passes of
-        several Python threads take turns.
+        Passes of several Python threads take turns. Raises what `start` and `resume` do, and MachineFault when it waits
+        for a message.
+        """
+        with self._running:
+            self.start(tokens, position, first_row)
+            if self.resume() != "halt":
+                raise MachineFault(f"{self._describe(self._states[0])}: no other device is there to send a message")
+
+    def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
+        """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
+
+        Raises MachineFault when the host does what the machine forbids: no tokens or more than the chunk, a first row
+        that is none of them, or after `close`.
         """
         if not 1 <= len(tokens) <= self.chunk:
             raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.chunk}")
@@ -164,9 +191,23 @@ class EngineMachine:
                 raise MachineFault("the machine has been closed")
             self._pool.settle()
             self.memory.write(self.memory.map.tokens, np.array(tokens, np.int64))
-            self._reset(given)
+            if self._exchange is not None:
+                self._exchange.failure = None
+            self._reset(given | {DEVICE: self.device})
+
+    def resume(self) -> Stop:
+        """Executes the pass up to the halt, or to a receive whose message is not there yet: then call it again.
+
+        Raises MachineFault when an instruction does what the machine forbids, what the link raises, and DeadlineError
+        when the deadline passes. Ctrl+C ends the pass too. After any of these the machine can be used again, for a new
+        pass. NaN and infinity raise nothing: see `fault`.
+        """
+        with self._running:
             self._execute()
+            if self._reasons[0] == Reason.NETWORK:
+                return "receive"
             self._context.pass_number += 1
+            return "halt"
 
     def close(self) -> None:
         """Ends the threads. The machine cannot run any more."""
@@ -189,7 +230,9 @@ class EngineMachine:
     def _execute(self) -> None:
         if not self._pool.run(self._stop, self.deadline):
             raise DeadlineError("the deadline passed before the pass was over")
-        faulty = next((state for state in self._states if state.fault), None)
+        if self._exchange is not None and self._exchange.failure is not None:
+            raise self._exchange.failure
+        faulty = self._faulty()
         if faulty is not None:
             raise MachineFault(f"{self._describe(faulty)}: {message(faulty.fault, faulty.fault_numbers)}")
 
@@ -210,7 +253,7 @@ class EngineMachine:
         return f"instruction {index} ({name})" + (f" of {path}" if path else "")
 
 
-def _job(code: Library, context: Context, states: Any) -> Any:
+def _job(code: Library, context: Context, states: Any, reasons: list[int]) -> Any:
     """What a thread does for a pass. It holds no reference to the machine, so that this can be collected."""
     run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(code.address("run"))
     machine = ctypes.addressof(context)
@@ -218,7 +261,8 @@ def _job(code: Library, context: Context, states: Any) -> Any:
     owners = (code, context, states)
 
     def job(number: int) -> None:
-        if run(machine, threads[number]) == Reason.FAULT:
+        reasons[number] = run(machine, threads[number])
+        if reasons[number] in (Reason.FAULT, Reason.STOPPED):
             owners[1].stop = 1  # the others may wait for this thread at a barrier
 
     return job

@@ -43,12 +43,12 @@ def _scratch_words(v: Values, sizes: Sizes) -> int:
 
 @dataclass(frozen=True)
 class _Operands:
-    """What a matmul works on, checked; counts are i64. `columns`: rows of the matrix, 2n where gated."""
+    """What a matmul works on, checked; counts are i64. `gates`: rows from a row of the matrix to that of its gate."""
 
     rows: V
     n: V
     k: V
-    columns: V
+    gates: V
     gated: V
     tiles: Tiles
     src: LmuRows
@@ -99,18 +99,25 @@ def matmul(op: Operation) -> None:
 def _operands(op: Operation) -> _Operands:
     """All operands, checked in the interpreter's order."""
     e = op.e
-    rows, n, k, gated = op.rows(), op.immediate("n"), op.immediate("k"), op.immediate("gated")
-    columns = e.mul(n, e.add(gated, 1))
-    tiles = op.tiles("weight", columns, k)
+    rows, n, k, gated = op.rows(), op.immediate("n"), op.immediate("k"), e.equal(op.immediate("gated"), 1)
     src = op.lmu("src", rows, k)
     times, plus = (_optional(op, name, rows, n) for name in ("times", "plus"))
+    tiles, gates = op.tiles("weight", n, k), _gate_distance(op)
+    with e.if_then(gated):
+        op.tiles("weight", e.add(gates, n), k)
+    columns = e.builder.select(gated, e.add(gates, n), n)
     bias = op.words("bias", e.builder.select(op.present("bias"), columns, I64(0)))
     dst = op.lmu("dst", rows, n)
     in_place = e.builder.or_(e.equal(rows, 1), e.builder.icmp_signed(">=", dst.stride, n))
     for name, other in (("times", times), ("plus", plus)):
         harmless = e.builder.or_(op.apart(dst, other), _same(op, dst, other, rows))
         in_place = e.builder.and_(in_place, e.builder.or_(e.builder.not_(op.present(name)), harmless))
-    return _Operands(rows, n, k, columns, e.equal(gated, 1), tiles, src, times, plus, bias, dst, in_place)
+    return _Operands(rows, n, k, gates, gated, tiles, src, times, plus, bias, dst, in_place)
+
+
+def _gate_distance(op: Operation) -> V:
+    distance = op.immediate("gate_distance")
+    return op.e.builder.select(op.e.equal(distance, 0), op.immediate("n"), distance)
 
 
 def _optional(op: Operation, name: str, rows: V, columns: V) -> LmuRows:
@@ -163,8 +170,9 @@ def _decode(op: Operation, o: _Operands, scratch: _Scratch, begin: V, end: V) ->
     for_gates = e.builder.select(o.gated, I64(2), I64(1))
     with e.loop(0, for_gates) as half:
         op.check_stop()
-        first, last = e.add(begin, e.mul(half, o.n)), e.add(end, e.mul(half, o.n))
-        sums = e.element(scratch.sums, first, F32)
+        distance = e.mul(half, o.gates)
+        first, last = e.add(begin, distance), e.add(end, distance)
+        sums = e.element(scratch.sums, e.add(begin, e.mul(half, o.n)), F32)
         _for_type(op, lambda matrix_type: multiply_columns(e, o.tiles, first, last, own, sums, matrix_type))
     first = e.element(scratch.sums, begin, F32)
     _call_epilogue(op, o, scratch, first, e.element(first, o.n, F32), begin, end)
@@ -195,7 +203,7 @@ def _prefill(op: Operation, o: _Operands, scratch: _Scratch) -> None:
         stop = e.minimum(e.add(column, PANEL), o.n)
         _multiply(op, o, scratch, column, stop, scratch.first)
         with e.if_then(o.gated):
-            _multiply(op, o, scratch, e.add(column, o.n), e.add(stop, o.n), scratch.second)
+            _multiply(op, o, scratch, e.add(column, o.gates), e.add(stop, o.gates), scratch.second)
         _call_epilogue(op, o, scratch, scratch.first, scratch.second, column, stop)
 
 
@@ -216,8 +224,8 @@ def _load_bias(op: Operation, o: _Operands, scratch: _Scratch, begin: V, end: V)
     with e.if_then(needed):
         for_gates = e.builder.select(o.gated, I64(2), I64(1))
         with e.loop(0, for_gates) as half:
-            first = e.add(begin, e.mul(half, o.n))
-            o.bias.copy_to(e.element(scratch.bias, first, F32), first, e.sub(end, begin))
+            place = e.element(scratch.bias, e.add(begin, e.mul(half, o.n)), F32)
+            o.bias.copy_to(place, e.add(begin, e.mul(half, o.gates)), e.sub(end, begin))
 
 
 # ---------------------------------------------------------------------------------------------------- epilogue

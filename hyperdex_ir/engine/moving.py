@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperdex_ir.engine.emit import F32, V, vector
+from hyperdex_ir.engine.emit import F32, I64, POINTER, V, vector
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.memory_access import LmuRows
 from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
@@ -63,6 +63,42 @@ def _copy_rows(op: Operation, target: LmuRows, source: LmuRows, rows: V, columns
     with op.e.loop(begin, end) as row:
         op.e.copy(target.row(row), source.row(row), op.e.mul(columns, 4))
         watch_words(op, source.row(row), 0, columns)
+
+
+@operation("select_columns", scratch=_select_scratch)
+def select_columns(op: Operation) -> None:
+    e, b = op.e, op.e.builder
+    rows, columns, limit, index = op.rows(), op.immediate("columns"), op.immediate("limit"), op.register("index")
+    op.fault_if(b.and_(e.less(index, 0), e.less(0, columns)), Fault.SELECTED_COLUMNS, index, columns)
+    start = e.mul(e.minimum(e.maximum(index, 0), limit), columns)  # from the limit on, nothing is there
+    there = e.maximum(e.minimum(e.sub(limit, start), columns), 0)
+    parts = [e.local(POINTER, op.scratch()), e.local(I64, I64(0)), e.local(I64, I64(-1))]
+    with e.if_then(e.less(0, there)):
+        found = op.lmu("src", rows, there, added=start)
+        for part, value in zip(parts, (found.pointer, found.first, found.last), strict=True):
+            part.set(value)
+    pointer, first, last = (part.get() for part in parts)
+    src = LmuRows(e, pointer, op.immediate("src.stride"), first, last)
+    dst = op.lmu("dst", rows, columns)
+    staged = LmuRows(e, op.scratch(), columns, I64(0), I64(0))
+    with e.if_else(op.apart(src, dst)) as (directly, by_way):
+        with directly:
+            _copy_padded(op, dst, src, rows, there, columns)
+        with by_way:
+            _copy_padded(op, staged, src, rows, there, columns)
+            op.barrier()
+            _copy_padded(op, dst, staged, rows, there, columns)
+
+
+def _copy_padded(op: Operation, target: LmuRows, source: LmuRows, rows: V, there: V, columns: V) -> None:
+    """Copies the first `there` columns of this thread's share of rows, watches them, and puts +0 into the others."""
+    e = op.e
+    begin, end = op.share_rows(target, rows, columns)
+    with e.loop(begin, end) as row:
+        line = target.row(row)
+        e.copy(line, source.row(row), e.mul(there, 4))
+        watch_words(op, source.row(row), 0, there)
+        e.clear(e.element(line, there, F32), e.mul(e.sub(columns, there), 4))
 
 
 def watch_words(op: Operation, pointer: V, begin: int | V, end: V) -> None:

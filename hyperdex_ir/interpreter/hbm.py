@@ -12,6 +12,7 @@ from hyperdex_ir.files import Kind, read_binary
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
 from hyperdex_ir.memory.map import MemoryMap, ceil_div
+from hyperdex_ir.memory.shards import local_rows
 from hyperdex_ir.memory.tiles import to_tiles
 from hyperdex_ir.targets import BEAT_BYTES, LANES
 
@@ -47,15 +48,17 @@ class Hbm:
         return hbm
 
     @classmethod
-    def from_parameters(cls, memory_map: MemoryMap, layout: ModelLayout, get: Callable[[str], np.ndarray]) -> Hbm:
-        """Builds it in memory. `get(key)`: f16 or uint16 [rows, columns] for matrices, f32 or i64 for the rest.
-        What the layout has the values of is not asked for.
+    def from_parameters(
+        cls, memory_map: MemoryMap, layout: ModelLayout, get: Callable[[str], np.ndarray], device: int = 0
+    ) -> Hbm:
+        """Builds that of one device in memory. `get(key)`: the whole tensor, f16 or uint16 [rows, columns] for
+        matrices, f32 or i64 for the rest. What the layout has the values of is not asked for.
 
         Raises CheckpointError when a tensor has not the parameter's shape or type.
         """
         hbm = cls(memory_map)
         for parameter in layout.parameters():
-            rows = _parameter_rows(parameter, get)
+            rows = _parameter_rows(parameter, get, device)
             data = to_tiles(rows, memory_map.target) if parameter.is_matrix else rows
             address = memory_map.addresses[parameter.name]
             hbm.bytes[address : address + data.nbytes] = data.reshape(-1).view(np.uint8)
@@ -129,11 +132,10 @@ class Hbm:
         return ceil_div(rows, trees), ceil_div(columns, LANES), trees, LANES
 
 
-def _parameter_rows(parameter: Parameter, get: Callable[[str], np.ndarray]) -> np.ndarray:
+def _parameter_rows(parameter: Parameter, get: Callable[[str], np.ndarray], device: int) -> np.ndarray:
     if parameter.values is not None:
         return np.array(parameter.values, _DTYPES[parameter.dtype]).reshape(parameter.shape)
-    parts = [np.asarray(get(key)) for key in parameter.keys]
-    rows = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    rows = local_rows(parameter, get, device)
     if rows.shape != parameter.shape:
         raise CheckpointError(f"{parameter.name}: shape {list(rows.shape)}, expected {list(parameter.shape)}")
     dtype = np.dtype(_DTYPES[parameter.dtype])

@@ -28,7 +28,7 @@ class Lmu:
 
         Raises AccessError outside the LMU and for a word that nothing has written.
         """
-        self._check(start, shape, strides)
+        self.check(start, shape, strides)
         written = np.ndarray(shape, bool, self._written.data, start, strides)
         unwritten = ~written if used is None else used & ~written
         if unwritten.any():
@@ -42,7 +42,7 @@ class Lmu:
 
         Raises AccessError outside the LMU.
         """
-        self._check(start, data.shape, strides)
+        self.check(start, data.shape, strides)
         if not _apart(data.shape, strides):
             self._write_in_order(start, strides, data, used)
             return
@@ -64,7 +64,8 @@ class Lmu:
     def _view(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
         return np.ndarray(shape, np.float32, self._words.data, start * _WORD, tuple(s * _WORD for s in strides))
 
-    def _check(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    def check(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        """Raises AccessError when words start + index . strides are not all in the LMU."""
         last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
         if start < 0 or last >= self.size:
             raise AccessError(f"LMU words {start} to {last}, it has {self.size}")

@@ -1,7 +1,7 @@
 """Runs modules of the `lpu` dialect at any stage: right after import, flat, or with layers outlined.
 
 The arithmetic is the machine's own, so the logits are the machine's to the bit. What each operation does is in
-`lpu_ops.py`.
+`lpu_ops.py`. Several devices go in lockstep, operation by operation.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from xdsl.dialects.builtin import ModuleOp, NameLoc, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from hyperdex_ir.dialects.lpu import AttentionOp, LayerOp, LayersOp, RepeatOp, YieldOp
+from hyperdex_ir.dialects.lpu import AllGatherOp, AttentionOp, LayerOp, LayersOp, RepeatOp, YieldOp, grid_of, shape_of
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
-from hyperdex_ir.interpreter.lpu_ops import OPERATIONS, Pass
+from hyperdex_ir.interpreter.lpu_ops import OPERATIONS, Pass, depends_on_device
 
 Hook = Callable[[Operation, tuple[np.ndarray, ...], tuple[np.ndarray, ...]], None]
+#: A value: what each device has of it. What is the same for all is one array.
+Value = tuple[np.ndarray, ...]
 
 
 class LpuInterpreter:
@@ -27,7 +29,8 @@ class LpuInterpreter:
 
     parameters: key -> array in its logical shape: np.float16, np.uint16 (the bits of bf16), np.float32 or np.int64.
     on_op: called after each operation with its operands and results, which are the very arrays that other operations
-    are given; after a layer or a repeat, last of all, with what it was given and hands over.
+    are given; after a layer or a repeat, last of all, with what it was given and hands over. Of several devices, with
+    what the first one has.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class LpuInterpreter:
         self._functions = {op.sym_name.data: op for op in module.walk() if isinstance(op, FuncOp)}
         if "main" not in self._functions:
             raise LoweringError("the module has no function @main")
+        self._devices = grid_of(module)
         self._pass = Pass(parameters, matrix_type.data, max_length)
         self._on_op = on_op
         self._dead: dict[Block, dict[Operation, list[SSAValue]]] = {}
@@ -71,18 +75,19 @@ class LpuInterpreter:
         run.begin(position, count, first, slots=_slots(main))
         inputs = (np.array(tokens, np.int64), position + np.arange(count, dtype=np.int64))
         with quiet():
-            (logits,) = self._call(main, inputs)
+            (logits,) = self._call(main, [self._everywhere(array) for array in inputs])
         if run.fault is not None:
             raise NumericError(f"a NaN or an infinity was made by {run.fault}")
-        return logits
+        return logits[0]
 
-    def _call(self, function: FuncOp, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        values: dict[SSAValue, np.ndarray] = {}
+    def _everywhere(self, array: np.ndarray) -> Value:
+        return (array,) * self._devices
+
+    def _call(self, function: FuncOp, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        values: dict[SSAValue, Value] = {}
         return self._block(function.body.block, inputs, values)
 
-    def _block(
-        self, block: Block, inputs: Sequence[np.ndarray], values: dict[SSAValue, np.ndarray]
-    ) -> tuple[np.ndarray, ...]:
+    def _block(self, block: Block, inputs: Sequence[Value], values: dict[SSAValue, Value]) -> tuple[Value, ...]:
         """Runs a block; returns what its terminator hands over. Values are dropped after their last use."""
         if block not in self._dead:
             self._dead[block] = _last_uses(block)
@@ -95,14 +100,12 @@ class LpuInterpreter:
             results = self._run(op, operands, values)
             values.update(zip(op.results, results, strict=True))
             if self._on_op is not None:
-                self._on_op(op, operands, results)
+                self._on_op(op, tuple(value[0] for value in operands), tuple(value[0] for value in results))
             for value in dead.get(op, ()):
                 values.pop(value, None)
         raise LoweringError("a function without a return")
 
-    def _run(
-        self, op: Operation, operands: tuple[np.ndarray, ...], values: dict[SSAValue, np.ndarray]
-    ) -> tuple[np.ndarray, ...]:
+    def _run(self, op: Operation, operands: tuple[Value, ...], values: dict[SSAValue, Value]) -> tuple[Value, ...]:
         if isinstance(op, RepeatOp):
             for _ in range(op.trip_count.value.data):
                 operands = self._block(op.body.block, operands, values)
@@ -114,13 +117,28 @@ class LpuInterpreter:
                 results = self._layer(self._functions[op.functions[number]], operands)
                 operands = (*results, *operands[1:])
             return operands[:1]
+        if isinstance(op, AllGatherOp):
+            if op.count != self._devices:
+                raise LoweringError(f"{op.name}: over {op.count} devices, the module is for {self._devices}")
+            return (self._everywhere(_gathered(op, operands)),)
+        if depends_on_device(op) or any(array is not value[0] for value in operands for array in value):
+            results = [self._compute(op, device, [value[device] for value in operands]) for device in self._numbers]
+            return tuple(zip(*results, strict=True))
+        return tuple(self._everywhere(result) for result in self._compute(op, 0, [value[0] for value in operands]))
+
+    @property
+    def _numbers(self) -> range:
+        return range(self._devices)
+
+    def _compute(self, op: Operation, device: int, operands: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """One operation on one device."""
         operation = OPERATIONS.get(type(op))
         if operation is None:
             raise LoweringError(f"{op.name}: not an operation that can be run")
         run = self._pass
-        run.nonfinite = False
+        run.nonfinite, run.device = False, device
         try:
-            results = tuple(np.asarray(result) for result in operation(run, op, operands))
+            results = tuple(np.asarray(result) for result in operation(run, op, tuple(operands)))
         except AccessError as error:
             raise MachineFault(f"{self._describe(op)}: {error}") from None
         for result in results:
@@ -129,7 +147,7 @@ class LpuInterpreter:
             run.fault = self._describe(op)
         return results
 
-    def _layer(self, function: FuncOp, operands: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    def _layer(self, function: FuncOp, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         """Runs the next layer: the slots of its function follow those handed out so far."""
         run = self._pass
         outer = run.slot_base
@@ -144,6 +162,12 @@ class LpuInterpreter:
         path = op.location.desc.data if isinstance(op.location, NameLoc) else ""
         path = path.replace("*", str(self._pass.layer))
         return op.name + (f" of {path}" if path else "")
+
+
+def _gathered(op: AllGatherOp, chunks: Sequence[Value]) -> np.ndarray:
+    """The blocks of all devices one after another, without what is padding."""
+    blocks = [chunk[device] for device in range(op.count) for chunk in chunks]
+    return np.concatenate(blocks, axis=1)[:, : shape_of(op.res)[1]]
 
 
 def _slots(function: FuncOp) -> int:

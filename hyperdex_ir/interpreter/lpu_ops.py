@@ -13,6 +13,8 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.interpreter import arithmetic, attention
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
+from hyperdex_ir.memory.collect import parameter_of
+from hyperdex_ir.memory.shards import local_rows
 from hyperdex_ir.memory.tiles import tile_view
 
 _TREES = 16  # any number gives the same bits
@@ -29,12 +31,16 @@ class Cache:
 
 @dataclass
 class Pass:
-    """What operations need besides their operands. Everything below `caches` is of the running pass."""
+    """What operations need besides their operands. Everything below `caches` is of the running pass.
+
+    device: the number of the device that is running; caches: by device and slot.
+    """
 
     parameters: Callable[[str], np.ndarray]
     matrix_type: str
     max_length: int
-    caches: dict[int, Cache] = field(default_factory=dict)
+    caches: dict[tuple[int, int], Cache] = field(default_factory=dict)
+    device: int = 0
     position: int = 0
     rows: int = 0
     first_row: int = 0
@@ -80,13 +86,19 @@ def _type_of(matrix: np.ndarray) -> str:
     return "f16" if matrix.dtype == np.float16 else "bf16"
 
 
+def depends_on_device(op: Any) -> bool:
+    """Whether an operation may give different results on devices that give it the same operands."""
+    if isinstance(op, lpu.WeightOp):
+        return op.shards is not None
+    return isinstance(op, lpu.SelectColumnsOp | lpu.AttentionOp)
+
+
 # ---------------------------------------------------------------------------------------------------- sources
 
 
 @operation(lpu.WeightOp)
 def weight(run: Pass, op: lpu.WeightOp, args: Arrays) -> Arrays:
-    parts = [run.parameters(key.replace("*", str(run.layer))) for key in op.key_names]
-    return (parts[0] if len(parts) == 1 else np.concatenate(parts),)
+    return (local_rows(parameter_of(op).of_layer(run.layer), run.parameters, run.device),)
 
 
 @operation(lpu.ConstantOp)
@@ -153,6 +165,13 @@ def broadcast(run: Pass, op: lpu.BroadcastOp, args: Arrays) -> Arrays:
 @operation(lpu.SelectRowsOp)
 def select_rows(run: Pass, op: lpu.SelectRowsOp, args: Arrays) -> Arrays:
     return (args[0][run.first_row :],)
+
+
+@operation(lpu.SelectColumnsOp)
+def select_columns(run: Pass, op: lpu.SelectColumnsOp, args: Arrays) -> Arrays:
+    columns = lpu.shape_of(op.res)[1]
+    selected = args[0][:, run.device * columns : (run.device + 1) * columns]
+    return (np.pad(selected, [(0, 0), (0, columns - selected.shape[1])]),)
 
 
 # ---------------------------------------------------------------------------------------------------- model
@@ -236,7 +255,7 @@ def attention_(run: Pass, op: lpu.AttentionOp, args: Arrays) -> Arrays:
     scale, softcap = op.scale.value.data, 0.0 if op.softcap is None else op.softcap.value.data
     result = np.empty((rows, heads, size), np.float32)
     for head in range(heads):
-        kv_head = head * groups // heads
+        kv_head = op.kv_head(head, run.device)
         scores = attention.scores(query[:, head], cache.keys[kv_head], reach, scale, softcap, run.matrix_type)
         run.watch(scores[reach.seen])
         weights = run.issue(np.where(reach.seen, attention.softmax(scores, reach), np.float32(0)))
@@ -246,9 +265,10 @@ def attention_(run: Pass, op: lpu.AttentionOp, args: Arrays) -> Arrays:
 
 
 def _cache_of(run: Pass, slot: int, key: np.ndarray, value: np.ndarray) -> Cache:
-    if slot not in run.caches:
+    place = run.device, slot
+    if place not in run.caches:
         heads = key.shape[1]
         keys = tile_view(np.zeros((run.max_length, key.shape[2]), np.uint16), _TREES)
         values = tile_view(np.zeros((value.shape[2], run.max_length), np.uint16), _TREES)
-        run.caches[slot] = Cache(*(np.zeros((heads, *tiles.shape), np.uint16) for tiles in (keys, values)))
-    return run.caches[slot]
+        run.caches[place] = Cache(*(np.zeros((heads, *tiles.shape), np.uint16) for tiles in (keys, values)))
+    return run.caches[place]

@@ -6,18 +6,19 @@ docs/isa.md says what each instruction does; docs/arithmetic.md, to which bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
 from hyperdex_ir.errors import MachineFault
-from hyperdex_ir.interpreter import machine_mem, machine_sxe, machine_vxe  # noqa: F401  imported for what they register
+from hyperdex_ir.interpreter import machine_mem, machine_net, machine_sxe, machine_vxe  # noqa: F401  they register
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.link import Link
 from hyperdex_ir.interpreter.state import HANDLERS, State
-from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Spec
+from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Spec
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 
 #: Instructions that one pass may execute, against programs that do not end.
@@ -30,7 +31,8 @@ MAX_NESTING = 16
 class NumericFault:
     """The first instruction whose result held a NaN or an infinity.
 
-    chunk: number of the pass since `Machine.clear`; layer: number of the call in the pass, None in the main function.
+    chunk: number of the pass since `Machine.clear`; layer: number of the call in the pass, None in the main function;
+    step: instructions executed before it in the pass; device: which one it is on.
     """
 
     chunk: int
@@ -38,6 +40,13 @@ class NumericFault:
     index: int
     name: str
     module_path: str
+    step: int = field(default=0, compare=False)
+    device: int = 0
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Of the faults of several devices, the least counts."""
+        return self.chunk, self.step, self.device
 
 
 @dataclass
@@ -56,12 +65,17 @@ class _Call:
     back: int
 
 
+#: Why a pass stopped: it is over, or it waits for a message.
+Stop = Literal["halt", "receive"]
+
 #: Told of an instruction's number and operands.
 Hook = Callable[[int, Mapping[str, Any]], None]
 
 
 class Machine:
     """One LPU: program, HBM, LMU of `lmu_words` words, registers; `chunk` is the most tokens in flight.
+
+    device, link: its number on the ring, and what connects it with the devices before and after it.
 
     on_instruction: when set, called after each instruction that is no control instruction; `state.result` has what it
     wrote.
@@ -76,9 +90,12 @@ class Machine:
         lmu_words: int,
         origins: Sequence[Origin] = (),
         budget: int = BUDGET,
+        device: int = 0,
+        link: Link | None = None,
     ):
         self.program = program
-        self.state = State(hbm, chunk, lmu_words)
+        self.device = device
+        self.state = State(hbm, chunk, lmu_words, link)
         self.fault: NumericFault | None = None
         self._origins = tuple(origins) or program.origins
         self._operands = [operand_values(index, item) for index, item in enumerate(program.instructions)]
@@ -108,11 +125,25 @@ class Machine:
         """Forgets the sticky flag, and counts passes from 0 again."""
         self.fault, self._passes = None, 0
 
-    def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One pass over `tokens`, the first of them at `position`, up to the halt.
+    @property
+    def executed(self) -> int:
+        """Instructions that the running pass, or the last one, has executed."""
+        return self._executed
 
-        Raises MachineFault when an instruction does what the machine forbids, and when the host does: no tokens or more
-        than the chunk, or a first row that is none of them. NaN and infinity raise nothing: see `fault`.
+    def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
+        """One pass over `tokens`, the first of them at `position`, up to the halt, of a device that is alone.
+
+        Raises MachineFault as `start` and `resume` do, and when it waits for a message.
+        """
+        self.start(tokens, position, first_row)
+        if self.resume() != "halt":
+            raise MachineFault(f"{self._describe(self._next)}: no other device is there to send a message")
+
+    def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
+        """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
+
+        Raises MachineFault when the host does what the machine forbids: no tokens or more than the chunk, or a first
+        row that is none of them.
         """
         if not 1 <= len(tokens) <= self.state.chunk:
             raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.state.chunk}")
@@ -122,12 +153,22 @@ class Machine:
         self.hbm.write(self.hbm.map.tokens, np.array(tokens, np.int64))
         head_rows = len(tokens) - first_row
         given = {TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: head_rows}
-        for register, value in given.items():
+        for register, value in (given | {DEVICE: self.device}).items():
             self.state.set_register(register, value)
+
+    def resume(self) -> Stop:
+        """Executes the pass up to the halt, or to a receive whose message is not there yet: then call it again.
+
+        Raises MachineFault when an instruction does what the machine forbids. NaN and infinity raise nothing: see
+        `fault`.
+        """
         with quiet():
             while not self._halted:
                 self._step()
+                if self.state.waits:
+                    return "receive"
         self._passes += 1
+        return "halt"
 
     def _reset(self, tokens: int) -> None:
         state = self.state
@@ -138,6 +179,7 @@ class Machine:
         self._next, self._executed, self._calls = 0, 0, 0
         self._frames: list[_Repeat | _Call] = []
         self._halted = False
+        state.sent, state.received, state.waits = 0, 0, False
 
     def _step(self) -> None:
         index = self._next
@@ -159,12 +201,16 @@ class Machine:
         if control is not None:
             control(self, operands)
             return
-        self.state.nonfinite, self.state.result = False, None
+        self.state.nonfinite, self.state.result, self.state.waits = False, None, False
         HANDLERS[name](self.state, operands)
+        if self.state.waits:
+            self._next, self._executed = index, self._executed - 1
+            return
         if self.on_instruction is not None:
             self.on_instruction(index, operands)
         if self.state.nonfinite and self.fault is None:
-            self.fault = NumericFault(self._passes, self.layer, index, name, self._module_path(index))
+            path, step = self._module_path(index), self._executed - 1
+            self.fault = NumericFault(self._passes, self.layer, index, name, path, step, self.device)
 
     def _close_repeats(self) -> None:
         """At the end of a repeat's body: back to its start, or on, when that was the last trip."""
@@ -210,6 +256,9 @@ class Machine:
         if isinstance(parent, _Repeat) and stop > parent.stop:
             raise AccessError(f"the body ends at {stop}, that of the repeat around it at {parent.stop}")
         return stop
+
+    def _multiply(self, v: Mapping[str, Any]) -> None:
+        self.state.set_register(v["dst"], self.state.register(v["a"]) * v["value"])
 
     def _repeat(self, v: Mapping[str, Any]) -> None:
         start, stop = self._next, self._body_end("repeat", v["length"])
@@ -261,6 +310,7 @@ _CONTROL = {
     "halt": Machine._halt,
     "set": Machine._set,
     "add": Machine._add,
+    "multiply": Machine._multiply,
     "repeat": Machine._repeat,
     "call": Machine._call,
     "ret": Machine._ret,

@@ -40,13 +40,11 @@ def reach_of(s: State, rows: int, window: int) -> Span:
 @instruction("matmul")
 def matmul(s: State, v: Mapping[str, Any]) -> None:
     rows, n = s.rows(v["rows"]), v["n"]
-    matrix_rows = 2 * n if v["gated"] else n
-    tiles = s.hbm.tiles(s.address(v["weight"]), matrix_rows, v["k"])
     x = _issue(s, s.read_rows(v["src"], rows, v["k"]), v["type"])
     times, plus = (None if v[name] is None else s.read_rows(v[name], rows, n) for name in ("times", "plus"))
     steps = epilogue(
-        mac(tiles, x, v["type"])[:, :matrix_rows],
-        bias=s.parameter(v["bias"], matrix_rows),
+        np.concatenate([_product(s, v, x, first) for first in _first_rows(v)], axis=1),
+        bias=_bias(s, v),
         scale=v["scale"],
         softcap=v["softcap"],
         activation=v["activation"],
@@ -58,6 +56,26 @@ def matmul(s: State, v: Mapping[str, Any]) -> None:
     for y in steps:
         s.watch(y)
     s.write_rows(v["dst"], y)
+
+
+def _first_rows(v: Mapping[str, Any]) -> tuple[int, ...]:
+    """The first of the n rows of the weight; where gated, of their gates too."""
+    return (0, v["gate_distance"] or v["n"]) if v["gated"] else (0,)
+
+
+def _product(s: State, v: Mapping[str, Any], x: np.ndarray, first: int) -> np.ndarray:
+    """MAC with n rows of the weight, float32 [rows, n]. x: uint16 [rows, k], rounded."""
+    tiles = s.hbm.tiles(s.address(v["weight"]), first + v["n"], v["k"])
+    group, lead = divmod(first, tiles.shape[2])
+    return mac(tiles[group:], x, v["type"])[:, lead : lead + v["n"]]
+
+
+def _bias(s: State, v: Mapping[str, Any]) -> np.ndarray | None:
+    if v["bias"] is None:
+        return None
+    firsts = _first_rows(v)
+    bias = s.hbm.read(s.address(v["bias"]), (firsts[-1] + v["n"],), np.float32)
+    return np.concatenate([bias[first : first + v["n"]] for first in firsts])
 
 
 @instruction("scores")

@@ -11,7 +11,7 @@ from hyperdex_ir.interpreter import arithmetic, sampling
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.state import State, instruction
 from hyperdex_ir.isa.instructions import POSITION, TOKENS
-from hyperdex_ir.isa.operands import ViewRef
+from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.settings import REFUSALS, SETTINGS_BYTES, Settings
 from hyperdex_ir.memory.map import ceil_div
 
@@ -76,6 +76,20 @@ def select_rows(s: State, v: Mapping[str, Any]) -> None:
     start = src.address + s.register(src.register) + first * src.stride
     data = s.lmu.read(start, (rows, v["columns"]), (src.stride, 1))
     s.write_rows(v["dst"], data.copy())
+
+
+@instruction("select_columns")
+def select_columns(s: State, v: Mapping[str, Any]) -> None:
+    rows, columns, start = s.rows(v["rows"]), v["columns"], s.register(v["index"]) * v["columns"]
+    if start < 0:
+        raise AccessError(f"columns from {start} on")
+    src, there = v["src"], min(columns, max(0, v["limit"] - start))
+    found = s.read_rows(LmuRef(src.address + start, src.stride, src.register), rows, there) if there else None
+    s.check_rows(v["dst"], rows, columns)
+    data = np.zeros((rows, columns), np.float32)
+    if found is not None:
+        data[:, :there] = found
+    s.write_rows(v["dst"], data)
 
 
 @instruction("sample")

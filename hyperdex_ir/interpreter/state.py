@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.link import Link
 from hyperdex_ir.interpreter.lmu import Lmu
 from hyperdex_ir.isa.instructions import BY_NAME, ZERO
 from hyperdex_ir.isa.operands import REGISTERS, HbmRef, LmuRef, ViewRef
@@ -18,11 +19,15 @@ _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
 
 class State:
     """The machine's state. `chunk`: most rows in flight. `nonfinite`: the running instruction made a NaN or inf.
-    `result`: what it wrote to the LMU, but for scores and probabilities; None when nothing."""
+    `result`: what it wrote to the LMU, but for scores and probabilities; None when nothing. `sent`, `received`:
+    messages of the pass so far. `waits`: the running instruction has to wait for a message, and did nothing."""
 
-    def __init__(self, hbm: Hbm, chunk: int, lmu_words: int):
+    def __init__(self, hbm: Hbm, chunk: int, lmu_words: int, link: Link | None = None):
         self.hbm = hbm
         self.chunk = chunk
+        self.link = link
+        self.sent = self.received = 0
+        self.waits = False
         self.lmu = Lmu(lmu_words)
         self.registers: list[int | None] = [None] * REGISTERS
         self.nonfinite = False
@@ -66,6 +71,10 @@ class State:
     def read_rows(self, ref: LmuRef, rows: int, columns: int, used: np.ndarray | None = None) -> np.ndarray:
         """float32 [rows, columns] of the LMU, sharing memory; all (or those `used`) must have been written."""
         return self.lmu.read(ref.address + self.register(ref.register), (rows, columns), (ref.stride, 1), used)
+
+    def check_rows(self, ref: LmuRef, rows: int, columns: int) -> None:
+        """Raises AccessError when rows of the LMU reach beyond it."""
+        self.lmu.check(ref.address + self.register(ref.register), (rows, columns), (ref.stride, 1))
 
     def write_rows(self, ref: LmuRef, data: np.ndarray, used: np.ndarray | None = None) -> None:
         """Writes float32 [rows, columns] (where `used`) to the LMU, and watches it."""

@@ -15,7 +15,8 @@ The assumptions, each of which is one number of `targets/*.toml` or one line bel
 * store_key writes a beat a cycle. store_value writes single elements into beats until 32 tokens fill one: each such
   beat takes `partial_write_cycles`.
 * ICP takes a cycle for each word, its own or handed to another engine; lookup waits for HBM.
-* ESL has no instructions yet.
+* ESL sends `link_bytes_per_second`; a message is there `link_latency_seconds` after its last word has left. Sending and
+  receiving are independent. A receive takes nothing itself: it is over when its message is there.
 """
 
 from __future__ import annotations
@@ -60,6 +61,11 @@ def instruction_cost(name: str, values: Mapping[str, Any], target: Target, rows:
         return _vector(name, values, target, rows, position)
     if engine is Engine.SMA:
         return _transfer(name, values, target, rows)
+    if name == "send":
+        cycles = _divide(4 * values["columns"] * rows, target.link_bytes_per_cycle)
+        return Cost(engine, cycles, target.link_latency_cycles)
+    if name == "receive":
+        return Cost(engine, 0)
     return Cost(engine, 1 + (target.hbm_latency_cycles if name == "lookup" else 0))
 
 
@@ -83,7 +89,7 @@ def _matrix(name: str, values: Mapping[str, Any], target: Target, rows: int, pos
     if name == "matmul":
         halves = 1 + values["gated"]
         steps = _divide(values["k"], LANES)
-        stripes = _divide(values["n"] * halves, target.trees) * steps
+        stripes = _groups(values, target.trees) * steps
         group = steps * halves
     else:
         first, last = positions_seen(position, rows, values["window"])
@@ -97,6 +103,14 @@ def _matrix(name: str, values: Mapping[str, Any], target: Target, rows: int, pos
         latency += target.vector_latency_cycles
     cycles = max(stripes * rows, stream_cycles(stripes, target))
     return Cost(Engine.SXE, cycles, latency, stripes, max(group * rows, stream_cycles(group, target)))
+
+
+def _groups(values: Mapping[str, Any], trees: int) -> int:
+    """Groups of columns that a matmul streams; gates that are further away have groups of their own."""
+    n, distance = values["n"], values["gate_distance"] if values["gated"] else 0
+    if not distance:
+        return _divide(n * (1 + values["gated"]), trees)
+    return _divide(n, trees) + _divide(distance + n, trees) - distance // trees
 
 
 def has_epilogue(values: Mapping[str, Any]) -> bool:

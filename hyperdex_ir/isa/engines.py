@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from hyperdex_ir.isa.cost import Cost, instruction_cost, positions_seen, stream_cycles
-from hyperdex_ir.isa.footprint import Footprint, lmu_columns, view_words
+from hyperdex_ir.isa.footprint import Footprint, lmu_columns, part_columns, view_words
 from hyperdex_ir.isa.instructions import Engine
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction
@@ -15,8 +16,9 @@ from hyperdex_ir.isa.scoreboard import Scoreboard, Write
 from hyperdex_ir.targets import Target
 
 STORES = ("store", "store_key", "store_value")
+TRANSFERS = ("send", "receive")
 _EPILOGUE = ("times", "plus")
-_CLOCKS = ("matrix", "vector", "started", "read", "write")
+_CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,20 @@ class Step:
 class Engines:
     """When engines and buffers are free, in cycles from the start of the pass, which begins at `position`.
 
-    issue: ICP; matrix: SXE; vector: VXE; started: the last start in SMA's queue; read, write: SMA's ports.
+    issue: ICP; matrix: SXE; vector: VXE; started: the last start in SMA's queue; read, write: SMA's ports; sent,
+    received: ESL's. arrivals: when the messages that are under way will be there. overlap: see `estimate.py`.
     """
 
-    def __init__(self, target: Target, position: int):
+    def __init__(self, target: Target, position: int, overlap: bool = True):
         self.target = target
         self.position = position
+        self.overlap = overlap
         self.board = Scoreboard(target.trees)
         self.issue = self.matrix = self.vector = self.started = self.read = self.write = self.end = 0
-        self.busy = {Engine.SMA: 0, Engine.SXE: 0, Engine.VXE: 0}
-        self.weight_stripes = self.cache_stripes = 0
+        self.sent = self.received = 0
+        self.arrivals: deque[int] = deque()
+        self.busy = {Engine.SMA: 0, Engine.SXE: 0, Engine.VXE: 0, Engine.ESL: 0}
+        self.weight_stripes = self.cache_stripes = self.link_bytes = 0
         self.waits: dict[int, int] = {}
 
     def prepare(self, index: int, item: Instruction, register: Callable[[int], int]) -> Step:
@@ -68,6 +74,9 @@ class Engines:
         if isinstance(ref, ViewRef):
             words = view_words(name, operand, values, ref.group_stride, ref.column_stride)
             return Footprint(low, low + words, ref.stride, rows)
+        if name in TRANSFERS:
+            first, last = part_columns(values, device=0)
+            return Footprint(low + first, low + last, ref.stride, rows)
         columns = lmu_columns(name, operand, values)
         if columns is not None:
             return Footprint(low, low + columns, ref.stride, rows)
@@ -86,6 +95,10 @@ class Engines:
             self.vector = start + step.cost.cycles
             self.busy[Engine.VXE] += step.cost.cycles
             self._finish(step, self.vector)
+        elif step.name == "send":
+            self._send(step, operands)
+        elif step.name == "receive":
+            self._receive(step, free)
         elif step.name in STORES:
             self.started = max(self.issue, self.started, self.write, operands)
             self.write = self.started + step.cost.cycles
@@ -95,6 +108,22 @@ class Engines:
             self.read = self.started + step.cost.cycles
             self.busy[Engine.SMA] += step.cost.cycles
             self._finish(step, self.read)
+
+    def _send(self, step: Step, operands: int) -> None:
+        start = max(self.issue, self.sent, operands, 0 if self.overlap else self.end)
+        self.sent = start + step.cost.cycles
+        self.arrivals.append(self.sent + step.cost.latency)
+        self.busy[Engine.ESL] += step.cost.cycles
+        self.link_bytes += sum(self.board.footprint(number).words for number in step.reads) * 4
+        for number in step.reads:
+            self.board.read(number, self.sent)
+
+    def _receive(self, step: Step, free: int) -> None:
+        arrival = self.arrivals.popleft() if self.arrivals else 0
+        self.received = max(self.issue, self.received, arrival, free)
+        if not self.overlap:
+            self.issue = self.received
+        self._finish(step, self.received)
 
     def _finish(self, step: Step, end: int) -> None:
         for number in step.reads:
@@ -149,7 +178,9 @@ class Engines:
         clocks, floor = self.clocks(), self._floor(before)
         latest = max(clocks[name] for name in (*_CLOCKS, "issue"))
         times = {name: max(clocks[name], floor) - latest for name in _CLOCKS if clocks[name] != before[name]}
-        return times, max(self.issue, floor) - latest, self.board.state(floor, latest), latest - self._latest(before)
+        queue = tuple(arrival - latest for arrival in self.arrivals)
+        board = self.board.state(floor, latest)
+        return times, max(self.issue, floor) - latest, board, queue, latest - self._latest(before)
 
     @staticmethod
     def _latest(clocks: dict[str, int]) -> int:
@@ -164,5 +195,6 @@ class Engines:
                 setattr(self, name, clocks[name] + shift)
         if clocks["end"] != before["end"]:
             self.end += shift
+        self.arrivals = deque(arrival + shift for arrival in self.arrivals)
         self.board.shift(shift, board)
         self.issue += (clocks["issue"] - before["issue"]) * times

@@ -10,6 +10,9 @@ The rules, on top of those of `cost.py`:
   beside a stream that started before it. HBM addresses are not compared: what is read waits for all stores before it.
 * matmul, scores and values stream through SMA. Streaming starts when the operand is there; a matmul's may start
   `prefetch` stripes (at most what the target's stream buffer holds) ahead of that.
+* The devices of a ring do the same at the same time: a message is there when the one that the device sent itself, the
+  n-th of both, is there at the next one. This is the estimate of device 0. Without `overlap`, nothing else goes on from
+  the start of a send to the end of its receive.
 * A repeat whose trip leaves all engines as the trip before did, but later, goes on like that: exact, and quick. What
   `lookup` reads is not known here: the functions it chooses from count in turn.
 
@@ -34,9 +37,10 @@ from hyperdex_ir.targets import Target
 class Estimate:
     """What one pass takes.
 
-    cycles: until the last result is there. busy: cycles in which each engine works; for SMA those in which it reads.
-    weight_stripes, cache_stripes: what was streamed. executed: how often each instruction ran. waits: for each matmul,
-    by its index, the most cycles that its stream could have started before its operand was there. touched: for each
+    cycles: until the last result is there. busy: cycles in which each engine works; for SMA those in which it reads,
+    for ESL, which is there when it does anything, those in which it sends. weight_stripes, cache_stripes: what was
+    streamed. link_bytes: what the device sent. executed: how often each instruction ran. waits: for each matmul, by its
+    index, the most cycles that its stream could have started before its operand was there. touched: for each
     instruction that ran, by its index, the words of the LMU that it read or wrote.
     """
 
@@ -44,16 +48,26 @@ class Estimate:
     busy: dict[Engine, int]
     weight_stripes: int
     cache_stripes: int
+    link_bytes: int
     executed: list[int]
     waits: dict[int, int]
     touched: dict[int, list[Footprint]]
 
 
-def estimate(program: Program, target: Target, *, tokens: int = 1, position: int = 0, head_rows: int = 1) -> Estimate:
+def estimate(
+    program: Program,
+    target: Target,
+    *,
+    tokens: int = 1,
+    position: int = 0,
+    head_rows: int = 1,
+    overlap: bool = True,
+) -> Estimate:
     """The estimate of one pass of a valid program over `tokens` tokens, the first at absolute position `position`, with
     the logits of the last `head_rows` rows wanted. Decode with a context of c positions: one token at position c - 1.
     """
-    run = _Run(program, target, tokens, position, head_rows)
+    registers = {TOKENS: tokens, POSITION: position, FIRST_ROW: tokens - head_rows, HEAD_ROWS: head_rows}
+    run = _Run(program, Engines(target, position, overlap), registers)
     run.block(0, len(program.instructions))
     return run.result()
 
@@ -61,10 +75,10 @@ def estimate(program: Program, target: Target, *, tokens: int = 1, position: int
 class _Run:
     """One pass: executes control, hands everything else to the engines."""
 
-    def __init__(self, program: Program, target: Target, tokens: int, position: int, head_rows: int):
+    def __init__(self, program: Program, engines: Engines, registers: dict[int, int]):
         self.code = program.instructions
-        self.engines = Engines(target, position)
-        self.registers = {TOKENS: tokens, POSITION: position, FIRST_ROW: tokens - head_rows, HEAD_ROWS: head_rows}
+        self.engines = engines
+        self.registers = registers
         self.executed = [0] * len(self.code)
         self.steps: dict[tuple[int, ...], Step] = {}
         self.shaping = [_shaping_registers(item) for item in self.code]
@@ -74,14 +88,15 @@ class _Run:
 
     def result(self) -> Estimate:
         engines = self.engines
-        busy = {**engines.busy, Engine.ICP: sum(self.executed)}
+        busy = {engine: cycles for engine, cycles in engines.busy.items() if cycles or engine is not Engine.ESL}
+        busy[Engine.ICP] = sum(self.executed)
         cycles = max(engines.end, engines.issue)
         touched: dict[int, list[Footprint]] = {}
         for step in self.steps.values():
             numbers = (*step.reads, *step.epilogue, *step.writes)
             touched.setdefault(step.index, []).extend(map(engines.board.footprint, numbers))
-        stripes = engines.weight_stripes, engines.cache_stripes
-        return Estimate(cycles, busy, *stripes, self.executed, engines.waits, touched)
+        moved = engines.weight_stripes, engines.cache_stripes, engines.link_bytes
+        return Estimate(cycles, busy, *moved, self.executed, engines.waits, touched)
 
     def block(self, index: int, stop: int) -> None:
         """Runs instructions up to `stop`, or to the halt or ret before it."""
@@ -101,7 +116,7 @@ class _Run:
                     index += 0 if self._register(values["a"]) == values["value"] else values["length"]
                 case "call":
                     self.block(values["target"], len(self.code))
-                case "set" | "add" | "lookup":
+                case "set" | "add" | "multiply" | "lookup":
                     self._scalar(item.name, values)
                 case _:
                     self.engines.execute(self._step(index - 1, item))
@@ -115,11 +130,18 @@ class _Run:
         elif name == "add":
             result = self._register(values["a"]) + self._register(values["b"]) + values["value"]
             self.registers[values["dst"]] = result
+        elif name == "multiply":
+            self.registers[values["dst"]] = self._register(values["a"]) * values["value"]
         else:
             self.engines.issue += self.engines.target.hbm_latency_cycles
-            choices = self.choices.get(values["dst"], (0,))
-            self.registers[values["dst"]] = choices[self.lookups % len(choices)]
-            self.lookups += 1
+            self.registers[values["dst"]] = self._choose(values["dst"])
+
+    def _choose(self, register: int) -> int:
+        """What a lookup reads, when skips compare it; else 0."""
+        if register not in self.choices:
+            return 0
+        self.lookups += 1
+        return self.choices[register][(self.lookups - 1) % len(self.choices[register])]
 
     def _step(self, index: int, item: Instruction) -> Step:
         key = (index, *(self._register(register) for register in self.shaping[index]))
@@ -146,21 +168,22 @@ class _Run:
 
     def _counters(self) -> list[int]:
         engines = self.engines
-        return [*engines.busy.values(), engines.weight_stripes, engines.cache_stripes, *self.executed]
+        moved = engines.weight_stripes, engines.cache_stripes, engines.link_bytes
+        return [*engines.busy.values(), *moved, *self.executed]
 
     def _count_again(self, before: list[int], times: int) -> None:
         """Adds to each counter what it has grown since `before`, so many times."""
         engines, names = self.engines, list(self.engines.busy)
         values = [now + (now - then) * times for now, then in zip(self._counters(), before, strict=True)]
         engines.busy = dict(zip(names, values, strict=False))
-        engines.weight_stripes, engines.cache_stripes = values[len(names) : len(names) + 2]
-        self.executed = values[len(names) + 2 :]
+        engines.weight_stripes, engines.cache_stripes, engines.link_bytes = values[len(names) : len(names) + 3]
+        self.executed = values[len(names) + 3 :]
 
 
 def _shaping_registers(item: Instruction) -> tuple[int, ...]:
     """The registers that decide what an instruction does in the LMU, or whether others run."""
     found = [value.register for value in item.values.values() if isinstance(value, LmuRef | ViewRef)]
-    if item.name not in ("set", "add", "lookup"):
+    if item.name not in ("set", "add", "multiply", "lookup"):
         registers = [operand.name for operand in BY_NAME[item.name].operands if isinstance(operand, Reg)]
         found += [value for name in registers if isinstance(value := item.values[name], int)]
     return tuple(dict.fromkeys(found))

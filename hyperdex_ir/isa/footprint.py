@@ -8,6 +8,7 @@ from math import prod
 from typing import Any
 
 #: The columns of Lmu operands: the immediates whose product they are. Those that grow with the position are not here.
+#: Of what goes around the ring they are those of all parts.
 LMU_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "embed": {"dst": ("columns",)},
     "gather": {"dst": ("columns",)},
@@ -20,6 +21,9 @@ LMU_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "values": {"dst": ("size",)},
     "rotary": {"cos": ("turned",), "sin": ("turned",)},
     "select_rows": {"dst": ("columns",), "src": ("columns",)},
+    "select_columns": {"dst": ("columns",), "src": ("limit",)},
+    "send": {"src": ("parts", "pitch")},
+    "receive": {"dst": ("parts", "pitch")},
     "sample": {"src": ("columns",)},
 }
 
@@ -28,6 +32,12 @@ def lmu_columns(name: str, operand: str, values: Mapping[str, Any]) -> int | Non
     """Columns of an Lmu operand. None: as many as positions are seen."""
     factors = LMU_COLUMNS.get(name, {}).get(operand)
     return None if factors is None else prod(values[factor] for factor in factors)
+
+
+def part_columns(values: Mapping[str, Any], device: int) -> tuple[int, int]:
+    """First and last (excluded) of the columns that a send or receive of that device is about."""
+    first = (device - values["hop"]) % values["parts"] * values["pitch"] + values["first"]
+    return first, first + values["columns"]
 
 
 def view_words(name: str, operand: str, values: Mapping[str, Any], group_stride: int, column_stride: int) -> int:
@@ -56,6 +66,11 @@ class Footprint:
             return False
         offset = shift * self.stride
         return self.low + offset < other.high and other.low < self.high + offset
+
+    @property
+    def words(self) -> int:
+        """Words of all rows together."""
+        return (self.high - self.low) * self.rows
 
     @property
     def end(self) -> int:

@@ -17,8 +17,10 @@ WORD_BITS = 512
 WORD_BYTES = WORD_BITS // 8
 OPCODE_BITS = 8
 
-#: Registers with a fixed meaning. The host sets `tokens`, `position`, `first_row`, `head_rows` before each pass.
+#: Registers with a fixed meaning. The host sets `tokens`, `position`, `first_row`, `head_rows` before each pass, and
+#: `device`.
 ZERO, TOKENS, POSITION, FIRST_ROW, HEAD_ROWS, PARAM_BASE, KV_BASE, NEXT_TOKEN = range(8)
+DEVICE = 31
 REGISTER_NAMES = {
     ZERO: "zero",  # reads as 0; writes are ignored
     TOKENS: "tokens",  # tokens in flight
@@ -28,6 +30,7 @@ REGISTER_NAMES = {
     PARAM_BASE: "param_base",  # byte address of the running layer's parameters
     KV_BASE: "kv_base",  # byte address of the running layer's KV cache
     NEXT_TOKEN: "next_token",  # result of sample
+    DEVICE: "device",  # number of this device on the ring
 }
 
 MATRIX_TYPES = ("f16", "bf16")
@@ -80,6 +83,13 @@ ROWS = Reg("rows", "register that holds the number of rows")
 MATRIX_TYPE = Enum("type", "matrix type", choices=MATRIX_TYPES, width=2)
 UNIT_OFFSET = Imm("unit_offset", "1: the weight is 1 + what HBM holds", width=1, default=0)
 WINDOW = Imm("window", "positions seen, the row's own included; 0: all", width=32, default=0)
+_PART = (
+    Imm("hop", "hops from the device that made the part", width=16),
+    Imm("parts", "devices on the ring", width=16),
+    Imm("pitch", "columns of a part"),
+    Imm("first", "first column within the part", default=0),
+    Imm("columns"),
+)
 
 SPECS = (
     # ------------------------------------------------------------------------------------------------ MEM
@@ -118,13 +128,15 @@ SPECS = (
         "y = MAC(src, weight) for each row, then in this order, each where present: y + bias; y * scale;"
         " tanh(y / softcap) * softcap; activation(y); y * times; y + plus. The weight is [n, k] in tile order, the bias"
         " n f32 in HBM. Gated: the weight is [2n, k], the bias 2n f32; after the activation, y[j] is multiplied by"
-        " MAC(src, row n + j) + bias[n + j].",
+        " MAC(src, row n + j) + bias[n + j]. A gate_distance stands for n in `n + j`, of the row and of the bias:"
+        " the n rows are part of a larger matrix.",
         (Lmu("dst"), Lmu("src"), Hbm("weight"), Imm("k"), Imm("n"), MATRIX_TYPE, Hbm("bias", optional=True),
          F32("scale", default=1.0), F32("softcap", "0: none", default=0.0),
          Enum("activation", choices=ACTIVATIONS, default="none"), Lmu("times", optional=True),
          Lmu("plus", optional=True), ROWS, Imm("gated", "1: the weight has 2n rows", width=1, default=0),
          Imm("prefetch", "stripes of the weight that may stream in before src is there; no effect on results",
-             default=0))),
+             default=0),
+         Imm("gate_distance", "gated: rows from a row to that of its gate; 0: n", default=0))),
     Spec("scores", 0x11, Group.COMP, Engine.SXE,
         "Scores of one query head. Row r, at position p = R[position] + r, gets column j = MAC(query row, key row j) *"
         " scale, then tanh(. / softcap) * softcap, for each j seen: p - window < j <= p. Other columns are not"
@@ -184,6 +196,20 @@ SPECS = (
         " is 1. All of that, the bytes rounded up to a multiple of 8, lies in the run-time area. Faults when there are"
         " no columns, and on settings outside their ranges.",
         (Reg("dst"), Lmu("src"), Imm("columns"), ROWS, Hbm("settings"))),
+    Spec("select_columns", 0x2B, Group.COMP, Engine.VXE,
+        "Column j of dst is column R[index] * columns + j of src, and +0 where that is not below `limit`.",
+        (Lmu("dst"), Lmu("src"), Reg("index", "register that holds the number of the block"), Imm("columns"),
+         Imm("limit", "columns of src"), ROWS)),
+    # ------------------------------------------------------------------------------------------------ NET
+    Spec("send", 0x40, Group.NET, Engine.ESL,
+        "Sends columns `part * pitch + first` and on of each row, `columns` of them, to the next device on the ring,"
+        " number `(R[device] + 1) mod parts`. The part is `(R[device] - hop) mod parts`.",
+        (Lmu("src"), *_PART, ROWS)),
+    Spec("receive", 0x41, Group.NET, Engine.ESL,
+        "Waits for the next message of the device before this one on the ring, and writes it to columns `part * pitch +"
+        " first` and on of each row. The part is as for send. The n-th receive of a pass takes the message of the n-th"
+        " send; one for another part, or of other size, is a fault.",
+        (Lmu("dst"), *_PART, ROWS)),
     # ------------------------------------------------------------------------------------------------ CTRL
     Spec("halt", 0x30, Group.CTRL, Engine.ICP, "Ends the pass."),
     Spec("set", 0x31, Group.CTRL, Engine.ICP, "R[dst] = value.",
@@ -205,6 +231,8 @@ SPECS = (
         "Passes over the next `length` instructions, at least 1, unless R[a] = value. They stay within the body around"
         " them, and none of their repeats and skips goes beyond them.",
         (Reg("a"), Imm("value", width=48, signed=True), Imm("length", "instructions in the body", width=24))),
+    Spec("multiply", 0x38, Group.CTRL, Engine.ICP, "R[dst] = R[a] * value.",
+        (Reg("dst"), Reg("a"), Imm("value", width=48, signed=True))),
 )  # fmt: skip
 
 BY_NAME = {spec.name: spec for spec in SPECS}

@@ -31,6 +31,7 @@ _REGISTER_NOTES = {
     "param_base": "byte address of the running layer's parameters",
     "kv_base": "byte address of the running layer's KV cache",
     "next_token": "result of sample",
+    "device": "number of this device on the ring, 0 when it is alone; set by the host",
 }
 
 _HEAD = f"""\
@@ -120,8 +121,8 @@ def reference_page() -> str:
 
 def _registers() -> str:
     rows = [[f"r{number}", f"`{name}`", _REGISTER_NOTES[name]] for number, name in REGISTER_NAMES.items()]
-    first = max(REGISTER_NAMES) + 1
-    rows.append([f"r{first} to r{REGISTERS - 1}", f"`r{first}` ...", "free"])
+    free = [number for number in range(REGISTERS) if number not in REGISTER_NAMES]
+    rows.insert(free[0], [f"r{free[0]} to r{free[-1]}", f"`r{free[0]}` ...", "free"])
     return _REGISTERS + _table(("number", "name", "holds"), rows)
 
 

@@ -11,7 +11,7 @@ from xdsl.ir import Attribute, Operation
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
+from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter, Shard
 
 
 def string_attribute(module: ModuleOp, name: str) -> str:
@@ -36,12 +36,29 @@ def parameter_of(op: lpu.WeightOp | lpu.LayerConstantOp) -> Parameter:
         return Parameter(op.key_name, "f32", (), (op.key_name,), op.values)
     type_ = op.res.type
     assert isinstance(type_, TensorType)
-    return Parameter("+".join(op.key_names), str(type_.element_type), shape_of(type_), op.key_names)
+    shards = None if op.shards is None else tuple(_shard_of(shard) for shard in op.shards)
+    names = op.key_names if shards is None else map(_sharded_name, op.key_names, shards)
+    return Parameter("+".join(names), str(type_.element_type), shape_of(type_), op.key_names, shards=shards)
 
 
-def table_of(op: lpu.LayersOp) -> Parameter:
-    """The table that says which function each layer is."""
-    return Parameter(op.key_name, "i64", (len(op.numbers),), (op.key_name,), op.numbers)
+def _shard_of(sharding: lpu.ShardingAttr) -> Shard:
+    (segment,) = sharding.segments
+    return Shard(sharding.dim, segment.size, segment.extent, segment.starts)
+
+
+def _sharded_name(key: str, shard: Shard) -> str:
+    """One tensor may be there twice: a table by columns, the head by rows."""
+    return f"{key}@{('rows', 'columns')[shard.dim]}"
+
+
+def table_of(op: lpu.LayersOp | lpu.AttentionOp) -> Parameter | None:
+    """The table of numbers that an operation carries: the function of each layer, the KV head of each query head."""
+    if isinstance(op, lpu.LayersOp):
+        return Parameter(op.key_name, "i64", (len(op.numbers),), (op.key_name,), op.numbers)
+    if op.kv_heads_key is None or (table := op.kv_head_table) is None:
+        return None
+    key = op.kv_heads_key.data
+    return Parameter(key, "i64", (len(table),), (key,), table)
 
 
 def is_shared(parameter: Parameter) -> bool:
@@ -72,12 +89,16 @@ def _parameters(function: FuncOp) -> list[Parameter]:
     for op in function.walk():
         for value in op.operands:
             if isinstance(value.owner, lpu.WeightOp | lpu.LayerConstantOp):
-                parameter = parameter_of(value.owner)
-                found.setdefault(parameter.name, parameter)
-        if isinstance(op, lpu.LayersOp):
-            table = table_of(op)
-            found.setdefault(table.name, table)
+                _add(found, parameter_of(value.owner))
+        if isinstance(op, lpu.LayersOp | lpu.AttentionOp) and (table := table_of(op)) is not None:
+            _add(found, table)
     return list(found.values())
+
+
+def _add(found: dict[str, Parameter], parameter: Parameter) -> None:
+    """Adds a parameter unless it is there. Raises LoweringError when another one has its name."""
+    if found.setdefault(parameter.name, parameter) != parameter:
+        raise LoweringError(f"{parameter.name}: used in two forms", "this model cannot be sharded in this way")
 
 
 def _caches(function: FuncOp) -> tuple[KvCache, ...]:
@@ -110,10 +131,10 @@ def collect_layout(module: ModuleOp) -> ModelLayout:
         own = []
         for parameter in _parameters(function):
             if is_shared(parameter):
-                main_parameters.setdefault(parameter.name, parameter)
+                _add(main_parameters, parameter)
             else:
                 own.append(parameter)
-            count = None if parameter.values is None else len(parameter.values)
+            count = None if parameter.values is None or is_shared(parameter) else len(parameter.values)
             if count not in (None, len(order)):
                 raise LoweringError(f"{parameter.name} has {count} numbers, there are {len(order)} layers")
         functions.append(FunctionLayout(name, tuple(own), _caches(function)))

@@ -7,6 +7,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Shard:
+    """The part of a tensor that each device holds: rows (dim 0), or columns (dim 1), `size` of them.
+
+    Device d holds starts[d] and what follows, up to `extent`; from there on the part is zeros.
+    """
+
+    dim: int
+    size: int
+    extent: int
+    starts: tuple[int, ...]
+
+    def held(self, device: int) -> range:
+        """The rows or columns of the tensor that a device holds; `size` of them at most, the rest is zeros."""
+        return range(self.starts[device], max(self.starts[device], min(self.starts[device] + self.size, self.extent)))
+
+
+@dataclass(frozen=True)
 class Parameter:
     """A tensor in `param/`.
 
@@ -15,6 +32,8 @@ class Parameter:
     keys: the tensors whose rows it holds one after another.
     values: its elements, row-major, where the compiler provides them and no checkpoint; else None. A parameter of a
     layer function that the compiler provides is one number, and values has that of every layer of the model.
+    shards: for each key, the part of its tensor that a device holds (a key may stand several times), and shape is that
+    of one device; None where every device holds all. A sharded key's name ends in `@rows` or `@columns`.
     """
 
     name: str
@@ -22,6 +41,7 @@ class Parameter:
     shape: tuple[int, ...]
     keys: tuple[str, ...]
     values: tuple[float, ...] | None = None
+    shards: tuple[Shard, ...] | None = None
 
     @property
     def is_matrix(self) -> bool:
@@ -35,7 +55,7 @@ class Parameter:
         text = str(number)
         keys = tuple(key.replace("*", text) for key in self.keys)
         values = None if self.values is None else (self.values[number],)
-        return Parameter(self.name.replace("*", text), self.dtype, self.shape, keys, values)
+        return Parameter(self.name.replace("*", text), self.dtype, self.shape, keys, values, self.shards)
 
 
 @dataclass(frozen=True)

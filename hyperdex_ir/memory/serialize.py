@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.errors import FileFormatError
-from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
+from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter, Shard
 from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap
 from hyperdex_ir.targets import Target
 
@@ -35,9 +35,29 @@ def load_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def manifest_entries(path: Path) -> dict[str, Any]:
+    """What `manifest.json` says of each number of devices that the model is compiled for, the smallest first.
+
+    Empty when there is no manifest. Raises FileFormatError when it is broken.
+    """
+    if not path.is_file():
+        return {}
+    entries = load_json(path).get("devices")
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("files"), dict) for entry in entries.values()
+    ):
+        raise FileFormatError(f"{path}: does not list what is compiled", "compile the model again")
+    return entries
+
+
 def layout_to_json(layout: ModelLayout) -> dict[str, Any]:
-    """A layout as JSON values."""
-    return asdict(layout)
+    """A layout as JSON values; `shards` only where there are any."""
+    value = asdict(layout)
+    for function in (value["main"], *value["functions"]):
+        for parameter in function["parameters"]:
+            if parameter["shards"] is None:
+                del parameter["shards"]
+    return value
 
 
 def layout_from_json(value: Mapping[str, Any]) -> ModelLayout:
@@ -53,7 +73,14 @@ def layout_from_json(value: Mapping[str, Any]) -> ModelLayout:
 
 def _function_layout(value: Mapping[str, Any]) -> FunctionLayout:
     parameters = tuple(
-        Parameter(entry["name"], entry["dtype"], tuple(entry["shape"]), tuple(entry["keys"]), _values(entry["values"]))
+        Parameter(
+            name=entry["name"],
+            dtype=entry["dtype"],
+            shape=tuple(entry["shape"]),
+            keys=tuple(entry["keys"]),
+            values=_values(entry["values"]),
+            shards=_shards(entry.get("shards")),
+        )
         for entry in value["parameters"]
     )
     return FunctionLayout(value["name"], parameters, tuple(KvCache(**entry) for entry in value["caches"]))
@@ -63,14 +90,20 @@ def _values(numbers: list[float] | None) -> tuple[float, ...] | None:
     return None if numbers is None else tuple(numbers)
 
 
+def _shards(entries: list[dict[str, Any]] | None) -> tuple[Shard, ...] | None:
+    if entries is None:
+        return None
+    return tuple(Shard(e["dim"], e["size"], e["extent"], tuple(e["starts"])) for e in entries)
+
+
 def map_to_json(memory_map: MemoryMap) -> dict[str, Any]:
     """A memory map as JSON values, `format` first."""
     return {"format": FORMAT, **asdict(memory_map)}
 
 
 def map_from_json(value: Mapping[str, Any]) -> MemoryMap:
-    """The memory map that `map_to_json` wrote. Raises KeyError or TypeError when it is not one."""
-    fields = {key: item for key, item in value.items() if key != "format"}
+    """The memory map that `map_to_json` wrote, perhaps beside a layout. Raises KeyError or TypeError if it is none."""
+    fields = {key: item for key, item in value.items() if key not in ("format", "layout")}
     fields["target"] = Target(**value["target"])
     fields["main"] = _function_map(value["main"])
     fields["functions"] = {name: _function_map(entry) for name, entry in value["functions"].items()}
@@ -92,7 +125,10 @@ def read_map(path: Path) -> MemoryMap:
 
 
 def read_layout(path: Path) -> ModelLayout:
-    """The layout in `ckpt/hyperdex_config.json`. Raises FileFormatError when it is missing or not a layout."""
+    """The layout in `ckpt/hyperdex_config.json`, or in the memory map of several devices, whose layout is divided.
+
+    Raises FileFormatError when it is missing or not a layout.
+    """
     value = load_json(path)
     try:
         return layout_from_json(value["layout"])

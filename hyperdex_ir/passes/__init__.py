@@ -11,6 +11,8 @@ _CLASSES = {
     "lpu-token-major": "LpuTokenMajorPass",
     "lpu-fuse-norm": "LpuFuseNormPass",
     "lpu-fuse-rotary": "LpuFuseRotaryPass",
+    "lpu-propagate-sharding": "LpuPropagateShardingPass",
+    "lpu-partition": "LpuPartitionPass",
     "lpu-fuse-parallel-linear": "LpuFuseParallelLinearPass",
     "lpu-fuse-epilogue": "LpuFuseEpiloguePass",
     "lpu-hoist-select-rows": "LpuHoistSelectRowsPass",

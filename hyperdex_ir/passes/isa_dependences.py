@@ -1,22 +1,32 @@
 """What the operations of an `isa` block must wait for: the words, registers and HBM areas that they read and write.
 
 Buffers are memory: whoever writes words waits for all who read or wrote them before. Offsets that are in a register
-stand for the whole row. KV cache and everything else in HBM are told apart, parameters are never written; addresses
-are not compared.
+stand for the whole row, but for a device's offset among the parts of a value: that stands for the same columns of every
+part. KV cache and everything else in HBM are told apart, parameters are never written; addresses are not compared.
+What sends and receives inside (a call, a repeat) stays where it is among what else does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.traits import SymbolTable
 
-from hyperdex_ir.dialects.isa import BufferOp, CallOp, InstructionOp, LmuUse, SkipUnlessOp, ViewUse, buffer_type
+from hyperdex_ir.dialects.isa import (
+    BufferOp,
+    CallOp,
+    InstructionOp,
+    LmuUse,
+    MultiplyOp,
+    SkipUnlessOp,
+    ViewUse,
+    buffer_type,
+)
 from hyperdex_ir.isa.footprint import lmu_columns, view_words
-from hyperdex_ir.isa.instructions import BY_NAME, POSITION, TOKENS, Group
+from hyperdex_ir.isa.instructions import DEVICE, POSITION, TOKENS, Group
 from hyperdex_ir.isa.operands import Hbm, HbmRef, Reg
 
 #: Areas of HBM by the instructions that write or read them.
@@ -24,17 +34,24 @@ WRITTEN_AREAS = {"store_key": ("keys",), "store_value": ("values",), "store": ("
 _READ_AREAS = {"scores": ("keys",), "values": ("values",), "sample": ("settings",)}
 
 
+#: The ring, for what sends or receives.
+RING = "ring"
+
+
 @dataclass(frozen=True)
 class Extent:
-    """Words `low` to `high - 1` of the rows of a buffer."""
+    """Words `low` to `high - 1` of the rows of a buffer; with a pitch, of every part of that many words."""
 
     buffer: SSAValue
     low: int
     high: int
+    pitch: int = 0
 
     def meets(self, other: Extent) -> bool:
-        """Whether both have a word."""
-        return self.buffer is other.buffer and self.low < other.high and other.low < self.high
+        """Whether both may have a word in common."""
+        if self.buffer is not other.buffer:
+            return False
+        return self.pitch != other.pitch or (self.low < other.high and other.low < self.high)
 
 
 @dataclass
@@ -54,12 +71,27 @@ class Effects:
         self.changes |= other.changes
 
 
-def effects_of(op: Operation) -> Effects | None:
-    """What an operation does, all that is in it included. None: it is not known, nothing may pass it."""
+def device_offsets(op: Operation) -> dict[int, int]:
+    """The registers that hold the number of this device times so many words, throughout the module around `op`."""
+    root = op
+    while (parent := root.parent_op()) is not None:
+        root = parent
+    found: dict[int, set[int | None]] = {}
+    for inner in root.walk():
+        if isinstance(inner, InstructionOp) and "dst" in inner.properties:
+            is_offset = isinstance(inner, MultiplyOp) and inner.operand("a") == DEVICE
+            found.setdefault(inner.operand("dst"), set()).add(inner.operand("value") if is_offset else None)
+    return {register: pitch for register, (pitch, *others) in found.items() if pitch is not None and not others}
+
+
+def effects_of(op: Operation, offsets: Mapping[int, int]) -> Effects | None:
+    """What an operation does, all that is in it included; offsets: as `device_offsets` gives them. None: it is not
+    known, nothing may pass it.
+    """
     if isinstance(op, BufferOp | ReturnOp):
         return Effects()
     if isinstance(op, InstructionOp):
-        return _instruction(op)
+        return _instruction(op, offsets)
     if isinstance(op, CallOp):
         return _call(op)
     if not op.regions:
@@ -68,20 +100,29 @@ def effects_of(op: Operation) -> Effects | None:
     if isinstance(op, SkipUnlessOp):
         effects.uses[op.register] = None
     for inner in (inner for region in op.regions for block in region.blocks for inner in block.ops):
-        part = effects_of(inner)
+        part = effects_of(inner, offsets)
         if part is None:
             return None
         effects.join(part)
+    return _as_unit(effects)
+
+
+def _as_unit(effects: Effects) -> Effects:
+    """What sends or receives inside may change places with nothing that does."""
+    if RING in effects.uses:
+        effects.changes[RING] = None
     return effects
 
 
-def _instruction(op: InstructionOp) -> Effects:
+def _instruction(op: InstructionOp, offsets: Mapping[int, int]) -> Effects:
     spec, values = op.spec(), op.values()
     effects = Effects()
     for operand in spec.operands:
         value = values[operand.name]
         if isinstance(value, LmuUse | ViewUse):
-            (effects.writes if operand.name == "dst" else effects.reads).append(_extent(op, operand.name, value))
+            (effects.writes if operand.name == "dst" else effects.reads).append(
+                _extent(op, operand.name, value, offsets)
+            )
             effects.uses[value.register] = None
         elif isinstance(operand, Reg):
             (effects.changes if operand.name == "dst" else effects.uses)[value] = None
@@ -91,18 +132,26 @@ def _instruction(op: InstructionOp) -> Effects:
                 effects.uses["memory"] = None
     effects.uses |= dict.fromkeys(_READ_AREAS.get(spec.name, ()))
     effects.changes |= dict.fromkeys(WRITTEN_AREAS.get(spec.name, ()))
-    if BY_NAME[spec.name].group is not Group.CTRL:
+    if spec.group is not Group.CTRL:
         effects.uses |= dict.fromkeys((POSITION, TOKENS))
+    if spec.group is Group.NET:
+        effects.uses[RING] = None
     return effects
 
 
-def _extent(op: InstructionOp, name: str, use: LmuUse | ViewUse) -> Extent:
+def _extent(op: InstructionOp, name: str, use: LmuUse | ViewUse, offsets: Mapping[int, int]) -> Extent:
     width = buffer_type(use.buffer).width
     values, kind = op.values(), op.spec().name
+    if op.spec().group is Group.NET and not (use.offset or use.register):
+        first = op.operand("first")
+        return Extent(use.buffer, first, first + op.operand("columns"), op.operand("pitch"))
     if isinstance(use, ViewUse):
         words: int | None = view_words(kind, name, values, use.group_stride, use.column_stride)
     else:
         words = lmu_columns(kind, name, values)
+    pitch = offsets.get(use.register, 0)
+    if words is not None and use.offset + words <= pitch:
+        return Extent(use.buffer, use.offset, use.offset + words, pitch)
     if use.register or words is None:
         return Extent(use.buffer, 0, width)
     return Extent(use.buffer, use.offset, use.offset + words)
@@ -114,13 +163,13 @@ def _call(op: CallOp) -> Effects | None:
         return None
     effects = Effects()
     for inner in callee.body.block.ops:
-        part = effects_of(inner)
+        part = effects_of(inner, {})
         if part is None:
             return None
         effects.uses |= part.uses
         effects.changes |= part.changes
     extents = [Extent(buffer, 0, buffer_type(buffer).width) for buffer in op.buffers]
-    return Effects(extents, extents, effects.uses, effects.changes)
+    return _as_unit(Effects(extents, extents, effects.uses, effects.changes))
 
 
 def work_of(ops: Iterable[Operation]) -> list[Operation]:
@@ -133,9 +182,10 @@ def dependences(ops: Sequence[Operation]) -> list[list[int]] | None:
     and so on, they are all. None: an operation is not known.
     """
     history = _History()
+    offsets = device_offsets(ops[0]) if ops else {}
     result: list[list[int]] = []
     for number, op in enumerate(ops):
-        effects = effects_of(op)
+        effects = effects_of(op, offsets)
         if effects is None:
             return None
         result.append(sorted(history.before(effects)))

@@ -4,12 +4,14 @@ Again and again it takes, of the operations whose dependences are met, the one t
 what the rule says: `tail`, the one behind which the way to the end is longest (Schrage's rule: that is what should
 overlap with the others); `length`, the one with the longest way to the end, its own time included; `short`, the
 quickest, so that what waits for it starts early. A store goes behind streams that would wait for it. Control words go
-where they are first needed. The times are those of the cost model, simpler than the estimate's: a repeat or a call is
-one unit that takes all engines.
+where they are first needed. Messages are received in the order in which they are sent: a receive still takes what its
+send sends, the n-th what the n-th does. The times are those of the cost model, simpler than the estimate's: a repeat or
+a call is one unit that takes all engines.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +20,11 @@ from xdsl.ir import Operation
 
 from hyperdex_ir.dialects.isa import InstructionOp, RepeatOp
 from hyperdex_ir.isa.cost import Cost, instruction_cost
-from hyperdex_ir.isa.engines import STORES
+from hyperdex_ir.isa.engines import STORES, TRANSFERS
 from hyperdex_ir.isa.instructions import Engine
 from hyperdex_ir.targets import Target
 
-_ALL = (Engine.SMA, Engine.SXE, Engine.VXE)
+_ALL = (Engine.SMA, Engine.SXE, Engine.VXE, Engine.ESL)
 
 
 @dataclass
@@ -45,13 +47,23 @@ def schedule(
     `waits`, which are numbers of earlier ones. rule: one of `RULES`.
     """
     nodes = [_node(op, list(before), target, position) for op, before in zip(ops, waits, strict=True)]
+    sends, receives = (_numbers(ops, name) for name in TRANSFERS)
+    if len(sends) != len(receives):
+        return list(range(len(ops)))
+    for send, receive in zip(sends, receives, strict=True):
+        nodes[receive].waits.append(send)
     for number, node in enumerate(nodes):
         for before in node.waits:
             nodes[before].followers.append(number)
     for node in reversed(nodes):
         behind = (nodes[follower].cost.cycles + nodes[follower].tail for follower in node.followers)
         node.tail = node.cost.latency + max(behind, default=0)
-    return _Queue(nodes, RULES[rule]).order()
+    order = _Queue(nodes, RULES[rule], dict(zip(receives, sends, strict=True))).order()
+    return order if len(order) == len(ops) else list(range(len(ops)))
+
+
+def _numbers(ops: Sequence[Operation], name: str) -> list[int]:
+    return [number for number, op in enumerate(ops) if isinstance(op, InstructionOp) and op.spec().name == name]
 
 
 def _node(op: Operation, waits: list[int], target: Target, position: int) -> _Node:
@@ -79,22 +91,25 @@ RULES: Mapping[str, Callable[[_Node], tuple[int, ...]]] = {
 
 
 class _Queue:
-    """Takes nodes one after another."""
+    """Takes nodes one after another. sends: for each receive, the send of what it takes."""
 
-    def __init__(self, nodes: list[_Node], rule: Callable[[_Node], tuple[int, ...]]):
+    def __init__(self, nodes: list[_Node], rule: Callable[[_Node], tuple[int, ...]], sends: Mapping[int, int]):
         self.nodes = nodes
         self.rule = rule
+        self.sends = sends
+        self.sending = frozenset(sends.values())
+        self.sent: deque[int] = deque()  # sends of what nobody has received yet
         self.free: dict[Engine, int] = dict.fromkeys(_ALL, 0)
         self.written = 0  # end of the last store: later streams wait for it
 
     def order(self) -> list[int]:
-        """Numbers of all nodes in the order taken."""
+        """Numbers of all nodes in the order taken; not all, when messages cannot go on in the order chosen."""
         waiting = [len(node.waits) for node in self.nodes]
         ready = [number for number, count in enumerate(waiting) if not count]
         taken: list[int] = []
-        while ready:
-            chosen = self._choose(ready)
-            self._run(self.nodes[chosen])
+        while possible := [number for number in ready if self._may_come(number)]:
+            chosen = self._choose(possible)
+            self._run(chosen)
             taken.append(chosen)
             ready.remove(chosen)
             for follower in self.nodes[chosen].followers:
@@ -102,6 +117,9 @@ class _Queue:
                 if not waiting[follower]:
                     ready.append(follower)
         return taken
+
+    def _may_come(self, number: int) -> bool:
+        return number not in self.sends or self.sends[number] == self.sent[0]
 
     def _choose(self, ready: list[int]) -> int:
         work = [number for number in ready if self.nodes[number].cost.engine is not Engine.ICP] or ready
@@ -119,10 +137,15 @@ class _Queue:
             return max(operands, self.written, *self.free.values())
         if node.is_store:
             return max(operands, self.written)
-        streams = node.cost.engine is not Engine.VXE
+        streams = node.cost.engine not in (Engine.VXE, Engine.ESL)
         return max(operands, self.free.get(node.cost.engine, 0), self.written if streams else 0)
 
-    def _run(self, node: _Node) -> None:
+    def _run(self, number: int) -> None:
+        node = self.nodes[number]
+        if number in self.sends:
+            self.sent.popleft()
+        elif number in self.sending:
+            self.sent.append(number)
         end = self._start(node) + node.cost.cycles
         node.result = end + node.cost.latency
         if node.is_unit:

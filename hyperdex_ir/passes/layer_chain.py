@@ -208,5 +208,6 @@ def _property(op: Operation, key: str, layer: Layer) -> str:
 def _leaf(value: SSAValue, layer: Layer, stack: LayerStack) -> str:
     op = value.owner
     if isinstance(op, lpu.WeightOp):
-        return f"{[stack.generic(key, layer.number) for key in op.key_names]}:{value.type}"
+        shards = "" if op.shards is None else f"{op.shards}"
+        return f"{[stack.generic(key, layer.number) for key in op.key_names]}{shards}:{value.type}"
     return "constant" if isinstance(op, lpu.ConstantOp) else str(value.owner)

@@ -24,6 +24,9 @@ from hyperdex_ir.passes.lowering.structure import lower_main
 from hyperdex_ir.passes.lpu_token_major import is_token_major
 from hyperdex_ir.targets import load_target
 
+#: Chunks of columns in which a matrix makes what goes around the ring: all but the last travel while it works.
+GATHER_CHUNKS = 2
+
 
 def max_length_of(module: ModuleOp) -> int:
     """The number of positions that the module is made for. Raises LoweringError when it does not say."""
@@ -33,9 +36,10 @@ def max_length_of(module: ModuleOp) -> int:
     return attribute.value.data
 
 
-def lower(module: ModuleOp) -> None:
+def lower(module: ModuleOp, gather_chunks: int = GATHER_CHUNKS) -> None:
     """Replaces the functions of an `lpu` module by functions of instructions.
 
+    gather_chunks: in how many chunks of columns, at most, a matrix makes what goes around the ring.
     Raises LoweringError for what the machine cannot do, CapacityError when the model does not fit the target's HBM.
     """
     functions = [op for op in module.ops if isinstance(op, FuncOp)]
@@ -47,7 +51,7 @@ def lower(module: ModuleOp) -> None:
         raise LoweringError("@main must take the token ids and the positions")
     layout = collect_layout(module)
     memory = plan_memory(layout, load_target(string_attribute(module, "lpu.target")), max_length_of(module))
-    shared = Shared(module, layout, memory)
+    shared = Shared(module, layout, memory, gather_chunks)
     lowered = [lower_main(shared, main), *(function for _, function in shared.functions.values())]
     for function in functions:
         function.detach()
@@ -62,5 +66,9 @@ class LowerLpuToIsaPass(ModulePass):
     name = "lower-lpu-to-isa"
     exactness: ClassVar[str] = "exact"
 
+    gather_chunks: int = GATHER_CHUNKS
+
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        lower(op)
+        if self.gather_chunks < 1:
+            raise LoweringError(f"gather-chunks is {self.gather_chunks}, must be at least 1")
+        lower(op, self.gather_chunks)

@@ -8,8 +8,8 @@ places gain by it:
 - `activation(gate) * up` becomes one gated matrix: the rows of the gate, then those of the other factor. Also when the
   checkpoint has both in one matrix already.
 
-Only weights with one user are put together, since they are stored together; and only linears that carry nothing but a
-bias, either all of them or none.
+Only weights with one user are put together, since they are stored together, all sharded or none; and only linears that
+carry nothing but a bias, either all of them or none.
 """
 
 from __future__ import annotations
@@ -49,6 +49,10 @@ def _own_keys(value: SSAValue, counts: Counter[str]) -> Sequence[str] | None:
     return op.key_names
 
 
+def _is_sharded(value: SSAValue) -> bool:
+    return isinstance(value.owner, lpu.WeightOp) and value.owner.shards is not None
+
+
 def _can_merge(linears: Sequence[lpu.LinearOp], counts: Counter[str]) -> bool:
     first = linears[0]
     if len(set(linears)) != len(linears) or not all(_is_plain(one) and one.x is first.x for one in linears):
@@ -58,6 +62,8 @@ def _can_merge(linears: Sequence[lpu.LinearOp], counts: Counter[str]) -> bool:
         if given and len(given) != len(linears):
             return False
         if any(_own_keys(value, counts) is None or element_of(value) != element_of(given[0]) for value in given):
+            return False
+        if len({_is_sharded(value) for value in given}) > 1:
             return False
     return all(one.parent is first.parent for one in linears)
 
@@ -76,11 +82,12 @@ def _common_location(ops: Sequence[Operation]) -> LocationAttr:
 
 def _joined(values: Sequence[SSAValue], before: Operation) -> SSAValue:
     """One parameter with the rows of several, which go."""
-    ops = [value.owner for value in values]
-    keys = [key for op in ops if isinstance(op, lpu.WeightOp) for key in op.key_names]
+    ops = [value.owner for value in values if isinstance(value.owner, lpu.WeightOp)]
+    keys = [key for op in ops for key in op.key_names]
+    shards = [shard for op in ops for shard in op.shards or ()]
     rows = sum(shape_of(value)[0] for value in values)
-    joined = lpu.WeightOp(keys, TensorType(element_of(values[0]), [rows, *shape_of(values[0])[1:]]))
-    return _insert(joined, before, _common_location([op for op in ops if isinstance(op, Operation)]))
+    type_ = TensorType(element_of(values[0]), [rows, *shape_of(values[0])[1:]])
+    return _insert(lpu.WeightOp(keys, type_, shards or None), before, _common_location(ops))
 
 
 def _insert(op: Operation, before: Operation, location: LocationAttr) -> SSAValue:

@@ -23,7 +23,7 @@ from hyperdex_ir.passes.layers import LayerStack, find_stack
 
 _ROW_WISE = (
     *lpu.BINARY_OPS, *lpu.UNARY_OPS, *lpu.REDUCE_OPS, lpu.ReshapeOp, lpu.SliceOp, lpu.ConcatOp, lpu.BroadcastOp,
-    lpu.LinearOp, lpu.RmsNormOp, lpu.LayerNormOp,
+    lpu.LinearOp, lpu.RmsNormOp, lpu.LayerNormOp, *lpu.COLLECTIVE_OPS,
 )  # fmt: skip
 
 

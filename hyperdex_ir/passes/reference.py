@@ -31,7 +31,7 @@ def _summary(cls: type[ModulePass]) -> str:
 
 
 def _options(cls: type[ModulePass]) -> str:
-    return ", ".join(f"`{name}`: {type_}" for name, type_, _ in pass_options(cls))
+    return ", ".join(f"`{name}`: {type_}" for name, type_, _ in pass_options(cls)).replace("|", "\\|")
 
 
 def main() -> None:

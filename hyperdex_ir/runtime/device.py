@@ -1,23 +1,27 @@
-"""A device that runs a whole model: a machine with the model's program, whichever engine executes it."""
+"""A device that runs a whole model: a machine, or a ring of them, with the model's program; any engine executes it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from hyperdex_ir.errors import MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.link import MemoryLink, in_memory_links
 from hyperdex_ir.interpreter.machine import Machine, NumericFault
 from hyperdex_ir.isa.instructions import NEXT_TOKEN
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.isa.settings import SETTINGS_BYTES, Settings
 from hyperdex_ir.memory.map import MemoryMap, ceil_div
+from hyperdex_ir.runtime.ring import PassMachine, Ring
+
+_RANGE_HINT = "weights or activations leave the range of the matrix type; try --dtype bfloat16"
 
 
-class LpuMachine(Protocol):
-    """What executes passes of a program: the interpreter's Machine, or the native EngineMachine."""
+class PassRunner(Protocol):
+    """What runs whole passes: a machine that is alone, of either engine, or several that run together."""
 
     @property
     def registers(self) -> list[int | None]: ...
@@ -29,13 +33,16 @@ class LpuMachine(Protocol):
     def write_hbm(self, address: int, data: np.ndarray) -> None: ...
 
 
-class MachineDevice:
+M = TypeVar("M", bound=PassRunner)
+
+
+class MachineDevice(Generic[M]):
     """Splits what it is given into passes of at most `chunk` tokens, and collects their logits.
 
     head_rows: most rows whose logits one pass can give.
     """
 
-    def __init__(self, machine: LpuMachine, memory_map: MemoryMap, chunk: int, head_rows: int):
+    def __init__(self, machine: M, memory_map: MemoryMap, chunk: int, head_rows: int):
         self.machine = machine
         self.map = memory_map
         self.chunk = chunk
@@ -73,11 +80,29 @@ class MachineDevice:
 
         Returns the logits of the rows from `first_row` on (None: of the last row), float32 [wanted rows, vocab_size].
         Raises PromptError when there are no tokens, more than the cache holds, or positions before them that have not
-        been run; MachineFault when the program does
-        what the machine forbids, NumericError when a NaN or an infinity was made.
+        been run; MachineFault when the program does what the machine forbids, NumericError when a NaN or an infinity
+        was made.
         """
         count = len(tokens)
         first = count - 1 if first_row is None else first_row
+        self._check(count, position, first)
+        self.machine.clear()
+        parts: list[np.ndarray] = []
+        done = 0
+        while done < count:
+            size = self._pass_size(done, count, first)
+            wanted = max(0, first - done)
+            self._see(tokens[done : done + size])
+            self.machine.run(tokens[done : done + size], position + done, min(wanted, size - 1))
+            if (fault := self.machine.fault) is not None:
+                raise NumericError(self._describe(fault), _RANGE_HINT)
+            if wanted < size:
+                parts.append(self._logits(size - wanted))
+            done += size
+            self._filled = max(self._filled, position + done)
+        return np.concatenate(parts)
+
+    def _check(self, count: int, position: int, first: int) -> None:
         if count == 0:
             raise PromptError("no tokens to run", "give at least one token")
         if position < 0 or position + count > self.map.max_length:
@@ -91,21 +116,7 @@ class MachineDevice:
                 "run a text from its beginning",
             )
         if not 0 <= first < count:
-            raise PromptError(f"logits wanted from row {first_row} on, there are {count} rows")
-        self.machine.clear()
-        parts: list[np.ndarray] = []
-        done = 0
-        while done < count:
-            size = self._pass_size(done, count, first)
-            wanted = max(0, first - done)
-            self._see(tokens[done : done + size])
-            self.machine.run(tokens[done : done + size], position + done, min(wanted, size - 1))
-            _check(self.machine.fault)
-            if wanted < size:
-                parts.append(self._logits(size - wanted))
-            done += size
-            self._filled = max(self._filled, position + done)
-        return np.concatenate(parts)
+            raise PromptError(f"logits wanted from row {first} on, there are {count} rows")
 
     def _pass_size(self, done: int, count: int, first: int) -> int:
         """Tokens of the next pass: all that fit, but no more wanted rows than the head takes."""
@@ -116,22 +127,14 @@ class MachineDevice:
         shape = (rows, self.map.vocab_size)
         return self.machine.read_hbm(self.map.logits, shape, np.float32)
 
-
-def _check(fault: NumericFault | None) -> None:
-    if fault is None:
-        return
-    layer = "" if fault.layer is None else f", layer {fault.layer}"
-    path = f" of {fault.module_path}" if fault.module_path else ""
-    raise NumericError(
-        f"NaN or infinity made in chunk {fault.chunk}{layer}, by instruction {fault.index} ({fault.name}){path}",
-        "weights or activations leave the range of the matrix type; try --dtype bfloat16",
-    )
+    def _describe(self, fault: NumericFault) -> str:
+        layer = "" if fault.layer is None else f", layer {fault.layer}"
+        path = f" of {fault.module_path}" if fault.module_path else ""
+        return f"NaN or infinity made in chunk {fault.chunk}{layer}, by instruction {fault.index} ({fault.name}){path}"
 
 
-class InterpreterDevice(MachineDevice):
-    """A device whose machine is the interpreter's. lmu_words: size of the LMU, the target's when not given."""
-
-    machine: Machine
+class InterpreterDevice(MachineDevice[Machine]):
+    """One device that is alone and interprets. lmu_words: size of the LMU, the target's when not given."""
 
     def __init__(
         self,
@@ -144,3 +147,39 @@ class InterpreterDevice(MachineDevice):
     ):
         words = memory_map.target.lmu_words if lmu_words is None else lmu_words
         super().__init__(Machine(program, hbm, chunk=chunk, lmu_words=words), memory_map, chunk, head_rows)
+
+
+class RingDevice(MachineDevice[Ring]):
+    """All devices of a ring in one process, used like one. machines, links: of each device, of either engine."""
+
+    def __init__(
+        self,
+        machines: Sequence[PassMachine],
+        links: Sequence[MemoryLink],
+        memory_map: MemoryMap,
+        chunk: int,
+        head_rows: int,
+    ):
+        super().__init__(Ring(machines, links), memory_map, chunk, head_rows)
+
+    @classmethod
+    def interpreting(
+        cls,
+        program: Program,
+        hbms: Sequence[Hbm],
+        memory_map: MemoryMap,
+        chunk: int,
+        head_rows: int,
+        lmu_words: int | None = None,
+    ) -> RingDevice:
+        """Devices that interpret. hbms: the HBM of each, all of `memory_map`."""
+        words = memory_map.target.lmu_words if lmu_words is None else lmu_words
+        links = in_memory_links(len(hbms))
+        machines = [
+            Machine(program, hbm, chunk=chunk, lmu_words=words, device=device, link=link)
+            for device, (hbm, link) in enumerate(zip(hbms, links, strict=True))
+        ]
+        return cls(machines, links, memory_map, chunk, head_rows)
+
+    def _describe(self, fault: NumericFault) -> str:
+        return f"device {fault.device}: {super()._describe(fault)}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -39,6 +39,11 @@ class Limits:
     head_rows: int
     max_length: int
     vocab_size: int
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Limits:
+        """By what inst_{n}lpu.json says of a program."""
+        return cls(facts["chunk"], facts["head_rows"], facts["max_length"], facts["vocab_size"])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.isa.structure import function_starts
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import FunctionMap, MemoryMap
-from hyperdex_ir.runtime.model import read_program
+from hyperdex_ir.memory.serialize import read_layout
+from hyperdex_ir.runtime.division import divide_parameters
+from hyperdex_ir.runtime.program import read_program
 
 _CONTEXTS = (1, 128, 512, 2048, 8192, 32768)
 #: What a parameter is, by the instruction that reads it, the strongest first: a tied embedding is an embedding.
@@ -28,9 +31,10 @@ _KIND_ORDER: tuple[str, ...] = ("embedding", "matrix", "table", "vector")
 
 
 def inspect_model(model_dir: Path, num_device: int = 1, name: str = "") -> dict[str, Any]:
-    """All facts as JSON values: model, functions, memory, lmu, decode. Sizes in bytes, of the LMU in words.
+    """All facts as JSON values: model, functions, memory, lmu, decode, and for several devices division. Sizes in
+    bytes, of the LMU in words.
 
-    Raises NotCompiledError or FileFormatError as `runtime.model.read_program`.
+    Raises NotCompiledError or FileFormatError as `runtime.program.read_program`.
     """
     folder = ModelFolder(model_dir, model_dir, None, made_by_tool=False)
     program, memory, facts = read_program(folder, num_device, name or str(model_dir))
@@ -40,14 +44,16 @@ def inspect_model(model_dir: Path, num_device: int = 1, name: str = "") -> dict[
         program, memory.target, tokens=tokens, position=memory.max_length - tokens, head_rows=min(rows, tokens)
     )
     functions = _functions(program, prefill)
+    divided = {} if num_device == 1 else {"division": _division(folder, memory, num_device)}
     return {
         "model": {"name": name or str(model_dir), "target": memory.target.name, "devices": num_device}
         | {key: facts[key] for key in ("matrix_type", "chunk", "head_rows", "max_length", "vocab_size")}
         | {"instructions": len(program.instructions)},
         "functions": [_count(program, function) for function in functions],
         "memory": _memory(program, memory, functions),
+        **divided,
         "lmu": _lmu(program, memory, facts["lmu_words"], functions, prefill),
-        "decode": [_decode(program, memory, context) for context in _contexts(memory.max_length)],
+        "decode": [_decode(program, memory, context, num_device) for context in _contexts(memory.max_length)],
     }
 
 
@@ -110,6 +116,12 @@ def _kind(program: Program, function: str, offset: int) -> str:
                 home = origin.function if value.register == PARAM_BASE else "main"
                 found |= {_KINDS[item.name, operand]} if home == function else set()
     return next(kind for kind in _KIND_ORDER if kind in found)
+
+
+def _division(folder: ModelFolder, memory: MemoryMap, num_device: int) -> dict[str, int]:
+    """The terms of what the devices hold; see `runtime.division`."""
+    division = divide_parameters(read_layout(folder.memory_map(num_device)), memory, num_device)
+    return {**asdict(division), "replication": division.replication, "padding": division.padding}
 
 
 # ---------------------------------------------------------------------------------------------------- LMU
@@ -193,12 +205,16 @@ def _contexts(max_length: int) -> list[int]:
     return sorted({*(length for length in _CONTEXTS if length < max_length), max_length})
 
 
-def _decode(program: Program, memory: MemoryMap, context: int) -> dict[str, Any]:
+def _decode(program: Program, memory: MemoryMap, context: int, num_device: int) -> dict[str, Any]:
     """The estimate of one token with that many positions of context, its own included."""
     target = memory.target
     run = estimate(program, target, position=context - 1)
     streamed = (run.weight_stripes + run.cache_stripes) * target.stripe_bytes
     seconds = run.cycles / target.clock_hz
+    links: dict[str, int] = {}
+    if num_device > 1:
+        waiting = estimate(program, target, position=context - 1, overlap=False)
+        links = {"link_bytes": run.link_bytes, "cycles_without_overlap": waiting.cycles}
     return {
         "context": context,
         "cycles": run.cycles,
@@ -207,6 +223,7 @@ def _decode(program: Program, memory: MemoryMap, context: int) -> dict[str, Any]
         "kv_share": round(run.cache_stripes * target.stripe_bytes / (run.cycles * target.hbm_bytes_per_cycle), 4),
         "bytes_per_second": round(streamed / seconds),
         "busy": {str(engine): round(cycles / run.cycles, 4) for engine, cycles in run.busy.items()},
+        **links,
     }
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from hyperdex_ir.errors import FileFormatError, NotCompiledError
-from hyperdex_ir.files import Kind, read_binary, read_header
-from hyperdex_ir.isa.program import Origin, Program
+from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.memory.map import MemoryMap
-from hyperdex_ir.memory.serialize import load_json, read_map
-from hyperdex_ir.runtime.engines import DEFAULT_ENGINE, check_engine, open_device
+from hyperdex_ir.runtime.engines import DEFAULT_ENGINE, Engine, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
-from hyperdex_ir.runtime.sampling import Sampling
+from hyperdex_ir.runtime.program import check_images, read_program
+from hyperdex_ir.runtime.rendezvous import PEER_SECONDS, current_launch, digest
+from hyperdex_ir.runtime.sampling import Sampling, draw_seed
 
 
 class CompiledModel:
@@ -35,26 +33,35 @@ class CompiledModel:
     def open(
         cls,
         model_dir: Path | str,
-        num_device: int = 1,
+        num_device: int | None = None,
         engine: str = DEFAULT_ENGINE,
         *,
         threads: int | None = None,
         name: str | None = None,
+        peer_timeout: float = PEER_SECONDS,
     ) -> CompiledModel:
         """Opens what `hyperdex compile` left in `model_dir`; `name` is what errors call the model.
 
+        num_device: how many devices the model is divided over, 1 when not given; all of them run in this process. In a
+        process of a distributed run, as torchrun starts it, this process is one of as many devices as there are
+        processes; another that gives no sign of life for `peer_timeout` seconds is lost.
         engine: `native`, or `interpreter`, the reference: the same bits. threads: of the native engine, by default all
-        cores that the process may use.
+        cores that the process may use, in a distributed run its share of them.
         Raises NotCompiledError when the model is not compiled for `num_device`, FileFormatError when a file is missing,
-        truncated, corrupted or does not belong to the others.
+        truncated, corrupted or does not belong to the others, PeerError when the processes do not run the same.
         """
-        check_engine(engine, threads)
+        chosen = Engine(engine, threads)
         folder = ModelFolder(Path(model_dir), Path(model_dir), None, made_by_tool=False)
-        program, memory_map, facts = read_program(folder, num_device, name or os.fspath(folder.root))
-        images = _check_images(folder, num_device, memory_map)
-        limits = Limits(facts["chunk"], facts["head_rows"], memory_map.max_length, memory_map.vocab_size)
-        device = open_device(engine, threads, program, images, memory_map, facts)
-        return cls(device, limits, facts)
+        shown, launch = name or os.fspath(folder.root), current_launch()
+        if launch is not None:
+            from hyperdex_ir.runtime.distributed import open_distributed
+
+            device, facts = open_distributed(folder, num_device, shown, launch, peer_timeout, chosen)
+            return cls(device, Limits.of(facts), facts)
+        count = num_device or 1
+        program, memory_map, facts = read_program(folder, count, shown)
+        images = [check_images(folder, count, number, memory_map) for number in range(count)]
+        return cls(open_device(chosen, program, images, memory_map, facts), Limits.of(facts), facts)
 
     @property
     def max_length(self) -> int:
@@ -77,6 +84,7 @@ class CompiledModel:
 
         Raises PromptError when it is empty or longer than the model was compiled for.
         """
+        self._agree({"prompt": list(ids)})
         return all_logits(self.device, ids, self.limits)
 
     def generate(
@@ -86,30 +94,42 @@ class CompiledModel:
         eos_ids: Collection[int] = (),
         on_token: Callable[[int], None] | None = None,
         sampling: Sampling | None = None,
+        draw: Callable[[], int] = draw_seed,
     ) -> Generation:
         """Generation, greedy without `sampling`; `on_token` is called with each new token as it comes.
 
+        draw: makes the seed when sampling needs one and has none; of several processes, that of the first counts.
         See `runtime.generate.generate`.
         """
+        sampling = sampling or Sampling()
+        request = {"prompt": list(ids), "number of new tokens": max_new_tokens, "end tokens": sorted(eos_ids)}
+        unseeded = replace(sampling, seed=None).settings.pack().hex()
+        seed = sampling.seed if sampling.do_sample else None
+        self._agree(request | {"set of sampling settings": unseeded, "seed": seed})
+        sampling = sampling.seeded(lambda: self._first(draw()))
         return generate(self.device, ids, self.limits, max_new_tokens, eos_ids, on_token, sampling)
 
+    def _agree(self, request: dict[str, Any]) -> None:
+        """Raises PeerError when another process of a distributed run was asked for something else."""
+        if isinstance(self.device, SharedDevice):
+            self.device.agree({name: digest(value) for name, value in request.items()})
 
-def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, dict[str, Any]]:
-    """The program of a compiled model, its memory map, and what inst_{n}lpu.json says of it; `param/` is not read.
+    def _first(self, value: int) -> int:
+        """The value of the first process of a distributed run, all of which call this."""
+        return self.device.first(value) if isinstance(self.device, SharedDevice) else value
 
-    Raises NotCompiledError when the model, which errors call `name`, is not compiled for `num_device`, FileFormatError
-    when a file is missing, corrupted or does not belong to the others.
-    """
-    from hyperdex_ir.isa.codec import decode_program
 
-    listed = _listed_files(folder, num_device, name)
-    path = folder.instructions(num_device)
-    for file in (folder.memory_map(num_device), path, folder.origins(num_device)):
-        _check_hash(file, listed.get(file.relative_to(folder.root).as_posix()))
-    memory_map = read_map(folder.memory_map(num_device))
-    facts = _read_facts(folder.origins(num_device), memory_map)
-    instructions = decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions
-    return Program(instructions, _read_origins(path, facts)), memory_map, facts
+@runtime_checkable
+class SharedDevice(Protocol):
+    """A device of a distributed run: all processes call it alike."""
+
+    def agree(self, facts: Mapping[str, str]) -> None:
+        """Raises PeerError when another process was given something else: name -> value."""
+        ...
+
+    def first(self, value: int) -> int:
+        """The value of the process of rank 0."""
+        ...
 
 
 def read_eos_ids(*folders: Path) -> tuple[int, ...]:
@@ -139,72 +159,3 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FileFormatError(f"{path}: not a JSON object")
     return value
-
-
-def _listed_files(folder: ModelFolder, num_device: int, name: str) -> dict[str, Any]:
-    """The manifest's table of files. Raises NotCompiledError when it has none for `num_device`."""
-    command = f"hyperdex compile {name}" + (f" --num-device {num_device}" if num_device != 1 else "")
-    if not folder.manifest.is_file():
-        raise NotCompiledError(f"{name}: not compiled", command)
-    listed = load_json(folder.manifest).get("files")
-    if not isinstance(listed, dict):
-        raise FileFormatError(f"{folder.manifest}: names no files", "compile the model again")
-    if folder.memory_map(num_device).relative_to(folder.root).as_posix() not in listed:
-        raise NotCompiledError(f"{name}: not compiled for {num_device} device{'' if num_device == 1 else 's'}", command)
-    return listed
-
-
-def _check_hash(path: Path, entry: Any) -> None:
-    """Raises FileFormatError when a small file is missing or is not the one that the manifest describes."""
-    try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
-    if not isinstance(entry, dict) or entry.get("sha256") != found:
-        raise FileFormatError(f"{path}: corrupted (its hash is not the manifest's)", "compile the model again")
-
-
-def _read_facts(path: Path, memory_map: MemoryMap) -> dict[str, Any]:
-    """What inst_{n}lpu.json says of the program, checked against the memory map."""
-    facts = load_json(path)
-    expected = {
-        "max_length": memory_map.max_length,
-        "vocab_size": memory_map.vocab_size,
-        "target": memory_map.target.name,
-    }
-    for key in ("chunk", "head_rows", "lmu_words", "matrix_type"):
-        if key not in facts:
-            raise FileFormatError(f"{path}: says nothing of {key}", "compile the model again")
-    for key, value in expected.items():
-        if facts.get(key) != value:
-            raise FileFormatError(
-                f"{path}: {key} is {facts.get(key)}, the memory map says {value}", "compile the model again"
-            )
-    return facts
-
-
-def _check_images(folder: ModelFolder, num_device: int, memory_map: MemoryMap) -> list[Path]:
-    """The parameter images of device 0 by channel, headers and sizes checked against the memory map."""
-    channels = memory_map.target.channels
-    expected = memory_map.parameter_end // channels
-    paths = [folder.parameter_file(num_device, 0, channel) for channel in range(channels)]
-    for path in paths:
-        size = _payload_bytes(path)
-        if size != expected:
-            raise FileFormatError(f"{path}: {size} bytes, the memory map says {expected}", "compile the model again")
-    return paths
-
-
-def _payload_bytes(path: Path) -> int:
-    try:
-        with path.open("rb") as file:
-            return read_header(file, path, Kind.PARAMETERS)[0]
-    except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
-
-
-def _read_origins(path: Path, facts: dict[str, Any]) -> tuple[Origin, ...]:
-    try:
-        return tuple(Origin(entry["function"], entry["path"], entry["op"]) for entry in facts["origins"])
-    except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path.with_suffix('.json')}: no table of origins ({error})", "compile again") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,11 @@ DEFAULTS = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty":
 SEED_LIMIT = 1 << 64
 _TOP_K_LIMIT = 1 << 63
 _DRAWN_BITS = 32
+
+
+def draw_seed() -> int:
+    """A seed that nobody knows, below 2^32."""
+    return secrets.randbits(_DRAWN_BITS)
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,11 @@ class Sampling:
         if self.seed is not None and not (_is_integer(self.seed) and 0 <= self.seed < SEED_LIMIT):
             raise OptionError(f"seed is {self.seed}; it must be from 0 to 2^64 - 1", "leave it out to have one drawn")
 
-    def seeded(self) -> Sampling:
+    def seeded(self, draw: Callable[[], int] = draw_seed) -> Sampling:
         """With a seed drawn where one is needed and none is given."""
         if not self.do_sample or self.seed is not None:
             return self
-        return replace(self, seed=secrets.randbits(_DRAWN_BITS))
+        return replace(self, seed=draw())
 
     @property
     def settings(self) -> Settings:

@@ -58,6 +58,16 @@ class Target:
         return math.ceil(self.hbm_latency_seconds * self.clock_hz)
 
     @property
+    def link_bytes_per_cycle(self) -> int:
+        """What a link takes a cycle in each direction."""
+        return max(1, int(self.link_bytes_per_second / self.clock_hz))
+
+    @property
+    def link_latency_cycles(self) -> int:
+        """Cycles from the end of a message at one device to its end at the next."""
+        return math.ceil(self.link_latency_seconds * self.clock_hz)
+
+    @property
     def prefetch_stripes(self) -> int:
         """Stripes of weights that can be there before they are needed."""
         return self.prefetch_bytes // self.stripe_bytes

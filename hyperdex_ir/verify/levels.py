@@ -10,11 +10,12 @@ import numpy as np
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 
 from hyperdex_ir.dialects.isa_program import to_program
+from hyperdex_ir.dialects.lpu import grid_of
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout, string_attribute
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.runtime.device import InterpreterDevice
+from hyperdex_ir.runtime.device import InterpreterDevice, RingDevice
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.verify.model import Parameters
 from hyperdex_ir.verify.values import Run, Value, trace_lpu, trace_program
@@ -56,9 +57,9 @@ class LpuLevel:
 
 
 class DeviceLevel:
-    """A program on a device."""
+    """A program on a device, or on the devices of a ring."""
 
-    def __init__(self, device: InterpreterDevice):
+    def __init__(self, device: InterpreterDevice | RingDevice):
         self._device = device
 
     @property
@@ -85,9 +86,12 @@ class IsaLevel:
         layout = collect_layout(self.lpu)
         memory = plan_memory(layout, load_target(string_attribute(self.lpu, "lpu.target")), self._max_length)
         program = to_program(self.module, chunk=chunk, head_rows=head_rows)
-        hbm = Hbm.from_parameters(memory, layout, self._parameters)
+        devices = range(grid_of(self.lpu))
+        hbms = [Hbm.from_parameters(memory, layout, self._parameters, device) for device in devices]
         words = None if "isa.lmu_words" in self.module.attributes else _ENOUGH
-        return DeviceLevel(InterpreterDevice(program, hbm, memory, chunk, head_rows, words))
+        if len(hbms) > 1:
+            return DeviceLevel(RingDevice.interpreting(program, hbms, memory, chunk, head_rows, words))
+        return DeviceLevel(InterpreterDevice(program, hbms[0], memory, chunk, head_rows, words))
 
     @property
     def most(self) -> int:

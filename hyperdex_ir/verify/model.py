@@ -13,6 +13,8 @@ from xdsl.dialects.builtin import ModuleOp, TensorType
 
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
+from hyperdex_ir.backend.options import check_devices, default_pipeline
+from hyperdex_ir.backend.tracing import set_grid
 from hyperdex_ir.backend.values import STORAGE, convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.errors import CheckpointError, FileFormatError, NotCompiledError
@@ -20,7 +22,7 @@ from hyperdex_ir.files import HEADER_BYTES, Kind, read_header
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.memory.serialize import load_json
+from hyperdex_ir.memory.serialize import load_json, manifest_entries
 from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder
 
 #: Positions of a model that is not compiled, where its own limit is larger.
@@ -32,7 +34,8 @@ Parameters = Callable[[str], np.ndarray]
 class Model:
     """module: right after import, on which passes may run. parameters: key -> array in its logical shape.
 
-    pipeline: the one that it was compiled with, else `default`. compiled: there is a program on disk.
+    pipeline: the one that it was compiled with, else the compiler's own. compiled: there is a program for `num_device`
+    devices on disk.
     """
 
     name: str
@@ -42,21 +45,24 @@ class Model:
     max_length: int
     pipeline: str
     compiled: bool
+    num_device: int = 1
 
 
-def open_model(name: str) -> Model:
+def open_model(name: str, num_device: int = 1) -> Model:
     """Traces the model, compiled or only downloaded, and finds its parameters; loads none of them.
 
-    Raises NotCompiledError when nothing is there, CheckpointError when neither the converted checkpoint nor the
-    original one is complete, and what the frontend raises.
+    Raises NotCompiledError when nothing is there, OptionError when it cannot be divided over so many devices,
+    CheckpointError when neither the converted checkpoint nor the original one is complete, and what the frontend
+    raises.
     """
     folder = compiled_folder(name)
     if not (folder.source / "config.json").is_file():
         raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {name}")
     summary = read_config(folder.source)
-    manifest = load_json(folder.manifest) if folder.manifest.is_file() else {}
+    check_devices(num_device, summary.heads)
+    compiled = manifest_entries(folder.manifest).get(str(num_device), {})
     table = load_json(folder.model_config) if folder.model_config.is_file() else None
-    options = manifest.get("options", {})
+    options = compiled.get("options", {})
     if table is None:
         length, matrix_type = (
             min(summary.max_positions, _POSITIONS),
@@ -64,17 +70,19 @@ def open_model(name: str) -> Model:
         )
     else:
         length, matrix_type = table["max_length"], table["matrix_type"]
-    target = manifest.get("target", "u55c")
+    target = compiled.get("target", "u55c")
     # Flat, so that outlining is a pass like the others.
     imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
+    set_grid(imported.module, num_device)
     return Model(
         name=name,
         folder=folder,
         module=imported.module,
         parameters=_parameters(folder, imported, table),
         max_length=length,
-        pipeline=options.get("pipeline", "default"),
-        compiled=bool(manifest),
+        pipeline=options.get("pipeline") or default_pipeline(num_device),
+        compiled=bool(compiled),
+        num_device=num_device,
     )
 
 

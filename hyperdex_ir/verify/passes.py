@@ -15,7 +15,7 @@ from hyperdex_ir.errors import HyperdexError, LoweringError, PromptError
 from hyperdex_ir.memory.collect import find_function
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
-from hyperdex_ir.runtime.device import InterpreterDevice
+from hyperdex_ir.runtime.device import InterpreterDevice, RingDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.verify.levels import DeviceLevel, IsaLevel, Level, LpuLevel, is_isa
 from hyperdex_ir.verify.model import Model
@@ -175,8 +175,9 @@ class Verifier:
         """The program on disk against the one that was just made."""
         if not self._model.compiled or not isinstance(before.level, IsaLevel):
             return self.results
-        device = CompiledModel.open(self._model.folder.root, engine="interpreter", name=self._model.name).device
-        if not isinstance(device, InterpreterDevice):
+        model = self._model
+        device = CompiledModel.open(model.folder.root, model.num_device, "interpreter", name=model.name).device
+        if not isinstance(device, InterpreterDevice | RingDevice):
             raise LoweringError("only the interpreter can be verified")
         exactness = EXACT if all(result.exactness == EXACT for result in self.results) else "rounding"
         self._compare("compiled program", exactness, before, self._run(DeviceLevel(device)), 0.0)

@@ -13,7 +13,8 @@ from xdsl.ir import Attribute, Operation
 from hyperdex_ir.dialects.lpu import AttentionOp
 from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
-from hyperdex_ir.runtime.device import InterpreterDevice
+from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.runtime.device import InterpreterDevice, RingDevice
 from hyperdex_ir.verify.recorder import Step, record
 from hyperdex_ir.xdsl_support import module_path
 
@@ -125,15 +126,20 @@ def trace_lpu(
     return trace.values
 
 
-def trace_program(device: InterpreterDevice, runs: Sequence[Run]) -> list[Value]:
-    """The values of a program, one an executed instruction; up to the first fault, if there is one."""
+def trace_program(device: InterpreterDevice | RingDevice, runs: Sequence[Run]) -> list[Value]:
+    """The values of a program, one an executed instruction; up to the first fault, if there is one.
+
+    Of several devices, those of the first.
+    """
     values: list[Value] = []
 
     def add(step: Step) -> None:
         digest = None if step.result is None else _digest(step.result)
         values.append(Value(step.operation, step.path, digest, (), step.sources))
 
-    with record(device.machine, add):
+    machine = device.machine if isinstance(device, InterpreterDevice) else device.machine.machines[0]
+    assert isinstance(machine, Machine)  # `verify` runs the interpreter
+    with record(machine, add):
         try:
             for run in runs:
                 device.machine.run(run.tokens, run.position, run.first_row)

@@ -113,6 +113,6 @@ def edit_on_disk(model: Path, edit: Edit) -> None:
     table = json.loads(folder.origins(1).read_text(encoding="utf-8"))["origins"]
     edit(code, [Origin(entry["function"], entry["path"], entry["op"]) for entry in table])
     write_binary(path, Kind.INSTRUCTIONS, encode_program(code))
-    entry = manifest["files"][path.relative_to(folder.root).as_posix()]
+    entry = manifest["devices"]["1"]["files"][path.relative_to(folder.root).as_posix()]
     entry["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     folder.manifest.write_text(json.dumps(manifest), encoding="utf-8")

@@ -150,8 +150,8 @@ def test_a_value_that_cannot_be_stored(model: Path, monkeypatch, capsys, value: 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--num-device", "2"], "num_device is 2: models are not divided over several devices yet"),
-        (["--num_device", "0"], "num_device is 0: must be a positive whole number"),
+        (["--num-device", "5"], "num_device is 5: must be from 1 to 4, the number of the model's query heads"),
+        (["--num_device", "0"], "num_device is 0: must be from 1 to 4, the number of the model's query heads"),
         (["--max-length", "0"], "max_length is 0: must be a positive whole number"),
         (["--max-ram", "4G"], "max_ram: a bound on the compiler's memory is not there yet"),
         (["--dtype", "int3"], "no dtype 'int3'; there are auto, f16, float16, bf16, bfloat16"),

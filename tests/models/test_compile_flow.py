@@ -110,12 +110,13 @@ def test_the_manifest_lists_every_file(model: Path):
     compile_model(model)
     manifest = load_json(model / "manifest.json")
     written = {path for path in files_of(model) if "/" in path}
-    assert set(manifest["files"]) == written
-    for name, entry in manifest["files"].items():
+    files = manifest["files"] | manifest["devices"]["1"]["files"]
+    assert set(files) == written
+    for name, entry in files.items():
         content = (model / name).read_bytes()
         assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    assert manifest["target"] == "u55c"
-    assert manifest["options"]["max_length"] == 128
+    assert manifest["devices"]["1"]["target"] == "u55c"
+    assert manifest["devices"]["1"]["options"]["max_length"] == 128
     for name in ("manifest.json", *sorted(written)):
         assert str(model.parent).encode() not in (model / name).read_bytes(), name
 
@@ -201,7 +202,7 @@ def test_another_target_needs_no_checkpoint(model: Path, capsys, max_length: int
     assert len(compiled.parameters) == len(list((model / "param").iterdir())) == 64
     compiled = compile_model(model, max_length=max_length, type_device="u55c")
     assert len(compiled.parameters) == len(list((model / "param").iterdir())) == 32
-    assert load_json(compiled.manifest)["target"] == "u55c"
+    assert load_json(compiled.manifest)["devices"]["1"]["target"] == "u55c"
 
 
 def test_a_compile_that_broke_off_goes_on(model: Path, capsys, monkeypatch):
@@ -250,7 +251,7 @@ def test_low_memory_usage_deletes_in_the_tools_own_folder_only(model: Path, tmp_
     assert not list(own.glob("*.bin"))
     assert (own / "tokenizer.json").is_file()
     manifest = load_json(compiled.manifest)
-    assert all((own.parent / name).is_file() for name in manifest["files"])
+    assert all((own.parent / name).is_file() for name in manifest["files"] | manifest["devices"]["1"]["files"])
     capsys.readouterr()
     assert compile_model("tiny/llama", low_memory_usage=True) == compiled
     assert phases_done(capsys) == []

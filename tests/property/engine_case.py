@@ -63,6 +63,9 @@ class Case:
     lmu_flavour: str
     hbm_flavour: str
     settings: Settings = Settings()  # of sample
+    device: int = 0
+    waits: int = 0  # messages that are not there when they are first asked for
+    linked: bool = True
     instructions: list[Instruction] = field(default_factory=list)
 
     @property
@@ -101,7 +104,7 @@ def make_control_case(c: Choose) -> Case:
 def _control(c: Choose, case: Case, length: int) -> Instruction:
     register = lambda: c.pick((0, 1, 2, OFFSET, ROWS, 12, 12, 13))  # noqa: E731
     last = length + 4  # instructions, those that set registers and the halt included
-    match c.integer(0, 9):
+    match c.integer(0, 10):
         case 0:
             return op("set", dst=register(), value=c.pick(_NUMBERS))
         case 1 | 2:
@@ -115,6 +118,8 @@ def _control(c: Choose, case: Case, length: int) -> Instruction:
         case 7:
             return op(c.pick(("ret", "ret", "halt")))
         case 8:
+            return op("multiply", dst=register(), a=register(), value=c.pick(_NUMBERS))
+        case 9:
             table = HbmRef(c.pick((0, 8, 8 * c.integer(0, 999), case.map.tokens, c.integer(0, case.map.end + 8))))
             return op("lookup", dst=register(), table=table, index=register(), limit=c.pick((1, 4, (1 << 32) - 1)))
         case _:
@@ -140,4 +145,7 @@ def start_case(c: Choose) -> Case:
         seed=c.integer(0, 1 << 30),
         lmu_flavour=c.pick(FLAVOURS),
         hbm_flavour=c.pick(HBM_FLAVOURS),
+        device=c.integer(0, 3),
+        waits=c.pick((0, 0, 1, 2)),
+        linked=not c.chance(2),
     )

@@ -222,6 +222,39 @@ def _select_rows(m: Maker, name: str) -> list[Instruction]:
     return [start, op(name, dst=m.fresh(rows, columns), src=src, first=12, columns=columns, rows=register)]
 
 
+def _select_columns(m: Maker, name: str) -> list[Instruction]:
+    c = m.c
+    register, rows = m.rows_register()
+    columns, limit = m.size(100), m.size(200)
+    block = c.pick((-1, 1 << 40)) if c.chance(4) else c.integer(0, limit // columns + 1)
+    src = m.lmu(rows, limit)
+    start = op("set", dst=12, value=block)
+    values = {"index": 12, "columns": columns, "limit": limit, "rows": register}
+    return [start, op(name, dst=m.fresh(rows, columns), src=src, **values)]
+
+
+def _exchange(m: Maker, name: str) -> list[Instruction]:
+    """Messages to the device itself: what is sent comes back, now and then later, or as another than is expected."""
+    c = m.c
+    register, rows = m.rows_register()
+    columns, hop, parts = m.size(100), c.integer(0, 9), c.pick((4, 4, 5, 9, m.case.device + 1))
+    pitch, first = c.pick((columns, 100)), c.pick((0, 0, 3))
+    part = (m.case.device - hop) % parts
+    values = {"hop": hop, "parts": parts, "pitch": pitch, "first": first, "columns": columns, "rows": register}
+    refs = {"src": m.lmu(rows, columns), "dst": m.fresh(rows, columns)}
+    back = part * pitch + first  # so that the part lies where the operand was meant to
+    refs = {key: LmuRef(max(0, ref.address - back), ref.stride, ref.register) for key, ref in refs.items()}
+    if name == "send":
+        return [op("send", src=refs["src"], **values)]
+    others = (
+        values | c.pick(({"columns": columns + 1}, {"hop": hop + 1}, {"parts": m.case.device}))
+        if c.chance(6)
+        else values
+    )
+    sends = [] if c.chance(4) else [op("send", src=refs["src"], **values)]
+    return [*sends, op("receive", dst=refs["dst"], **others)]
+
+
 def _sample(m: Maker, name: str) -> list[Instruction]:
     c = m.c
     columns = m.size(400)
@@ -246,7 +279,8 @@ def _matmul(m: Maker, name: str) -> list[Instruction]:
     register, rows = m.rows_register()
     k, n = m.size(300), m.size(90)
     gated = c.pick((0, 0, 1))
-    matrix_rows = 2 * n if gated else n
+    distance = c.pick((0, n, n + 7, c.integer(1, 90))) if c.chance(50) else 0
+    matrix_rows = n + (distance or n) if gated else n
     values: dict[str, Any] = {
         "weight": m.matrix(matrix_rows, k),
         "bias": m.maybe(40, lambda: m.row(matrix_rows)),
@@ -258,7 +292,8 @@ def _matmul(m: Maker, name: str) -> list[Instruction]:
         "plus": m.maybe(40, lambda: m.lmu(rows, n)),
     }
     dst = m.fresh(rows, n)
-    return [op(name, dst=dst, k=k, n=n, type=m.case.matrix_type, rows=register, gated=gated, **values)]
+    return [op(name, dst=dst, k=k, n=n, type=m.case.matrix_type, rows=register, gated=gated,
+               gate_distance=distance, **values)]  # fmt: skip
 
 
 def _attention(m: Maker, name: str) -> list[Instruction]:
@@ -390,6 +425,9 @@ MAKERS: dict[str, Callable[[Maker, str], list[Instruction]]] = {
     "layer_norm": _norm,
     "rotary": _rotary,
     "select_rows": _select_rows,
+    "select_columns": _select_columns,
+    "send": _exchange,
+    "receive": _exchange,
     "sample": _sample,
     "matmul": _matmul,
     "scores": _attention,

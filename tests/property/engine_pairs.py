@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from hyperdex_ir.engine.features import Features
 from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.link import Message
 from hyperdex_ir.interpreter.lmu import Lmu
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.program import Origin, Program
@@ -45,6 +47,7 @@ class Outcome:
 
     error: str | None
     flag: Any
+    step: int | None
     registers: list[int | None]
     lmu: np.ndarray
     hbm: np.ndarray
@@ -53,7 +56,8 @@ class Outcome:
         """Empty when nothing differs. After a machine fault only its message counts."""
         if self.error or other.error:
             return "" if self.error == other.error else f"{self.error!r} and {other.error!r}"
-        found = [] if self.flag == other.flag else [f"flag {self.flag} and {other.flag}"]
+        mine, its = (self.flag, self.step), (other.flag, other.step)
+        found = [] if mine == its else [f"flag {mine} and {its}"]
         if self.registers != other.registers:
             found.append(f"registers {self.registers} and {other.registers}")
         for name in ("lmu", "hbm"):
@@ -127,6 +131,28 @@ class Start:
         return hbm
 
 
+class LateLoop:
+    """A link that leads back to the device; the first `waits` questions for a message are in vain."""
+
+    def __init__(self, waits: int):
+        self._messages: deque[Message] = deque()
+        self._waits = waits
+
+    def send(self, message: Message) -> None:
+        self._messages.append(message)
+
+    def receive(self) -> Message | None:
+        if self._waits:
+            self._waits -= 1
+            return None
+        return self._messages.popleft()
+
+
+def place_of(case: Case) -> dict[str, Any]:
+    """The device's number and link."""
+    return {"device": case.device, "link": LateLoop(case.waits) if case.linked else None}
+
+
 def program_of(case: Case) -> Program:
     code = case.program
     return Program(code, tuple(Origin("main", f"model.{index}", item.name) for index, item in enumerate(code)))
@@ -136,10 +162,12 @@ def interpreted(case: Case) -> Outcome:
     """The case on the interpreter."""
     start = Start(case)
     hbm = start.memory(case)
-    machine = Machine(program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET)
+    machine = Machine(program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, **place_of(case))
     lmu = machine.state.lmu = WrittenLmu(start.lmu)
     error = _run(machine, case, start)
-    return Outcome(error, machine.fault, list(machine.registers), float_bits(lmu.words), run_time_bits(hbm, case))
+    return Outcome(
+        error, machine.fault, step_of(machine), list(machine.registers), float_bits(lmu.words), run_time_bits(hbm, case)
+    )
 
 
 def native(case: Case, threads: int, features: Features | None = None) -> Outcome:
@@ -147,22 +175,32 @@ def native(case: Case, threads: int, features: Features | None = None) -> Outcom
     start = Start(case)
     hbm = start.memory(case)
     machine = EngineMachine(
-        program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, threads=threads, features=features
-    )
+        program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, threads=threads, features=features,
+        **place_of(case),
+    )  # fmt: skip
     try:
         machine.write_lmu(0, start.lmu)
         error = _run(machine, case, start)
         lmu = machine.lmu(0, 1, LMU_WORDS)[0]
-        return Outcome(error, machine.fault, machine.registers, float_bits(lmu), run_time_bits(hbm, case))
+        return Outcome(
+            error, machine.fault, step_of(machine), machine.registers, float_bits(lmu), run_time_bits(hbm, case)
+        )
     finally:
         machine.close()
 
 
+def step_of(machine: Machine | EngineMachine) -> int | None:
+    """Instructions before the one that raised the flag."""
+    return None if machine.fault is None else machine.fault.step
+
+
 def _run(machine: Machine | EngineMachine, case: Case, start: Start) -> str | None:
     try:
-        machine.run(start.tokens, case.position, case.tokens - 1)
+        machine.start(start.tokens, case.position, case.tokens - 1)
+        while machine.resume() == "receive":
+            pass
     except MachineFault as fault:
-        return str(fault)
+        return f"{machine.executed}: {fault}"
     return None
 
 

@@ -10,7 +10,7 @@ import pytest
 from engine_case import Case
 from engine_cases import MAKERS, make_case
 from engine_pairs import interpreted, native
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis_choose import Drawn, examples
 
@@ -26,7 +26,10 @@ def cases(draw: st.DrawFn, names: tuple[str, ...], most: int) -> Case:
 
 
 def check(case: Case, threads: int) -> None:
-    assert native(case, threads).differences(interpreted(case)) == ""
+    expected = interpreted(case)
+    # Only the interpreter tracks what has been written (docs/isa.md).
+    assume(expected.error is None or not expected.error.endswith("nothing wrote it"))
+    assert native(case, threads).differences(expected) == ""
 
 
 def test_every_instruction_but_control_has_a_maker() -> None:

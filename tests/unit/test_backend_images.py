@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from hyperdex_ir.backend import images, payload
+from hyperdex_ir.backend.assemble import matrix_beats, vector_beats
 from hyperdex_ir.backend.convert import write_model
-from hyperdex_ir.backend.images import matrix_beats, vector_beats, write_images
+from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.errors import CheckpointError, FileFormatError, StorageError
 from hyperdex_ir.files import HEADER_BYTES, Kind, read_binary
 from hyperdex_ir.locations import ModelFolder
@@ -215,14 +216,14 @@ def test_a_full_disk_leaves_nothing(folder: ModelFolder, monkeypatch):
     before = {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()}
     written = 0
 
-    def refuse(self, data, original=payload.PayloadWriter.write):
+    def refuse(self, offset, data, original=payload.PlacedWriter.write):
         nonlocal written
-        original(self, data)
+        original(self, offset, data)
         written += 1
         if written == 150:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(payload.PayloadWriter, "write", refuse)
+    monkeypatch.setattr(payload.PlacedWriter, "write", refuse)
     with pytest.raises(StorageError, match="no space left on the device"):
         write_images(folder, "u55c", 1)
     assert {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()} == before

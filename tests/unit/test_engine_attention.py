@@ -300,6 +300,89 @@ def test_the_flag_names_the_first_head_and_stage(threads: int) -> None:
     assert_same(program(grouped(scale=3e38)), words(), 3, 20, threads=threads)
 
 
+# ---------------------------------------------------------------------------------------------------- KV heads by table
+
+HEAD = 13
+NUMBERS = memory_map().addresses["numbers"]  # 2, 0, 1
+PITCHES = {KEYS: _SLOT.key_pitch, VALUES: _SLOT.value_pitch}
+
+
+def by_table(first: int = 0, table: int = NUMBERS, limit: int = 3, heads: int = 2, **changes: Any) -> list[Instruction]:
+    """Heads from number `first` on, the KV head of each from a table: as the compiler writes them for several devices.
+
+    There are two KV heads, so that one that the table gives is none.
+    """
+    find = op("lookup", dst=KEYS, table=HbmRef(table), index=HEAD, limit=limit)
+    places = [
+        op("multiply", dst=VALUES, a=KEYS, value=PITCHES[VALUES]),
+        op("multiply", dst=KEYS, a=KEYS, value=PITCHES[KEYS]),
+    ]
+    bases = [op("add", dst=register, a=14, b=register, value=0) for register in (KEYS, VALUES)]
+    steps = [step(QUERY, SIZE), step(RESULT, SIZE)]
+    start = [op("set", dst=14, value=0), op("set", dst=HEAD, value=first)]
+    return [*start, *loop([find, step(HEAD, 1), *places, *bases, *stages(**changes), *steps], heads)]
+
+
+def test_a_loop_by_table_is_found() -> None:
+    (head_loop,) = found(by_table(1))
+    assert head_loop.lookups == (Place(HEAD, 0), Place(HEAD, 1))
+    offset = memory_map().kv_start + _SLOT.key_offset
+    assert [trip.keys for trip in head_loop.trips] == [Place(14, offset, _SLOT.key_pitch, n) for n in range(2)]
+    assert head_loop.finals[VALUES] == Place(14, 0, _SLOT.value_pitch, 1)
+
+
+@pytest.mark.parametrize("rows", [1, CHUNK])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_heads_by_table_leave_what_one_after_another_leaves(rows: int, threads: int) -> None:
+    for first, heads, table in ((1, 2, NUMBERS), (1, 1, NUMBERS), (0, 2, NUMBERS + 8)):
+        body = by_table(first, table, 2 if table != NUMBERS else 3, heads)
+        assert_same(program(body), words(), rows, 30, threads=threads)
+        assert_same(program(body), words(wild=True), rows, 30, wild=True, threads=threads)
+
+
+def test_heads_by_table_are_shared_out() -> None:
+    assert poisoned(by_table(1), 3) == ""
+    assert poisoned(by_table(1), 1) == ""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"first": 2},  # beyond the table
+        {"first": -1},
+        {"table": NUMBERS + 4},  # off the grid
+        {"table": memory_map().tokens},  # in the run-time area
+        {"first": 0},  # a KV head beyond HBM
+        {"table": memory_map().parameter_end - 8},
+        {"table": memory_map().addresses["row"]},  # no numbers of KV heads
+    ],
+)
+def test_heads_by_a_bad_table_run_one_after_another(changes: dict[str, Any]) -> None:
+    body = by_table(**{"first": 1, **changes})
+    if changes != {"first": 0}:
+        assert poisoned(body, 3) != ""
+    for threads in (1, 2):
+        assert_same(program(body), words(), 3, 30, threads=threads)
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        op("multiply", dst=KEYS, a=QUERY, value=2),  # not of a number that is known
+        op("multiply", dst=KEYS, a=KEYS, value=0),
+        op("multiply", dst=QUERY, a=KEYS, value=3),  # queries by table
+        op("lookup", dst=VALUES, table=HbmRef(NUMBERS), index=KEYS, limit=3),  # a table of a table
+        op("lookup", dst=VALUES, table=HbmRef(NUMBERS, 8), index=HEAD, limit=2),  # another table
+        op("add", dst=KEYS, a=KEYS, b=KEYS),
+    ],
+)
+def test_loops_with_other_lookups_are_left_alone(instruction: Instruction) -> None:
+    body = by_table(1)
+    start = next(index for index, item in enumerate(body) if item.name == "lookup") + 1
+    inner = [*body[start - 1 : start], instruction, *body[start:]]
+    assert found([*body[: start - 2], *loop(inner, 2)]) == []
+
+
 def poisoned(body: Sequence[Instruction], rows: int, position: int = 30) -> str:
     """The fault of a program whose stages inside the loop are a `ret`: none when the loop is shared out."""
     code = program(body)

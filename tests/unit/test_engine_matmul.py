@@ -162,6 +162,16 @@ def test_epilogue(features: str, rows: int, gated: bool, name: str) -> None:
     Case(rows, 90, 41, gated=gated, bias=bias, operands=EPILOGUES[name], features=features).run()
 
 
+@feature_sets
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize(("n", "distance"), [(25, 41), (16, 66), (41, 41), (30, 7), (60, 1)])
+def test_gates_at_a_distance(features: str, threads: int, rows: int, n: int, distance: int) -> None:
+    """Part of the columns of a gated matrix, whose gates lie behind all of them."""
+    operands = {"n": n, "gate_distance": distance, "activation": "silu", "dst": LmuRef(DST, 60)}
+    Case(rows, 90, 41, gated=True, bias=True, operands=operands, threads=threads, features=features).run()
+
+
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize(
     "operands",

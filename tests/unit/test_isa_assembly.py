@@ -31,7 +31,7 @@ main:
 layer:
     matmul dst=lmu[0x0:576] src=lmu[0x300+r9:576] weight=hbm[0x4000+param_base] k=576 n=576 type=f16 \
 scale=0.088388346 activation=silu plus=lmu[0x0:0] rows=tokens
-    unary function=gelu dst=view[0x40:576,64,1] a=view[0x40+r31:0,64,0] groups=9 columns=64 rows=tokens
+    unary function=gelu dst=view[0x40:576,64,1] a=view[0x40+r30:0,64,0] groups=9 columns=64 rows=tokens
     ret
 """
 
@@ -47,7 +47,7 @@ def test_text_of_a_program() -> None:
     assert matmul["bias"] is None
     assert matmul["softcap"] == 0.0
     assert matmul["plus"] == LmuRef(0, 0, 0)
-    assert unary["a"] == ViewRef(0x40, 0, 64, 0, 31)
+    assert unary["a"] == ViewRef(0x40, 0, 64, 0, 30)
 
 
 def _origins(program: Program) -> tuple[Origin, ...]:

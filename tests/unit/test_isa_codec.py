@@ -53,7 +53,7 @@ GOLDEN = [
         "matmul",
         {"dst": LmuRef(0x100, 1536), "src": LmuRef(0x200, 576, 9), "weight": HbmRef(0x40000, 5), "k": 576, "n": 1536}
         | {"type": "f16", "bias": HbmRef(0x99, 5), "scale": 0.125, "softcap": 30.0, "activation": "gelu"}
-        | {"times": LmuRef(0x700, 1536), "plus": None, "rows": 1, "gated": 1, "prefetch": 324},
+        | {"times": LmuRef(0x700, 1536), "plus": None, "rows": 1, "gated": 1, "prefetch": 324, "gate_distance": 0},
         "10000100000600004000004800200100100000142001000003006602000000140000001f0000f8a021c001008001000000000000000042a2",
     ),
     (
@@ -130,6 +130,21 @@ GOLDEN = [
         {"dst": 7, "src": LmuRef(0x700, 49152), "columns": 49152, "rows": 4, "settings": HbmRef(0x123440, 5)},
         "2a07e0000000180000000310201a09008002",
     ),
+    (
+        "select_columns",
+        {"dst": LmuRef(0x500, 144), "src": LmuRef(0x600, 576), "index": 31, "columns": 144, "limit": 576, "rows": 1},
+        "2b00050090000000c000004800007c480000200180",
+    ),
+    (
+        "send",
+        {"src": LmuRef(0x700, 576, 16), "hop": 2, "parts": 4, "pitch": 144, "first": 64, "columns": 80, "rows": 4},
+        "4000070040020050008000001200000800000a0080",
+    ),
+    (
+        "receive",
+        {"dst": LmuRef(0x700, 576), "hop": 3, "parts": 4, "pitch": 144, "first": 64, "columns": 80, "rows": 4},
+        "4100070040020060008000001200000800000a0080",
+    ),
     ("halt", {}, "30"),
     ("set", {"dst": 5, "value": -4096}, "310500feffffff1f"),
     ("add", {"dst": 9, "a": 9, "b": 12, "value": 64}, "32293120"),
@@ -138,6 +153,7 @@ GOLDEN = [
     ("ret", {}, "35"),
     ("lookup", {"dst": 14, "table": HbmRef(0x123400), "index": 13, "limit": 26}, "360e8046020000340d"),
     ("skip_unless", {"a": 14, "value": -2, "length": 3}, "37ceffffffffff7f"),
+    ("multiply", {"dst": 16, "a": 31, "value": -144}, "38f0c3fdffffffff03"),
 ]
 
 
@@ -146,6 +162,12 @@ def test_golden_words(name: str, values: dict, hexadecimal: str) -> None:
     word = bytes.fromhex(hexadecimal).ljust(64, b"\0")
     assert encode(Instruction(name, values)) == word
     assert decode(word) == Instruction(name, values)
+
+
+def test_a_gate_that_is_further_away_stands_behind_all_other_fields() -> None:
+    name, values, hexadecimal = next(entry for entry in GOLDEN if entry[0] == "matmul")
+    word = encode(Instruction(name, values | {"gate_distance": 3072}))
+    assert word == bytes.fromhex(hexadecimal + "00000006").ljust(64, b"\0")
 
 
 def test_golden_words_cover_the_instruction_set() -> None:

@@ -1,5 +1,5 @@
 """The cost model on cases worked out by hand, for u55c: 16 trees, 64 lanes, 25 cycles to HBM, 48 through a tree, 32
-through the vector engine."""
+through the vector engine, 220 to the next device."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from hyperdex_ir.targets import load_target, target_names
 
 U55C = load_target("u55c")
 FIRST_BEAT, TREE, VECTOR = 25, 48, 32
+HOP = 220  # cycles to the next device, at 56 bytes a cycle
 MATMUL: dict[str, Any] = {
     "dst": LmuRef(1000, 64), "src": LmuRef(0, 128), "weight": HbmRef(0), "k": 128, "n": 64, "type": "f16",
     "bias": None, "scale": 1.0, "softcap": 0.0, "activation": "none", "times": None, "plus": None, "rows": 1,
-    "gated": 0, "prefetch": 0,
+    "gated": 0, "prefetch": 0, "gate_distance": 0,
 }  # fmt: skip
 
 
@@ -81,7 +82,13 @@ def test_the_targets_say_all_that_the_model_needs() -> None:
         ("load", {"columns": 576}, 1, 0, Cost(Engine.SMA, 2, FIRST_BEAT)),
         ("store", {"columns": 576}, 3, 0, Cost(Engine.SMA, 6, FIRST_BEAT)),
         ("set", {}, 1, 0, Cost(Engine.ICP, 1)),
+        ("multiply", {}, 1, 0, Cost(Engine.ICP, 1)),
         ("lookup", {}, 1, 0, Cost(Engine.ICP, 1 + FIRST_BEAT)),
+        ("select_columns", {"columns": 65}, 2, 0, Cost(Engine.VXE, 4, VECTOR)),
+        ("matmul", {"gated": 1, "n": 16, "gate_distance": 40}, 1, 0, Cost(Engine.SXE, 6, TREE + VECTOR, 6, 4)),
+        ("send", {"columns": 64}, 1, 0, Cost(Engine.ESL, 5, HOP)),
+        ("send", {"columns": 64}, 3, 0, Cost(Engine.ESL, 14, HOP)),
+        ("receive", {"columns": 64}, 3, 0, Cost(Engine.ESL, 0)),
     ],
 )
 def test_costs(name: str, changes: dict[str, Any], rows: int, position: int, expected: Cost) -> None:
@@ -130,6 +137,50 @@ def test_stores_run_beside_earlier_streams_and_hold_up_later_ones() -> None:
     written_beside = _cycles(_load(3000, 64), stream, _store_value(3000))
     assert written_late - written_beside > 100
     assert written_beside == estimate(Program((_load(3000, 64), stream, Instruction("halt"))), U55C).cycles
+
+
+# ---------------------------------------------------------------------------------------------------- links
+def _exchange(hop: int, buffer: int = 0, columns: int = 64, parts: int = 2) -> tuple[Instruction, Instruction]:
+    """A part of 64 columns to the next device, and the one before it from the device before."""
+    values = {"parts": parts, "pitch": 64, "first": 0, "columns": columns, "rows": 1}
+    send = Instruction("send", {"src": LmuRef(buffer, 64 * parts), "hop": hop, **values})
+    return send, Instruction("receive", {"dst": LmuRef(buffer, 64 * parts), "hop": hop + 1, **values})
+
+
+def test_a_part_is_there_when_the_own_one_is_at_the_next_device() -> None:
+    made, consumer = _unary(0, 500, 64), _unary(900, 64, 64)
+    sent = 1 + 1 + VECTOR + 5
+    assert _cycles(made, *_exchange(0), consumer) == sent + HOP + 1 + VECTOR
+    two_hops = (*_exchange(0, parts=3), *_exchange(1, parts=3))
+    assert _cycles(made, *two_hops, _unary(900, 64, 64)) == sent + HOP + 5 + HOP + 1 + VECTOR
+    assert _cycles(made, *two_hops, _unary(900, 128, 64)) == sent + HOP + 5 + HOP, "part 2 is there after one hop"
+
+
+def test_messages_leave_one_after_another_and_travel_together() -> None:
+    first, second = _exchange(0, 0), _exchange(0, 1000)
+    assert _cycles(*first, *second) == 1 + 5 + 5 + HOP
+    program = Program((*first, *second, Instruction("halt")))
+    assert estimate(program, U55C).busy[Engine.ESL] == 10
+    assert estimate(program, U55C).link_bytes == 2 * 4 * 64
+
+
+def test_what_travels_while_others_work() -> None:
+    work = _matmul(dst=LmuRef(9000, 1600), src=LmuRef(5000, 128), n=1600)  # 200 cycles
+    program = Program((*_exchange(0), work, Instruction("halt")))
+    alone, link = FIRST_BEAT + 200 + TREE, 1 + 5 + HOP
+    assert estimate(program, U55C).cycles == 3 + alone
+    assert estimate(program, U55C, overlap=False).cycles == link + 1 + alone
+    late = Program((work, *_exchange(0), Instruction("halt")))
+    assert estimate(late, U55C, overlap=False).cycles == 1 + alone + 5 + HOP + 1, "the halt waits too"
+
+
+def test_what_travels_in_repeats() -> None:
+    body = (_unary(0, 64, 64), *_exchange(0))
+    for count in (1, 2, 3, 50):
+        program = Program((Instruction("repeat", {"count": count, "length": 3}), *body, Instruction("halt")))
+        found = estimate(program, U55C)
+        assert found.cycles == 2 + (1 + VECTOR + 5 + HOP) * count
+        assert found.link_bytes == 256 * count
 
 
 def test_repeats_calls_and_choices() -> None:

@@ -61,7 +61,7 @@ def run(expression: str, result: str = "?x8", tokens: tuple[int, ...] = (3, 7, 1
 
 
 def test_every_operation_has_a_meaning() -> None:
-    structural = {lpu.RepeatOp, lpu.YieldOp, lpu.LayerOp, lpu.LayersOp}
+    structural = {lpu.RepeatOp, lpu.YieldOp, lpu.LayerOp, lpu.LayersOp, lpu.AllGatherOp}
     assert set(OPERATIONS) | structural == set(lpu.LPU.operations)
 
 

@@ -31,7 +31,7 @@ from hyperdex_ir.xdsl_support import check_module, module_path, parse_module, pr
 
 # ---------------------------------------------------------------------------------------------------- pipelines
 def test_packaged_pipelines_parse() -> None:
-    assert pipeline_names() == ("debug", "default", "o0")
+    assert pipeline_names() == ("debug", "default", "o0", "sharded", "sharded-o0")
     names = [one.name for one in parse_pipeline("default")]
     assert names == [
         "lpu-token-major", "canonicalize", "cse", "dce", "lpu-fuse-norm", "lpu-fuse-rotary", "lpu-fuse-parallel-linear",
@@ -47,6 +47,15 @@ def test_debug_is_default_without_reordering() -> None:
     assert "isa-schedule" not in names["debug"]
     kept = {pipeline: [name for name in names[pipeline] if name not in left_out] for pipeline in names}
     assert kept["debug"] == kept["default"]
+
+
+@pytest.mark.parametrize(("sharded", "whole"), [("sharded", "default"), ("sharded-o0", "o0")])
+def test_the_sharded_pipelines_differ_by_two_passes(sharded: str, whole: str) -> None:
+    names = [one.name for one in parse_pipeline(sharded)]
+    place = names.index("lpu-propagate-sharding")
+    assert names[place + 1] == "lpu-partition"
+    del names[place : place + 2]
+    assert names == [one.name for one in parse_pipeline(whole)]
 
 
 def test_every_pass_says_whether_it_is_exact() -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from imported import MAX_LENGTH, TOKENS, Parameters, import_any, import_model, lpu_logits, random_parameters
 from tiny import tiny_config, tiny_llama_config, tiny_opt_config
 from transformers import (
     CohereConfig,
@@ -23,19 +22,12 @@ from transformers import (
     PreTrainedConfig,
     Qwen3Config,
 )
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, TensorType
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from hyperdex_ir.dialects.isa_program import to_program
-from hyperdex_ir.dialects.lpu import AddOp, AttentionOp, ConstantOp, MulOp, WeightOp, shape_of
-from hyperdex_ir.frontend import trace_model
-from hyperdex_ir.frontend.derived import RotaryTable
-from hyperdex_ir.frontend.graph import Graph
-from hyperdex_ir.frontend.importer import import_graph
-from hyperdex_ir.frontend.model import canonical_names
-from hyperdex_ir.frontend.trace import WRAPPED, trace
+from hyperdex_ir.dialects.lpu import AddOp, AttentionOp, ConstantOp, MulOp
 from hyperdex_ir.interpreter.hbm import Hbm
-from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.isa.instructions import BY_NAME, Group
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
@@ -44,10 +36,6 @@ from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass, run_pipeline
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import parse_module, print_module
-
-MAX_LENGTH = 40
-TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, 256, 19)]
-Parameters = Callable[[str], np.ndarray]
 
 LPU_PASSES = "lpu-token-major,canonicalize,cse,dce"
 
@@ -118,58 +106,9 @@ EDITS: dict[str, tuple[int, Callable[[ModuleOp], None], str]] = {
 }
 
 
-def _random_parameters(module: ModuleOp, derived: Parameters) -> Parameters:
-    """Values that depend on the key alone, of variance about 1 through each matrix."""
-    types = {key: op.res.type for op in module.walk() if isinstance(op, WeightOp) for key in op.key_names}
-    values: dict[str, np.ndarray] = {}
-
-    def make(key: str) -> np.ndarray:
-        type_ = types.get(key) or types[re.sub(r"\.\d+\.", ".*.", key, count=1)]
-        assert isinstance(type_, TensorType)
-        normal = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape_of(type_), np.float32)
-        kind = str(type_.element_type)
-        if kind == "f32":
-            return 1 + np.float32(0.1) * normal
-        normal *= np.float32(1 if "embed" in key else shape_of(type_)[1] ** -0.5)
-        return normal.astype(np.float16) if kind == "f16" else (normal.view(np.uint32) >> 16).astype(np.uint16)
-
-    def get(key: str) -> np.ndarray:
-        if key not in values:
-            try:
-                values[key] = derived(key)
-            except KeyError:
-                values[key] = make(key)
-        return values[key]
-
-    return get
-
-
-def _import(
-    config: PreTrainedConfig, matrix_type: str, directory: Path, outlined: bool = True
-) -> tuple[ModuleOp, Parameters]:
-    config.save_pretrained(directory)
-    imported = trace_model(directory, target="u55c", max_length=MAX_LENGTH, matrix_type=matrix_type, outlined=outlined)
-    return imported.module, _random_parameters(imported.module, imported.derived.__getitem__)
-
-
-def _import_any(config: PreTrainedConfig, directory: Path) -> tuple[ModuleOp, Parameters]:
-    """As `_import`, f16, for any architecture that transformers can build."""
-    config.save_pretrained(directory)
-    (architecture,) = config.architectures or []
-    traced = trace(directory, architecture, MAX_LENGTH)
-    graph = Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model))
-    module = import_graph(graph, target="u55c", max_length=MAX_LENGTH, matrix_type="f16", outlined=False)
-    tables: dict[str, RotaryTable] = traced.rotary
-    return module, _random_parameters(module, lambda key: tables[key].values())
-
-
 def _attribute(module: ModuleOp, name: str, default: int) -> int:
     attribute = module.attributes.get(name)
     return attribute.value.data if isinstance(attribute, IntegerAttr) else default
-
-
-def _lpu_logits(module: ModuleOp, parameters: Parameters) -> bytes:
-    return LpuInterpreter(module, parameters, MAX_LENGTH).forward(TOKENS, 0, 0).tobytes()
 
 
 def _isa_logits(module: ModuleOp, lpu: ModuleOp, parameters: Parameters, step: int) -> bytes:
@@ -188,14 +127,14 @@ def _isa_logits(module: ModuleOp, lpu: ModuleOp, parameters: Parameters, step: i
 @pytest.mark.parametrize("name", MODELS)
 def test_every_pass_keeps_every_bit(name: str, pipeline: str, tmp_path: Path) -> None:
     make, matrix_type = MODELS[name]
-    module, parameters = _import(make(), matrix_type, tmp_path)
+    module, parameters = import_model(make(), matrix_type, tmp_path)
     _check_every_pass(module, parameters, pipeline)
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_every_mechanism_keeps_every_bit_and_is_fused(name: str, tmp_path: Path) -> None:
     make, count = MECHANISMS[name]
-    module, parameters = _import_any(make(), tmp_path)
+    module, parameters = import_any(make(), tmp_path)
     _check_every_pass(module, parameters, "default")
     assert len(_layer_work(module)) == count
 
@@ -204,12 +143,12 @@ def test_every_mechanism_keeps_every_bit_and_is_fused(name: str, tmp_path: Path)
 @pytest.mark.parametrize("name", EDITS)
 def test_every_order_of_layers_keeps_every_bit(name: str, pipeline: str, tmp_path: Path) -> None:
     layers, edit, written = EDITS[name]
-    module, parameters = _import(tiny_llama_config(num_hidden_layers=layers), "f16", tmp_path, outlined=False)
+    module, parameters = import_model(tiny_llama_config(num_hidden_layers=layers), "f16", tmp_path, outlined=False)
     edit(module)
     outlined = module.clone()
     run_pipeline(outlined, "lpu-outline-layers")
     assert print_module(outlined).count(written) == 1
-    assert _lpu_logits(outlined, parameters) == _lpu_logits(module, parameters)
+    assert lpu_logits(outlined, parameters) == lpu_logits(module, parameters)
     _check_every_pass(outlined if pipeline == "default" else module, parameters, pipeline)
 
 
@@ -265,14 +204,14 @@ builtin.module attributes {lpu.target = "u55c", lpu.max_length = 40 : i64, lpu.m
 @pytest.mark.parametrize("pipeline", ["default", "o0", "debug"])
 def test_what_is_spelled_out_keeps_every_bit(pipeline: str) -> None:
     module = parse_module(SPELLED_OUT)
-    _check_every_pass(module, _random_parameters(module, {}.__getitem__), pipeline)
+    _check_every_pass(module, random_parameters(module, {}.__getitem__), pipeline)
     if pipeline == "default":
         names = [item.name for item in to_program(module).instructions if BY_NAME[item.name].group is not Group.CTRL]
         assert names == ["embed", "select_rows", "rms_norm", "matmul", "layer_norm", "matmul", "store", "sample"]
 
 
 def _check_every_pass(module: ModuleOp, parameters: Parameters, pipeline: str) -> None:
-    expected = _lpu_logits(module, parameters)
+    expected = lpu_logits(module, parameters)
     assert np.isfinite(np.frombuffer(expected, np.float32)).all()
     lpu = module
     for one in parse_pipeline(pipeline):
@@ -282,7 +221,7 @@ def _check_every_pass(module: ModuleOp, parameters: Parameters, pipeline: str) -
         text = print_module(module, locations=True)
         assert print_module(parse_module(text), locations=True) == text, one.name
         if lpu is module:
-            assert _lpu_logits(module, parameters) == expected, one.name
+            assert lpu_logits(module, parameters) == expected, one.name
         else:
             assert _isa_logits(module, lpu, parameters, len(TOKENS)) == expected, one.name
     again = parse_module(print_module(module))
@@ -293,8 +232,8 @@ def _check_every_pass(module: ModuleOp, parameters: Parameters, pipeline: str) -
 
 def test_flat_models_run_too(tmp_path: Path) -> None:
     """Without outlining, everything is in main, its own KV cache included."""
-    module, parameters = _import(tiny_llama_config(), "f16", tmp_path, outlined=False)
-    expected = _lpu_logits(module, parameters)
+    module, parameters = import_model(tiny_llama_config(), "f16", tmp_path, outlined=False)
+    expected = lpu_logits(module, parameters)
     fusion = "lpu-fuse-norm,lpu-fuse-rotary,lpu-fuse-parallel-linear,lpu-fuse-epilogue"
     run_pipeline(module, f"{LPU_PASSES},{fusion},lpu-hoist-select-rows")
     lpu = module.clone()
@@ -303,20 +242,20 @@ def test_flat_models_run_too(tmp_path: Path) -> None:
 
 
 def test_outlining_needs_no_fusion_and_no_cse(tmp_path: Path) -> None:
-    module, parameters = _import(tiny_llama_config(num_hidden_layers=3), "f16", tmp_path, outlined=False)
-    expected = _lpu_logits(module, parameters)
+    module, parameters = import_model(tiny_llama_config(num_hidden_layers=3), "f16", tmp_path, outlined=False)
+    expected = lpu_logits(module, parameters)
     for passes in (f"{LPU_PASSES},lpu-outline-layers", "lpu-token-major,lpu-outline-layers"):
         one = module.clone()
         run_pipeline(one, passes)
         assert sum(op.name == "func.func" for op in one.walk()) == 2, passes
-        assert _lpu_logits(one, parameters) == expected, passes
+        assert lpu_logits(one, parameters) == expected, passes
 
 
 @pytest.mark.parametrize("make", [tiny_llama_config, tiny_opt_config], ids=["llama", "opt"])
 def test_depth_changes_no_instruction_count(make: Callable[..., PreTrainedConfig], tmp_path: Path) -> None:
     counts = []
     for layers in (2, 30):
-        module, _ = _import(make(num_hidden_layers=layers), "f16", tmp_path / str(layers))
+        module, _ = import_model(make(num_hidden_layers=layers), "f16", tmp_path / str(layers))
         run_pipeline(module, "default")
         counts.append(len(to_program(module).instructions))
     assert counts[0] == counts[1]
@@ -334,7 +273,7 @@ def _layer_work(module: ModuleOp) -> list[tuple[str, str]]:
 
 
 def test_llama_layer_is_thirteen_instructions(tmp_path: Path) -> None:
-    module, _ = _import(tiny_llama_config(), "f16", tmp_path)
+    module, _ = import_model(tiny_llama_config(), "f16", tmp_path)
     run_pipeline(module, "default")
     work = _layer_work(module)
     assert sorted(name for name, _ in work) == sorted([
@@ -347,7 +286,7 @@ def test_llama_layer_is_thirteen_instructions(tmp_path: Path) -> None:
 
 
 def test_without_fusion_the_projections_stay_apart(tmp_path: Path) -> None:
-    module, _ = _import(tiny_llama_config(), "f16", tmp_path)
+    module, _ = import_model(tiny_llama_config(), "f16", tmp_path)
     run_pipeline(module, "o0")
     assert sorted(path for name, path in _layer_work(module) if name == "matmul") == [
         f"model.layers.*.{name}_proj"
@@ -356,7 +295,7 @@ def test_without_fusion_the_projections_stay_apart(tmp_path: Path) -> None:
 
 
 def test_text_is_the_same_for_every_hash_seed(tmp_path: Path) -> None:
-    module, _ = _import(tiny_llama_config(), "f16", tmp_path)
+    module, _ = import_model(tiny_llama_config(), "f16", tmp_path)
     tool = Path(sys.executable).with_name("hyperdex-opt")
     texts = [
         subprocess.run(

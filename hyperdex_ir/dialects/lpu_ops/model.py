@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     I64,
+    DenseArrayBase,
     Float32Type,
     FloatAttr,
     IntegerAttr,
@@ -14,6 +16,7 @@ from xdsl.dialects.builtin import (
     TensorType,
     UnitAttr,
     f32,
+    i64,
 )
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
@@ -318,6 +321,9 @@ class AttentionOp(IRDLOperation):
     query: [?, H, D]; key: [?, G, D]; value: [?, G, Dv]; result: [?, H, Dv]; query head h uses KV head h * G / H.
     slot numbers the cache: absolute in a flat function, relative to the running layer in an outlined one.
     window: positions seen, the token's own included (absent: all).
+    kv_heads, on several devices, where the KV heads of a device's query heads do not follow that rule: the number of
+    the KV head, among those that the device holds, of each query head of the first device, then of the second, ...;
+    kv_heads_key names this table in memory.
     """
 
     name = "lpu.attention"
@@ -328,13 +334,16 @@ class AttentionOp(IRDLOperation):
     scale = prop_def(FloatAttr[Float32Type])
     window = opt_prop_def(IntegerAttr[I64])
     softcap = opt_prop_def(FloatAttr[Float32Type])
+    kv_heads_key = opt_prop_def(StringAttr)
+    kv_heads = opt_prop_def(DenseArrayBase.constr(i64))
     res = result_def(TENSOR)
     traits = traits_def(_KvCache())
     irdl_options = (ParsePropInAttrDict(),)
     custom_directives = (F32,)
     assembly_format = (
         "$query `,` $key `,` $value `slot` $slot `scale` custom<F32>($scale) (`window` $window^)? "
-        "(`softcap` custom<F32>($softcap)^)? attr-dict `:` functional-type(operands, results)"
+        "(`softcap` custom<F32>($softcap)^)? (`kv_heads` $kv_heads_key^ $kv_heads)? attr-dict "
+        "`:` functional-type(operands, results)"
     )
 
     def __init__(
@@ -347,6 +356,7 @@ class AttentionOp(IRDLOperation):
         scale: float,
         window: int | None = None,
         softcap: float | None = None,
+        kv_heads: tuple[str, Sequence[int]] | None = None,
     ):
         q, v = shape_of(SSAValue.get(query)), shape_of(SSAValue.get(value))
         super().__init__(
@@ -356,14 +366,35 @@ class AttentionOp(IRDLOperation):
                 "scale": f32_attr(scale),
                 "window": None if window is None else IntegerAttr(window, 64),
                 "softcap": _f32(softcap),
+                "kv_heads_key": None if kv_heads is None else StringAttr(kv_heads[0]),
+                "kv_heads": None if kv_heads is None else DenseArrayBase.from_list(i64, kv_heads[1]),
             },
             result_types=[TensorType(f32, [q[0], q[1], v[2]])],
         )
+
+    @property
+    def kv_head_table(self) -> tuple[int, ...] | None:
+        """The KV head, among those of the device, of each query head, device after device; None: h * G / H."""
+        return None if self.kv_heads is None else tuple(int(head) for head in self.kv_heads.get_values())
+
+    def kv_head(self, head: int, device: int = 0) -> int:
+        """The KV head of a query head of a device, both counted among those that the device holds."""
+        heads, groups = shape_of(self.query)[1], shape_of(self.key)[1]
+        table = self.kv_head_table
+        return head * groups // heads if table is None else table[device * heads + head]
 
     def verify_(self) -> None:
         query, key, value = (shape_of(v) for v in (self.query, self.key, self.value))
         require(len(query) == len(key) == len(value) == 3, "lpu.attention: operands must be [?, heads, head size]")
         require(query[2] == key[2], f"lpu.attention: head sizes differ, {query[2]} and {key[2]}")
-        require(key[1] == value[1] and query[1] % key[1] == 0, "lpu.attention: heads must be a multiple of KV heads")
+        divides = self.kv_heads is not None or query[1] % key[1] == 0
+        require(key[1] == value[1] and divides, "lpu.attention: heads must be a multiple of KV heads")
         require(shape_of(self.res) == (query[0], query[1], value[2]), "lpu.attention: result shape")
         require(self.window is None or self.window.value.data > 0, "lpu.attention: the window must be positive")
+        self._verify_table(query[1], key[1])
+
+    def _verify_table(self, heads: int, groups: int) -> None:
+        require((self.kv_heads is None) == (self.kv_heads_key is None), "lpu.attention: kv_heads needs its key")
+        table = self.kv_head_table or ()
+        require(len(table) % heads == 0, f"lpu.attention: kv_heads must have {heads} numbers for each device")
+        require(all(0 <= head < groups for head in table), f"lpu.attention: kv_heads outside 0..{groups - 1}")

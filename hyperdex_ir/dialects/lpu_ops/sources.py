@@ -15,13 +15,14 @@ from xdsl.dialects.builtin import (
     TensorType,
     f32,
 )
-from xdsl.irdl import IRDLOperation, irdl_op_definition, prop_def, result_def, traits_def
+from xdsl.irdl import IRDLOperation, irdl_op_definition, opt_prop_def, prop_def, result_def, traits_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.f32 import F32, f32_attr
 from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.sharding import ShardingAttr
 from hyperdex_ir.isa.fields import format_f32
 
 
@@ -42,15 +43,22 @@ class WeightOp(IRDLOperation):
 
     Several keys are the rows of their tensors one after another. The element type says how it is stored: f16 or bf16
     for what the MAC trees stream, f32 for the rest, i64 for tables of numbers.
+    shards: for each key, the part of its tensor that a device holds, one segment of rows or columns; the result has the
+    local shape then. A key may stand several times, with several parts. Absent: every device holds all of it.
     """
 
     name = "lpu.weight"
     keys = prop_def(ArrayAttr[StringAttr])
+    shards = opt_prop_def(ArrayAttr[ShardingAttr])
     res = result_def(TENSOR)
     traits = traits_def(Pure())
 
-    def __init__(self, keys: Sequence[str], type: TensorType):
-        super().__init__(properties={"keys": ArrayAttr([StringAttr(k) for k in keys])}, result_types=[type])
+    def __init__(self, keys: Sequence[str], type: TensorType, shards: Sequence[ShardingAttr] | None = None):
+        properties = {
+            "keys": ArrayAttr([StringAttr(k) for k in keys]),
+            "shards": None if shards is None else ArrayAttr(shards),
+        }
+        super().__init__(properties=properties, result_types=[type])
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -58,17 +66,23 @@ class WeightOp(IRDLOperation):
 
     @classmethod
     def parse(cls, parser: Parser) -> WeightOp:
-        """`lpu.weight "q.weight" : type`, or several keys, which may share a module: `"k.bias", "q.bias" in "attn"`."""
+        """`lpu.weight "q.weight" : type`, or several keys, which may share a module: `"k.bias", "q.bias" in "attn"`.
+
+        Their shards follow: `shards [#lpu.sharding<0, 2 of 4 at [0, 2]>, ...]`.
+        """
         keys = parser.parse_comma_separated_list(Parser.Delimiter.NONE, parser.parse_str_literal)
         if parser.parse_optional_keyword("in") is not None:
             shared = parser.parse_str_literal()
             keys = [f"{shared}.{key}" for key in keys]
+        shards = None
+        if parser.parse_optional_keyword("shards") is not None:
+            shards = parser.parse_comma_separated_list(Parser.Delimiter.SQUARE, lambda: _parse_sharding(parser))
         attributes = parser.parse_optional_attr_dict()
         parser.parse_punctuation(":")
         type_ = parser.parse_type()
         if not isinstance(type_, TensorType):
             parser.raise_error("lpu.weight: expected a tensor type")
-        op = cls(keys, type_)
+        op = cls(keys, type_, shards)
         op.attributes.update(attributes)
         return op
 
@@ -80,6 +94,10 @@ class WeightOp(IRDLOperation):
         if shared:
             printer.print_string(" in ")
             printer.print_string_literal(shared)
+        if self.shards is not None:
+            printer.print_string(" shards [")
+            printer.print_list(self.shards, printer.print_attribute)
+            printer.print_string("]")
         printer.print_op_attributes(self.attributes)
         printer.print_string(" : ")
         printer.print_attribute(self.res.type)
@@ -88,6 +106,26 @@ class WeightOp(IRDLOperation):
         require(len(self.keys) > 0, "lpu.weight: needs at least one key")
         require(all(k.data for k in self.keys), "lpu.weight: empty key")
         require(DYNAMIC_INDEX not in shape_of(self.res), "lpu.weight: a parameter has a static shape")
+        if self.shards is not None:
+            self._verify_shards(tuple(self.shards))
+
+    def _verify_shards(self, shards: Sequence[ShardingAttr]) -> None:
+        shape = shape_of(self.res)
+        require(len(shards) == len(self.keys), "lpu.weight: needs a shard for each key")
+        require(all(len(shard.segments) == 1 for shard in shards), "lpu.weight: a shard is one segment")
+        require(len({shard.devices for shard in shards}) == 1, "lpu.weight: shards for different numbers of devices")
+        dims = {shard.dim for shard in shards}
+        require(dims == {0} or (len(shards) == 1 and dims == {1}), "lpu.weight: shards are rows, or columns of one key")
+        dim = shards[0].dim
+        held = sum(shard.size for shard in shards)
+        require(dim < len(shape) and shape[dim] == held, f"lpu.weight: the shards have {held} elements along {dim}")
+
+
+def _parse_sharding(parser: Parser) -> ShardingAttr:
+    attribute = parser.parse_attribute()
+    if not isinstance(attribute, ShardingAttr):
+        parser.raise_error("lpu.weight: a shard is an #lpu.sharding")
+    return attribute
 
 
 @irdl_op_definition

@@ -13,7 +13,7 @@ from hyperdex_ir.dialects import isa, lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuType, LmuUse
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.isa.instructions import HEAD_ROWS, PARAM_BASE, TOKENS
+from hyperdex_ir.isa.instructions import DEVICE, HEAD_ROWS, PARAM_BASE, TOKENS
 from hyperdex_ir.memory.collect import is_shared, parameter_of
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import FunctionMap, MemoryMap
@@ -24,6 +24,8 @@ from hyperdex_ir.xdsl_support import module_path
 ONE = 8  # holds 1: the rows of what is the same for all tokens
 QUERY, OUTPUT, KEYS, VALUES = 9, 10, 11, 12  # words into query and output rows, bytes into the KV cache
 LAYER, KIND = 13, 14  # the number of the running layer, and that of its function
+HEAD = 15  # the number of a query head among those of all devices
+_OFFSETS = range(16, DEVICE)  # words from the first device's part of a row to this device's, one for each size of part
 
 _ROWS_REGISTER = {"tokens": TOKENS, "head": HEAD_ROWS, 1: ONE}
 
@@ -52,7 +54,9 @@ class Shared:
     module: ModuleOp
     layout: ModelLayout
     memory: MemoryMap
+    gather_chunks: int
     uses_one: bool = False
+    offsets: dict[int, int] = field(default_factory=dict)  # the register for each size of part
     functions: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,6 +70,7 @@ class FunctionLowering:
         self.places: dict[SSAValue, Place] = {}
         self.loads: dict[tuple[Block, str], View] = {}
         self.targets: dict[SSAValue, View] = {}  # results that have to lie in a certain place
+        self.gathers: dict[lpu.AllGatherOp, SSAValue] = {}  # the buffers of all parts
         self.op: Operation
 
     @property
@@ -99,6 +104,13 @@ class FunctionLowering:
         if rows == 1:
             self.shared.uses_one = True
         return _ROWS_REGISTER[rows]
+
+    def device_offset(self, words: int) -> int:
+        """The register that holds the number of this device times so many words."""
+        offsets = self.shared.offsets
+        if words not in offsets and len(offsets) == len(_OFFSETS):
+            raise self.error(f"more than {len(_OFFSETS)} widths of values that are sharded")
+        return offsets.setdefault(words, _OFFSETS.start + len(offsets))
 
     def repeat(self, count: int, body: Callable[[], None]) -> None:
         """Emits `body` in a repeat, or bare when it runs once."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.dialects.isa import HbmRef, LmuUse
+from hyperdex_ir.dialects.isa import HbmRef, LmuUse, buffer_type
 from hyperdex_ir.dialects.lpu import shape_of
-from hyperdex_ir.isa.instructions import KV_BASE, MATRIX_TYPES, ZERO
+from hyperdex_ir.isa.instructions import DEVICE, KV_BASE, MATRIX_TYPES, ZERO
 from hyperdex_ir.memory.collect import parameter_of
 from hyperdex_ir.memory.map import CacheMap, ceil_div
-from hyperdex_ir.passes.lowering.function import KEYS, OUTPUT, QUERY, VALUES, FunctionLowering, Index
+from hyperdex_ir.passes.lowering import ring
+from hyperdex_ir.passes.lowering.function import HEAD, KEYS, OUTPUT, QUERY, VALUES, FunctionLowering, Index
 from hyperdex_ir.passes.lowering.views import View
 from hyperdex_ir.targets import LANES
 
@@ -62,34 +64,71 @@ def lower_rotary_table(to: FunctionLowering, op: lpu.RotaryTableOp) -> None:
 
 
 def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
-    """One `matmul`; one for each head where a matrix works on each head."""
-    weight = to.weight(op.weight, MATRIX_TYPES)
-    n, k = op.columns, shape_of(op.weight)[1]
-    source = to.contiguous(op.x)
-    times = None if op.times is None else to.contiguous(op.times)
-    plus = None if op.plus is None else to.contiguous(op.plus)
-    target = to.result(op.res, source.rows)
-    optional = {
-        "scale": op.scale and op.scale.value.data,
-        "softcap": op.softcap and op.softcap.value.data,
-        "activation": op.activation and op.activation.data,
-        "gated": int(op.gated is not None),
-    }
-    for part in range(prod(source.dims[:-1])):
+    """One `matmul`; one a head where a matrix works on each head, one a chunk where the result goes around the ring."""
+    linear = _Linear.of(to, op)
+    gather = ring.gather_of(op.res)
+    if gather is not None and ring.is_written_in_place(op.res):
+        part = ring.own_part(to, op.res, gather, linear.source.rows)
+        for first, columns in ring.column_chunks(to, linear.n):
+            linear.multiply(to, part.at(first), 0, first, columns)
+            ring.pass_on(to, part, first, columns)
+        return
+    target = to.result(op.res, linear.source.rows)
+    for number in range(prod(linear.source.dims[:-1])):
+        linear.multiply(to, _part(target, number * linear.n), number, 0, linear.n)
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A linear layer with n outputs of k inputs, and where its operands lie."""
+
+    op: lpu.LinearOp
+    weight: lpu.WeightOp
+    n: int
+    k: int
+    source: View
+    times: View | None
+    plus: View | None
+
+    @classmethod
+    def of(cls, to: FunctionLowering, op: lpu.LinearOp) -> _Linear:
+        weight = to.weight(op.weight, MATRIX_TYPES)
+        source = to.contiguous(op.x)
+        times, plus = (None if value is None else to.contiguous(value) for value in (op.times, op.plus))
+        return cls(op, weight, op.columns, shape_of(op.weight)[1], source, times, plus)
+
+    def multiply(self, to: FunctionLowering, dst: LmuUse, number: int, first: int, columns: int) -> None:
+        """Columns `first` and on, `columns` of them, of the matrix times vector `number` of each row.
+
+        `first` is a multiple of the target's MAC trees.
+        """
+        op, target = self.op, to.shared.memory.target
+        skipped = first // target.trees * ceil_div(self.k, LANES) * target.stripe_bytes
+        bias = to.optional_address(op.bias)
+        start = number * self.n + first
+        gated = op.gated is not None
         to.emit(
             "matmul",
-            dst=_part(target, part * n),
-            src=_part(source, part * k),
-            weight=to.address(weight),
-            k=k,
-            n=n,
-            type=parameter_of(weight).dtype,
-            bias=to.optional_address(op.bias),
-            times=None if times is None else _part(times, part * n),
-            plus=None if plus is None else _part(plus, part * n),
-            rows=to.rows_register(target.rows),
-            **optional,
+            dst=dst,
+            src=_part(self.source, number * self.k),
+            weight=_further(to.address(self.weight), skipped),
+            k=self.k,
+            n=columns,
+            type=parameter_of(self.weight).dtype,
+            bias=None if bias is None else _further(bias, 4 * first),
+            times=None if self.times is None else _part(self.times, start),
+            plus=None if self.plus is None else _part(self.plus, start),
+            rows=to.rows_register(buffer_type(dst.buffer).rows),
+            scale=op.scale and op.scale.value.data,
+            softcap=op.softcap and op.softcap.value.data,
+            activation=op.activation and op.activation.data,
+            gated=int(gated),
+            gate_distance=self.n if gated and columns != self.n else 0,
         )
+
+
+def _further(address: HbmRef, size: int) -> HbmRef:
+    return HbmRef(address.offset + size, address.register)
 
 
 def _part(view: View, words: int) -> LmuUse:
@@ -106,11 +145,8 @@ def lower_attention(to: FunctionLowering, op: lpu.AttentionOp) -> None:
     target = to.result(op.res, "tokens")
     query = to.use(op.query)
     scores = to.buffer("tokens", ceil_div(to.shared.memory.max_length, LANES) * LANES, "scores")
-    base = to.shared.memory.kv_start if to.is_main else 0
     for register in (QUERY, OUTPUT):
         to.emit("set", dst=register, value=0)
-    for register in (KEYS, VALUES):
-        to.emit("add", dst=register, a=ZERO if to.is_main else KV_BASE, b=ZERO, value=base)
 
     def one_head() -> None:
         _head(to, op, LmuUse(query.buffer, query.offset, QUERY), LmuUse(target.buffer, target.offset, OUTPUT), scores)
@@ -122,7 +158,38 @@ def lower_attention(to: FunctionLowering, op: lpu.AttentionOp) -> None:
         _advance(to, KEYS, cache.key_pitch)
         _advance(to, VALUES, cache.value_pitch)
 
-    to.repeat(kv_heads, one_kv_head)
+    def one_head_by_table() -> None:
+        _look_up(to, op, cache)
+        one_head()
+
+    if (table := op.kv_head_table) is None:
+        for register in (KEYS, VALUES):
+            _from_base(to, register, ZERO)
+        to.repeat(kv_heads, one_kv_head)
+    else:
+        if len(table) > heads:
+            to.emit("multiply", dst=HEAD, a=DEVICE, value=heads)
+        else:
+            to.emit("set", dst=HEAD, value=0)
+        to.repeat(heads, one_head_by_table)
+
+
+def _from_base(to: FunctionLowering, register: int, distance: int) -> None:
+    """The register becomes the base of the KV cache and the bytes that the register `distance` holds."""
+    base = to.shared.memory.kv_start if to.is_main else 0
+    to.emit("add", dst=register, a=ZERO if to.is_main else KV_BASE, b=distance, value=base)
+
+
+def _look_up(to: FunctionLowering, op: lpu.AttentionOp, cache: CacheMap) -> None:
+    """Which KV head the next query head of this device uses is in a table."""
+    assert op.kv_heads_key is not None
+    assert op.kv_head_table is not None
+    table = HbmRef(to.shared.memory.main.parameters[op.kv_heads_key.data])
+    to.emit("lookup", dst=KEYS, table=table, index=HEAD, limit=len(op.kv_head_table))
+    _advance(to, HEAD, 1)
+    for register, pitch in ((VALUES, cache.value_pitch), (KEYS, cache.key_pitch)):
+        to.emit("multiply", dst=register, a=KEYS, value=pitch)
+        _from_base(to, register, register)
 
 
 def _advance(to: FunctionLowering, register: int, step: int) -> None:

@@ -16,9 +16,9 @@ from hyperdex_ir.dialects import isa, lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuUse, buffer_type
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.isa.instructions import KV_BASE, NEXT_TOKEN, PARAM_BASE, ZERO
+from hyperdex_ir.isa.instructions import DEVICE, KV_BASE, NEXT_TOKEN, PARAM_BASE, ZERO
 from hyperdex_ir.memory.collect import find_function
-from hyperdex_ir.passes.lowering import model, vector
+from hyperdex_ir.passes.lowering import model, ring, vector
 from hyperdex_ir.passes.lowering.function import KIND, LAYER, ONE, FunctionLowering, Index, Place, Scalar, Shared
 from hyperdex_ir.passes.lowering.views import View
 
@@ -59,9 +59,13 @@ def lower_main(shared: Shared, source: FuncOp) -> FuncOp:
         to.emit("set", dst=KV_BASE, value=shared.memory.kv_layer_start)
     lower_block(to, source.body.block)
     _give_logits(to)
+    first: list[Operation] = [
+        isa.MultiplyOp(dst=register, a=DEVICE, value=words, location=source.location)
+        for words, register in shared.offsets.items()
+    ]
     if shared.uses_one:
-        first = isa.SetOp(dst=ONE, value=1, location=source.location)
-        block.insert_ops_before([first], block.ops.first)  # pyright: ignore[reportArgumentType]
+        first.insert(0, isa.SetOp(dst=ONE, value=1, location=source.location))
+    block.insert_ops_before(first, block.ops.first)  # pyright: ignore[reportArgumentType]
     return _function("main", block, source)
 
 
@@ -164,7 +168,7 @@ def _call(to: FunctionLowering, name: str, places: list[Place]) -> None:
 def _owned(to: FunctionLowering, value: SSAValue) -> View:
     """The buffer of a value that nobody else looks at, to be overwritten; a copy when there is none."""
     view = to.view(value)
-    if _is_own(to.op, value) and value.has_one_use() and view.is_whole and view.rows != 1:
+    if _is_own(to.op, value) and value.has_one_use() and view.is_front and view.rows != 1:
         return view
     target = to.fresh("tokens" if view.rows == 1 else view.rows, view.dims, value.name_hint)
     to.copy(view, target)
@@ -200,7 +204,7 @@ def lower_repeat(to: FunctionLowering, op: lpu.RepeatOp) -> None:
 def _copy_unless_there(to: FunctionLowering, view: View, target: View) -> None:
     if view.buffer is not target.buffer:
         to.copy(view, target)
-    elif not view.is_whole:  # a copy may take several instructions, which must not see what the first ones wrote
+    elif not view.is_front:  # a copy may take several instructions, which must not see what the first ones wrote
         to.copy(to.copied(view), target)
 
 
@@ -235,12 +239,17 @@ def _may_work_in_place(block: Block, result: SSAValue, hidden: View) -> bool:
     the place that it then writes.
     """
     producer = result.owner
-    if not isinstance(producer, Operation) or not _writes_once(producer) or hidden.dims != shape_of(result)[1:]:
+    if not isinstance(producer, Operation) or hidden.dims != shape_of(result)[1:]:
         return False
     argument = block.args[0]
     seen = _views_of(argument)
     order = {op: number for number, op in enumerate(block.ops)}
     users = [block.find_ancestor_op_in_block(use.operation) for value in seen for use in value.uses]
+    if isinstance(producer, lpu.AllGatherOp):
+        start = order.get(ring.first_writer(producer), 0)
+        return ring.fits_in(producer, hidden) and all(user is None or order[user] < start for user in users)
+    if not _writes_once(producer):
+        return False
     if any(user is not None and order[user] > order[producer] for user in users):
         return False
     return all(_reads_in_place(producer, number, argument, seen) for number in range(len(producer.operands)))
@@ -288,6 +297,8 @@ _HANDLERS: tuple[tuple[Any, Callable[[FunctionLowering, Any], None]], ...] = (
     (lpu.RotaryTableOp, model.lower_rotary_table),
     (lpu.LinearOp, model.lower_linear),
     (lpu.AttentionOp, model.lower_attention),
+    (lpu.AllGatherOp, ring.lower_all_gather),
+    (lpu.SelectColumnsOp, ring.lower_select_columns),
     (lpu.LayerOp, lower_layer),
     (lpu.LayersOp, lower_layers),
     (lpu.RepeatOp, lower_repeat),

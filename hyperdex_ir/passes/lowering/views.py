@@ -49,9 +49,9 @@ class View:
         return not merged or (len(merged) == 1 and merged[0].strides == (1,))
 
     @property
-    def is_whole(self) -> bool:
-        """Whether the value is all of its buffer, in order."""
-        return self.offset == 0 and self.is_contiguous and self.columns == buffer_type(self.buffer).width
+    def is_front(self) -> bool:
+        """Whether the value is all of its buffer, in order, but for padding behind it."""
+        return self.offset == 0 and self.is_contiguous
 
     def reshaped(self, dims: Sequence[int]) -> View | None:
         """The same elements in the same order with other dimensions; None when no strides say that."""

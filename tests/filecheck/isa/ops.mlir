@@ -120,6 +120,22 @@ func.func @main() {
   // CHECK-GENERIC: "isa.skip_unless"() <{a = 14 : i64, value = -1 : i64}> ({
   // CHECK-GENERIC-NEXT:   "isa.call"() <{callee = @nothing}> : () -> ()
   // CHECK-GENERIC-NEXT: }) : () -> ()
+
+  isa.multiply dst=r16 a=r31 value=-144
+  // CHECK-NEXT: isa.multiply dst=r16 a=device value=-144
+  // CHECK-GENERIC-NEXT: "isa.multiply"() <{dst = 16 : i64, a = 31 : i64, value = -144 : i64}> : () -> ()
+  isa.select_columns dst=%h src=%h index=device columns=144 limit=570 rows=tokens
+  // CHECK-NEXT: isa.select_columns dst=%h src=%h index=device columns=144 limit=570 rows=tokens
+  // CHECK-GENERIC-NEXT: "isa.select_columns"(%h, %h) <{index = 31 : i64, columns = 144 : i64, limit = 570 : i64, rows = 1 : i64}>
+  isa.matmul dst=%h[r16] src=%h weight=hbm[0] k=576 n=64 type=f16 rows=tokens gated=1 prefetch=9 gate_distance=144
+  // CHECK-NEXT: isa.matmul dst=%h[r16] src=%h weight=hbm[0] k=576 n=64 type=f16 rows=tokens gated=1 prefetch=9 gate_distance=144
+  // CHECK-GENERIC-NEXT: gated = 1 : i64, prefetch = 9 : i64, gate_distance = 144 : i64
+  isa.send src=%h hop=0 parts=4 pitch=144 columns=144 rows=tokens
+  // CHECK-NEXT: isa.send src=%h hop=0 parts=4 pitch=144 columns=144 rows=tokens
+  // CHECK-GENERIC-NEXT: "isa.send"(%h) <{hop = 0 : i64, parts = 4 : i64, pitch = 144 : i64, columns = 144 : i64, rows = 1 : i64}>
+  isa.receive dst=%h hop=1 parts=4 pitch=144 first=64 columns=80 rows=tokens
+  // CHECK-NEXT: isa.receive dst=%h hop=1 parts=4 pitch=144 first=64 columns=80 rows=tokens
+  // CHECK-GENERIC-NEXT: "isa.receive"(%h) <{hop = 1 : i64, parts = 4 : i64, pitch = 144 : i64, first = 64 : i64, columns = 80 : i64, rows = 1 : i64}>
   func.return
 }
 

@@ -205,3 +205,47 @@ func.func @main() {
   func.return
 }
 // CHECK: isa.skip_unless: the body takes no arguments
+
+// -----
+
+func.func @main() {
+  %h = isa.buffer : !isa.lmu<tokens x 576>
+  isa.send src=%h hop=0 parts=4 pitch=145 columns=144 rows=tokens
+  func.return
+}
+// CHECK: isa.send: src reaches word 579 of rows that have 576 words
+
+// -----
+
+func.func @main() {
+  %h = isa.buffer : !isa.lmu<tokens x 576>
+  isa.receive dst=%h[16] hop=65536 parts=4 pitch=140 columns=140 rows=tokens
+  func.return
+}
+// CHECK: isa.receive: hop is 65536, must be in 0..65535
+
+// -----
+
+func.func @main() {
+  %h = isa.buffer : !isa.lmu<tokens x 576>
+  isa.receive dst=%h[17] hop=1 parts=4 pitch=140 columns=140 rows=tokens
+  func.return
+}
+// CHECK: isa.receive: dst reaches word 576 of rows that have 576 words
+
+// -----
+
+func.func @main() {
+  %h = isa.buffer : !isa.lmu<tokens x 576>
+  isa.select_columns dst=%h src=%h[8] index=device columns=144 limit=569 rows=tokens
+  func.return
+}
+// CHECK: isa.select_columns: src reaches word 576 of rows that have 576 words
+
+// -----
+
+func.func @main() {
+  isa.multiply dst=r16 a=device
+  func.return
+}
+// CHECK: isa.multiply: expected value=

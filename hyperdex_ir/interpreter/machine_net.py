@@ -1,0 +1,65 @@
+"""Instructions of the group NET: parts of values go around the ring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.interpreter.link import Link, Message
+from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.isa.instructions import DEVICE
+from hyperdex_ir.isa.operands import LmuRef
+
+
+def _part(s: State, v: Mapping[str, Any]) -> int:
+    """The part that an instruction is about. Raises AccessError unless there are as many parts as say so."""
+    device, parts = s.register(DEVICE), v["parts"]
+    if not 0 <= device < parts:
+        raise AccessError(f"device {device} of a program for {parts}")
+    return (device - v["hop"]) % parts
+
+
+def _columns(ref: LmuRef, v: Mapping[str, Any], part: int) -> LmuRef:
+    return LmuRef(ref.address + part * v["pitch"] + v["first"], ref.stride, ref.register)
+
+
+def _link(s: State) -> Link:
+    if s.link is None:
+        raise AccessError("this device has no links")
+    return s.link
+
+
+@instruction("send")
+def send(s: State, v: Mapping[str, Any]) -> None:
+    link, part, rows = _link(s), _part(s, v), s.rows(v["rows"])
+    words = s.read_rows(_columns(v["src"], v, part), rows, v["columns"]).copy()
+    s.watch(words)
+    link.send(Message(s.sent, part, words))
+    s.sent += 1
+
+
+@instruction("receive")
+def receive(s: State, v: Mapping[str, Any]) -> None:
+    link, part, rows = _link(s), _part(s, v), s.rows(v["rows"])
+    if s.received >= s.sent:
+        raise AccessError(f"receive number {s.received} of the pass, before send number {s.received}")
+    message = link.receive()
+    if message is None:
+        s.waits = True
+        return
+    _check(message, Message(s.received, part, np.empty((rows, v["columns"]), np.float32)))
+    s.received += 1
+    s.write_rows(_columns(v["dst"], v, part), message.words)
+
+
+def _check(found: Message, expected: Message) -> None:
+    if (found.number, found.part, found.words.shape) != (expected.number, expected.part, expected.words.shape):
+        raise AccessError(f"{_describe(expected)} expected, the device before sent {_describe(found)}")
+
+
+def _describe(message: Message) -> str:
+    rows, columns = message.words.shape
+    return f"message {message.number} with {rows} x {columns} words of part {message.part}"

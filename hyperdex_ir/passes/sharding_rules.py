@@ -1,0 +1,226 @@
+"""What each operation needs of its operands to give its device's part of the result: one rule an operation.
+
+A value is sharded along a *leading* dimension, between which and the tokens there is none but of size 1: so a device's
+part is ranges of the columns of each row, whatever the shape. Parameters are sharded along rows or columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from xdsl.dialects.builtin import DYNAMIC_INDEX
+from xdsl.ir import Operation, SSAValue
+
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.lpu import Segment, ShardingAttr, block_segment, shape_of
+
+#: What each operand must be: sharded, or None, whole.
+Operands = list[ShardingAttr | None]
+
+
+def is_leading(shape: Sequence[int], dim: int) -> bool:
+    """Whether a value with tokens can be sharded along this dimension."""
+    return 0 < dim < len(shape) and shape[0] == DYNAMIC_INDEX and all(extent == 1 for extent in shape[1:dim])
+
+
+def has_tokens(value: SSAValue) -> bool:
+    return DYNAMIC_INDEX in shape_of(value)
+
+
+def block_of(value: SSAValue, devices: int) -> ShardingAttr:
+    """Equal blocks of a value [?, C], or of heads [?, H, D]."""
+    return ShardingAttr(1, [block_segment(shape_of(value)[1], devices)])
+
+
+def flat_segments(value: SSAValue, sharding: ShardingAttr) -> list[Segment]:
+    """A sharding of a value with tokens, in columns of its rows."""
+    inner = prod(shape_of(value)[sharding.dim + 1 :])
+    return [segment.scaled(inner) for segment in sharding.segments]
+
+
+def local_shape(value: SSAValue, sharding: ShardingAttr) -> tuple[int, ...]:
+    """The shape of what a device holds."""
+    shape = shape_of(value)
+    return (*shape[: sharding.dim], sharding.size, *shape[sharding.dim + 1 :])
+
+
+# ---------------------------------------------------------------------------------------------------- attention
+def kv_sharding(op: lpu.AttentionOp, devices: int) -> ShardingAttr:
+    """The KV heads that the query heads of each device need, as many on every device."""
+    heads, groups = shape_of(op.query)[1], shape_of(op.key)[1]
+    block = block_segment(heads, devices)
+    starts, most = [], 1
+    for first in block.starts:
+        last = min(first + block.size, heads) - 1
+        starts.append(first * groups // heads if first < heads else groups)
+        most = max(most, last * groups // heads - starts[-1] + 1)
+    return ShardingAttr(1, [Segment(most, groups, tuple(starts))])
+
+
+def kv_head_table(op: lpu.AttentionOp, starts: Sequence[int], held: int) -> tuple[int, ...] | None:
+    """For each device and each of its query heads, the KV head among the `held` ones that begin at `starts`.
+
+    None when all devices find it by the rule of `lpu.attention`.
+    """
+    heads, groups = shape_of(op.query)[1], shape_of(op.key)[1]
+    block = block_segment(heads, len(starts))
+    table: list[int] = []
+    plain = block.size % held == 0
+    for device, start in enumerate(starts):
+        for number in range(block.size):
+            head = device * block.size + number
+            table.append(head * groups // heads - start if head < heads else 0)
+            plain = plain and (head >= heads or table[-1] == number * held // block.size)
+    return None if plain else tuple(table)
+
+
+# ---------------------------------------------------------------------------------------------------- the rules
+def operand_shardings(op: Operation, sharding: ShardingAttr) -> Operands | None:
+    """What the operands must be when the first result is sharded like this; None: it cannot be.
+
+    Of an attention, keys and values are given as whole: `kv_sharding` says what they may be.
+    """
+    for classes, rule in _RULES:
+        if isinstance(op, classes):
+            return rule(op, sharding)
+    return None
+
+
+def _same(op: Operation, sharding: ShardingAttr) -> Operands:
+    return [sharding] * len(op.operands)
+
+
+def _aligned(op: Operation, sharding: ShardingAttr) -> Operands:
+    """Broadcasting: dimensions count from the last; what is 1 or missing is the same for all devices."""
+    result, needed = shape_of(op.results[0]), []
+    for operand in op.operands:
+        shape = shape_of(operand)
+        dim = sharding.dim - (len(result) - len(shape))
+        is_whole = dim < 0 or (shape[dim] == 1 and result[sharding.dim] != 1)
+        needed.append(None if is_whole else ShardingAttr(dim, sharding.segments))
+    return needed
+
+
+def _over_last(op: Operation, sharding: ShardingAttr) -> Operands | None:
+    """What works on the last dimension needs all of it; its parameters belong to that dimension."""
+    if sharding.dim == len(shape_of(op.operands[0])) - 1:
+        return None
+    return [sharding, *[None] * (len(op.operands) - 1)]
+
+
+def _reshape(op: lpu.ReshapeOp, sharding: ShardingAttr) -> Operands | None:
+    found = folded(flat_segments(op.res, sharding), shape_of(op.x))
+    return None if found is None else [found]
+
+
+def folded(columns: Sequence[Segment], shape: Sequence[int]) -> ShardingAttr | None:
+    """These columns of a row, as a sharding of a value of this shape; None when they are no whole elements of it."""
+    for dim in range(1, len(shape)):
+        inner = prod(shape[dim + 1 :])
+        numbers = [number for one in columns for number in (one.size, one.extent, *one.starts)]
+        if is_leading(shape, dim) and not any(number % inner for number in numbers):
+            return ShardingAttr(dim, [_divided(one, inner) for one in columns])
+    return None
+
+
+def _divided(one: Segment, factor: int) -> Segment:
+    return Segment(one.size // factor, one.extent // factor, tuple(start // factor for start in one.starts))
+
+
+def _transpose(op: lpu.TransposeOp, sharding: ShardingAttr) -> Operands | None:
+    dim = op.axes[sharding.dim]
+    return [ShardingAttr(dim, sharding.segments)] if is_leading(shape_of(op.x), dim) else None
+
+
+def _slice(op: lpu.SliceOp, sharding: ShardingAttr) -> Operands | None:
+    """Along another dimension; what is cut out of the sharded one is `cut_segment`."""
+    return [sharding] if op.bounds[0] != sharding.dim and is_leading(shape_of(op.x), sharding.dim) else None
+
+
+def _concat(op: lpu.ConcatOp, sharding: ShardingAttr) -> Operands | None:
+    is_possible = all(is_leading(shape_of(value), sharding.dim) for value in op.inputs)
+    return _same(op, sharding) if is_possible and op.dim.value.data != sharding.dim else None
+
+
+def _linear(op: lpu.LinearOp, sharding: ShardingAttr) -> Operands:
+    """Columns of the result are rows of the matrix; heads are heads of x, with the whole matrix."""
+    rank, rest = len(shape_of(op.res)), [sharding for value in (op.times, op.plus) if value is not None]
+    matrices = 1 + (op.bias is not None)
+    if sharding.dim < rank - 1:
+        return [sharding, *[None] * matrices, *rest]
+    segments = list(sharding.segments)
+    if op.gated is not None:
+        segments += [segment.shifted(op.columns) for segment in sharding.segments]
+    return [None, *[ShardingAttr(0, segments)] * matrices, *rest]
+
+
+def _embedding(op: lpu.EmbeddingOp, sharding: ShardingAttr) -> Operands | None:
+    return [ShardingAttr(1, sharding.segments), None] if sharding.dim == len(shape_of(op.res)) - 1 else None
+
+
+def _attention(op: lpu.AttentionOp, sharding: ShardingAttr) -> Operands:
+    return [sharding, None, None]
+
+
+_RULES: tuple[tuple[Any, Callable[[Any, ShardingAttr], Operands | None]], ...] = (
+    ((*lpu.UNARY_OPS, lpu.SelectRowsOp), _same),
+    ((*lpu.BINARY_OPS, lpu.BroadcastOp), _aligned),
+    ((*lpu.REDUCE_OPS, lpu.RmsNormOp, lpu.LayerNormOp, lpu.RotaryOp), _over_last),
+    (lpu.ReshapeOp, _reshape),
+    (lpu.TransposeOp, _transpose),
+    (lpu.SliceOp, _slice),
+    (lpu.ConcatOp, _concat),
+    (lpu.LinearOp, _linear),
+    (lpu.EmbeddingOp, _embedding),
+    (lpu.AttentionOp, _attention),
+)
+
+
+def result_sharding(op: Operation, number: int, sharding: ShardingAttr) -> ShardingAttr | None:
+    """How an operation's first result can be sharded when operand `number` is; None: not by this rule."""
+    shape = shape_of(op.results[0])
+    if isinstance(op, lpu.ReshapeOp):
+        found = folded(flat_segments(op.x, sharding), shape)
+        candidates = [] if found is None else [found]
+    else:
+        candidates = [ShardingAttr(dim, sharding.segments) for dim in range(1, len(shape)) if is_leading(shape, dim)]
+    for candidate in candidates:
+        needed = operand_shardings(op, candidate)
+        if needed is not None and needed[number] == sharding:
+            return candidate
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------- fused matrices
+def cuts(linear: lpu.LinearOp) -> list[lpu.SliceOp]:
+    """The slices that the columns of a matrix's result are cut into, when they are used for nothing else; in order."""
+    found = _cut_from(linear.res)
+    return sorted(found or [], key=lambda op: (first_column(op), op.bounds))
+
+
+def _cut_from(value: SSAValue) -> list[lpu.SliceOp] | None:
+    """The slices of a value, reshaped or not; None when it is used for something else."""
+    found: list[lpu.SliceOp] = []
+    for use in value.uses:
+        op = use.operation
+        if isinstance(op, lpu.SliceOp) and op.bounds[3] == 1 and is_leading(shape_of(op.x), op.bounds[0]):
+            found.append(op)
+        elif isinstance(op, lpu.ReshapeOp) and (more := _cut_from(op.res)) is not None:
+            found += more
+        else:
+            return None
+    return found
+
+
+def first_column(op: lpu.SliceOp) -> int:
+    """Where the slice begins, in columns of a row of what it is cut out of."""
+    dim, start, _, _ = op.bounds
+    return start * prod(shape_of(op.x)[dim + 1 :])
+
+
+def cut_segment(op: lpu.SliceOp, sharding: ShardingAttr) -> Segment:
+    """What is cut out, in columns of a row of what it is cut out of."""
+    (segment,) = flat_segments(op.res, sharding)
+    return segment.shifted(first_column(op))

@@ -1,0 +1,113 @@
+"""How the parameters of a model are divided over its devices: what each holds, term by term.
+
+    bytes of a device = total / n + replication + padding
+
+total: every element that is stored, once. replication: what is there more than once, a device's share of it: tensors
+that every device holds whole, parts that several hold (KV heads), tensors that stand in two forms (a tied embedding).
+padding: zeros behind a device's part, where sizes do not divide, and up to whole tiles and stripes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.memory.layout import ModelLayout, Parameter, Shard
+from hyperdex_ir.memory.map import MemoryMap, parameter_bytes
+from hyperdex_ir.targets import Target
+
+_ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i64": 8}
+
+
+@dataclass
+class Division:
+    """Bytes over all devices together; `device` is what one holds, the same for each.
+
+    total: everything once. whole: copies of what every device holds. shared: copies of parts that several hold.
+    twice: what stands in a second form. parts: zeros behind parts. tiles: zeros up to whole tiles and stripes.
+    """
+
+    devices: int
+    total: int = 0
+    whole: int = 0
+    shared: int = 0
+    twice: int = 0
+    parts: int = 0
+    tiles: int = 0
+    device: int = 0
+
+    @property
+    def replication(self) -> int:
+        return self.whole + self.shared + self.twice
+
+    @property
+    def padding(self) -> int:
+        return self.parts + self.tiles
+
+
+def divide_parameters(layout: ModelLayout, memory_map: MemoryMap, devices: int) -> Division:
+    """The terms for a model whose devices store `layout` each.
+
+    Raises FileFormatError unless they add up to what the memory map says of a device.
+    """
+    division = Division(devices, device=memory_map.parameter_end)
+    seen: dict[str, list[range]] = {}
+    for parameter in layout.parameters():
+        _add(division, parameter, seen, memory_map.target)
+    found = division.total + division.replication + division.padding
+    if found != devices * division.device:
+        raise FileFormatError(
+            f"{found} bytes of parameters on {devices} devices, the memory map says {division.device} on each",
+            "compile the model again",
+        )
+    return division
+
+
+def _add(division: Division, parameter: Parameter, seen: dict[str, list[range]], target: Target) -> None:
+    devices, item = division.devices, _ITEM_BYTES[parameter.dtype]
+    stored = prod(parameter.shape) * item
+    division.tiles += devices * (parameter_bytes(parameter, target) - stored)
+    if parameter.shards is None:
+        new = 0 if "+".join(parameter.keys) in seen else stored
+        seen["+".join(parameter.keys)] = []
+        division.total += new
+        division.twice += stored - new
+        division.whole += (devices - 1) * stored
+        return
+    for key, shard in zip(parameter.keys, parameter.shards, strict=True):
+        # Of dimension 1 only what a tensor has by itself is divided: its rows are those of the parameter.
+        width = item * prod(parameter.shape[1:] if shard.dim == 0 else (parameter.shape[0], *parameter.shape[2:]))
+        held = sum(len(shard.held(device)) for device in range(devices)) * width
+        pieces = _union([shard.held(device) for device in range(devices)])
+        once = sum(map(len, pieces)) * width
+        again = _known(seen, key, shard, pieces, width)
+        division.total += once - again
+        division.twice += again
+        division.shared += held - once
+        division.parts += devices * shard.size * width - held
+
+
+def _union(ranges: Sequence[range]) -> list[range]:
+    """The same numbers in ranges that do not overlap."""
+    merged: list[range] = []
+    for one in sorted(filter(len, ranges), key=lambda one: one.start):
+        if merged and one.start <= merged[-1].stop:
+            merged[-1] = range(merged[-1].start, max(merged[-1].stop, one.stop))
+        else:
+            merged.append(one)
+    return merged
+
+
+def _known(seen: dict[str, list[range]], key: str, shard: Shard, pieces: list[range], width: int) -> int:
+    """Bytes of a key's pieces that another parameter stores too; notes the pieces.
+
+    One that is divided the other way round has all of the tensor.
+    """
+    same, other = f"{key}@{shard.dim}", f"{key}@{1 - shard.dim}"
+    known = seen.get(same, [])
+    seen[same] = _union([*known, *pieces])
+    if other in seen:
+        return sum(map(len, pieces)) * width
+    return sum(len(range(max(a.start, b.start), min(a.stop, b.stop))) for a in known for b in pieces) * width

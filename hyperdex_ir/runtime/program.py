@@ -1,0 +1,102 @@
+"""The program and images of a compiled model on disk, checked against each other: what the manifest says of them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from hyperdex_ir.errors import FileFormatError, NotCompiledError
+from hyperdex_ir.files import Kind, read_binary, read_header
+from hyperdex_ir.isa.program import Origin, Program
+from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.map import MemoryMap
+from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_map
+
+
+def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, dict[str, Any]]:
+    """The program of a compiled model, its memory map, and what inst_{n}lpu.json says of it; `param/` is not read.
+
+    Raises NotCompiledError when the model, which errors call `name`, is not compiled for `num_device`, FileFormatError
+    when a file is missing, corrupted or does not belong to the others.
+    """
+    from hyperdex_ir.isa.codec import decode_program
+
+    listed = listed_files(folder, num_device, name)
+    path = folder.instructions(num_device)
+    for file in (folder.memory_map(num_device), path, folder.origins(num_device)):
+        _check_hash(file, listed.get(file.relative_to(folder.root).as_posix()))
+    memory_map = read_map(folder.memory_map(num_device))
+    facts = _read_facts(folder.origins(num_device), memory_map)
+    instructions = decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions
+    return Program(instructions, _read_origins(path, facts)), memory_map, facts
+
+
+def listed_files(folder: ModelFolder, num_device: int, name: str) -> dict[str, Any]:
+    """The manifest's table of files. Raises NotCompiledError when it has none for `num_device`."""
+    command = f"hyperdex compile {name}" + (f" --num-device {num_device}" if num_device != 1 else "")
+    if not folder.manifest.is_file():
+        raise NotCompiledError(f"{name}: not compiled", command)
+    entries = manifest_entries(folder.manifest)
+    if str(num_device) not in entries:
+        raise NotCompiledError(
+            f"{name}: not compiled for {num_device} device{'' if num_device == 1 else 's'}",
+            command,
+        )
+    return entries[str(num_device)]["files"]
+
+
+def check_images(folder: ModelFolder, num_device: int, device: int, memory_map: MemoryMap) -> list[Path]:
+    """The parameter images of a device by channel, headers and sizes checked against the memory map."""
+    channels = memory_map.target.channels
+    expected = memory_map.parameter_end // channels
+    paths = [folder.parameter_file(num_device, device, channel) for channel in range(channels)]
+    for path in paths:
+        size = _payload_bytes(path)
+        if size != expected:
+            raise FileFormatError(f"{path}: {size} bytes, the memory map says {expected}", "compile the model again")
+    return paths
+
+
+def _check_hash(path: Path, entry: Any) -> None:
+    """Raises FileFormatError when a small file is missing or is not the one that the manifest describes."""
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
+    if not isinstance(entry, dict) or entry.get("sha256") != found:
+        raise FileFormatError(f"{path}: corrupted (its hash is not the manifest's)", "compile the model again")
+
+
+def _read_facts(path: Path, memory_map: MemoryMap) -> dict[str, Any]:
+    """What inst_{n}lpu.json says of the program, checked against the memory map."""
+    facts = load_json(path)
+    expected = {
+        "max_length": memory_map.max_length,
+        "vocab_size": memory_map.vocab_size,
+        "target": memory_map.target.name,
+    }
+    for key in ("chunk", "head_rows", "lmu_words", "matrix_type"):
+        if key not in facts:
+            raise FileFormatError(f"{path}: says nothing of {key}", "compile the model again")
+    for key, value in expected.items():
+        if facts.get(key) != value:
+            raise FileFormatError(
+                f"{path}: {key} is {facts.get(key)}, the memory map says {value}", "compile the model again"
+            )
+    return facts
+
+
+def _payload_bytes(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            return read_header(file, path, Kind.PARAMETERS)[0]
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
+
+
+def _read_origins(path: Path, facts: dict[str, Any]) -> tuple[Origin, ...]:
+    try:
+        return tuple(Origin(entry["function"], entry["path"], entry["op"]) for entry in facts["origins"])
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(f"{path.with_suffix('.json')}: no table of origins ({error})", "compile again") from None

@@ -1,0 +1,74 @@
+"""Modules of models as imported, with random parameters: what tests transform and run."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedConfig
+from xdsl.dialects.builtin import ModuleOp, TensorType
+
+from hyperdex_ir.dialects.lpu import WeightOp, shape_of
+from hyperdex_ir.frontend import trace_model
+from hyperdex_ir.frontend.derived import RotaryTable
+from hyperdex_ir.frontend.graph import Graph
+from hyperdex_ir.frontend.importer import import_graph
+from hyperdex_ir.frontend.model import canonical_names
+from hyperdex_ir.frontend.trace import WRAPPED, trace
+from hyperdex_ir.interpreter.lpu import LpuInterpreter
+
+MAX_LENGTH = 40
+TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, 256, 19)]
+Parameters = Callable[[str], np.ndarray]
+
+
+def random_parameters(module: ModuleOp, derived: Parameters) -> Parameters:
+    """Values that depend on the key alone, of variance about 1 through each matrix."""
+    types = {key: op.res.type for op in module.walk() if isinstance(op, WeightOp) for key in op.key_names}
+    values: dict[str, np.ndarray] = {}
+
+    def make(key: str) -> np.ndarray:
+        type_ = types.get(key) or types[re.sub(r"\.\d+\.", ".*.", key, count=1)]
+        assert isinstance(type_, TensorType)
+        normal = np.random.default_rng(zlib.crc32(key.encode())).standard_normal(shape_of(type_), np.float32)
+        kind = str(type_.element_type)
+        if kind == "f32":
+            return 1 + np.float32(0.1) * normal
+        normal *= np.float32(1 if "embed" in key else shape_of(type_)[1] ** -0.5)
+        return normal.astype(np.float16) if kind == "f16" else (normal.view(np.uint32) >> 16).astype(np.uint16)
+
+    def get(key: str) -> np.ndarray:
+        if key not in values:
+            try:
+                values[key] = derived(key)
+            except KeyError:
+                values[key] = make(key)
+        return values[key]
+
+    return get
+
+
+def import_model(
+    config: PreTrainedConfig, matrix_type: str, directory: Path, outlined: bool = True
+) -> tuple[ModuleOp, Parameters]:
+    config.save_pretrained(directory)
+    imported = trace_model(directory, target="u55c", max_length=MAX_LENGTH, matrix_type=matrix_type, outlined=outlined)
+    return imported.module, random_parameters(imported.module, imported.derived.__getitem__)
+
+
+def import_any(config: PreTrainedConfig, directory: Path) -> tuple[ModuleOp, Parameters]:
+    """As `import_model`, f16, for any architecture that transformers can build."""
+    config.save_pretrained(directory)
+    (architecture,) = config.architectures or []
+    traced = trace(directory, architecture, MAX_LENGTH)
+    graph = Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model))
+    module = import_graph(graph, target="u55c", max_length=MAX_LENGTH, matrix_type="f16", outlined=False)
+    tables: dict[str, RotaryTable] = traced.rotary
+    return module, random_parameters(module, lambda key: tables[key].values())
+
+
+def lpu_logits(module: ModuleOp, parameters: Parameters) -> bytes:
+    return LpuInterpreter(module, parameters, MAX_LENGTH).forward(TOKENS, 0, 0).tobytes()

@@ -1,0 +1,101 @@
+"""Starts the processes of a distributed run as torchrun does, without what torchrun adds of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+WORKER = Path(__file__).with_name("ring_worker.py")
+#: Longest time that a run may take to begin: torch is imported by every process.
+START_SECONDS = 120.0
+
+
+@dataclass
+class Ended:
+    """How a process ended: exit code, what it wrote, and when, by time.monotonic()."""
+
+    code: int
+    out: str
+    err: str
+    when: float
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+class RingProcesses:
+    """Processes of one run, by rank; all have ended when the block does."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> RingProcesses:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self.processes:
+            process.kill()  # one that is stopped, too
+            process.wait()
+
+    def start(
+        self,
+        command: Sequence[str],
+        rank: int,
+        count: int,
+        port: int,
+        address: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """Starts `python command` as a rank; `prefix` is what comes before python."""
+        environment = {
+            **os.environ,
+            **{"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": address, "MASTER_PORT": str(port)},
+            **{"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            **(variables or {}),
+        }
+        out, err = (self._folder / f"{rank}.{name}" for name in ("out", "err"))
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            line = [*prefix, sys.executable, *command]
+            self.processes.append(subprocess.Popen(line, env=environment, stdout=stdout, stderr=stderr))
+
+    def wait(self, seconds: float, ranks: Sequence[int] | None = None) -> dict[int, Ended]:
+        """How the processes ended. Raises TimeoutError when one runs on."""
+        deadline = time.monotonic() + seconds
+        left = list(range(len(self.processes)) if ranks is None else ranks)
+        ended: dict[int, Ended] = {}
+        while left:
+            for rank in [rank for rank in left if self.processes[rank].poll() is not None]:
+                left.remove(rank)
+                out, err = ((self._folder / f"{rank}.{name}").read_text() for name in ("out", "err"))
+                ended[rank] = Ended(self.processes[rank].returncode, out, err, time.monotonic())
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"still running after {seconds} s: {left}")
+            time.sleep(0.01)
+        return ended
+
+
+def run_all(
+    folder: Path,
+    commands: Sequence[Sequence[str]],
+    seconds: float = START_SECONDS,
+    variables: Mapping[str, str] | None = None,
+) -> dict[int, Ended]:
+    """Runs one command a rank to the end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with RingProcesses(folder) as ring:
+        port = free_port()
+        for rank, command in enumerate(commands):
+            ring.start(command, rank, len(commands), port, variables=variables)
+        return ring.wait(seconds)

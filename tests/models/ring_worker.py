@@ -1,0 +1,58 @@
+"""One process of a distributed run to which something happens: `ring_worker.py EVENT INSTRUCTION ARGUMENTS...`.
+
+The arguments are those of `hyperdex run`; the process interprets. Before it executes that instruction of the run,
+counted from 0, it kills itself (`kill`), stops (`stop`), computes for some seconds (`compute`), or spoils a value
+(`spoil`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from hyperdex_ir.cli.main import main
+from hyperdex_ir.interpreter.machine import Machine
+
+COMPUTE_SECONDS = 4.0
+
+
+def _kill(machine: Machine) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _stop(machine: Machine) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def _compute(machine: Machine) -> None:
+    time.sleep(COMPUTE_SECONDS)
+
+
+def _spoil(machine: Machine) -> None:
+    end = machine.hbm.map.parameter_end
+    machine.hbm.bytes[:end] = 0x7F  # every weight, norm and table
+
+
+EVENTS = {"kill": _kill, "stop": _stop, "compute": _compute, "spoil": _spoil}
+
+
+def run(event: str, instruction: int, arguments: list[str]) -> None:
+    """Runs the command with the event in its way."""
+    execute, count = Machine._execute, 0
+
+    def counted(machine: Machine, index: int) -> Any:
+        nonlocal count
+        if count == instruction:
+            EVENTS[event](machine)
+        count += 1
+        return execute(machine, index)
+
+    Machine._execute = counted
+    main(["run", *arguments, "--engine", "interpreter"])
+
+
+if __name__ == "__main__":
+    run(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
