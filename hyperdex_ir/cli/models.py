@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from hyperdex_ir.frontend.families import FAMILIES, Family
+from hyperdex_ir.frontend.families import FAMILIES
+from hyperdex_ir.frontend.family import Family
 
 
 def print_models(as_json: bool) -> None:
@@ -22,10 +23,13 @@ def print_models(as_json: bool) -> None:
 
 def _row(family: Family) -> dict[str, str]:
     activation = next(iter(family.choices.values()))[0]
+    grouped = "grouped-query" if "num_key_value_heads" in family.sizes else "multi-head"
     return {
         "architecture": family.architecture,
         "model_type": family.model_type,
         "positions": "rotary" if family.rotary else "learned",
-        "attention": "grouped-query" if "num_key_value_heads" in family.sizes else "multi-head",
+        "attention": "multi-query" if family.multi_query else grouped,
         "activation (default)": activation,
+        "variants tested": family.variants,
+        "checked with": family.checked,
     }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
-from hyperdex_ir.frontend.families import FAMILIES, ROPE_TYPES, Family, Size
+from hyperdex_ir.frontend.families import FAMILIES
+from hyperdex_ir.frontend.family import NAMES, PART, ROPE_TYPES, Family, Size
 
 #: Keys whose presence means a mechanism that is not supported, and what it is.
 _REFUSED = {
@@ -18,6 +20,8 @@ _REFUSED = {
     "compression_config": "compressed weights",
     "auto_map": "models with code of their own",
 }
+#: What follows the name of a family in the name of an architecture.
+_SUFFIX = re.compile(r"(For[A-Z]|LMHead|Model).*")
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,9 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
     for key, mechanism in _REFUSED.items():
         if config.get(key) is not None:
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported")
+    for key, mechanism in family.refused.items():
+        if config.get(key) not in (None, False):
+            raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported for {family.architecture}")
     return _Checker(config, source, family).summary()
 
 
@@ -86,7 +93,7 @@ def _family(config: Mapping[str, Any], source: str) -> Family:
     if family is None:
         raise UnsupportedModelError(
             f"{source}: architecture {architecture} is not supported; the nearest supported is "
-            f"{_nearest(architecture, FAMILIES)}",
+            f"{_nearest_architecture(architecture)}",
             f"supported are {', '.join(FAMILIES)}",
         )
     model_type = config.get("model_type")
@@ -114,6 +121,12 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return max(known, key=lambda candidate: difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio())
 
 
+def _nearest_architecture(name: str) -> str:
+    """The supported architecture whose family has the name most like this one's."""
+    families = {_SUFFIX.sub("", known): known for known in FAMILIES}
+    return families[_nearest(_SUFFIX.sub("", name), families)]
+
+
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
@@ -135,27 +148,30 @@ class _Checker:
 
     def summary(self) -> ModelSummary:
         sizes = self.sizes
-        heads = self._positive("num_attention_heads")
-        hidden = self._positive("hidden_size")
+        heads, hidden = self._named("heads"), self._named("hidden")
         sizes.setdefault("num_key_value_heads", None)
         kv_heads = sizes["num_key_value_heads"] = sizes["num_key_value_heads"] or heads
+        if self.family.multi_query and self._flag(self.family.multi_query, True):
+            kv_heads = 1
         for whole, part in self.family.divisions:
             self._divides(whole, part)
         self._values()
-        head_size = sizes.get("head_dim") or hidden // heads
+        head_size = sizes.get("head_dim") or self._head_size(hidden, heads)
+        if self.family.fills_hidden and heads * head_size != hidden:
+            raise self._wrong("head_dim", head_size, f"hidden_size {hidden} / num_attention_heads {heads}")
         if self.family.rotary:
             self._rotary(head_size)
         return ModelSummary(
             architecture=self.family.architecture,
             model_type=self.family.model_type,
-            layers=self._positive("num_hidden_layers"),
+            layers=self._named("layers"),
             heads=heads,
             kv_heads=kv_heads,
             head_size=head_size,
             hidden=hidden,
-            intermediate=self._positive(self.family.names["intermediate"]),
+            intermediate=sizes[self._key("intermediate")] or 4 * hidden,
             vocab=self._positive("vocab_size"),
-            max_positions=self._positive("max_position_embeddings"),
+            max_positions=self._named("positions"),
             learned_positions=not self.family.rotary,
             eos_ids=self._eos(),
             tied=self._flag("tie_word_embeddings", self.family.flags["tie_word_embeddings"]),
@@ -169,14 +185,26 @@ class _Checker:
         value = self.config.get(key, size.default)
         if value is None and size.optional:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= size.most:
-            raise self._wrong(key, value, f"a whole number from 1 to {size.most}")
+        if isinstance(value, bool) or not isinstance(value, int) or not size.least <= value <= size.most:
+            raise self._wrong(key, value, f"a whole number from {size.least} to {size.most}")
         return value
+
+    def _key(self, name: str) -> str:
+        return self.family.names.get(name, NAMES[name])
+
+    def _named(self, name: str) -> int:
+        """The size that the summary has under this name."""
+        return self._positive(self._key(name))
 
     def _positive(self, key: str) -> int:
         value = self.sizes[key]
         assert value is not None, f"{key} is not optional"
         return value
+
+    def _head_size(self, hidden: int, heads: int) -> int:
+        if hidden % heads:
+            raise self._wrong(self._key("hidden"), hidden, f"a multiple of {self._key('heads')} {heads}")
+        return hidden // heads
 
     def _divides(self, whole: str, part: str) -> None:
         total, divisor = self._positive(whole), self._positive(part)
@@ -190,6 +218,8 @@ class _Checker:
             self._flag(key, default)
         for key, (default, allowed) in self.family.choices.items():
             self._choice(key, self.config.get(key, default), allowed)
+        for key, allowed in self.family.lists.items():
+            self._list(key, self.config.get(key), allowed)
 
     def _number(self, key: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
@@ -210,9 +240,18 @@ class _Checker:
                 f"supported are {', '.join(allowed)}",
             )
 
+    def _list(self, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+        """One of the allowed values for each layer, or null."""
+        if value is None:
+            return
+        count = self._named("layers")
+        if not isinstance(value, list) or len(value) != count:
+            raise self._wrong(key, value, f"a list of {count} values, one a layer, or null")
+        for item in value:
+            if isinstance(item, bool) or item not in allowed:
+                raise self._wrong(key, item, f"one of {', '.join(map(str, allowed))} for each layer")
+
     def _rotary(self, head_size: int) -> None:
-        if head_size % 2:
-            raise self._wrong("head_dim", head_size, "an even number, because positions rotate pairs")
         self._number("rope_theta", self.config.get("rope_theta", 1.0))
         for key in ("rope_scaling", "rope_parameters"):
             rope = self.config.get(key)
@@ -223,6 +262,23 @@ class _Checker:
             self._choice(f"{key}.rope_type", rope.get("rope_type", rope.get("type", "default")), ROPE_TYPES)
             for name in ("rope_theta", "factor"):
                 self._number(f"{key}.{name}", rope.get(name, 1.0))
+        self._rotated(head_size)
+
+    def _rotated(self, head_size: int) -> None:
+        """An even number of elements of a head rotates."""
+        if self.family.rotated is None:
+            if head_size % 2:
+                raise self._wrong("head_dim", head_size, "an even number, because positions rotate pairs")
+            return
+        name, default = self.family.rotated
+        rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
+        part = rope.get(PART, self.config.get(name, default))
+        self._number(name, part)
+        size = int(head_size * part)
+        if part > 1 or size < 2 or size % 2:
+            raise self._wrong(
+                name, part, f"a part of the head size {head_size} that is even, because positions rotate pairs"
+            )
 
     def _eos(self) -> tuple[int, ...]:
         value = self.config.get("eos_token_id", self.family.eos)

@@ -94,6 +94,44 @@ def test_refusals(changes: dict[str, Any], error: type[HyperdexError], message: 
     assert message in str(caught.value)
 
 
+def of_family(architecture: str, **changes: Any) -> dict[str, Any]:
+    return {"architectures": [architecture], "model_type": FAMILIES[architecture].model_type} | changes
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "message"),
+    [
+        (of_family("OlmoForCausalLM", clip_qkv=8.0), UnsupportedModelError, "clip_qkv: clipped queries"),
+        (of_family("GPTBigCodeForCausalLM", add_cross_attention=True), UnsupportedModelError, "another model"),
+        (of_family("GPTBigCodeForCausalLM", n_embd=770), ConfigError, "a multiple of n_head 12"),
+        (of_family("NemotronForCausalLM"), ConfigError, "num_key_value_heads is null, expected a whole number"),
+        (of_family("HeliumForCausalLM", head_dim=64), ConfigError, "hidden_size 2560 / num_attention_heads 20"),
+        (of_family("MistralForCausalLM", hidden_size=100), ConfigError, "a multiple of num_attention_heads 32"),
+        (of_family("MistralForCausalLM", sliding_window=0), ConfigError, "sliding_window is 0, expected a whole"),
+        (of_family("Qwen2ForCausalLM", max_window_layers=-1), ConfigError, "a whole number from 0"),
+        (of_family("Qwen2ForCausalLM", layer_types=["full_attention"]), ConfigError, "a list of 32 values"),
+        (of_family("Qwen2ForCausalLM", layer_types="full_attention"), ConfigError, "a list of 32 values, one a layer"),
+        (of_family("Qwen2ForCausalLM", layer_types=["linear"] * 32), ConfigError, "one of full_attention, sliding"),
+        (of_family("SmolLM3ForCausalLM", no_rope_layers=[True] * 36), ConfigError, "no_rope_layers is true, expected"),
+        (of_family("PhiForCausalLM", partial_rotary_factor=0.05), ConfigError, "partial_rotary_factor is 0.05"),
+        (of_family("PhiForCausalLM", partial_rotary_factor=1.5), ConfigError, "a part of the head size 64"),
+        (of_family("GPTNeoXForCausalLM", rotary_pct="all"), ConfigError, 'rotary_pct is "all", expected a positive'),
+        (of_family("GlmForCausalLM", rope_scaling={"partial_rotary_factor": 0.01}), ConfigError, "that is even"),
+    ],
+)  # fmt: skip
+def test_refusals_of_families(config: dict[str, Any], error: type[HyperdexError], message: str) -> None:
+    with pytest.raises(error) as caught:
+        check_config(config, "config.json")
+    assert message in str(caught.value)
+
+
+def test_sizes_under_other_names() -> None:
+    summary = check_config(of_family("GPTBigCodeForCausalLM", n_positions=99), "config.json")
+    assert (summary.layers, summary.heads, summary.kv_heads, summary.head_size) == (12, 12, 1, 64)
+    assert (summary.hidden, summary.intermediate, summary.max_positions) == (768, 3072, 99)
+    assert check_config(of_family("GPTBigCodeForCausalLM", multi_query=False), "config.json").kv_heads == 12
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

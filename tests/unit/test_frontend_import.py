@@ -59,6 +59,9 @@ CASES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "negative": lambda x, w: -x,
     "activations": lambda x, w: functional.relu(x) + 2 * functional.silu(x),
     "gelu": lambda x, w: functional.gelu(x) + 2 * functional.gelu(x, approximate="tanh"),
+    "layer-norm-computed": lambda x, w: functional.layer_norm(x, (12,), w + 1, w * 2),
+    "rms-norm-computed": lambda x, w: functional.rms_norm(x, (12,), w * w, 1e-3),
+    "concatenation-with-nothing": lambda x, w: torch.cat((x[..., :7], x[..., 12:], x[..., 7:12]), -1) + w,
     "layer-norm": lambda x, w: functional.layer_norm(x, (12,), w, None, 1e-3),
     "rms-norm": lambda x, w: functional.rms_norm(x, (12,), w, 1e-3),
     "rms-norm-default": lambda x, w: functional.rms_norm(x, (12,)),
@@ -188,6 +191,8 @@ def test_the_error_is_one_line() -> None:
         (lambda x, w: functional.layer_norm(x.view(1, -1, 3, 4), (3, 4)), "normalized_shape [3, 4]"),
         (lambda x, w: torch.cat((x, x), dim=1), "computed from the number of tokens"),
         (lambda x, w: x[:, 1], "works along the tokens"),
+        (lambda x, w: x + x[..., 12:].sum(-1, keepdim=True), "an empty slice"),
+        (lambda x, w: x + torch.cat((x[..., 12:], x[..., 12:]), -1).sum(-1, keepdim=True), "nothing but empty"),
         (lambda x, w: functional.dropout(x, 0.5, True), "dropout of a model in training"),
     ],
 )

@@ -25,7 +25,7 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, UnsupportedModelError
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.frontend.families import ACTIVATIONS
+from hyperdex_ir.frontend.family import ACTIVATIONS
 from hyperdex_ir.frontend.names import SourceTensor, resolve_sources
 from hyperdex_ir.frontend.operators import attention_function
 from hyperdex_ir.interpreter.lpu import LpuInterpreter

@@ -66,15 +66,23 @@ def _optional(builder: Builder, node: Node | None) -> SSAValue | None:
 @handles(aten.layer_norm.default, check=_check_norm)
 def _layer_norm(builder: Builder, node: Node) -> Value:
     given = arguments(node)
+    x = builder.tensor(given["input"])
     weight, bias = _optional(builder, given["weight"]), _optional(builder, given["bias"])
-    return builder.emit(lpu.LayerNormOp(builder.tensor(given["input"]), weight, bias, given["eps"]))
+    if weight is None or isinstance(weight.owner, lpu.WeightOp):
+        return builder.emit(lpu.LayerNormOp(x, weight, bias, given["eps"]))
+    # The machine's norm takes parameters. What is computed from one is multiplied after it: the same roundings.
+    scaled = builder.emit(lpu.MulOp(builder.emit(lpu.LayerNormOp(x, None, None, given["eps"])), weight))
+    return scaled if bias is None else builder.emit(lpu.AddOp(scaled, bias))
 
 
 @handles(aten.rms_norm.default, check=_check_norm)
 def _rms_norm(builder: Builder, node: Node) -> Value:
     given = arguments(node)
+    x, weight = builder.tensor(given["input"]), _optional(builder, given["weight"])
     epsilon = float(np.finfo(np.float32).eps) if given["eps"] is None else given["eps"]
-    return builder.emit(lpu.RmsNormOp(builder.tensor(given["input"]), _optional(builder, given["weight"]), epsilon))
+    if weight is None or isinstance(weight.owner, lpu.WeightOp):
+        return builder.emit(lpu.RmsNormOp(x, weight, epsilon))
+    return builder.emit(lpu.MulOp(builder.emit(lpu.RmsNormOp(x, None, epsilon)), weight))
 
 
 def _check_rotary(node: Node) -> str | None:

@@ -117,13 +117,18 @@ def _check_slice(node: Node) -> str | None:
         whole = given["start"] in (None, 0) and given["end"] in (None, torch.iinfo(torch.int64).max)
         return None if whole and given["step"] == 1 else "takes some of the tokens"
     bounds = _bounds(node)
-    return None if bounds is not None and bounds[1] < bounds[2] else "an empty slice"
+    if bounds is None or bounds[1] < bounds[2]:
+        return None
+    return None if all(user.target is aten.cat.default for user in node.users) else "an empty slice"
 
 
 @handles(aten.slice.Tensor, check=_check_slice)
 def _slice(builder: Builder, node: Node) -> Value:
     x, bounds = builder.tensor(arguments(node)["self"]), _bounds(node)
-    return x if bounds is None else builder.slice(x, *bounds)
+    if bounds is None:
+        return x
+    # Nothing has no type here; a concatenation leaves it out.
+    return builder.slice(x, *bounds) if bounds[1] < bounds[2] else ()
 
 
 def _check_static_dimension(node: Node) -> str | None:
@@ -144,10 +149,16 @@ def _select(builder: Builder, node: Node) -> Value:
     return builder.reshape(builder.slice(x, dim, start, start + 1), builder.shape(node))
 
 
-@handles(aten.cat.default, check=_check_static_dimension)
+def _check_cat(node: Node) -> str | None:
+    if 0 in (shape_of_node(node) or ()):
+        return "nothing but empty slices"
+    return _check_static_dimension(node)
+
+
+@handles(aten.cat.default, check=_check_cat)
 def _cat(builder: Builder, node: Node) -> Value:
     given = arguments(node)
-    parts = [builder.tensor(part) for part in given["tensors"]]
+    parts = [builder.tensor(part) for part in given["tensors"] if 0 not in builder.shape(part)]
     dim = dimension(given["dim"], len(builder.shape(node)))
     return parts[0] if len(parts) == 1 else builder.emit(lpu.ConcatOp(parts, dim))
 

@@ -1,0 +1,91 @@
+"""Every supported architecture: nearer to float32 than transformers in the matrix type, and the same bits every way."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from architectures import CASES, write_case
+from transformers import AutoModelForCausalLM
+
+from hyperdex_ir.frontend.families import FAMILIES
+from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.tools import AutoCompiler
+
+SEEDS = range(5) if os.environ.get("SOAK") == "1" else range(1)
+POSITIONS = 40
+CHUNKS = (1, 7, 32)
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled model in its folder, the tokens of the test and its logits of them by the native engine."""
+
+    folder: Path
+    name: str
+    tokens: list[int]
+    model: CompiledModel
+    logits: np.ndarray
+
+
+@pytest.fixture(
+    scope="module", params=[(name, seed) for name in CASES for seed in SEEDS], ids=lambda p: f"{p[0]}-{p[1]}"
+)
+def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    name, seed = request.param
+    folder = write_case(CASES[name], tmp_path_factory.mktemp(name), seed)
+    AutoCompiler().compile(str(folder), max_length=POSITIONS)
+    tokens = np.random.default_rng(seed).integers(0, 256, POSITIONS).tolist()
+    model = CompiledModel.open(folder, engine="native")
+    return Compiled(folder, name, tokens, model, model.logits(tokens))
+
+
+def _theirs(compiled: Compiled, dtype: str) -> np.ndarray:
+    model = AutoModelForCausalLM.from_pretrained(compiled.folder, dtype=getattr(torch, dtype))
+    with torch.no_grad():
+        return model(torch.tensor([compiled.tokens])).logits[0].float().numpy()
+
+
+def _rms(values: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def test_nearer_to_float32_than_transformers(compiled: Compiled) -> None:
+    exact, theirs = _theirs(compiled, "float32"), _theirs(compiled, CASES[compiled.name].dtype)
+    assert exact.std() >= 1
+    ours, error = _rms(compiled.logits - exact), _rms(theirs - exact)
+    best = np.sort(exact, axis=1)[:, -2:]
+    clear = best[:, 1] - best[:, 0] > 4 * error
+    print(f"std {exact.std():.2f}, rms error {error:.5f}, ratio {ours / error:.2f}, compared {clear.mean():.0%}")
+    assert ours <= 0.9 * error
+    assert clear.mean() >= 0.6
+    assert (compiled.logits.argmax(axis=1) == exact.argmax(axis=1))[clear].all()
+
+
+def test_the_same_bits_without_optimizations(compiled: Compiled, tmp_path: Path) -> None:
+    AutoCompiler().compile(str(compiled.folder), max_length=POSITIONS, pipeline="o0", output_dir=str(tmp_path))
+    assert CompiledModel.open(tmp_path).logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
+
+
+def test_the_same_bits_by_the_interpreter(compiled: Compiled) -> None:
+    model = CompiledModel.open(compiled.folder, engine="interpreter")
+    assert model.logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
+
+
+def test_the_same_bits_for_every_prefill_chunk(compiled: Compiled) -> None:
+    """Each pass gives the logits of its last row, which are those of the pass over the whole text."""
+    for chunk in CHUNKS:
+        for start in range(0, POSITIONS, chunk):
+            part = compiled.tokens[start : start + chunk]
+            last = start + len(part) - 1
+            assert compiled.model.forward(part, start).tobytes() == compiled.logits[last].tobytes(), (chunk, last)
+
+
+def test_every_architecture_is_here() -> None:
+    assert {case.model_type for case in CASES.values()} == {family.model_type for family in FAMILIES.values()}
