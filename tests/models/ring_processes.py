@@ -13,7 +13,7 @@ from pathlib import Path
 
 WORKER = Path(__file__).with_name("ring_worker.py")
 #: Longest time that a run may take to begin: torch is imported by every process.
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 @dataclass

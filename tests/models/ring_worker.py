@@ -1,8 +1,8 @@
 """One process of a distributed run to which something happens: `ring_worker.py EVENT INSTRUCTION ARGUMENTS...`.
 
 The arguments are those of `hyperdex run`; the process interprets. Before it executes that instruction of the run,
-counted from 0, it kills itself (`kill`), stops (`stop`), computes for some seconds (`compute`), or spoils a value
-(`spoil`).
+counted from 0, it kills itself (`kill`), stops (`stop`), computes for some seconds (`compute`), spoils a value
+(`spoil`), or makes the file that the variable RING_MARK names and goes on slowly (`slow`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.interpreter.machine import Machine
 
 COMPUTE_SECONDS = 4.0
+SLOW_SECONDS = 0.01  # an instruction: the run takes longer than any test waits for it
 
 
 def _kill(machine: Machine) -> None:
@@ -36,7 +38,18 @@ def _spoil(machine: Machine) -> None:
     machine.hbm.bytes[:end] = 0x7F  # every weight, norm and table
 
 
-EVENTS = {"kill": _kill, "stop": _stop, "compute": _compute, "spoil": _spoil}
+def _slow(machine: Machine) -> None:
+    execute = Machine._execute
+
+    def slowly(machine: Machine, index: int) -> Any:
+        time.sleep(SLOW_SECONDS)
+        return execute(machine, index)
+
+    Machine._execute = slowly
+    Path(os.environ["RING_MARK"]).touch()
+
+
+EVENTS = {"kill": _kill, "stop": _stop, "compute": _compute, "spoil": _spoil, "slow": _slow}
 
 
 def run(event: str, instruction: int, arguments: list[str]) -> None:

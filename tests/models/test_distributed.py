@@ -98,8 +98,13 @@ def test_python_interface(model: Path, tmp_path: Path):
         "model = AutoModelForCausalLM.from_pretrained(sys.argv[1], device_map={'lpu': int(sys.argv[2])})\n"
         "print(model.generate([[1, 2, 3]], max_new_tokens=5).tolist(), model.logits([[4, 5]]).tobytes().hex())\n"
     )
-    alone = run_all(tmp_path / "alone", [[str(script), str(model), "1"]])
-    together = run_all(tmp_path / "together", [[str(script), str(model), "2"]] * 2)
+    check_alone_and_together(tmp_path, [str(script), str(model)])
+
+
+def check_alone_and_together(folder: Path, command: Sequence[str]) -> None:
+    """A command, given the number of processes as its last argument, prints the same as one process and as two."""
+    alone = run_all(folder / "alone", [[*command, "1"]])
+    together = run_all(folder / "together", [[*command, "2"]] * 2)
     assert [one.code for one in together.values()] == [0, 0], together
     assert alone[0].out == together[0].out == together[1].out != ""
 
@@ -149,6 +154,15 @@ def wait_until_stopped(process: int) -> float:
             return time.monotonic()
         time.sleep(0.01)
     raise TimeoutError
+
+
+def wait_until_made(files: Sequence[Path]) -> None:
+    """Returns when all of the files are there."""
+    deadline = time.monotonic() + START_SECONDS
+    while not all(file.exists() for file in files):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"still missing after {START_SECONDS} s: {files}")
+        time.sleep(0.01)
 
 
 def test_a_process_that_computes_for_long_is_not_lost(model: Path, tmp_path: Path):
@@ -228,10 +242,13 @@ def two_hosts():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def start_on_hosts(ring: RingProcesses, hosts: list[str], command: list[str]) -> None:
+def start_on_hosts(ring: RingProcesses, hosts: list[str], command: list[str], marks: Sequence[Path] = ()) -> None:
+    """marks: the RING_MARK of each process, if it has one."""
     port = free_port()
     for rank, host in enumerate(hosts):
         prefix, variables = ("ip", "netns", "exec", host), {"GLOO_SOCKET_IFNAME": "ring"}
+        if marks:
+            variables["RING_MARK"] = str(marks[rank])
         ring.start(command, rank, 2, port, "10.77.0.1", prefix, variables)
 
 
@@ -244,14 +261,13 @@ def test_two_hosts(model: Path, expected: str, tmp_path: Path, two_hosts: list[s
 
 
 def test_a_cable_that_is_pulled(model: Path, tmp_path: Path, two_hosts: list[str]):
-    """Nothing closes: only the signs of life are missing."""
+    """Nothing closes: only the signs of life are missing. Neither process stands still before: the other needs it."""
+    marks = [tmp_path / f"{rank}.slow" for rank in range(2)]
     with RingProcesses(tmp_path) as ring:
-        start_on_hosts(ring, two_hosts, [str(WORKER), "stop", "500", *arguments(model, 100), "--peer-timeout", "2"])
-        for process in ring.processes:
-            wait_until_stopped(process.pid)
+        command = [str(WORKER), "slow", "500", *arguments(model, 100), "--peer-timeout", "2"]
+        start_on_hosts(ring, two_hosts, command, marks)
+        wait_until_made(marks)
         subprocess.run(["ip", "-n", two_hosts[0], "link", "set", "ring", "down"], check=True)
-        for process in ring.processes:
-            process.send_signal(signal.SIGCONT)
         pulled = time.monotonic()
         ended = ring.wait(START_SECONDS)
     for rank, one in ended.items():
@@ -288,10 +304,7 @@ def test_seeds_of_torch(model: Path, tmp_path: Path):
         "model = AutoModelForCausalLM.from_pretrained(sys.argv[1])\n"
         "print(model.generate([[1, 2, 3]], do_sample=True, max_new_tokens=9).tolist(), model.last_seed)\n"
     )
-    alone = run_all(tmp_path / "alone", [[str(script), str(model)]])
-    together = run_all(tmp_path / "together", [[str(script), str(model)]] * 2)
-    assert [one.code for one in together.values()] == [0, 0], together
-    assert alone[0].out == together[0].out == together[1].out != ""
+    check_alone_and_together(tmp_path, [str(script), str(model)])
 
 
 @pytest.mark.parametrize(
