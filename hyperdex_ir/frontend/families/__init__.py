@@ -1,0 +1,39 @@
+"""The supported architectures: what their config.json may say, as a table. A new architecture is a new entry."""
+
+from __future__ import annotations
+
+from hyperdex_ir.frontend.families import gpt_like, layer_norm, llama_like
+from hyperdex_ir.frontend.family import Family
+
+#: Architecture -> its entry, in the order of the table that users see.
+FAMILIES: dict[str, Family] = {
+    family.architecture: family
+    for family in (
+        llama_like.LLAMA,
+        gpt_like.OPT,
+        llama_like.MISTRAL,
+        llama_like.QWEN2,
+        llama_like.QWEN3,
+        llama_like.SMOLLM3,
+        llama_like.ARCEE,
+        layer_norm.OLMO,
+        llama_like.OLMO2,
+        llama_like.GRANITE,
+        llama_like.HELIUM,
+        llama_like.ERNIE,
+        llama_like.HUNYUAN,
+        llama_like.GLM,
+        llama_like.GLM4,
+        layer_norm.NEMOTRON,
+        layer_norm.STABLELM,
+        layer_norm.STARCODER2,
+        layer_norm.COHERE,
+        layer_norm.COHERE2,
+        layer_norm.PHI,
+        llama_like.PHI3,
+        gpt_like.GPT_NEOX,
+        gpt_like.BIGCODE,
+        llama_like.EXAONE4,
+        llama_like.SEED,
+    )
+}

@@ -1,0 +1,203 @@
+"""Architectures with Llama's layers: RMS norms, rotary positions, grouped queries and gated neurons."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hyperdex_ir.frontend.family import (
+    GROUPS,
+    HEADS,
+    LAYER_TYPES,
+    NONE,
+    PART,
+    UNTIED,
+    Family,
+    Size,
+    activation,
+    sizes,
+)
+
+
+def llama_like(architecture: str, model_type: str, sizes: dict[str, Size], **differences: Any) -> Family:
+    """An entry with what most of these have in common, but for these fields of Family."""
+    common: dict[str, Any] = {
+        "numbers": {"rms_norm_eps": 1e-6},
+        "flags": UNTIED,
+        "choices": activation("silu"),
+        "divisions": (GROUPS,),
+        "eos": 2,
+    }
+    sizes = {"num_key_value_heads": NONE, "head_dim": NONE} | sizes
+    return Family(architecture, model_type, sizes, **(common | differences))
+
+
+LLAMA = llama_like(
+    "LlamaForCausalLM",
+    "llama",
+    sizes(32000, 4096, 11008, 32, 32, 2048),
+    flags=UNTIED | {"attention_bias": False, "mlp_bias": False},
+    divisions=(HEADS, GROUPS),
+    variants="biases, scaled rotary",
+    checked="SmolLM2, made weights",
+)
+
+MISTRAL = llama_like(
+    "MistralForCausalLM",
+    "mistral",
+    sizes(
+        32000, 4096, 14336, 32, 32, 131072,
+        num_key_value_heads=Size(8, optional=True), sliding_window=Size(4096, optional=True),
+    ),
+    variants="sliding window",
+)  # fmt: skip
+
+QWEN2 = llama_like(
+    "Qwen2ForCausalLM",
+    "qwen2",
+    sizes(
+        151936, 4096, 22016, 32, 32, 32768,
+        num_key_value_heads=Size(32, optional=True), sliding_window=NONE, max_window_layers=Size(28, least=0),
+    ),
+    flags=UNTIED | {"use_sliding_window": False},
+    lists={"layer_types": LAYER_TYPES},
+    eos=None,
+    variants="sliding window in some layers",
+)  # fmt: skip
+
+QWEN3 = replace(
+    QWEN2,
+    architecture="Qwen3ForCausalLM",
+    model_type="qwen3",
+    sizes=QWEN2.sizes | {"head_dim": Size(128)},
+    flags=UNTIED | {"attention_bias": False, "use_sliding_window": False},
+    variants="biases, sliding window in some layers",
+)
+
+SMOLLM3 = llama_like(
+    "SmolLM3ForCausalLM",
+    "smollm3",
+    sizes(
+        128256, 2048, 11008, 36, 16, 32768,
+        num_key_value_heads=Size(4, optional=True), sliding_window=NONE, no_rope_layer_interval=Size(4),
+    ),
+    flags={
+        "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False, "use_sliding_window": False,
+    },
+    lists={"layer_types": LAYER_TYPES, "no_rope_layers": (0, 1)},
+    eos=128001,
+    variants="layers without positions, biases, sliding window in some layers",
+)  # fmt: skip
+
+ARCEE = llama_like(
+    "ArceeForCausalLM",
+    "arcee",
+    sizes(32000, 2560, 18432, 32, 32, 4096),
+    numbers={"rms_norm_eps": 1e-5},
+    flags=UNTIED | {"attention_bias": False, "mlp_bias": False},
+    choices=activation("relu2"),
+    divisions=(HEADS, GROUPS),
+    eos=128001,
+    variants="biases, yarn rotary",
+)
+
+OLMO2 = llama_like(
+    "Olmo2ForCausalLM",
+    "olmo2",
+    sizes(50304, 4096, 11008, 32, 32, 2048),
+    numbers={"rms_norm_eps": 1e-5},
+    flags=UNTIED | {"attention_bias": False},
+    eos=50279,
+    variants="biases",
+)
+
+GRANITE = llama_like(
+    "GraniteForCausalLM",
+    "granite",
+    sizes(32000, 4096, 11008, 32, 32, 2048),
+    numbers={
+        "rms_norm_eps": 1e-6, "embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0,
+        "attention_multiplier": 1.0,
+    },
+    flags=UNTIED | {"attention_bias": False, "mlp_bias": False},
+    variants="all multipliers, biases",
+)  # fmt: skip
+
+HELIUM = llama_like(
+    "HeliumForCausalLM",
+    "helium",
+    sizes(48000, 2560, 7040, 24, 20, 4096, num_key_value_heads=Size(20), head_dim=Size(128)),
+    numbers={"rms_norm_eps": 1e-8},
+    flags=UNTIED | {"attention_bias": False, "mlp_bias": False},
+    fills_hidden=True,
+    variants="biases",
+)
+
+ERNIE = llama_like(
+    "Ernie4_5ForCausalLM",
+    "ernie4_5",
+    sizes(
+        103424, 1024, 3072, 18, 16, 131072,
+        num_key_value_heads=Size(2, optional=True), head_dim=Size(128, optional=True),
+    ),
+    numbers={"rms_norm_eps": 1e-5},
+    flags={"tie_word_embeddings": True, "use_bias": False},
+    variants="biases",
+)  # fmt: skip
+
+HUNYUAN = llama_like(
+    "HunYuanDenseV1ForCausalLM",
+    "hunyuan_v1_dense",
+    sizes(290943, 4096, 11008, 32, 32, 2048),
+    numbers={"rms_norm_eps": 1e-5},
+    flags=UNTIED | {"attention_bias": False},
+    variants="biases",
+)
+
+GLM = llama_like(
+    "GlmForCausalLM",
+    "glm",
+    sizes(151552, 4096, 13696, 40, 32, 131072, num_key_value_heads=Size(2), head_dim=Size(128)),
+    numbers={"rms_norm_eps": 1.5625e-07},
+    flags=UNTIED | {"attention_bias": True},
+    rotated=(PART, 0.5),
+    eos=[151329, 151336, 151338],
+    variants="partial rotary",
+)
+
+GLM4 = replace(GLM, architecture="Glm4ForCausalLM", model_type="glm4")
+
+PHI3 = llama_like(
+    "Phi3ForCausalLM",
+    "phi3",
+    sizes(
+        32064, 3072, 8192, 32, 32, 4096, sliding_window=NONE, original_max_position_embeddings=Size(4096),
+    ),
+    numbers={"rms_norm_eps": 1e-5},
+    rotated=(PART, 1.0),
+    eos=32000,
+    variants="sliding window, partial rotary",
+)  # fmt: skip
+
+EXAONE4 = llama_like(
+    "Exaone4ForCausalLM",
+    "exaone4",
+    sizes(
+        102400, 4096, 16384, 32, 32, 2048,
+        num_key_value_heads=Size(32), sliding_window=Size(4096, optional=True),
+    ),
+    numbers={"rms_norm_eps": 1e-5},
+    lists={"layer_types": LAYER_TYPES},
+    variants="alternating sliding windows and layers without positions",
+)  # fmt: skip
+
+SEED = llama_like(
+    "SeedOssForCausalLM",
+    "seed_oss",
+    sizes(
+        155136, 4096, 27648, 64, 80, 524288,
+        num_key_value_heads=Size(8, optional=True), head_dim=Size(128, optional=True),
+    ),
+    flags=UNTIED | {"attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
+    variants="biases",
+)  # fmt: skip
