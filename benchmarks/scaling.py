@@ -66,7 +66,9 @@ def measure(layers: int) -> list[dict[str, Any]]:
         (directory / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
         traced = steps.run("trace", lambda: trace.trace(directory, "LlamaForCausalLM", 4096))
     names = model.canonical_names(traced.model)
-    seen = steps.run("graph", lambda: graph.Graph(traced.program, trace.WRAPPED, "LlamaForCausalLM", names))
+    seen = steps.run(
+        "graph", lambda: graph.Graph(traced.program, trace.WRAPPED, "LlamaForCausalLM", names, traced.buffers)
+    )
     facts: dict[str, Any] = {"target": "u55c", "max_length": 4096, "matrix_type": "f16"}
     module = steps.run("import", lambda: importer.import_graph(seen, **facts))
     steps.size(module)

@@ -51,7 +51,7 @@ class Model:
             (Path(name) / "config.json").write_text(json.dumps(CONFIG))
             traced = trace.trace(Path(name), "LlamaForCausalLM", context)
         names = model.canonical_names(traced.model)
-        self._graph = graph.Graph(traced.program, trace.WRAPPED, "LlamaForCausalLM", names)
+        self._graph = graph.Graph(traced.program, trace.WRAPPED, "LlamaForCausalLM", names, traced.buffers)
 
     def compile(self, target: str, devices: int, chunks: int | None = None) -> ModuleOp:
         """The module with instructions; chunks: of what goes around the ring."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir import torch_weights
-from hyperdex_ir.errors import ConfigError, DownloadError, ModelNotFoundError
+from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, ModelNotFoundError
 from hyperdex_ir.files import storage_errors, write_text
 from hyperdex_ir.locations import MARKER, ModelFolder, read_marker
 
@@ -56,11 +56,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[str]:
+    """The names of the files that an index names, each of a file beside it: they are fetched, and removed, by name."""
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted(dict.fromkeys(weight_map.values()))
+        names = sorted(dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{index}: not an index of safetensors files ({error})") from None
+        raise ConfigError(f"{index}: not an index of weight files ({error})") from None
+    for name in names:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+            raise ConfigError(f"{index}: names {json.dumps(name)}, expected the name of a file beside it")
+    return names
 
 
 def is_complete(folder: ModelFolder, options: HubOptions) -> bool:
@@ -131,6 +135,33 @@ def _fetch_torch_weights(hub_id: str, folder: Path, options: HubOptions, names: 
         (folder / name).unlink()
     if torch_weights.SINGLE not in names:
         torch_weights.rewrite_index(index)
+
+
+def fetch_small_file(hub_id: str, folder: Path, options: HubOptions, name: str) -> None:
+    """Fetches one file into a folder. Raises as `fetch_config`."""
+    _fetch(hub_id, folder, options, name)
+
+
+def remote_weights(hub_id: str, options: HubOptions) -> int:
+    """Bytes of the tensors of a model on the Hub, by the headers of its safetensors; no more of them is fetched.
+
+    Where it has none, bytes of its files in torch's format. Raises as `fetch_config`.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
+    api = HfApi(token=options.token)
+    with _hub_errors(hub_id, options):
+        try:
+            found = api.get_safetensors_metadata(hub_id, revision=options.revision)
+        except NotASafetensorsRepoError:
+            info = api.model_info(hub_id, revision=options.revision, files_metadata=True)
+            files = [one for one in info.siblings or () if one.rfilename.endswith(".bin")]
+            return sum(one.size or 0 for one in files)
+        except SafetensorsParsingError as error:
+            raise CheckpointError(f"{hub_id}: a header of its safetensors does not hold: {error}") from None
+    tensors = [tensor for file in found.files_metadata.values() for tensor in file.tensors.values()]
+    return sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors)
 
 
 def _first_missing(path: Path) -> Path | None:

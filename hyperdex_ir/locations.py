@@ -1,8 +1,9 @@
 """Where a model lies: the folder that everything of it goes into, and the folder of its original checkpoint.
 
-A model is named by (a) a Hub id; (b) an existing directory that holds a checkpoint directly or in `ckpt/`; (c) an
-absolute path that does not exist or is empty, whose last two components are the Hub id to download. The tool made the
-folders of (a) and (c), and only there may it delete weights; a marker in `ckpt/` tells (c) from (b) the next time.
+A model is named by (a) a Hub id; (b) an existing directory that holds a checkpoint directly or in `ckpt/`, or one GGUF
+file, or by a path to that file; (c) an absolute path that does not exist or is empty, whose last two components are the
+Hub id to download. The tool made the checkpoints of (a), (c) and GGUF files, and only there may it delete weights; a
+marker in `ckpt/` tells (c) from (b) the next time.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class ModelFolder:
     root: everything that the compiler writes goes below it.
     source: the folder with config.json, tokenizer and safetensors.
     hub_id: what to download into `source`, or None when the checkpoint is there already.
+    gguf: the GGUF file to make the files in `source` from, or None.
     made_by_tool: the weights in `source` are the tool's own copy, so that it may delete them.
     """
 
@@ -62,6 +64,7 @@ class ModelFolder:
     source: Path
     hub_id: str | None
     made_by_tool: bool
+    gguf: Path | None = None
 
     @property
     def ckpt(self) -> Path:
@@ -114,6 +117,8 @@ def find_folder(model_id: str | os.PathLike[str], output_dir: str | os.PathLike[
     if redirected is not None and redirected.exists() and not redirected.is_dir():
         raise OptionError(f"output_dir {redirected}: not a directory", "name a folder, which may not exist yet")
     path = user_path(text)
+    if path.suffix == ".gguf" and path.is_file():
+        return _of_gguf(path.absolute(), redirected or path.absolute().with_suffix(""))
     if path.is_dir() and any(path.iterdir()):
         folder = _existing(path.absolute(), redirected)
         if folder is not None:
@@ -137,10 +142,23 @@ def _existing(path: Path, redirected: Path | None) -> ModelFolder | None:
     marker = read_marker(path / "ckpt")
     if marker is not None:
         return ModelFolder(root, path / "ckpt", marker["hub_id"], made_by_tool=True)
-    for source in (path, path / "ckpt"):
-        if (source / "config.json").is_file():
-            return ModelFolder(root, source, None, made_by_tool=hub_root() in path.parents)
+    made_by_tool = hub_root() in path.parents
+    if (path / "config.json").is_file():
+        return ModelFolder(root, path, None, made_by_tool)
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
+        raise ConfigError(f"{path}: holds {len(files)} GGUF files and no config.json: {names}", "name one of them")
+    if files:
+        return _of_gguf(files[0], root)
+    if (path / "ckpt" / "config.json").is_file():
+        return ModelFolder(root, path / "ckpt", None, made_by_tool)
     return None
+
+
+def _of_gguf(file: Path, root: Path) -> ModelFolder:
+    """A GGUF file, whose checkpoint in `ckpt/` the tool makes; of a path to it in the folder of its own name."""
+    return ModelFolder(root, root / "ckpt", None, made_by_tool=True, gguf=file)
 
 
 def _install(path: Path, redirected: Path | None) -> ModelFolder:

@@ -81,6 +81,16 @@ class AutoCompiler:
 
         return compile_to(*_request(model_id, **options), level)
 
+    def plan(self, model_id: str | os.PathLike[str] = "facebook/opt-1.3b", **options: Any) -> dict[str, Any]:
+        """What a model needs on the device and on the host, as `hyperdex plan --json` prints it.
+
+        options: those of `compile`. Reads config.json and the headers of the weights; writes nothing. Raises as
+        `compile`.
+        """
+        from hyperdex_ir.planning import plan_model
+
+        return plan_model(os.fspath(model_id), *_request(model_id, **options))
+
 
 def _request(
     model_id: str | os.PathLike[str],

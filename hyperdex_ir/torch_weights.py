@@ -1,11 +1,17 @@
-"""Checkpoints in torch's own format, rewritten as safetensors: for models on the Hub that have nothing else."""
+"""Files in torch's own format: read without running code of them, or rewritten as safetensors."""
 
 from __future__ import annotations
 
 import json
+import pickle
+import re
 import struct
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.files import atomic_file, write_text
@@ -19,28 +25,66 @@ def safetensors_name(name: str) -> str:
     return name.removeprefix("pytorch_").removesuffix(".bin") + ".safetensors"
 
 
-def rewrite(path: Path) -> Path:
-    """Writes the tensors of a torch file to a safetensors file beside it, and returns that file's path.
+def load_tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a torch file, by name; no code of it runs.
 
-    The file is mapped and only tensors are unpickled, so no code of the checkpoint runs. Tensors that share memory are
-    written once a name. Raises CheckpointError when torch cannot read the file.
+    Files of torch 1.6 and later are mapped; older ones are in memory as a whole. Raises CheckpointError when it holds
+    other than tensors, or cannot be read.
     """
     import torch
 
     try:
-        tensors: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises whatever its unpickler and its zip reader raise
+        mapped = zipfile.is_zipfile(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: {_wanted(str(error))}", "only tensors are loaded, no code is run") from error
+    except Exception as error:  # torch raises whatever its zip reader raises
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a torch file of tensors: {first_line}", "download it again") from error
+    if not isinstance(tensors, dict):
+        raise CheckpointError(f"{path}: holds {type(tensors).__name__}, expected tensors by name")
+    return tensors
+
+
+def _wanted(message: str) -> str:
+    """What a pickle wants to run, from what torch says about it."""
+    found = re.search(r"(?:GLOBAL |class |function )([\w.]+)", message)
+    return f"wants to run {found[1]}, which a checkpoint must not" if found else "is not made of tensors only"
+
+
+def element_type(path: Path, name: str, tensor: Any) -> str:
+    """The name that safetensors has for a tensor's type. Raises CheckpointError when it is no tensor of that kind."""
+    import torch
+
     names = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
     names |= {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
+    names |= {torch.float8_e4m3fn: "F8_E4M3"}
+    if not isinstance(tensor, torch.Tensor) or tensor.dtype not in names:
+        raise CheckpointError(f"{path}: {name} is {getattr(tensor, 'dtype', type(tensor).__name__)}, no weight")
+    return names[tensor.dtype]
+
+
+def raw_bytes(tensor: Any) -> np.ndarray:
+    """The elements of a tensor in order, as bytes."""
+    import torch
+
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def rewrite(path: Path) -> Path:
+    """Writes the tensors of a torch file to a safetensors file beside it, and returns that file's path.
+
+    Tensors that share memory are written once a name. Raises CheckpointError as `load_tensors`.
+    """
+    tensors = load_tensors(path)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():
-        if not isinstance(tensor, torch.Tensor) or tensor.dtype not in names:
-            raise CheckpointError(f"{path}: {name} is {getattr(tensor, 'dtype', type(tensor).__name__)}, no weight")
+        dtype = element_type(path, name, tensor)
         end = offset + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": names[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -48,7 +92,7 @@ def rewrite(path: Path) -> Path:
     with atomic_file(output) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
-            file.write(memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            file.write(raw_bytes(tensor).tobytes())
     return output
 
 

@@ -233,7 +233,7 @@ class LpuTokenizer:
 def _lpu_count(device_map: Mapping[str, int]) -> int:
     if not isinstance(device_map, Mapping) or not set(device_map) <= {"lpu", "gpu"}:
         raise OptionError(f"device_map {device_map!r} is not understood", 'write it as device_map={"lpu": 1}')
-    if device_map.get("gpu", 0) > 0:
+    if device_map.get("gpu", 0) != 0:
         raise OptionError("hybrid execution on LPU and GPU is not there yet", 'leave "gpu" out of device_map')
     return device_map.get("lpu", 1)
 

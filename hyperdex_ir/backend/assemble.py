@@ -2,6 +2,7 @@
 
 HBM is filled in whole groups: `trees` rows of a matrix, one stripe of anything else. A group is written as soon as all
 its units (rows of a matrix, bytes of anything else) are there; only groups that are there in part are kept in memory.
+Of the matrices of several experts, each starts with a group of its own.
 """
 
 from __future__ import annotations
@@ -53,20 +54,41 @@ class Assembler:
         self._writers = writers
         self._address = address
         if parameter.is_matrix:
-            self._units, columns = parameter.shape
+            *experts, self._units, columns = parameter.shape
             self._unit, self._dtype = (columns,), np.uint16
             self._group, self._group_bytes = target.trees, ceil_div(columns, LANES) * target.stripe_bytes
-            self.row_units = 1
+            self._matrices = prod(experts)
+            self.row_units = self._padded if experts else 1
+            self._column_units = 1
         else:
             self._units = prod(parameter.shape) * item
             self._unit, self._dtype = (), np.uint8
             self._group = self._group_bytes = target.stripe_bytes
+            self._matrices = 1
             self.row_units = prod(parameter.shape[1:]) * item
-        self.missing = self._units
+            self._column_units = prod(parameter.shape[2:]) * item
+        self.missing = self._units * self._matrices
         self._kept: dict[int, tuple[np.ndarray, int]] = {}  # by group: its units, and how many of them are there
+
+    @property
+    def _padded(self) -> int:
+        """Units from a matrix to the next one: its own, and padding to a whole group."""
+        return ceil_div(self._units, self._group) * self._group
+
+    def put_columns(self, row: int, column: int, part: np.ndarray) -> None:
+        """Takes, of rows from `row` on, what lies from `column` on: storage type, [rows, columns, ...].
+
+        Of the matrices [experts, n, k] of experts, the rows are the experts and the columns the n.
+        """
+        for number, columns in enumerate(part, row):
+            data = np.ascontiguousarray(columns).view(self._dtype).reshape(-1, *self._unit)
+            self._put(number * self.row_units + column * self._column_units, data)
 
     def put_rows(self, row: int, rows: np.ndarray) -> None:
         """Takes rows from `row` on, in storage type, [rows, ...]."""
+        if self.parameter.is_matrix and rows.ndim == 3:
+            self.put_columns(row, 0, rows)
+            return
         data = np.ascontiguousarray(rows).view(self._dtype).reshape(-1, *self._unit)
         self._put(row * self.row_units, data)
 
@@ -93,7 +115,7 @@ class Assembler:
         group, place = divmod(start, self._group)
         buffer, count = self._kept.pop(group, None) or (np.zeros((self._group, *self._unit), self._dtype), 0)
         buffer[place : place + len(units)] = units
-        if count + len(units) == min(self._group, self._units - group * self._group):
+        if count + len(units) == min(self._group, self._units - group * self._group % self._padded):
             self._write(group, buffer)
         else:
             self._kept[group] = buffer, count + len(units)

@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import ModuleOp
 from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
 from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.lock import locked_folder
 from hyperdex_ir.backend.manifest import listed_counts, withdraw, write_manifest
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, default_pipeline, undivided
 from hyperdex_ir.backend.state import (
@@ -23,11 +24,12 @@ from hyperdex_ir.backend.state import (
     extension_digest,
     file_digest,
     input_digest,
-    remove_leftovers,
+    leftovers,
     versions,
 )
 from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.gguf_checkpoint import MARKER as GGUF_MARKER
 from hyperdex_ir.hub import fetch_config, fetch_model
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import plan_memory
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from hyperdex_ir.backend.tracing import Traced
 
 CONVERT = "2"
+_SUBFOLDERS = ("ckpt", "param", "config", "inst")
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,15 @@ class Compilation:
         pipeline = options.pipeline or default_pipeline(options.num_device)
         self.passes = parse_pipeline(pipeline) if self.dump is None else self.dump.passes
         self.pipeline = pipeline_spec(self.passes)
-        self.state = State.load(folder.root)
+        self.state = State(folder.root)
         self.images = f"3-{options.num_device}lpu"
         self.program = f"4-{options.num_device}lpu"
 
     def run(self) -> CompiledFiles:
         """Compiles. Raises HyperdexError subclasses; then nothing is half-written."""
         log_banner()
-        with _empty_folders_removed(self.folder):
+        with locked_folder(self.folder.root), _empty_folders_removed(self.folder):
+            self.state = State.load(self.folder.root)
             self._check_model()
             if self._is_finished():
                 log(f"Compiled already with these options: {self.folder.root}")
@@ -92,7 +96,8 @@ class Compilation:
 
     def _compile(self) -> None:
         self._download(needed=not self._has_converted())
-        remove_leftovers(self.folder.root)
+        for path in leftovers(self.folder.root):
+            path.unlink(missing_ok=True)
         self._convert()
         self._map()
         self._generate()
@@ -102,12 +107,19 @@ class Compilation:
     def _check_model(self) -> None:
         log_phase(0, "Check supported model", "In this phase, check if given model is supported by hyperdex-ir.")
         fetch_config(self.folder, self.options.hub)
+        if self.folder.gguf is not None:
+            from hyperdex_ir.gguf_checkpoint import write_small_files
+
+            write_small_files(self.folder.gguf, self.folder.ckpt)
         self.summary: ModelSummary = read_config(self.folder.source)
         check_devices(self.options.num_device, self.summary.heads)
         check_dividing(self.passes, self.options.num_device)
 
     def _download(self, needed: bool) -> None:
         folder = self.folder
+        if folder.gguf is not None and needed:
+            self._read_gguf(folder.gguf)
+            return
         if folder.hub_id is None or not needed:
             log_phase(1, "Download model from HuggingFace Hub", f"The checkpoint is at {folder.source}")
             return
@@ -118,6 +130,13 @@ class Compilation:
             f"Download model at {folder.source}",
         )
         fetch_model(folder, self.options.hub)
+
+    def _read_gguf(self, file: Path) -> None:
+        from hyperdex_ir.gguf_checkpoint import WEIGHTS, write_weights
+
+        log_phase(1, "Read the GGUF file", f"The tensors of {file} become safetensors at {self.folder.ckpt}")
+        if not (self.folder.ckpt / WEIGHTS).is_file():
+            write_weights(file, self.folder.ckpt)
 
     def _convert(self) -> None:
         log_phase(
@@ -260,6 +279,8 @@ class Compilation:
             "pipeline": self.pipeline,
             "extensions": extension_digest(self.passes),
         }
+        if self.folder.gguf is not None:
+            request["gguf"] = file_digest(self.folder.ckpt / GGUF_MARKER)
         if phase == CONVERT:
             return digest(request | {"pipeline": pipeline_spec(undivided(self.passes))})
         table = {"table": file_digest(self.folder.model_config)} if self.folder.model_config.is_file() else {}
@@ -357,8 +378,7 @@ class Compilation:
 @contextlib.contextmanager
 def _empty_folders_removed(folder: ModelFolder) -> Iterator[None]:
     """A compile that fails leaves no empty folders that were not there before."""
-    folders = [folder.root / name for name in ("ckpt", "param", "config", "inst")]
-    new = [path for path in (*folders, folder.root) if not path.exists()]
+    new = [path for name in _SUBFOLDERS if not (path := folder.root / name).exists()]
     try:
         yield
     except (HyperdexError, OSError, KeyboardInterrupt):

@@ -21,7 +21,7 @@ from hyperdex_ir.memory.serialize import FORMAT, dump_json
 _NUMBERS = {"chunk": "isa.chunk", "head_rows": "isa.head_rows", "lmu_words": "isa.lmu_words"}
 
 
-def _facts(module: ModuleOp, vocab_size: int) -> dict[str, Any]:
+def program_facts(module: ModuleOp, vocab_size: int) -> dict[str, Any]:
     """What the runtime must know of a program. Raises PassError when the pipeline did not leave it."""
     facts: dict[str, Any] = {}
     for name, attribute in {**_NUMBERS, "max_length": "lpu.max_length"}.items():
@@ -52,7 +52,7 @@ def write_instructions(folder: ModelFolder, module: ModuleOp, vocab_size: int, n
 
     Raises PassError when the module is no allocated `isa` module, StorageError when the file system refuses.
     """
-    facts = _facts(module, vocab_size)
+    facts = program_facts(module, vocab_size)
     program = to_program(module)
     paths = [folder.instructions(num_device), folder.origins(num_device)]
     write_binary(paths[0], Kind.INSTRUCTIONS, encode_program(program.instructions))

@@ -11,12 +11,12 @@ from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.targets import Target
 
 
-def layout_at(layout: ModelLayout, derived: Collection[str], traced: int, length: int) -> ModelLayout:
-    """The layout that tracing for `length` positions gives, from that for `traced`: derived tables have a row each."""
+def layout_at(layout: ModelLayout, tables: Collection[str], traced: int, length: int) -> ModelLayout:
+    """The layout that tracing for `length` positions gives, from that for `traced`: these tables have a row each."""
 
     def resize(function: FunctionLayout) -> FunctionLayout:
         parameters = tuple(
-            replace(p, shape=(length, *p.shape[1:])) if p.shape[:1] == (traced,) and p.keys[0] in derived else p
+            replace(p, shape=(length, *p.shape[1:])) if p.shape[:1] == (traced,) and p.keys[0] in tables else p
             for p in function.parameters
         )
         return replace(function, parameters=parameters)
@@ -24,7 +24,7 @@ def layout_at(layout: ModelLayout, derived: Collection[str], traced: int, length
     return replace(layout, main=resize(layout.main), functions=tuple(resize(f) for f in layout.functions))
 
 
-def largest_length(layout: ModelLayout, derived: Collection[str], traced: int, target: Target) -> int:
+def largest_length(layout: ModelLayout, tables: Collection[str], traced: int, target: Target) -> int:
     """The most positions, `traced` at most, with which the model fits the target's HBM.
 
     Raises CapacityError when it does not fit with a single one.
@@ -32,14 +32,14 @@ def largest_length(layout: ModelLayout, derived: Collection[str], traced: int, t
 
     def fits(length: int) -> bool:
         try:
-            plan_memory(layout_at(layout, derived, traced, length), target, length)
+            plan_memory(layout_at(layout, tables, traced, length), target, length)
         except CapacityError:
             return False
         return True
 
     if fits(traced):
         return traced
-    plan_memory(layout_at(layout, derived, traced, 1), target, 1)
+    plan_memory(layout_at(layout, tables, traced, 1), target, 1)
     low, high = 1, traced  # fits, does not fit
     while high - low > 1:
         middle = (low + high) // 2

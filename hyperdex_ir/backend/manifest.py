@@ -22,6 +22,11 @@ from hyperdex_ir.memory.serialize import FORMAT, dump_json, load_json, manifest_
 _KINDS = {"param": Kind.PARAMETERS, "inst": Kind.INSTRUCTIONS, "ckpt": Kind.MODEL}
 
 
+def kind_of(path: Path) -> Kind | None:
+    """What a file of a compiled model holds, by its place; None for text."""
+    return _KINDS.get(path.parent.name) if path.suffix == ".bin" else None
+
+
 def describe_file(path: Path, kind: Kind | None, advance: Callable[[int], None]) -> dict[str, Any]:
     """Size and SHA-256 of a file as it lies on the disk.
 
@@ -39,7 +44,8 @@ def describe_file(path: Path, kind: Kind | None, advance: Callable[[int], None])
             advance(len(block))
     if expected is not None and crc != expected:
         raise FileFormatError(f"{path}: does not read back as it was written", "check the disk, and compile again")
-    return {"bytes": size, "sha256": sha.hexdigest()}
+    known = {} if expected is None else {"crc32": expected}
+    return {"bytes": size, "sha256": sha.hexdigest(), **known}
 
 
 def write_manifest(
@@ -66,8 +72,7 @@ def write_manifest(
 def _describe(root: Path, files: Iterable[Path], advance: Callable[[int], None]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for file in sorted(files):
-        kind = _KINDS.get(file.parent.name) if file.suffix == ".bin" else None
-        table[file.relative_to(root).as_posix()] = describe_file(file, kind, advance)
+        table[file.relative_to(root).as_posix()] = describe_file(file, kind_of(file), advance)
     return table
 
 

@@ -27,12 +27,14 @@ _FORCE = "compile with --force"
 
 @dataclass(frozen=True)
 class _Route:
-    """From a source tensor's rows to the rows of a parameter on one device, `row` and what follows."""
+    """From a source tensor's rows to the rows of a parameter on one device, `row` and what follows; or, where several
+    parts of each row stand side by side, to `column` and what follows."""
 
     assembler: Assembler
     row: int
     shard: Shard | None
     device: int
+    column: int | None = None
 
     def put(self, first: int, rows: np.ndarray) -> None:
         """Takes what the device holds of rows `first`, `first + 1`, ... of the source."""
@@ -43,6 +45,8 @@ class _Route:
             start, stop = max(first, held.start), min(first + len(rows), held.stop)
             if start < stop:
                 self.assembler.put_rows(self.row + start - held.start, rows[start - first : stop - first])
+        elif self.column is not None:
+            self.assembler.put_columns(first, self.column, local_part(rows, self.shard, self.device))
         else:
             self.assembler.put_rows(self.row + first, local_part(rows, self.shard, self.device))
 
@@ -83,6 +87,9 @@ class Routes:
     def _plan_keys(self, assembler: Assembler, device: int) -> None:
         """Each key of a parameter by itself, one after another, and zeros behind what the device holds of it."""
         parameter, row = assembler.parameter, 0
+        if parameter.shards is not None and len(parameter.shards) > 1 and parameter.shards[0].dim == 1:
+            self._plan_columns(assembler, device, parameter.keys[0], parameter.shards)
+            return
         for key, shard in zip(parameter.keys, parameter.shards or (None,) * len(parameter.keys), strict=True):
             self._add((key,), _Route(assembler, row, shard, device))
             if shard is None or shard.dim != 0:
@@ -91,6 +98,11 @@ class Routes:
             held = len(shard.held(device))
             assembler.put_zeros(row + held, shard.size - held)
             row += shard.size
+
+    def _plan_columns(self, assembler: Assembler, device: int, key: str, shards: Sequence[Shard]) -> None:
+        """Several parts of each row of one tensor, side by side."""
+        for shard, column in zip(shards, accumulate((shard.size for shard in shards), initial=0), strict=False):
+            self._add((key,), _Route(assembler, 0, shard, device, column))
 
     def _add(self, keys: tuple[str, ...], route: _Route) -> None:
         self._routes.setdefault(keys, []).append(route)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -26,7 +24,6 @@ from hyperdex_ir.memory.serialize import FORMAT, dump_json
 
 STATE_FILE = ".hyperdex_state.json"
 _COMPILER = ("backend", "dialects", "frontend", "isa", "memory", "passes", "targets")
-_PART = re.compile(r"\..+\.(\d+)\.part")
 
 
 def versions() -> dict[str, str]:
@@ -151,19 +148,6 @@ def _has_size(path: Path, size: int) -> bool:
         return False
 
 
-def remove_leftovers(root: Path) -> None:
-    """Removes unfinished files of compiles that were killed."""
-    for path in [*root.glob(".*.part"), *root.glob("*/.*.part")]:
-        match = _PART.fullmatch(path.name)
-        if match and not _is_running(int(match[1])):
-            path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def leftovers(root: Path) -> list[Path]:
+    """Unfinished files of compiles that were killed; for who holds the folder."""
+    return sorted(path for path in (*root.glob(".*.part"), *root.glob("*/.*.part")) if path.is_file())

@@ -69,6 +69,20 @@ def trace(
 
     Raises UnsupportedOpError and others of the frontend, PassError, CapacityError.
     """
+    traced = _trace(folder, summary, options, pipeline, known)
+    assert traced.imported is not None
+    for choice in traced.imported.derived.choices():
+        log(choice)
+    return traced
+
+
+def _trace(
+    folder: ModelFolder,
+    summary: ModelSummary,
+    options: CompileOptions,
+    pipeline: str,
+    known: dict[str, Any] | None,
+) -> Traced:
     if known is not None:
         return _trace_at(folder, known["max_length"], known["matrix_type"], options, pipeline)
     matrix_type = options.matrix_type or stored_matrix_type(folder.source, summary)
@@ -77,7 +91,7 @@ def trace(
     limit = summary.max_positions
     traced = _trace_at(folder, limit, matrix_type, options, pipeline)
     assert traced.imported is not None
-    length = largest_length(traced.layout, traced.imported.derived, limit, load_target(options.target))
+    length = largest_length(traced.layout, traced.imported.derived.tables, limit, load_target(options.target))
     if length == limit:
         log(f"max_length is {limit}: the model's own limit")
         return traced

@@ -37,8 +37,8 @@ def _screen(facts: dict[str, Any]) -> list[str]:
         _functions(facts["functions"]),
         _memory(facts["memory"]),
         _division(facts["division"]) if "division" in facts else [],
-        _lmu(facts["lmu"], facts["model"]),
-        _decode(facts["decode"]),
+        lmu_lines(facts["lmu"], facts["model"]),
+        decode_table(facts["decode"]),
         _links(facts["decode"]) if "division" in facts else [],
     )
     return [line for part in parts for line in part][:-1]
@@ -60,7 +60,7 @@ def _functions(functions: Sequence[dict[str, Any]]) -> list[str]:
     table = [["function", "runs", "words", *engines]]
     for item in functions:
         table.append([item["name"], item["runs"], item["instructions"], *item["engines"].values()])
-    return [*_table(table), ""]
+    return [*text_table(table), ""]
 
 
 def _memory(memory: dict[str, Any]) -> list[str]:
@@ -70,7 +70,7 @@ def _memory(memory: dict[str, Any]) -> list[str]:
         table.append([_REGIONS[name], f"{size:,}", f"{memory['per_channel'][name]:,}", share])
     used, capacity = memory["used"], memory["capacity"]
     table.append(["together", f"{used:,}", f"{used // memory['channels']:,}", f"{used / capacity:.1%}"])
-    return [*_table(table), ""]
+    return [*text_table(table), ""]
 
 
 def _division(division: dict[str, int]) -> list[str]:
@@ -87,7 +87,7 @@ def _division(division: dict[str, int]) -> list[str]:
     table = [["parameters of a device", "bytes", "of all"]]
     table += [[name, f"{round(size / n):,}", f"{size / n / total:.2%}"] for name, size in rows]
     table.append(["together", f"{division['device']:,}", f"{division['device'] / total:.2%}"])
-    return [*_table(table), ""]
+    return [*text_table(table), ""]
 
 
 def _links(decode: Sequence[dict[str, Any]]) -> list[str]:
@@ -95,10 +95,10 @@ def _links(decode: Sequence[dict[str, Any]]) -> list[str]:
     for row in decode:
         numbers = [f"{row[key]:,}" for key in ("context", "link_bytes", "cycles", "cycles_without_overlap")]
         table.append([numbers[0], numbers[1], f"{row['busy'].get('ESL', 0):.1%}", *numbers[2:]])
-    return [*_table(table), ""]
+    return [*text_table(table), ""]
 
 
-def _lmu(lmu: dict[str, Any], model: dict[str, Any]) -> list[str]:
+def lmu_lines(lmu: dict[str, Any], model: dict[str, Any]) -> list[str]:
     from hyperdex_ir.runtime.inspection import bar
 
     peak, capacity = lmu["peak"], lmu["capacity"]
@@ -113,17 +113,17 @@ def _lmu(lmu: dict[str, Any], model: dict[str, Any]) -> list[str]:
     ]
 
 
-def _decode(decode: Sequence[dict[str, Any]]) -> list[str]:
+def decode_table(decode: Sequence[dict[str, Any]]) -> list[str]:
     engines = ["SMA", "SXE", "VXE"]
     table = [["decode, estimated: context", "cycles", "tokens/s", "weights", "KV", *(f"{e} busy" for e in engines)]]
     for row in decode:
         shares = (row["weight_share"], row["kv_share"], *(row["busy"][engine] for engine in engines))
         numbers = [f"{row['context']:,}", f"{row['cycles']:,}", f"{row['tokens_per_second']:,.1f}"]
         table.append([*numbers, *(f"{share:.1%}" for share in shares)])
-    return [*_table(table), "weights, KV: share of the HBM's bandwidth that streams them", ""]
+    return [*text_table(table), "weights, KV: share of the HBM's bandwidth that streams them", ""]
 
 
-def _table(rows: Sequence[Sequence[Any]]) -> list[str]:
+def text_table(rows: Sequence[Sequence[Any]]) -> list[str]:
     """Columns side by side, the first to the left, the others to the right."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]

@@ -12,13 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from hyperdex_ir import __version__
+from hyperdex_ir.cli.check import check
 from hyperdex_ir.cli.compile import compile_model
 from hyperdex_ir.cli.demo import demo
 from hyperdex_ir.cli.diff import diff
+from hyperdex_ir.cli.explain import explain
 from hyperdex_ir.cli.inspect import inspect
 from hyperdex_ir.cli.ir import print_ir
+from hyperdex_ir.cli.plan import plan
 from hyperdex_ir.cli.run import run
 from hyperdex_ir.cli.start import interrupted
+from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
 from hyperdex_ir.errors import HyperdexError, StorageError
 
@@ -73,6 +77,11 @@ app.command("ir")(print_ir)
 app.command()(inspect)
 app.command()(verify)
 app.command()(diff)
+app.command()(plan)
+app.command()(explain)
+app.command()(status)
+app.command()(clean)
+app.command()(check)
 
 
 @app.command()

@@ -22,12 +22,12 @@ def print_models(as_json: bool) -> None:
 
 
 def _row(family: Family) -> dict[str, str]:
-    activation = next(iter(family.choices.values()))[0]
+    activation = family.activation or next(iter(family.choices.values()))[0]
     grouped = "grouped-query" if "num_key_value_heads" in family.sizes else "multi-head"
     return {
         "architecture": family.architecture,
         "model_type": family.model_type,
-        "positions": "rotary" if family.rotary else "learned",
+        "positions": "rotary" if family.rotary else "ALiBi" if family.slopes else "learned",
         "attention": "multi-query" if family.multi_query else grouped,
         "activation (default)": activation,
         "variants tested": family.variants,

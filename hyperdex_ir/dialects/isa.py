@@ -8,7 +8,8 @@
     }
 
 There is one operation an instruction of `hyperdex_ir.isa.instructions`, with its operands by name; the control words
-halt, repeat, skip_unless, call and ret are `isa.repeat`, `isa.skip_unless`, `isa.call` and the ends of functions.
+halt, repeat, repeat_rows, skip_unless, call and ret are `isa.repeat`, `isa.repeat_rows`, `isa.skip_unless`, `isa.call`
+and the ends of functions.
 Buffers live in the LMU; pass `isa-allocate-lmu` gives each an address. A buffer's rows are the tokens in flight, the
 rows whose logits are wanted (`head`), or a number; the row stride of an instruction's operand is the buffer's width, 0
 when it has one row.
@@ -18,7 +19,7 @@ when it has one row.
 from xdsl.ir import Dialect
 
 from hyperdex_ir.dialects.isa_ops.buffers import BufferOp, LmuType, LmuUse, ViewUse, buffer_type
-from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, SkipUnlessOp
+from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, RepeatRowsOp, SkipUnlessOp
 from hyperdex_ir.dialects.isa_ops.instruction import OPS, InstructionOp
 from hyperdex_ir.isa.operands import HbmRef
 
@@ -28,6 +29,7 @@ LoadOp = OPS["load"]
 StoreOp = OPS["store"]
 StoreKeyOp = OPS["store_key"]
 StoreValueOp = OPS["store_value"]
+StoreStateOp = OPS["store_state"]
 MatmulOp = OPS["matmul"]
 ScoresOp = OPS["scores"]
 ValuesOp = OPS["values"]
@@ -38,18 +40,22 @@ BinaryScalarOp = OPS["binary_scalar"]
 ReduceOp = OPS["reduce"]
 RmsNormOp = OPS["rms_norm"]
 LayerNormOp = OPS["layer_norm"]
+ShortConvOp = OPS["short_conv"]
 RotaryOp = OPS["rotary"]
 SelectRowsOp = OPS["select_rows"]
 SelectColumnsOp = OPS["select_columns"]
 SampleOp = OPS["sample"]
+TopKOp = OPS["top_k"]
+TakeColumnsOp = OPS["take_columns"]
 SetOp = OPS["set"]
 AddOp = OPS["add"]
 LookupOp = OPS["lookup"]
+FetchOp = OPS["fetch"]
 MultiplyOp = OPS["multiply"]
 SendOp = OPS["send"]
 ReceiveOp = OPS["receive"]
 
-ISA = Dialect("isa", [BufferOp, *OPS.values(), RepeatOp, SkipUnlessOp, CallOp], [LmuType])
+ISA = Dialect("isa", [BufferOp, *OPS.values(), RepeatOp, RepeatRowsOp, SkipUnlessOp, CallOp], [LmuType])
 """The operations and the type of the `isa` dialect."""
 
 __all__ = [
@@ -61,6 +67,7 @@ __all__ = [
     "BufferOp",
     "CallOp",
     "EmbedOp",
+    "FetchOp",
     "GatherOp",
     "HbmRef",
     "InstructionOp",
@@ -74,6 +81,7 @@ __all__ = [
     "ReceiveOp",
     "ReduceOp",
     "RepeatOp",
+    "RepeatRowsOp",
     "RmsNormOp",
     "RotaryOp",
     "SampleOp",
@@ -82,11 +90,15 @@ __all__ = [
     "SelectRowsOp",
     "SendOp",
     "SetOp",
+    "ShortConvOp",
     "SkipUnlessOp",
     "SoftmaxOp",
     "StoreKeyOp",
     "StoreOp",
+    "StoreStateOp",
     "StoreValueOp",
+    "TakeColumnsOp",
+    "TopKOp",
     "UnaryOp",
     "ValuesOp",
     "ViewUse",

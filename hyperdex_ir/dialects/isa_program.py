@@ -11,7 +11,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from hyperdex_ir.dialects.isa_ops.buffers import LMU_WORDS, BufferOp, LmuUse, ViewUse, buffer_type
 from hyperdex_ir.dialects.isa_ops.checks import reference
-from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, SkipUnlessOp
+from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, RepeatRowsOp, SkipUnlessOp
 from hyperdex_ir.dialects.isa_ops.instruction import InstructionOp
 from hyperdex_ir.errors import CapacityError, LoweringError
 from hyperdex_ir.isa.operands import Value
@@ -157,6 +157,8 @@ class _Writer:
                 self._add(op, "call", {"target": op.function})
             case RepeatOp():
                 self._add_body(op, op.body.block, "repeat", {"count": op.count})
+            case RepeatRowsOp():
+                self._add_body(op, op.body.block, "repeat_rows", {"rows": op.register})
             case SkipUnlessOp():
                 self._add_body(op, op.body.block, "skip_unless", {"a": op.register, "value": op.wanted})
             case ReturnOp():

@@ -22,6 +22,7 @@ from hyperdex_ir.dialects.lpu_ops.base import (
     tokens_type,
 )
 from hyperdex_ir.dialects.lpu_ops.control import LayerOp, LayersOp, RepeatOp, YieldOp
+from hyperdex_ir.dialects.lpu_ops.convolution import ShortConvOp
 from hyperdex_ir.dialects.lpu_ops.elementwise import (
     AddOp,
     BinaryOp,
@@ -58,6 +59,7 @@ from hyperdex_ir.dialects.lpu_ops.model import (
     RotaryOp,
     RotaryTableOp,
 )
+from hyperdex_ir.dialects.lpu_ops.routing import ExpertLinearOp, TakeColumnsOp, TopKOp
 from hyperdex_ir.dialects.lpu_ops.shapes import (
     BroadcastOp,
     ConcatOp,
@@ -86,10 +88,13 @@ UNARY_OPS = (
 )  # fmt: skip
 REDUCE_OPS = (SumOp, MeanOp, RowMaxOp)
 SHAPE_OPS = (ReshapeOp, TransposeOp, SliceOp, ConcatOp, BroadcastOp, SelectRowsOp)
-MODEL_OPS = (EmbeddingOp, RotaryTableOp, LinearOp, RmsNormOp, LayerNormOp, RotaryOp, AttentionOp)
+MODEL_OPS = (EmbeddingOp, RotaryTableOp, LinearOp, RmsNormOp, LayerNormOp, RotaryOp, AttentionOp, ShortConvOp)
+#: Operations that keep something from pass to pass, each in a slot of its own.
+STATEFUL_OPS = (AttentionOp, ShortConvOp)
+ROUTING_OPS = (TopKOp, TakeColumnsOp, ExpertLinearOp)
 COLLECTIVE_OPS = (AllGatherOp, SelectColumnsOp)
 
-COMPUTING_OPS = (*BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS, *COLLECTIVE_OPS)
+COMPUTING_OPS = (*BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS, *ROUTING_OPS, *COLLECTIVE_OPS)
 
 LPU = Dialect(
     "lpu",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hyperdex_ir.engine import attention_kernels as kernels
-from hyperdex_ir.engine.attention_rows import COLUMN_BYTES, RowAccess
+from hyperdex_ir.engine.attention_rows import BIASES, COLUMN_BYTES, RowAccess
 from hyperdex_ir.engine.emit import F32, I32, I64, POINTER, Emitter, V
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.kernels import choose
@@ -74,6 +74,10 @@ class Workspace:
             "stop": stop,
             "begin": begin,
             "end": end,
+            "bias": I64(0),
+            "slope": I64(0),
+            "has_sink": I64(0),
+            "sink": I64(0),
             "watched_scores": I64(0),
             "watched_softmax": I64(0),
             "watched_values": I64(0),
@@ -113,6 +117,14 @@ class _Attention:
     def seen(self, name: str) -> LmuRows:
         """The columns seen of an operand, from position `first` on."""
         return self.op.lmu(name, self.rows, self.columns, added=self.first)
+
+    def number(self, name: str) -> V:
+        """An optional operand of one f32 in HBM; 0 when it is absent."""
+        op, e, present = self.op, self.e, self.op.present(name)
+        place, value = op.words(name, e.builder.select(present, I64(1), I64(0))), e.local(F32, F32(0.0))
+        with e.if_then(present):
+            value.set(e.load(place.pointer(0), F32))
+        return value.get()
 
     def cache(self, rows: V, columns: V) -> V:
         """Where the matrix in the operand `cache` begins; it is in the run-time area."""
@@ -173,12 +185,18 @@ def scores(op: Operation) -> None:
     size = op.immediate("size")
     keys = a.cache(a.stop, size)
     query = op.lmu("query", a.rows, size)
+    slope, has_slope = a.number("slope"), op.present("slope")
+    distance, bf16 = (I64(BIASES.index(name)) for name in ("distance", "bf16"))
+    bias = e.builder.select(e.equal(op.immediate("bf16_bias"), 0), distance, bf16)
     dst = a.seen("dst")
     query = a.snapshot(query, dst)
     trees, steps = op.context.load("trees"), e.ceil_div(size, LANES)
     scale, cap = op.floating("scale"), op.floating("softcap")
 
     def work(number: V, row: RowAccess) -> None:
+        row.store("bias", e.builder.select(has_slope, bias, I64(0)))
+        row.store_number("slope", slope)
+
         def call(matrix_type: str) -> None:
             e.call(kernels.round_query(e, matrix_type), [row.pointer, query.row(number), size])
             arguments = [row.pointer, keys, trees, steps, row.load("first"), row.load("stop"), scale, cap]
@@ -194,10 +212,13 @@ def scores(op: Operation) -> None:
 @operation("softmax", scratch=_scratch)
 def softmax(op: Operation) -> None:
     e, a = op.e, _Attention(op)
-    src, dst = a.seen("src"), a.seen("dst")
+    src, sink = a.seen("src"), a.number("sink")
+    dst = a.seen("dst")
     src = a.snapshot(src, dst, same_rows=True)
 
     def work(number: V, row: RowAccess) -> None:
+        row.store("has_sink", e.builder.zext(op.present("sink"), I64))
+        row.store_number("sink", sink)
         a.copy_seen(row, number, src, to_row=True)
         e.call(kernels.softmax_kernel(e, None), [row.pointer])
         a.watch(row, ("watched_softmax",))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hyperdex_ir.engine.attention_rows import (
+    BIASES,
     COLUMN_BYTES,
     RowAccess,
     add_products,
@@ -158,7 +159,8 @@ def _single_products(e: Emitter, pointer: V, queries: Sequence[Sequence[V]]) -> 
 
 
 def _finish_scores(e: Emitter, row: RowAccess, part: V, most: Most, block: V, scale: V, cap: V) -> None:
-    """Scores of the positions from `block` on, from folded lanes of each in turn: scaled, capped, watched, stored."""
+    """Scores of the positions from `block` on, from folded lanes of each in turn: scaled, capped, biased, watched,
+    stored."""
     b, lanes = e.builder, e.features.lanes
     type_ = vector(F32, lanes)
     columns = [e.load(e.element(part, number, type_), type_, align=4 * lanes) for number in range(lanes)]
@@ -166,9 +168,26 @@ def _finish_scores(e: Emitter, row: RowAccess, part: V, most: Most, block: V, sc
     with e.if_then(b.fcmp_unordered("!=", cap, F32(0.0)), likely=False):
         ops, limit = LlvmOps(b, lanes), e.splat(cap, lanes)
         y.set(ops.mul(functions.tanh(ops, ops.div(y.get(), limit)), limit))
+    with e.if_then(b.icmp_signed("!=", row.load("bias"), I64(0)), likely=False):
+        y.set(b.fadd(y.get(), _bias(e, row, block, scale)))
     mask = positions_mask(e, block, row.load("first"), row.load("stop"))
     most.see(y.get(), mask)
     e.store(y.get(), row.place("weights", block))
+
+
+def _bias(e: Emitter, row: RowAccess, block: V, scale: V) -> V:
+    """What is added to the scores of the positions from `block` on."""
+    b, lanes = e.builder, e.features.lanes
+    is_bf16 = e.equal(row.load("bias"), BIASES.index("bf16"))
+    own = e.sub(row.load("stop"), 1)
+    start = e.sub(block, b.select(is_bf16, I64(0), own))
+    numbers = b.add(e.lanes(I32, range(lanes)), e.splat(b.trunc(start, I32), lanes))
+    factor, x = e.splat(row.number("slope"), lanes), b.sitofp(numbers, vector(F32, lanes))
+    y = e.local(x.type, b.fmul(factor, x))
+    with e.if_then(is_bf16):
+        product = rounded(e, b.fmul(factor, rounded(e, x, "bf16")), "bf16")
+        y.set(b.fmul(product, e.splat(scale, lanes)))
+    return y.get()
 
 
 # ---------------------------------------------------------------------------------------------------- softmax
@@ -181,9 +200,17 @@ def softmax_kernel(e: Emitter, matrix_type: str | None) -> Any:
     def body(e: Emitter, pointer: V) -> V:
         row = RowAccess(e, pointer)
         first, stop, begin, end = (row.load(name) for name in ("first", "stop", "begin", "end"))
-        most = _largest(e, row, begin, end, first, stop)
-        total = _exponentials(e, row, begin, end, first, stop, most)
-        _divide(e, row, begin, end, total)
+        b, lanes = e.builder, e.features.lanes
+        most = e.local(vector(F32, lanes), _largest(e, row, begin, end, first, stop))
+        has_sink, sink = e.equal(row.load("has_sink"), 1), e.splat(row.number("sink"), lanes)
+        with e.if_then(has_sink, likely=False):
+            most.set(b.select(b.fcmp_ordered(">", most.get(), sink), most.get(), sink))
+        total = e.local(F32, _exponentials(e, row, begin, end, first, stop, most.get()))
+        with e.if_then(has_sink, likely=False):
+            ops = LlvmOps(b, lanes)
+            weight = functions.exp(ops, ops.sub(sink, most.get()))
+            total.set(b.fadd(total.get(), e.extract(weight, 0)))
+        _divide(e, row, begin, end, total.get())
         with e.if_then(e.builder.icmp_signed("!=", row.load("scores"), I64(0))):
             e.copy(row.place("scores", first), row.place("weights", first), e.mul(e.sub(stop, first), 4))
         if matrix_type is not None:

@@ -17,6 +17,8 @@ from hyperdex_ir.engine.shared import Shared
 from hyperdex_ir.targets import LANES
 
 COLUMN_BYTES = 2 * LANES  # of one step of one tree
+#: What is added to scores: nothing, slope times distance, or slope times position in bf16.
+BIASES = ("none", "distance", "bf16")
 
 
 class Row(ctypes.Structure):
@@ -25,7 +27,8 @@ class Row(ctypes.Structure):
     query: f32, rounded, padded with +0 to whole steps; weights: f32, the thread's own, first scores, then weights;
     scores: where the weights go as well, or null; result: f32. `weights` and `scores` are the addresses that absolute
     position 0 would have. first, stop: the positions that the row sees; begin, end: whole steps around what the rows
-    of a call see together. watched_*: largest magnitude bits of the query and the scores, of the weights, of the
+    of a call see together. bias: one of BIASES by number, slope its factor; sink: a score without a position, where
+    has_sink is 1 (both f32 bits). watched_*: largest magnitude bits of the query and the scores, of the weights, of the
     rounded weights and the result.
     """
 
@@ -33,6 +36,7 @@ class Row(ctypes.Structure):
         (name, ctypes.c_int64)
         for name in (
             "query", "weights", "scores", "result", "first", "stop", "begin", "end",
+            "bias", "slope", "has_sink", "sink",
             "watched_scores", "watched_softmax", "watched_values",
         )
     ]  # fmt: skip
@@ -59,6 +63,16 @@ class RowAccess(Shared):
 
     def pointer_of(self, name: str) -> V:
         return self._e.builder.inttoptr(self.load(name), POINTER)
+
+    def store_number(self, name: str, number: V) -> None:
+        """Keeps the bits of an f32."""
+        b = self._e.builder
+        self.store(name, b.zext(b.bitcast(number, I32), I64))
+
+    def number(self, name: str) -> V:
+        """The f32 whose bits are kept."""
+        b = self._e.builder
+        return b.bitcast(b.trunc(self.load(name), I32), F32)
 
     def watch(self, name: str, bits: V) -> None:
         """Keeps the largest of magnitude bits, i32."""

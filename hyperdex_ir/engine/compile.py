@@ -14,7 +14,8 @@ from hyperdex_ir.engine.operation import OPERATIONS, emit_operation
 
 #: Modules that register operations when imported.
 OPERATION_MODULES = (
-    "control", "moving", "tables", "caches", "matmul", "vector", "attention", "head_loop", "sample", "network",
+    "control", "moving", "tables", "caches", "matmul", "vector", "convolution", "attention", "head_loop", "sample",
+    "network", "routing",
 )  # fmt: skip
 
 

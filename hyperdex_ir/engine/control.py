@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from hyperdex_ir.engine.context import MAX_NESTING, Reason
 from hyperdex_ir.engine.dispatch import frame_field
-from hyperdex_ir.engine.emit import I64, I128, V
+from hyperdex_ir.engine.emit import F32, I64, I128, V
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.operation import Operation, operation
+from hyperdex_ir.engine.routing import number_in
 
 
 @operation("halt", barrier=False)
@@ -66,6 +67,21 @@ def repeat(op: Operation) -> None:
             thread.store("pc", stop)
         with some:
             _push(op, start, stop, count)
+
+
+@operation("repeat_rows", barrier=False)
+def repeat_rows(op: Operation) -> None:
+    start, stop = _body(op, Fault.EMPTY_REPEAT)
+    _push(op, start, stop, op.rows())
+
+
+@operation("fetch")
+def fetch(op: Operation) -> None:
+    """Threads meet behind it: none may overwrite the word that another has not read yet."""
+    limit = op.immediate("limit")
+    valid, number = number_in(op.e, op.e.load(op.lmu("src", 1, 1).pointer, F32), limit)
+    op.fault_if(op.e.builder.not_(valid), Fault.NUMBER, limit)
+    op.set_register(op.immediate("dst"), number)
 
 
 @operation("skip_unless", barrier=False)

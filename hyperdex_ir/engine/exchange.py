@@ -31,6 +31,10 @@ class Exchange:
         )
         context.linked = 1
 
+    def interrupt(self) -> None:
+        """Makes a call that waits for a message return; called from another thread."""
+        self._link.interrupt()
+
     def _send(self, number: int, part: int, start: int, stride: int, rows: int, columns: int) -> int:
         """Sends rows of the LMU from word `start` on; 0, or 1 when the link fails."""
         try:

@@ -44,6 +44,9 @@ class Fault(IntEnum):
     DEVICE = auto()  # device, parts
     EARLY_RECEIVE = auto()  # number of the message
     MESSAGE = auto()  # number, part, rows and columns of the message expected, then of the one that came
+    CHOICE = auto()  # k, columns, groups to choose from, groups
+    COLUMN_NUMBER = auto()  # rank, row, columns
+    NUMBER = auto()  # what it must be below
 
 
 def _overflow(register: int, low: int, high: int) -> str:
@@ -108,6 +111,9 @@ _MESSAGES: dict[Fault, Callable[..., str]] = {
     Fault.DEVICE: lambda device, parts: f"device {device} of a program for {parts}",
     Fault.EARLY_RECEIVE: lambda number: f"receive number {number} of the pass, before send number {number}",
     Fault.MESSAGE: _other_message,
+    Fault.CHOICE: lambda k, columns, top, groups: f"{k} of {columns} columns, from {top} of {groups} groups",
+    Fault.COLUMN_NUMBER: lambda rank, row, limit: f"word {rank} of row {row} is no number below {limit}",
+    Fault.NUMBER: lambda limit: f"the word is no number below {limit}",
 }
 
 

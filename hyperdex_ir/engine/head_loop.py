@@ -1,145 +1,42 @@
 """Loops over attention heads, all heads and rows shared out among the threads: no thread waits inside.
 
-`heads.py` finds the loops; `share_head_loops` puts an operation of its own in the place of their `repeat`s. Each time
-it is come to, compiled code checks that the trips are independent of each other and that none of them faults. Then
-threads work on (head, row) pairs, each with scores of its own; only the last head's are written to the LMU, where they
-would stay. Where the checks fail, the operation is the `repeat` that it stands for.
+`heads.py` finds the loops; `head_plan.py` puts an operation of its own in the place of their `repeat`s. Each time it is
+come to, compiled code checks that the trips are independent of each other and that none of them faults. Then threads
+work on (head, row) pairs, each with scores of its own; only the last head's are written to the LMU, where they would
+stay. Where the checks fail, the operation is the `repeat` that it stands for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from hyperdex_ir.engine import attention_kernels as kernels
 from hyperdex_ir.engine import control  # noqa: F401  registers the repeat that a head loop falls back to
-from hyperdex_ir.engine.attention import Workspace, cache_bytes, first_seen, whole_steps, workspace_words
-from hyperdex_ir.engine.attention_rows import row_counts
+from hyperdex_ir.engine.attention import Workspace, cache_bytes, first_seen, whole_steps
+from hyperdex_ir.engine.attention_rows import RowAccess, row_counts
 from hyperdex_ir.engine.context import MAX_NESTING
 from hyperdex_ir.engine.dispatch import frame_field
 from hyperdex_ir.engine.emit import F32, I1, I64, POINTER, V
-from hyperdex_ir.engine.features import Features
-from hyperdex_ir.engine.heads import MAX_CONSTANT, MAX_NUMBER, HeadLoop, Place, find_head_loops
+from hyperdex_ir.engine.head_plan import FIELDS, FINAL, HEADER, PLACES, TRIP
+from hyperdex_ir.engine.heads import MAX_CONSTANT, MAX_NUMBER
 from hyperdex_ir.engine.kernels import choose
 from hyperdex_ir.engine.memory_access import beat_address
-from hyperdex_ir.engine.operation import OPERATIONS, Operation, Sizes, operation
-from hyperdex_ir.engine.plan import SLOTS, slot_of
+from hyperdex_ir.engine.operation import Operation, operation
 from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
 from hyperdex_ir.isa.operands import REGISTERS
-from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.targets import LANES
 
-#: A loop's table begins with what its lookups have in common.
-_HEADER = ("lookups", "offset", "register", "limit")
-#: Numbers of a trip: constants of the addresses, instructions before it, the run of trips with its cache where nothing
-#: is looked up, the index of the lookup of that number, and what its result is multiplied by for the caches' addresses.
-_TRIP = (
-    "query", "keys", "values", "result", "executed", "run_first", "run_length",
-    "index_register", "index_constant", "keys_factor", "values_factor",
-)  # fmt: skip
-_FINAL = ("register", "base", "constant", "factor", "lookup")
-_PLACES = _TRIP[:4]
 _CACHES = ("keys", "values")
+_PARAMETERS = {"slope": "bias", "sink": "has_sink"}  #: with what the header has when they are there
 #: Pairs that a thread takes at a time where there are several rows.
 _PORTION = 8
-
-#: Of the operation; the first two are those of `repeat`.
-_FIELDS = (
-    "count", "length", "table", "trips", "finals", "needed", "executed", "stop", "depth", "scores_index", "span",
-    *(f"{name}_register" for name in _PLACES), "query_stride", "result_stride", "buffer_address", "buffer_stride",
-    "buffer_register", "size", "value_size", "limit", "window", "type", "rows", "scale", "softcap",
-)  # fmt: skip
-
-
-# ---------------------------------------------------------------------------------------------------- plan
-
-
-def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features: Features) -> tuple[np.ndarray, int]:
-    """Replaces the head loops in a plan, i64 [instructions, SLOTS].
-
-    Gives the plan with the loops' tables behind the instructions, and the words of scratch memory that they need.
-    """
-    loops = find_head_loops(program)
-    tables: list[int] = []
-    words = 0
-    plan = plan.copy()
-    for index, loop in loops.items():
-        start = plan.size + len(tables)
-        tables += _table(loop)
-        stages = program.instructions[loop.scores : loop.scores + 3]
-        fields = _field_values(loop, stages, plan[loop.scores : loop.scores + 3], start)
-        for name, value in fields.items():
-            plan[index, slot_of("head_loop", _FIELDS, name)] = value
-        plan[index, 0] = OPERATIONS["head_loop"].number
-        size = max(fields["size"], fields["value_size"])
-        words = max(words, workspace_words(row_counts(features)[-1], size, fields["limit"]) * sizes.threads)
-    rows = -(-len(tables) // SLOTS)
-    behind = np.zeros((rows, SLOTS), np.int64)
-    behind.reshape(-1)[: len(tables)] = tables
-    return np.concatenate([plan, behind]), words
-
-
-def _table(loop: HeadLoop) -> list[int]:
-    """Header, trips and finals, one number after another."""
-    numbers = [len(loop.lookups), loop.table.offset, loop.table.register, loop.limit]
-    indices = [*loop.lookups, *[Place(0, 0)] * (len(loop.trips) - len(loop.lookups))]
-    for trip, (first, length), index in zip(loop.trips, _runs(loop), indices, strict=True):
-        constants = [place.constant for place in trip.places]
-        factors = [trip.keys.factor, trip.values.factor]
-        numbers += [*constants, trip.executed, first, length, index.register, index.constant, *factors]
-    for register, place in loop.finals.items():
-        numbers += [register, place.register, place.constant, place.factor, place.lookup]
-    return numbers
-
-
-def _runs(loop: HeadLoop) -> Iterator[tuple[int, int]]:
-    """For each trip, the first and the number of the trips around it that use the same keys and values."""
-    first = 0
-    for _, group in groupby(loop.trips, lambda trip: (trip.keys, trip.values)):
-        length = len(list(group))
-        for _ in range(length):
-            yield first, length
-        first += length
-
-
-def _field_values(loop: HeadLoop, stages: Sequence[Instruction], rows: np.ndarray, table: int) -> dict[str, int]:
-    """The operation's fields but those of the repeat; those of its stages as they are in the plan."""
-    scores, values = stages[0], stages[2]
-
-    def of(row: int, name: str) -> int:
-        return int(rows[row, slot_of(stages[row].name, (), name)])
-
-    places = loop.trips[0].places
-    return {
-        "table": table,
-        "trips": len(loop.trips),
-        "finals": len(loop.finals),
-        "needed": sum(1 << register for register in loop.needed),
-        "executed": loop.executed,
-        "stop": loop.stop,
-        "depth": loop.depth,
-        "scores_index": loop.scores,
-        "span": loop.span,
-        **{f"{name}_register": place.register for name, place in zip(_PLACES, places, strict=True)},
-        "query_stride": of(0, "query.stride"),
-        "result_stride": of(2, "dst.stride"),
-        "buffer_address": of(0, "dst.address"),
-        "buffer_stride": of(0, "dst.stride"),
-        "buffer_register": of(0, "dst.register"),
-        "size": scores["size"],
-        "value_size": values["size"],
-        **{name: of(2, name) for name in ("limit", "window", "type", "rows")},
-        **{name: of(0, name) for name in ("scale", "softcap")},
-    }  # type: ignore[return-value]
 
 
 # ---------------------------------------------------------------------------------------------------- operation
 
 
-@operation("head_loop", fields=_FIELDS, barrier=False)
+@operation("head_loop", fields=FIELDS, barrier=False)
 def head_loop(op: Operation) -> None:
     e = op.e
     loop = _Loop(op)
@@ -156,15 +53,15 @@ class _Loop:
 
     def __init__(self, op: Operation):
         self.op, self.e = op, op.e
-        self.numbers = {name: op.immediate(name) for name in _FIELDS if name not in ("scale", "softcap")}
+        self.numbers = {name: op.immediate(name) for name in FIELDS if name not in ("scale", "softcap")}
         header = op.e.element(op.context.load_pointer("plan"), self.numbers["table"], I64)
-        self.header = {name: op.e.load(op.e.element(header, at, I64), I64) for at, name in enumerate(_HEADER)}
-        self.table = op.e.element(header, len(_HEADER), I64)
+        self.header = {name: op.e.load(op.e.element(header, at, I64), I64) for at, name in enumerate(HEADER)}
+        self.table = op.e.element(header, len(HEADER), I64)
         self.rows = self._register(self.numbers["rows"])
         self.position = self._register(I64(POSITION))
         self.stop = op.e.add(self.position, self.rows)
         self.first = first_seen(op.e, self.position, self.numbers["window"])
-        self.bases = {name: self._register(self.numbers[f"{name}_register"]) for name in _PLACES}
+        self.bases = {name: self._register(self.numbers[f"{name}_register"]) for name in PLACES}
         self.buffer = op.e.add(self.numbers["buffer_address"], self._register(self.numbers["buffer_register"]))
         self.trees = op.context.load("trees")
         self.executed = op.machine_thread.load("executed")  # the repeat is counted already
@@ -176,7 +73,7 @@ class _Loop:
     def trip(self, number: V, name: str) -> V:
         """A number of a trip in the table."""
         e = self.e
-        return e.load(e.element(self.table, e.add(e.mul(number, len(_TRIP)), _TRIP.index(name)), I64), I64)
+        return e.load(e.element(self.table, e.add(e.mul(number, len(TRIP)), TRIP.index(name)), I64), I64)
 
     def address(self, number: V, name: str) -> V:
         """An address of a trip: LMU word or HBM byte."""
@@ -197,9 +94,14 @@ class _Loop:
 
     def looked_up(self, lookup: V) -> V:
         """What a lookup gives; its index is within the table, and that within the parameters, which nothing writes."""
+        e = self.e
+        return e.load(self._parameter(e.add(self.first_number, e.mul(self.index(lookup), 8))), I64)
+
+    def _parameter(self, address: V) -> V:
+        """Where an address of the parameters is."""
         e, context = self.e, self.op.context
-        byte = e.add(e.sub(self.first_number, context.load("parameters.begin")), e.mul(self.index(lookup), 8))
-        return e.load(e.call(beat_address(e), [context.at("parameters"), context.load("channels"), byte]), I64)
+        byte = e.sub(address, context.load("parameters.begin"))
+        return e.call(beat_address(e), [context.at("parameters"), context.load("channels"), byte])
 
     @property
     def first_number(self) -> V:
@@ -296,7 +198,8 @@ class _Loop:
                 last = e.add(start, e.add(self._rows_before_last(f"{name}_stride"), e.sub(widths[name], 1)))
                 high[name].set(e.maximum(high[name].get(), last))
             alike.set(b.and_(alike.get(), e.equal(starts["query"], starts["result"])))
-            good.set(b.and_(good.get(), b.and_(self._keys_fit(trip), self._values_fit(trip))))
+            parameters = [self._parameter_fits(trip, name) for name in _PARAMETERS]
+            good.set(self._all([good.get(), self._keys_fit(trip), self._values_fit(trip), *parameters]))
         same_stride = b.or_(e.equal(n["query_stride"], n["result_stride"]), e.equal(self.rows, 1))
         columns = e.sub(self.stop, self.first)
         buffer_low = e.add(self.buffer, self.first)
@@ -313,6 +216,15 @@ class _Loop:
 
     def _apart(self, a: tuple[V, V], b: tuple[V, V]) -> V:
         return self.e.builder.or_(self.e.less(a[1], b[0]), self.e.less(b[1], a[0]))
+
+    def _parameter_fits(self, trip: V, name: str) -> V:
+        """A slope or a sink lies in the parameters, or there is none."""
+        e, b, context = self.e, self.e.builder, self.op.context
+        address, last = self.address(trip, name), e.sub(context.load("parameters.end"), 4)
+        after_begin = b.icmp_signed("<=", context.load("parameters.begin"), address)
+        inside = b.and_(after_begin, b.icmp_signed("<=", address, last))
+        on_grid = e.equal(b.and_(address, I64(3)), 0)
+        return b.or_(e.equal(self.header[_PARAMETERS[name]], 0), b.and_(inside, on_grid))
 
     def _keys_fit(self, trip: V) -> V:
         return self._cache_fits(self.address(trip, "keys"), self.stop, self.numbers["size"])
@@ -411,12 +323,21 @@ class _Loop:
             target = space.prepare(number, first_seen(e, own, n["window"]), e.add(own, 1), *steps)
             result = e.add(self.address(trip, "result"), e.mul(row, n["result_stride"]))
             target.store("result", b.ptrtoint(e.element(lmu, result, F32), I64))
+            self._take_parameters(target, trip)
             with e.if_then(e.equal(e.add(trip, 1), n["trips"])):
                 word = e.add(self.buffer, e.mul(row, n["buffer_stride"]))
                 target.store("scores", b.ptrtoint(e.element(lmu, word, F32), I64))
             query = e.element(lmu, e.add(self.address(trip, "query"), e.mul(row, n["query_stride"])), F32)
             arguments = [target.pointer, query, n["size"]]
             choose(e, n["type"], [lambda t=t: e.call(kernels.round_query(e, t), arguments) for t in MATRIX_TYPES])
+
+    def _take_parameters(self, row: RowAccess, trip: V) -> None:
+        """The slope and the sink of a head."""
+        e = self.e
+        for name, kind in _PARAMETERS.items():
+            row.store(kind, self.header[kind])
+            with e.if_then(e.builder.icmp_signed("!=", self.header[kind], I64(0)), likely=False):
+                row.store_number(name, e.load(self._parameter(self.address(trip, name)), F32))
 
     def _stages(self, space: Workspace, head: V, matrix_type: str, rows: int) -> None:
         """Scores, softmax and values of a block."""
@@ -471,10 +392,10 @@ class _Loop:
         """Registers, instructions executed and the next one as after the loop."""
         e, thread, n = self.e, self.op.machine_thread, self.numbers
         values = e.buffer(I64, REGISTERS)
-        finals = e.element(self.table, e.mul(n["trips"], len(_TRIP)), I64)
+        finals = e.element(self.table, e.mul(n["trips"], len(TRIP)), I64)
 
         def number(index: V, name: str) -> V:
-            place = e.add(e.mul(index, len(_FINAL)), _FINAL.index(name))
+            place = e.add(e.mul(index, len(FINAL)), FINAL.index(name))
             return e.load(e.element(finals, place, I64), I64)
 
         with e.loop(0, n["finals"]) as index:

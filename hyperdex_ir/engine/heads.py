@@ -43,18 +43,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Trip:
-    """One pass through the three stages: LMU word addresses of query and result, HBM byte addresses of keys and values,
-    and how many instructions the loop has executed before it."""
+    """One pass through the three stages: LMU word addresses of query and result, HBM byte addresses of keys, values,
+    slope and sink (0 where absent), and how many instructions the loop has executed before it."""
 
     query: Place
     keys: Place
     values: Place
     result: Place
+    slope: Place
+    sink: Place
     executed: int
 
     @property
     def places(self) -> tuple[Place, ...]:
-        return self.query, self.keys, self.values, self.result
+        return self.query, self.keys, self.values, self.result, self.slope, self.sink
 
 
 @dataclass(frozen=True)
@@ -196,14 +198,16 @@ class _Walk:
         if names != _STAGES or self.scores not in (None, index) or len(self.trips) == MAX_TRIPS:
             raise _NotAHeadLoop
         self.scores = index
-        scores, _, values = self._stages(index)
+        scores, softmax, values = self._stages(index)
         query, result = (self._place(ref.register, ref.address) for ref in (scores["query"], values["dst"]))
         keys, cache = (self._place(ref.register, ref.offset) for ref in (scores["cache"], values["cache"]))
-        if query.factor or result.factor:
+        parameters = (scores.get("slope"), softmax.get("sink"))
+        slope, sink = (Place(ZERO, 0) if ref is None else self._place(ref.register, ref.offset) for ref in parameters)
+        if any(place.factor for place in (query, result, slope, sink)):
             raise _NotAHeadLoop
         if any(place.factor and place.lookup != len(self.trips) for place in (keys, cache)):
             raise _NotAHeadLoop
-        self.trips.append(Trip(query, keys, cache, result, self.executed))
+        self.trips.append(Trip(query, keys, cache, result, slope, sink, self.executed))
         self.executed += len(_STAGES)
 
     def _stages(self, index: int) -> list[Mapping[str, Any]]:

@@ -17,7 +17,7 @@ from hyperdex_ir.engine.context import Context, Reason, Thread
 from hyperdex_ir.engine.exchange import Exchange
 from hyperdex_ir.engine.faults import message
 from hyperdex_ir.engine.features import Features, host_features
-from hyperdex_ir.engine.head_loop import share_head_loops
+from hyperdex_ir.engine.head_plan import share_head_loops
 from hyperdex_ir.engine.memory import EngineMemory
 from hyperdex_ir.engine.operation import OPERATIONS, Sizes
 from hyperdex_ir.engine.plan import make_plan, operand_values
@@ -78,6 +78,7 @@ class EngineMachine:
         self._origins = tuple(origins) or program.origins
         self._features = features or host_features()
         self._library = library(self._features)
+        load_operations()  # code that was in the cache came without them
         sizes = Sizes(chunk, self.memory.map.target.trees, self.threads, lmu_words)
         self._plan, words = share_head_loops(make_plan(program.instructions), program, sizes, self._features)
         self._lmu = _words(lmu_words + _SLACK)
@@ -209,6 +210,12 @@ class EngineMachine:
             self._context.pass_number += 1
             return "halt"
 
+    def stop(self) -> None:
+        """Ends the running pass soon; called from another thread."""
+        self._context.stop = 1
+        if self._exchange is not None:
+            self._exchange.interrupt()
+
     def close(self) -> None:
         """Ends the threads. The machine cannot run any more."""
         self._finalizer()
@@ -228,16 +235,13 @@ class EngineMachine:
             )
 
     def _execute(self) -> None:
-        if not self._pool.run(self._stop, self.deadline):
+        if not self._pool.run(self.stop, self.deadline):
             raise DeadlineError("the deadline passed before the pass was over")
         if self._exchange is not None and self._exchange.failure is not None:
             raise self._exchange.failure
         faulty = self._faulty()
         if faulty is not None:
             raise MachineFault(f"{self._describe(faulty)}: {message(faulty.fault, faulty.fault_numbers)}")
-
-    def _stop(self) -> None:
-        self._context.stop = 1
 
     # ------------------------------------------------------------------------------------------------ messages
 
@@ -280,7 +284,6 @@ def _words(count: int) -> np.ndarray:
 
 def _scratch_words(program: Program, sizes: Sizes) -> int:
     """The most that an instruction of the program needs. Raises MachineFault for one that the engine has not got."""
-    load_operations()
     most = 0
     for index, item in enumerate(program.instructions):
         definition = OPERATIONS.get(item.name)

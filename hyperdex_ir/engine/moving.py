@@ -50,14 +50,14 @@ def select_rows(op: Operation) -> None:
     staged = LmuRows(e, op.scratch(), columns, e.i64(0), e.i64(0))
     with e.if_else(op.apart(src, dst)) as (directly, by_way):
         with directly:
-            _copy_rows(op, dst, src, rows, columns)
+            copy_rows(op, dst, src, rows, columns)
         with by_way:
-            _copy_rows(op, staged, src, rows, columns)
+            copy_rows(op, staged, src, rows, columns)
             op.barrier()
-            _copy_rows(op, dst, staged, rows, columns)
+            copy_rows(op, dst, staged, rows, columns)
 
 
-def _copy_rows(op: Operation, target: LmuRows, source: LmuRows, rows: V, columns: V) -> None:
+def copy_rows(op: Operation, target: LmuRows, source: LmuRows, rows: V, columns: V) -> None:
     """Copies this thread's share of rows, and watches them."""
     begin, end = op.share_rows(target, rows, columns)
     with op.e.loop(begin, end) as row:

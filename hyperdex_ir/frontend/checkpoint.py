@@ -1,10 +1,14 @@
-"""Safetensors checkpoints, known by their headers: nothing is mapped, one tensor or some rows are read at a time."""
+"""Checkpoints: the tensors of safetensors files, known by their headers, or of files in torch's format.
+
+One tensor or some rows are read at a time. Nothing of a checkpoint is ever run.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -15,16 +19,14 @@ import numpy as np
 
 from hyperdex_ir.errors import CheckpointError, ConfigError
 from hyperdex_ir.frontend.config import ModelSummary, load_json
+from hyperdex_ir.frontend.tensors import ELEMENTS, Tensor, read, row_count
+from hyperdex_ir.torch_weights import INDEX as TORCH_INDEX
+from hyperdex_ir.torch_weights import SINGLE as TORCH_FILE
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 #: The format's own limit for the length of a header.
 _LONGEST_HEADER = 100_000_000
-#: Element types of the format -> how their bytes are given; those that NumPy lacks as bit patterns.
-_DTYPES = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "<u1", "F8_E4M3": "<u1", "F8_E5M2": "<u1",
-}  # fmt: skip
 #: The matrix type that dtype "auto" chooses for each type of the token embedding.
 _MATRIX_TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f16", "F64": "f16"}
 _PREFIX = struct.Struct("<Q")
@@ -33,7 +35,7 @@ _AGAIN = "download the file again"
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies. dtype: as the format writes it, `BF16`. start, stop: bytes of the file."""
+    """Where one tensor of a safetensors file lies. dtype: as it is written there, `BF16`. start, stop: file bytes."""
 
     name: str
     dtype: str
@@ -43,40 +45,64 @@ class TensorEntry:
     stop: int
 
     @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
     def numpy_dtype(self) -> np.dtype:
-        """How `Checkpoint.read` gives its elements; bfloat16 as uint16 bit patterns."""
-        return np.dtype(_DTYPES[self.dtype])
+        """How its elements are given; bfloat16 as uint16 bit patterns."""
+        return np.dtype(ELEMENTS[self.dtype])
+
+    def read(self) -> np.ndarray:
+        """All of it. Raises CheckpointError when the file has become shorter."""
+        return _load(self, 0, prod(self.shape)).reshape(self.shape)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop-1 of the first dimension. Raises CheckpointError when the file has become shorter."""
+        if not 0 <= start <= stop <= row_count(self):
+            raise IndexError(f"{self.name}: rows {start}..{stop} of shape {list(self.shape)}")
+        row = prod(self.shape[1:])
+        return _load(self, start * row, (stop - start) * row).reshape(stop - start, *self.shape[1:])
 
 
 class Checkpoint:
-    """The tensors of a checkpoint: name -> entry, from the headers of one file or of those that an index names."""
+    """The tensors of a checkpoint by name, from one file or from those that an index names.
+
+    Safetensors go before files in torch's format, which need torch to be read.
+    """
 
     def __init__(self, directory: Path):
-        """Reads the headers. Raises CheckpointError when there are no safetensors or a header does not hold."""
+        """Reads headers. Raises CheckpointError when there are no weights, or a file does not hold what it says."""
         self.directory = directory
-        self.tensors: dict[str, TensorEntry] = {}
+        self.tensors: dict[str, Tensor] = {}
+        places: dict[str, Path] = {}
         for path, expected in _files(directory):
-            entries = read_header(path)
+            entries = _entries(path)
             for name in expected:
                 if name not in entries:
-                    raise CheckpointError(f"{path}: no tensor {name}, which {INDEX_FILE} places there", _AGAIN)
+                    raise CheckpointError(f"{path}: no tensor {name}, which the index places there", _AGAIN)
             for name, entry in entries.items():
-                if name in self.tensors:
-                    raise CheckpointError(f"{path}: tensor {name} is also in {self.tensors[name].path.name}")
+                if name in places:
+                    raise CheckpointError(f"{path}: tensor {name} is also in {places[name].name}")
                 self.tensors[name] = entry
+                places[name] = path
 
     def read(self, name: str) -> np.ndarray:
         """A whole tensor, as it is stored. Raises CheckpointError when the file has become shorter."""
-        entry = self.tensors[name]
-        return _load(entry, 0, prod(entry.shape)).reshape(entry.shape)
+        tensor = self.tensors[name]
+        return tensor.read() if isinstance(tensor, TensorEntry) else read(tensor)
 
     def rows(self, name: str, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1 of a tensor's first dimension. Raises CheckpointError when the file has become shorter."""
-        entry = self.tensors[name]
-        if not entry.shape or not 0 <= start <= stop <= entry.shape[0]:
-            raise IndexError(f"{name}: rows {start}..{stop} of shape {list(entry.shape)}")
-        row = prod(entry.shape[1:])
-        return _load(entry, start * row, (stop - start) * row).reshape(stop - start, *entry.shape[1:])
+        return self.tensors[name].rows(start, stop)
+
+
+def _entries(path: Path) -> Mapping[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return read_header(path)
+    from hyperdex_ir.frontend.torch_file import read_torch_file
+
+    return read_torch_file(path)
 
 
 def _load(entry: TensorEntry, first: int, count: int) -> np.ndarray:
@@ -92,17 +118,23 @@ def _load(entry: TensorEntry, first: int, count: int) -> np.ndarray:
     return values
 
 
+def weight_paths(directory: Path) -> list[Path]:
+    """The files that hold the weights, in order. Raises CheckpointError when there are none or an index is broken."""
+    return [path for path, _ in _files(directory)]
+
+
 def _files(directory: Path) -> list[tuple[Path, list[str]]]:
     """The files to read, in order, and the tensors that each must hold."""
-    single = directory / SINGLE_FILE
-    if single.is_file():
-        return [(single, [])]
-    index = directory / INDEX_FILE
-    if index.is_file():
-        return _indexed(index)
+    for single, index in ((SINGLE_FILE, INDEX_FILE), (TORCH_FILE, TORCH_INDEX)):
+        if (directory / single).is_file():
+            return [(directory / single, [])]
+        if (directory / index).is_file():
+            return _indexed(directory / index)
     others = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
-    hint = f"{others[0]} is in torch's format: convert it to safetensors" if others else ""
-    raise CheckpointError(f"{directory}: neither {SINGLE_FILE} nor {INDEX_FILE}", hint)
+    hint = (
+        f"{others[0]}: files in torch's format are read by the name {TORCH_FILE}, or with its index" if others else ""
+    )
+    raise CheckpointError(f"{directory}: neither {SINGLE_FILE} nor {INDEX_FILE}, nor {TORCH_FILE}", hint)
 
 
 def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
@@ -112,11 +144,12 @@ def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
         raise CheckpointError(str(error), error.hint) from error
     if not isinstance(placed, dict) or not placed:
         raise CheckpointError(f"{index}: no weight_map, expected an object of tensor names and files")
+    suffix = Path(index.name.removesuffix(".index.json")).suffix
     files: dict[str, list[str]] = {}
     for name, file in placed.items():
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(suffix):
             raise CheckpointError(
-                f"{index}: tensor {name} is in {file!r}, expected a safetensors file beside the index"
+                f"{index}: tensor {name} is in {file!r}, expected a {suffix[1:]} file beside the index"
             )
         files.setdefault(file, []).append(name)
     for file in sorted(files):
@@ -188,13 +221,13 @@ def _entry(path: Path, name: str, value: Any, base: int) -> TensorEntry:
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: not described by an object")
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise CheckpointError(f"{where}: dtype {dtype!r} is not known", f"known are {', '.join(_DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in ELEMENTS:
+        raise CheckpointError(f"{where}: dtype {dtype!r} is not known", f"known are {', '.join(ELEMENTS)}")
     if not isinstance(shape, list) or not _counts(shape):
         raise CheckpointError(f"{where}: shape {shape!r}, expected a list of sizes")
     if not isinstance(offsets, list) or not _counts(offsets, 2):
         raise CheckpointError(f"{where}: data_offsets {offsets!r}, expected two byte numbers")
-    needed = prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+    needed = prod(shape) * np.dtype(ELEMENTS[dtype]).itemsize
     if offsets[1] - offsets[0] != needed:
         raise CheckpointError(
             f"{where}: bytes {offsets[0]} to {offsets[1]}, but {shape} of {dtype} takes {needed} bytes"

@@ -12,14 +12,19 @@ from typing import Any
 
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
-from hyperdex_ir.frontend.family import NAMES, PART, ROPE_TYPES, Family, Size
+from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
+from hyperdex_ir.frontend.quantization import check_quantization
 
 #: Keys whose presence means a mechanism that is not supported, and what it is.
 _REFUSED = {
-    "quantization_config": "quantized weights",
     "compression_config": "compressed weights",
-    "auto_map": "models with code of their own",
 }
+#: Bytes of the largest config.json that is read; those of real models have some thousands.
+_LARGEST_FILE = 1 << 22
+#: Letters of an unknown name that are compared with the known ones.
+_COMPARED = 200
+#: More parameters than any model has.
+_MOST_PARAMETERS = 1 << 42
 #: What follows the name of a family in the name of an architecture.
 _SUFFIX = re.compile(r"(For[A-Z]|LMHead|Model).*")
 
@@ -58,8 +63,8 @@ def read_config(directory: Path) -> ModelSummary:
 def load_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file. Raises ConfigError when it is missing, not JSON, or not an object."""
     try:
-        text = path.read_bytes().decode()
-        loaded = json.loads(text)
+        text = _read_text(path)
+        loaded = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", "a checkpoint has a config.json in its directory") from None
     except OSError as error:
@@ -69,6 +74,26 @@ def load_json(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise ConfigError(f"{path}: holds {_kind(loaded)}, expected an object")
     return loaded
+
+
+def _read_text(path: Path) -> str:
+    size = path.stat().st_size
+    if path.name == "config.json" and size > _LARGEST_FILE:
+        raise ConfigError(f"{path}: {size} bytes, the most that is read is {_LARGEST_FILE}")
+    return path.read_bytes().decode()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for place, name in enumerate(names) if name in names[:place])
+        raise ValueError(f"{_printable(twice)} stands twice in one object")
+    return found
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
@@ -81,18 +106,37 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
     for key, mechanism in _REFUSED.items():
         if config.get(key) is not None:
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported")
+    if config.get("auto_map") is not None and not family.own_code:
+        raise UnsupportedModelError(f"{source}: auto_map: models with code of their own are not supported")
+    check_quantization(config, source)
     for key, mechanism in family.refused.items():
         if config.get(key) not in (None, False):
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported for {family.architecture}")
+    for key in dict.fromkeys(key.rpartition(".")[0] for key in (*family.fixed, *family.optional_numbers)):
+        if key and not isinstance(value := config.get(key), Mapping | None):
+            raise ConfigError(f"{source}: {key} is {_show(value)}, expected an object or null")
+    for key, (only, mechanism) in family.fixed.items():
+        if (value := _inside(config, key, only)) != only or isinstance(value, bool) != isinstance(only, bool):
+            raise UnsupportedModelError(
+                f"{source}: {key} is {_show(value)}: {mechanism} are not supported for {family.architecture}"
+            )
     return _Checker(config, source, family).summary()
+
+
+def _inside(config: Mapping[str, Any], key: str, default: Any) -> Any:
+    """What a key holds, `object.key` that of an object inside; the default when it is absent."""
+    outer, _, inner = key.rpartition(".")
+    holder = config.get(outer) if outer else config
+    return holder.get(inner, default) if isinstance(holder, Mapping) else default
 
 
 def _family(config: Mapping[str, Any], source: str) -> Family:
     architecture = _architecture(config, source)
     family = FAMILIES.get(architecture)
     if family is None:
+        code = " and comes with code of its own (auto_map), which is never run" if config.get("auto_map") else ""
         raise UnsupportedModelError(
-            f"{source}: architecture {architecture} is not supported; the nearest supported is "
+            f"{source}: architecture {_printable(architecture)} is not supported{code}; the nearest supported is "
             f"{_nearest_architecture(architecture)}",
             f"supported are {', '.join(FAMILIES)}",
         )
@@ -118,7 +162,8 @@ def _architecture(config: Mapping[str, Any], source: str) -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     """The known name that is most like this one."""
-    return max(known, key=lambda candidate: difflib.SequenceMatcher(None, name.lower(), candidate.lower()).ratio())
+    name = name[:_COMPARED].lower()
+    return max(known, key=lambda candidate: difflib.SequenceMatcher(None, name, candidate.lower()).ratio())
 
 
 def _nearest_architecture(name: str) -> str:
@@ -130,6 +175,12 @@ def _nearest_architecture(name: str) -> str:
 def _kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
+
+
+def _printable(text: str) -> str:
+    """A name from the file; quoted when it is not plain, so that it stays on its line."""
+    plain = text.isascii() and text.isprintable() and 0 < len(text) <= 60
+    return text if plain else _show(text)
 
 
 def _show(value: Any) -> str:
@@ -155,12 +206,17 @@ class _Checker:
             kv_heads = 1
         for whole, part in self.family.divisions:
             self._divides(whole, part)
+        for part, whole in self.family.limits:
+            if self._positive(part) > (most := self._positive(whole)):
+                raise self._wrong(part, sizes[part], f"at most {whole} {most}")
         self._values()
         head_size = sizes.get("head_dim") or self._head_size(hidden, heads)
+        rotating = self._positive(self.family.head_parts[-1]) if self.family.head_parts else head_size
         if self.family.fills_hidden and heads * head_size != hidden:
             raise self._wrong("head_dim", head_size, f"hidden_size {hidden} / num_attention_heads {heads}")
         if self.family.rotary:
-            self._rotary(head_size)
+            self._rotary(rotating)
+        self._not_beyond_all_bounds(hidden)
         return ModelSummary(
             architecture=self.family.architecture,
             model_type=self.family.model_type,
@@ -169,20 +225,30 @@ class _Checker:
             kv_heads=kv_heads,
             head_size=head_size,
             hidden=hidden,
-            intermediate=sizes[self._key("intermediate")] or 4 * hidden,
+            intermediate=self._intermediate(hidden),
             vocab=self._positive("vocab_size"),
-            max_positions=self._named("positions"),
-            learned_positions=not self.family.rotary,
+            max_positions=sizes[self._key("positions")] or self.family.limit or self._named("positions"),
+            learned_positions=not (self.family.rotary or self.family.slopes),
             eos_ids=self._eos(),
             tied=self._flag("tie_word_embeddings", self.family.flags["tie_word_embeddings"]),
             token_embedding=self.family.token_embedding,
         )
 
+    def _not_beyond_all_bounds(self, hidden: int) -> None:
+        layers, vocab = self._named("layers"), self._positive("vocab_size")
+        width = max(self._intermediate(hidden), hidden)
+        if (count := hidden * (vocab + layers * width)) > _MOST_PARAMETERS:
+            raise ConfigError(
+                f"{self.source}: {self._key('hidden')} {hidden}, {self._key('intermediate')} {width}, "
+                f"vocab_size {vocab} and {self._key('layers')} {layers} make about {count:.0e} parameters, "
+                f"the most is {_MOST_PARAMETERS:.0e}"
+            )
+
     def _wrong(self, key: str, value: Any, expected: str) -> ConfigError:
         return ConfigError(f"{self.source}: {key} is {_show(value)}, expected {expected}")
 
     def _size(self, key: str, size: Size) -> int | None:
-        value = self.config.get(key, size.default)
+        value = self.config.get(self.family.aliases.get(key, key), self.config.get(key, size.default))
         if value is None and size.optional:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not size.least <= value <= size.most:
@@ -201,7 +267,13 @@ class _Checker:
         assert value is not None, f"{key} is not optional"
         return value
 
+    def _intermediate(self, hidden: int) -> int:
+        """Where no key says otherwise, four times as wide."""
+        return self.sizes.get(self._key("intermediate")) or 4 * hidden
+
     def _head_size(self, hidden: int, heads: int) -> int:
+        if self.family.head_parts:
+            return sum(map(self._positive, self.family.head_parts))
         if hidden % heads:
             raise self._wrong(self._key("hidden"), hidden, f"a multiple of {self._key('heads')} {heads}")
         return hidden // heads
@@ -214,6 +286,9 @@ class _Checker:
     def _values(self) -> None:
         for key, default in self.family.numbers.items():
             self._number(key, self.config.get(key, default))
+        for key, default in self.family.optional_numbers.items():
+            if (value := _inside(self.config, key, default)) is not None:
+                self._number(key, value)
         for key, default in self.family.flags.items():
             self._flag(key, default)
         for key, (default, allowed) in self.family.choices.items():
@@ -235,8 +310,9 @@ class _Checker:
         if not isinstance(value, str):
             raise self._wrong(key, value, f"one of {', '.join(allowed)}")
         if value not in allowed:
+            nearest = _nearest(value, allowed)
             raise UnsupportedModelError(
-                f"{self.source}: {key} {value} is not supported; the nearest supported is {_nearest(value, allowed)}",
+                f"{self.source}: {key} {_printable(value)} is not supported; the nearest supported is {nearest}",
                 f"supported are {', '.join(allowed)}",
             )
 
@@ -253,19 +329,34 @@ class _Checker:
 
     def _rotary(self, head_size: int) -> None:
         self._number("rope_theta", self.config.get("rope_theta", 1.0))
-        for key in ("rope_scaling", "rope_parameters"):
-            rope = self.config.get(key)
-            if rope is None:
-                continue
-            if not isinstance(rope, dict):
-                raise self._wrong(key, rope, "an object or null")
-            self._choice(f"{key}.rope_type", rope.get("rope_type", rope.get("type", "default")), ROPE_TYPES)
-            for name in ("rope_theta", "factor"):
-                self._number(f"{key}.{name}", rope.get(name, 1.0))
+        self._rope("rope_scaling", self.config.get("rope_scaling"))
+        rope = self.config.get("rope_parameters")
+        if self.family.rotary_kinds and rope is not None:
+            if not isinstance(rope, dict) or not set(rope) <= set(LAYER_TYPES):
+                raise self._wrong("rope_parameters", rope, f"an object with {' and '.join(LAYER_TYPES)}, or null")
+            for kind in LAYER_TYPES:
+                self._rope(f"rope_parameters.{kind}", rope.get(kind))
+        else:
+            self._rope("rope_parameters", rope)
         self._rotated(head_size)
+
+    def _rope(self, key: str, rope: Any) -> None:
+        """What says how positions rotate, or null."""
+        if rope is None:
+            return
+        if not isinstance(rope, dict):
+            raise self._wrong(key, rope, "an object or null")
+        self._choice(f"{key}.rope_type", rope.get("rope_type", rope.get("type", "default")), ROPE_TYPES)
+        for name in ("rope_theta", "factor"):
+            self._number(f"{key}.{name}", rope.get(name, 1.0))
 
     def _rotated(self, head_size: int) -> None:
         """An even number of elements of a head rotates."""
+        if self.family.turned:
+            size = self._positive(self.family.turned)
+            if size > head_size or size % 2:
+                raise self._wrong(self.family.turned, size, f"an even number of at most the head size {head_size}")
+            return
         if self.family.rotated is None:
             if head_size % 2:
                 raise self._wrong("head_dim", head_size, "an even number, because positions rotate pairs")

@@ -15,6 +15,8 @@ from hyperdex_ir.errors import UnsupportedModelError
 
 #: Positions computed at a time.
 _BLOCK = 4096
+#: Rules of transformers that look at the length of the text.
+_RULES_OF_LENGTH = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +24,8 @@ class RotaryTable:
     """Cosine and sine of every position, [length, 2, size] of float32; row p is cos(p), then sin(p).
 
     frequency: [size / 2] of float32, the angle of a position. column: which frequency each column takes, [size].
-    scaling: multiplies the cosines and sines, in float32. kind: the name of the frequencies' rule.
+    scaling: multiplies the cosines and sines, in float32. rule: the name of the frequencies' rule. stretched: whether
+    they are others than those of a short text.
     """
 
     key: str
@@ -31,39 +34,50 @@ class RotaryTable:
     frequency: np.ndarray
     column: np.ndarray
     scaling: np.float32
-    kind: str
+    rule: str
+    stretched: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.length, 2, self.size
 
     @classmethod
-    def of_module(cls, path: str, module: torch.nn.Module, length: int) -> RotaryTable:
+    def of_module(cls, path: str, module: torch.nn.Module, length: int, kind: str = "") -> RotaryTable:
         """What a rotary module of a model (its path given, on any device) computes for a forward of `length` tokens.
 
+        kind: of the layers that it is for, one of `layer_kinds`.
         Raises UnsupportedModelError, naming the module, when it is not cos and sin of frequency times position.
         """
         name = f"{path} ({type(module).__name__})"
-        if list(inspect.signature(module.forward).parameters) != ["x", "position_ids"]:
-            raise UnsupportedModelError(f"{name}: a rotary module that takes other than positions is not supported")
         config = getattr(module, "config", None)
         if config is None:
             raise UnsupportedModelError(f"{name}: a rotary module without a configuration is not supported")
         # The forward at the last position makes types that depend on the length choose their frequencies;
         # the fraction tells the columns' layout apart even when that position is 0.
         probed = torch.tensor([[length - 1, 0.5]])
+        prefix = f"{kind}_" if kind else ""
         with torch.device("cpu"), torch.no_grad():
             real: Any = type(module)(config)
-            cos, sin = real(torch.zeros(1), probed)
-        frequency = real.inv_freq.float().numpy().copy()
-        scaling = np.float32(real.attention_scaling)
-        kind = str(getattr(real, "rope_type", "default"))
+            short = getattr(real, f"{prefix}inv_freq").float().numpy().copy()
+            cos, sin = real(torch.zeros(1), probed, *([kind] if kind else []))
+        frequency = getattr(real, f"{prefix}inv_freq").float().numpy().copy()
+        scaling = np.float32(getattr(real, f"{prefix}attention_scaling"))
+        rule = str(real.rope_type[kind] if kind else getattr(real, "rope_type", "default"))
+        key = f"{path}.{kind}.table" if kind else f"{path}.table"
+        stretched = not np.array_equal(short, frequency)
         waves = np.stack([cos[0].numpy(), sin[0].numpy()], axis=1)
         for column in _layouts(len(frequency)):
-            table = cls(f"{path}.table", length, waves.shape[-1], frequency, column, scaling, kind)
+            table = cls(key, length, waves.shape[-1], frequency, column, scaling, rule, stretched)
             if len(column) == table.size and np.allclose(table._at(probed[0].numpy()), waves, rtol=1e-5, atol=1e-5):
                 return table
         raise UnsupportedModelError(f"{name}: does not compute cosine and sine of frequency times position")
+
+    def choice(self) -> str:
+        """Which of its rule's frequencies the table has, in words; empty for a rule without a choice."""
+        if self.rule not in _RULES_OF_LENGTH:
+            return ""
+        which = "a text beyond the original length" if self.stretched else "a text within the original length"
+        return f"{self.key}: {self.rule} frequencies for {which}, because max_length is {self.length}"
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1: [stop - start, 2, size] of float32."""
@@ -90,6 +104,37 @@ def _layouts(count: int) -> Iterator[np.ndarray]:
     yield np.concatenate([one, one])
     yield np.repeat(one, 2)
     yield one
+
+
+@dataclass(frozen=True, eq=False)
+class HeadSlopes:
+    """The slope of each query head's bias, [heads] of float32: see `lpu.attention`."""
+
+    key: str
+    slopes: np.ndarray
+
+    def values(self) -> np.ndarray:
+        return self.slopes
+
+
+#: A parameter that no checkpoint holds: its `values()` are made when asked for.
+Derived = RotaryTable | HeadSlopes
+
+
+def layer_kinds(path: str, module: torch.nn.Module) -> tuple[str, ...]:
+    """The kinds of layers for which a rotary module has frequencies each; one without a name where all share them.
+
+    Raises UnsupportedModelError, naming the module, when it takes anything else.
+    """
+    taken = list(inspect.signature(module.forward).parameters)
+    if taken == ["x", "position_ids"]:
+        return ("",)
+    rules = getattr(module, "rope_type", None)
+    if taken == ["x", "position_ids", "layer_type"] and isinstance(rules, dict):
+        return tuple(rules)
+    raise UnsupportedModelError(
+        f"{path} ({type(module).__name__}): a rotary module that takes other than positions is not supported"
+    )
 
 
 def rotary_modules(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Module]]:

@@ -9,7 +9,8 @@ _LARGEST = 2**31 - 1
 #: Activations of transformers whose operators the importer knows.
 ACTIVATIONS = (
     "relu", "relu2", "silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "sigmoid",
-    "tanh",
+    "tanh", "gelu_10", "gelu_python", "gelu_python_tanh", "gelu_accurate", "hardswish", "laplace", "leaky_relu",
+    "linear", "mish", "prelu", "relu6", "sqrtsoftplus", "xielu",
 )  # fmt: skip
 #: Rules for rotary frequencies that give one set for a given length.
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
@@ -38,32 +39,51 @@ class Size:
 class Family:
     """What one architecture's config.json holds.
 
-    sizes, numbers (positive), flags, choices: keys with their defaults, as in transformers. lists: keys that may hold
-    a list of one value a layer, and the values. divisions: pairs of keys of which the first must be a multiple of the
-    second. refused: keys that must be absent, null or false, and the mechanism that they stand for. fills_hidden:
-    whether all heads together must be as wide as the hidden state. names: fields of NAMES -> their keys, where those
-    are others. multi_query: the flag, by default true, that makes one head of all keys and values. rotary: whether
-    positions are rotary; otherwise they are learned. rotated: the key and default of the part of a head that rotates,
-    where there is one. eos: what an absent eos_token_id means. token_embedding: the last components of its name.
-    variants: what of its options the tests run, in words. checked: what its logits were compared with.
+    sizes, numbers (positive), flags, choices: keys with their defaults, as in transformers. lists: keys that may
+    hold a list of one value a layer, and the values. divisions: pairs of keys of which the first must be a multiple
+    of the second. refused: keys that must be absent, null or false, and the mechanism that they stand for. fixed:
+    keys (of objects inside too, `object.key`) with the only value that is supported, which is the default, and the
+    mechanism that another stands for. limits: pairs of keys of which the first must be at most the second.
+    head_parts: the keys of the parts of a head of queries, of which the last rotates, where there are such.
+    optional_numbers: keys, inside too, of a positive number or null, with their defaults. aliases: keys -> others
+    that come before them. fills_hidden: whether all heads together must be as wide as the hidden state. names:
+    fields of NAMES -> their keys, where those are others. limit: how many positions a model is made for whose
+    config.json does not say. multi_query: the flag, by default true, that makes one head of all keys and values.
+    rotary: whether positions are rotary; otherwise they are learned, or a bias of attention where slopes is set.
+    rotated: the key and default of the part of a head that rotates, turned: the key of how many of its elements do,
+    where there is one. rotary_kinds: whether rope_parameters are given for each kind of layer. eos: what an absent
+    eos_token_id means. token_embedding: the last components of its name. activation: its activation, where no key
+    names it. own_code: whether its checkpoints come with code (auto_map), which is not run. variants: what of its
+    options the tests run, in words. checked: what its logits were compared with.
     """
 
     architecture: str
     model_type: str
     sizes: dict[str, Size]
     numbers: dict[str, float] = field(default_factory=dict)
+    optional_numbers: dict[str, float | None] = field(default_factory=dict)
     flags: dict[str, bool] = field(default_factory=dict)
     choices: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     lists: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     divisions: tuple[tuple[str, str], ...] = ()
+    limits: tuple[tuple[str, str], ...] = ()
+    head_parts: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
+    fixed: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
     fills_hidden: bool = False
     names: dict[str, str] = field(default_factory=dict)
+    limit: int | None = None
     multi_query: str = ""
     rotary: bool = True
+    slopes: bool = False
     rotated: tuple[str, float] | None = None
+    rotary_kinds: bool = False
+    turned: str = ""
     eos: Any = None
     token_embedding: str = "embed_tokens.weight"
+    activation: str = ""
+    own_code: bool = False
     variants: str = ""
     checked: str = "made weights"
 

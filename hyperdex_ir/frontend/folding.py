@@ -1,9 +1,9 @@
 """Equal layers of a traced graph, found before anything is imported: one of each kind is imported.
 
-A layer is what lies below one number of the module list that holds the first attention. It takes one value of the layer
-before it and what no layer makes, and gives one value. Two are equal when they call the same operators, with the same
-arguments and shapes, in the same order, in modules of the same names, on parameters of the same names; the layer's own
-number aside.
+A layer is what lies below one number of the module list that holds the first attention or convolution. It takes one
+value of the layer before it and what no layer makes, and gives one value. Two are equal when they call the same
+operators, with the same arguments and shapes, in the same order, in modules of the same names, on parameters of the
+same names; the layer's own number aside.
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ import torch
 from torch.fx import Node
 
 from hyperdex_ir.frontend.graph import Graph, is_tensors, shape_of_tensor
-from hyperdex_ir.frontend.operators import ATTENTION
+from hyperdex_ir.frontend.operators import ATTENTION, SHORT_CONV
 from hyperdex_ir.passes.layers import LayerStack, stack_of
+
+#: Operators that keep something from pass to pass: every layer has one.
+_STATEFUL = (ATTENTION, SHORT_CONV)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class _Layer:
 
 def fold_layers(graph: Graph) -> Folding | None:
     """How the layers of a graph fold; None when they form no chain."""
-    stack = next((stack_of(graph.path(node)) for node in graph.live if node.target is ATTENTION), None)
+    stack = next((stack_of(graph.path(node)) for node in graph.live if node.target in _STATEFUL), None)
     if stack is None:
         return None
     paths = {node: graph.path(node) for node in graph.live}
@@ -115,6 +118,8 @@ def _described(graph: Graph, stack: LayerStack, number: int, names: Mapping[Node
             return "node", names[value]
         if value in graph.parameters:
             key = graph.parameters[value]
+            if key in graph.constants:
+                return "constant", graph.constants[key]
             return "parameter", stack.generic(key, number), _type(value), key in graph.matrices
         return ("size", str(value.meta.get("val"))) if not is_tensors(value) else ("outside", value.name)
     if isinstance(value, list | tuple):

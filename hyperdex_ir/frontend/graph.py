@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx import Node
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 
+from hyperdex_ir.frontend.experts import EXPERT_LINEAR
+from hyperdex_ir.frontend.operators import ROTARY_TABLE
+
 #: The dimension of tensor types that stands for the tokens in flight.
 TOKENS = DYNAMIC_INDEX
-#: Operators whose `weight` is a matrix: stored in the matrix type.
-MATRIX_OPERATORS = (torch.ops.aten.linear.default, torch.ops.aten.embedding.default)
+#: Operators that take a matrix, stored in the matrix type -> the name of that argument.
+MATRIX_OPERATORS: dict[Any, str] = {
+    torch.ops.aten.linear.default: "weight",
+    torch.ops.aten.embedding.default: "weight",
+    torch.ops.aten.addmm.default: "mat2",
+    EXPERT_LINEAR: "weight",
+}
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -75,6 +86,16 @@ def arguments(node: Node) -> dict[str, Any]:
     return given
 
 
+def matrix_of(node: Node) -> Node:
+    """What one of MATRIX_OPERATORS takes as its matrix."""
+    return arguments(node)[MATRIX_OPERATORS[node.target]]
+
+
+def is_transposed(node: Node) -> bool:
+    """Whether a call takes its matrix as [K, N], where the MAC trees take [N, K]."""
+    return node.target is torch.ops.aten.addmm.default or arguments(node).get("is_transposed", False)
+
+
 def dimension(index: int, rank: int) -> int:
     """A dimension counted from the front."""
     return index + rank if index < 0 else index
@@ -104,13 +125,23 @@ class Graph:
     live: the operator calls that the logits depend on, in order; sizes and dead integer arithmetic are not among them.
     parameters: the placeholder nodes of parameters and buffers -> their names in the model's state dict.
     inputs: the placeholder nodes of the wrapper's arguments. matrices: the parameters that the MAC trees stream.
+    transposed: those of them whose last two dimensions the checkpoint has the other way round.
+    constants: the buffers among the parameters that are one number, known before any checkpoint is read.
     contentless: names of what the logits depend on and no checkpoint holds. mutations: calls that change an operand.
     """
 
-    def __init__(self, program: ExportedProgram, wrapped: str, root: str, canonical: Mapping[str, str]):
+    def __init__(
+        self,
+        program: ExportedProgram,
+        wrapped: str,
+        root: str,
+        canonical: Mapping[str, str],
+        buffers: Mapping[str, np.ndarray],
+    ):
         """wrapped: first component of all names, dropped. root: what to call the model itself in locations.
 
-        canonical: names of shared parameters -> the one name that stands for them all.
+        canonical: names of shared parameters -> the one name that stands for them all. buffers: the values of those
+        that no checkpoint holds.
         """
         self.wrapped = wrapped
         self.root = root
@@ -128,15 +159,17 @@ class Graph:
                 continue
             self.parameters[node] = canonical.get(name, name)
             saved = spec.kind is InputKind.PARAMETER or (spec.kind is InputKind.BUFFER and spec.persistent)
-            if node in reached and not saved:
+            if node in reached and not saved and name not in buffers:
                 self.contentless.append(name)
-        self.live = [node for node in nodes if node in reached and node.op == "call_function"]
+        self.constants = {name: float(value) for name, value in buffers.items() if value.ndim == 0}
+        self.live = _in_order(node for node in nodes if node in reached and node.op == "call_function")
         self.mutations = [node for node in nodes if is_mutation(node)]
-        self.matrices = self._matrices()
+        calls = [node for node in self.live if node.target in MATRIX_OPERATORS]
+        self.matrices = self._matrices(calls)
+        self.transposed = self._matrices(filter(is_transposed, calls))
 
-    def _matrices(self) -> frozenset[str]:
-        weights = (arguments(node)["weight"] for node in self.live if node.target in MATRIX_OPERATORS)
-        return frozenset(self.parameters[weight] for weight in weights if weight in self.parameters)
+    def _matrices(self, calls: Iterable[Node]) -> frozenset[str]:
+        return frozenset(self.parameters[matrix] for matrix in map(matrix_of, calls) if matrix in self.parameters)
 
     def path(self, node: Node) -> str:
         """The module that a node belongs to, as the model names it: `model.layers.0.self_attn.q_proj`."""
@@ -152,6 +185,18 @@ def _result(nodes: list[Node]) -> Node:
     (result,) = returned
     assert isinstance(result, Node)
     return result
+
+
+def _in_order(nodes: Iterable[Node]) -> list[Node]:
+    """The nodes, rotary tables that stand side by side sorted by their keys: models may go through a set of them."""
+    runs = (list(run) for _, run in groupby(nodes, lambda node: _table_key(node) != ""))
+    return [node for run in runs for node in sorted(run, key=_table_key)]
+
+
+def _table_key(node: Node) -> str:
+    """The key of the rotary table that a node gives, or a part of; empty for other nodes."""
+    table = node.args[0] if node.target is operator.getitem else node
+    return str(arguments(table)["key"]) if isinstance(table, Node) and table.target is ROTARY_TABLE else ""
 
 
 def _reached(output: Node) -> dict[Node, None]:

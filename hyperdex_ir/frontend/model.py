@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from transformers import PreTrainedModel
 from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.frontend.derived import RotaryTable
+from hyperdex_ir.frontend.derived import Derived, RotaryTable
 from hyperdex_ir.frontend.graph import Graph
 from hyperdex_ir.frontend.importer import import_graph
 from hyperdex_ir.frontend.names import NameRules, SourceTensor, name_rules
+from hyperdex_ir.frontend.renamed import RENAMED
 from hyperdex_ir.frontend.trace import WRAPPED, trace
 from hyperdex_ir.memory.collect import collect_layout
 
@@ -22,17 +24,31 @@ from hyperdex_ir.memory.collect import collect_layout
 class DerivedValues(Mapping[str, np.ndarray]):
     """The parameters that no checkpoint holds: key -> float32 values, computed anew each time they are asked for."""
 
-    def __init__(self, tables: Mapping[str, RotaryTable]):
-        self.tables = dict(tables)
+    def __init__(self, parameters: Mapping[str, Derived], buffers: Mapping[str, np.ndarray]):
+        self.parameters = dict(parameters)
+        self.buffers = dict(buffers)
+
+    @property
+    def tables(self) -> dict[str, RotaryTable]:
+        """Those that have a row for each position."""
+        return {key: one for key, one in self.parameters.items() if isinstance(one, RotaryTable)}
+
+    def choices(self) -> list[str]:
+        """What was chosen for the compiled length, a line each."""
+        return [line for table in self.tables.values() if (line := table.choice())]
 
     def __getitem__(self, key: str) -> np.ndarray:
-        return self.tables[key].values()
+        return self.parameters[key].values() if key in self.parameters else self.buffers[key]
+
+    def __contains__(self, key: object) -> bool:
+        """Without computing the values, as Mapping does."""
+        return key in self.parameters or key in self.buffers
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.tables)
+        return chain(self.parameters, self.buffers)
 
     def __len__(self) -> int:
-        return len(self.tables)
+        return len(self.parameters) + len(self.buffers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +78,13 @@ def trace_model(
     summary = read_config(config_dir)
     traced = trace(config_dir, summary.architecture, max_length)
     canonical = canonical_names(traced.model)
-    graph = Graph(traced.program, WRAPPED, summary.architecture, canonical)
+    graph = Graph(traced.program, WRAPPED, summary.architecture, canonical, traced.buffers)
     module = import_graph(graph, target=target, max_length=max_length, matrix_type=matrix_type, outlined=outlined)
-    return ImportedModel(
-        module, DerivedValues(traced.rotary), _sources(module, traced.rotary), name_rules(traced.model, canonical)
-    )
+    names = name_rules(traced.model, canonical, graph.transposed)
+    if (renamed := RENAMED.get(summary.architecture)) is not None:
+        names = replace(names, architecture=summary.architecture, transforms=renamed.transforms())
+    derived = DerivedValues(traced.derived, traced.buffers)
+    return ImportedModel(module, derived, _sources(module, derived), names)
 
 
 def canonical_names(model: PreTrainedModel) -> dict[str, str]:
@@ -83,7 +101,7 @@ def canonical_names(model: PreTrainedModel) -> dict[str, str]:
     return names
 
 
-def _sources(module: ModuleOp, derived: Mapping[str, RotaryTable]) -> dict[str, SourceTensor]:
+def _sources(module: ModuleOp, derived: DerivedValues) -> dict[str, SourceTensor]:
     """Every parameter of the module that is not derived, in storage order."""
     keys = ((key, p.shape) for p in collect_layout(module).parameters() if p.values is None for key in p.keys)
     return {key: SourceTensor(key, shape, (key,)) for key, shape in keys if key not in derived}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.checkpoint import Checkpoint
+from hyperdex_ir.frontend.merging import merge
+from hyperdex_ir.frontend.tensors import Tensor, row_bytes, row_count, transposed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,12 +28,14 @@ _COMPARED_BYTES = 1 << 24
 class SourceTensor:
     """A parameter and what of the checkpoint holds it.
 
-    key: the name in the `lpu` module. shape: its shape. checkpoint_keys: the tensors whose rows it holds, in order.
+    key: the name in the `lpu` module. shape: its shape. checkpoint_keys: the tensors that it is made of, in order.
+    tensor: its elements; None where no checkpoint has been looked at.
     """
 
     key: str
     shape: tuple[int, ...]
     checkpoint_keys: tuple[str, ...]
+    tensor: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +44,7 @@ class NameRules:
 
     shapes: the model's state dict. canonical: names of tied parameters -> the one that stands for them all.
     transforms: transformers' renamings and conversions. optional, ignored: names that may be missing, or too many.
+    transposed: keys of matrices that the model takes the other way round.
     """
 
     architecture: str
@@ -49,25 +54,35 @@ class NameRules:
     transforms: tuple[Any, ...]
     optional: tuple[str, ...]
     ignored: tuple[str, ...]
+    transposed: frozenset[str] = frozenset()
 
     def key(self, name: str) -> str:
         """The key of the `lpu` module for a name of the state dict."""
         return self.canonical.get(name, name)
 
-    def renamed(self, name: str) -> tuple[str, bool]:
-        """The parameter that a tensor of a checkpoint is for, and whether it must be converted on the way."""
+    def renamed(self, name: str) -> tuple[str, str | None]:
+        """The parameter that a tensor of a checkpoint is for; the pattern of the conversion that it is part of, if any.
+
+        A conversion that makes several parameters is known by the first.
+        """
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
         renamings = [t for t in self.transforms if isinstance(t, WeightRenaming)]
         converters = [t for t in self.transforms if isinstance(t, WeightConverter)]
         known: dict[str, Any] = self.shapes
-        new, converter = rename_source_key(name, renamings, converters, self.base_prefix, known)
+        new, pattern = rename_source_key(name, renamings, converters, self.base_prefix, known)
         if new not in known and name in known:
-            new, converter = rename_source_key(name, [], [], self.base_prefix, known)
-        return new, converter is not None
+            new, pattern = rename_source_key(name, [], [], self.base_prefix, known)
+        return new, pattern
+
+    def converter(self, pattern: str) -> Any:
+        """The conversion that a pattern of source names belongs to."""
+        return next(t for t in self.transforms if hasattr(t, "operations") and pattern in t.source_patterns)
 
 
-def name_rules(model: PreTrainedModel, canonical: Mapping[str, str]) -> NameRules:
+def name_rules(
+    model: PreTrainedModel, canonical: Mapping[str, str], transposed: frozenset[str] = frozenset()
+) -> NameRules:
     """The rules of a model, which may be on the meta device."""
     from transformers.conversion_mapping import get_model_conversion_mapping
 
@@ -86,6 +101,7 @@ def name_rules(model: PreTrainedModel, canonical: Mapping[str, str]) -> NameRule
         transforms=tuple(get_model_conversion_mapping(model)),
         optional=tuple(sorted(model._keys_to_ignore_on_load_missing or ())),
         ignored=tuple(sorted(ignored)),
+        transposed=transposed,
     )
 
 
@@ -93,7 +109,7 @@ def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, Sourc
     """For each parameter of the model, by its key, the tensor of the checkpoint that holds it.
 
     Raises CheckpointError listing the missing, mis-shaped and unexpected tensors that transformers would report; for
-    tied parameters that differ; for tensors that transformers converts while loading, or of a type without fractions.
+    tied parameters that differ; for tensors of a type without fractions, or converted in a way that is not known.
     """
     found, unexpected = _match(rules, checkpoint)
     groups: dict[str, list[str]] = {}
@@ -104,33 +120,39 @@ def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, Sourc
         rules,
         checkpoint,
         missing=_without(missing, rules.optional),
-        misshaped=[_both_shapes(rules, checkpoint, name, found[name]) for name in rules.shapes if name in found],
+        misshaped=[_both_shapes(found[name], rules.shapes[name]) for name in rules.shapes if name in found],
         unexpected=_without(unexpected, rules.ignored),
     )
     sources: dict[str, SourceTensor] = {}
     for key, names in groups.items():
         held = [found[name] for name in sorted(names, key=lambda name: name != key) if name in found]
         if held:
-            _check_types(checkpoint, held[0])
+            _check_type(checkpoint, held[0])
             _check_equal(checkpoint, held)
-            sources[key] = SourceTensor(key, rules.shapes[key], (held[0],))
+            tensor = transposed(held[0]) if key in rules.transposed else held[0]
+            sources[key] = SourceTensor(key, tensor.shape, tensor.names, tensor)
     return sources
 
 
-def _match(rules: NameRules, checkpoint: Checkpoint) -> tuple[dict[str, str], list[str]]:
+def _match(rules: NameRules, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
     """Parameter name -> the tensor for it; and the tensors that are for none."""
     from transformers.core_model_loading import dot_natural_key
 
-    found: dict[str, str] = {}
+    found: dict[str, Tensor] = {}
     unexpected: list[str] = []
+    merged: dict[str, dict[str, list[Tensor]]] = {}
     for name in sorted(checkpoint.tensors, key=dot_natural_key):
-        new, is_converted = rules.renamed(name)
+        new, pattern = rules.renamed(name)
         if new not in rules.shapes:
             unexpected.append(name)
-        elif is_converted:
-            raise CheckpointError(f"{checkpoint.directory}: {name} must be converted to {new}, which is not supported")
+        elif pattern is not None:
+            merged.setdefault(new, {}).setdefault(pattern, []).append(checkpoint.tensors[name])
         else:
-            found.setdefault(new, name)
+            found.setdefault(new, checkpoint.tensors[name])
+    for new, parts in merged.items():
+        converter = rules.converter(next(iter(parts)))
+        for made, tensor in merge(converter, new, parts, str(checkpoint.directory)).items():
+            found.setdefault(made, tensor)
     return found, unexpected
 
 
@@ -139,10 +161,14 @@ def _without(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
     return [name for name in names if ignored is None or ignored.search(name) is None]
 
 
-def _both_shapes(rules: NameRules, checkpoint: Checkpoint, name: str, held: str) -> str:
+def _both_shapes(tensor: Tensor, expected: tuple[int, ...]) -> str:
     """What is wrong with a tensor's shape, empty when nothing."""
-    stored, expected = checkpoint.tensors[held].shape, rules.shapes[name]
-    return "" if stored == expected else f"{held} is {list(stored)}, expected {list(expected)}"
+    return "" if tensor.shape == expected else f"{_called(tensor)} is {list(tensor.shape)}, expected {list(expected)}"
+
+
+def _called(tensor: Tensor) -> str:
+    first, *others = tensor.names
+    return f"{first} with {len(others)} others" if others else first
 
 
 def _report(rules: NameRules, checkpoint: Checkpoint, **faults: list[str]) -> None:
@@ -159,28 +185,26 @@ def _report(rules: NameRules, checkpoint: Checkpoint, **faults: list[str]) -> No
         )
 
 
-def _check_types(checkpoint: Checkpoint, name: str) -> None:
-    dtype = checkpoint.tensors[name].dtype
-    if dtype not in _FLOATS:
-        raise CheckpointError(f"{checkpoint.directory}: {name} is stored as {dtype}, expected {', '.join(_FLOATS)}")
+def _check_type(checkpoint: Checkpoint, tensor: Tensor) -> None:
+    if tensor.dtype not in _FLOATS:
+        expected = ", ".join(_FLOATS)
+        raise CheckpointError(
+            f"{checkpoint.directory}: {_called(tensor)} is stored as {tensor.dtype}, expected {expected}"
+        )
 
 
-def _check_equal(checkpoint: Checkpoint, names: list[str]) -> None:
+def _check_equal(checkpoint: Checkpoint, tensors: list[Tensor]) -> None:
     """Raises CheckpointError when tied parameters are stored several times with different values."""
-    first = checkpoint.tensors[names[0]]
-    for name in names[1:]:
-        other = checkpoint.tensors[name]
-        rows = max(1, _COMPARED_BYTES // max(1, (first.stop - first.start) // first.shape[0]))
-        blocks = range(0, first.shape[0], rows)
+    first = tensors[0]
+    for other in tensors[1:]:
+        step = max(1, _COMPARED_BYTES // max(1, row_bytes(first)))
+        blocks = ((start, min(start + step, row_count(first))) for start in range(0, row_count(first), step))
         same = first.dtype == other.dtype and all(
-            np.array_equal(
-                *(checkpoint.rows(n, start, min(start + rows, first.shape[0])) for n in (first.name, name)),
-                equal_nan=first.dtype != "BF16",
-            )
-            for start in blocks
+            np.array_equal(first.rows(*block), other.rows(*block), equal_nan=first.dtype != "BF16") for block in blocks
         )
         if not same:
             raise CheckpointError(
-                f"{checkpoint.directory}: config.json ties {names[0]} and {name}, which hold different values",
+                f"{checkpoint.directory}: config.json ties {_called(first)} and {_called(other)}, which hold "
+                "different values",
                 "set tie_word_embeddings to false in config.json",
             )

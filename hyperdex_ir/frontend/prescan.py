@@ -15,6 +15,8 @@ from hyperdex_ir.frontend.graph import (
     Graph,
     is_float,
     is_mutation,
+    is_transposed,
+    matrix_of,
     operator_name,
     shape_of_node,
     source_line,
@@ -24,6 +26,7 @@ from hyperdex_ir.frontend.handlers import HANDLERS
 
 _IN_PLACE = "changes an operand in place"
 _MIXED = "takes a parameter that is a matrix elsewhere"
+_BOTH_WAYS = "takes a matrix that is taken the other way round elsewhere"
 
 
 @dataclass(frozen=True, order=True)
@@ -77,7 +80,9 @@ def check_supported(graph: Graph, skipped: Collection[Node] = ()) -> None:
 
 
 def _refusal_in(graph: Graph, node: Node) -> str | None:
-    return _MIXED if _mixes(graph, node) else _refusal(node)
+    if _mixes(graph, node):
+        return _MIXED
+    return _BOTH_WAYS if _turns(graph, node) else _refusal(node)
 
 
 def _refusal(node: Node) -> str | None:
@@ -98,6 +103,13 @@ def _mixes(graph: Graph, node: Node) -> bool:
     """Whether a parameter that is stored as a matrix is used as a vector as well."""
     used = (graph.parameters.get(source) for source in node.all_input_nodes)
     return node.target not in MATRIX_OPERATORS and any(name in graph.matrices for name in used)
+
+
+def _turns(graph: Graph, node: Node) -> bool:
+    """Whether another operator takes the matrix that this one takes in the other order of its dimensions."""
+    if node.target not in MATRIX_OPERATORS or is_transposed(node):
+        return False
+    return graph.parameters.get(matrix_of(node)) in graph.transposed
 
 
 def _operands(node: Node) -> list[Node]:

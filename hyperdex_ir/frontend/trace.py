@@ -10,14 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch.export import Dim, ExportedProgram
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
+from transformers.integrations.moe import ExpertsInterface
 
 from hyperdex_ir.errors import ConfigError, HyperdexError, UnsupportedModelError
-from hyperdex_ir.frontend.derived import RotaryTable, rotary_modules
-from hyperdex_ir.frontend.operators import ATTENTION_NAME, ROTARY_TABLE, attention_function
+from hyperdex_ir.frontend.adapters import ADAPTERS, adapt
+from hyperdex_ir.frontend.buffers import buffer_values
+from hyperdex_ir.frontend.config import load_json
+from hyperdex_ir.frontend.convolutions import fuse_short_convs
+from hyperdex_ir.frontend.derived import Derived, RotaryTable, layer_kinds, rotary_modules
+from hyperdex_ir.frontend.experts import EXPERTS_NAME, experts_function
+from hyperdex_ir.frontend.functional import make_functional
+from hyperdex_ir.frontend.graph import is_mutation
+from hyperdex_ir.frontend.group_routing import rewrite_group_routing
+from hyperdex_ir.frontend.operators import ATTENTION_NAME, ROTARY_TABLE, attention_function, mask_function
+from hyperdex_ir.frontend.renamed import RENAMED
 
 #: Tokens of the example input: any number that no model has as a size of its own serves.
 _EXAMPLE_TOKENS = 7
@@ -27,11 +38,15 @@ WRAPPED = "model_"
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A model as torch sees it. `rotary`: the tables by key; `model` holds no values, it is on the meta device."""
+    """A model as torch sees it. `model` holds no values, it is on the meta device.
+
+    derived: parameters of no checkpoint, by key. buffers: the values of other buffers that are in none, by name.
+    """
 
     program: ExportedProgram
     model: PreTrainedModel
-    rotary: dict[str, RotaryTable]
+    derived: dict[str, Derived]
+    buffers: dict[str, np.ndarray]
 
 
 class _LogitsOnly(torch.nn.Module):
@@ -66,15 +81,17 @@ def quiet_libraries() -> Iterator[None]:
 
 
 @contextmanager
-def _our_attention() -> Iterator[None]:
-    """transformers knows our attention function, and makes no mask for it, inside this block only."""
+def _our_functions() -> Iterator[None]:
+    """transformers knows our attention and experts, and makes no masks, inside this block only."""
+    ExpertsInterface.register(EXPERTS_NAME, experts_function)
     AttentionInterface.register(ATTENTION_NAME, attention_function)
-    AttentionMaskInterface.register(ATTENTION_NAME, lambda *_, **__: None)
+    AttentionMaskInterface.register(ATTENTION_NAME, mask_function)
     try:
         yield
     finally:
         for interface in (AttentionInterface, AttentionMaskInterface):
             interface._global_mapping.pop(ATTENTION_NAME, None)
+        ExpertsInterface._global_mapping.pop(EXPERTS_NAME, None)
 
 
 def _first_line(error: Exception) -> str:
@@ -82,9 +99,12 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def load_config(config_dir: Path) -> PreTrainedConfig:
+def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
     """transformers' own reading of config.json, its defaults filled in. Raises ConfigError when it refuses."""
+    renamed = RENAMED.get(architecture)
     try:
+        if renamed is not None:
+            return transformers.AutoConfig.for_model(**renamed.config(load_json(config_dir / "config.json")))
         return transformers.AutoConfig.from_pretrained(str(config_dir), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the library raises whatever its validators raise
         raise ConfigError(f"{config_dir / 'config.json'}: transformers refuses it: {_first_line(error)}") from error
@@ -92,24 +112,33 @@ def load_config(config_dir: Path) -> PreTrainedConfig:
 
 def build_model(config: PreTrainedConfig, architecture: str) -> PreTrainedModel:
     """The model on the meta device, in float32, ready for inference. Raises ConfigError when it cannot be built."""
-    model_class = getattr(transformers, architecture)
-    config._attn_implementation = ATTENTION_NAME
+    renamed = RENAMED.get(architecture)
+    model_class = getattr(transformers, architecture if renamed is None else renamed.architecture)
+    # Some classes without an interface know their own implementations only.
+    config._attn_implementation = "eager" if config.model_type in ADAPTERS else ATTENTION_NAME
+    config._experts_implementation = EXPERTS_NAME
+    config.output_router_logits = False
     try:
         with torch.device("meta"):
             model = model_class._from_config(config, dtype=torch.float32)
     except Exception as error:
         raise ConfigError(f"config.json: transformers cannot build {architecture}: {_first_line(error)}") from error
-    return model.eval()
+    model.config._attn_implementation = ATTENTION_NAME
+    # Some modules choose a type of their own.
+    return model.eval().float()
 
 
 def _patch_rotary(model: PreTrainedModel, max_length: int) -> dict[str, RotaryTable]:
     """Makes each rotary module one node of the graph; the instances are ours, so no one else sees it."""
     tables: dict[str, RotaryTable] = {}
     for path, module in rotary_modules(model):
-        table = RotaryTable.of_module(path, module, max_length)
-        tables[table.key] = table
+        own = {kind: RotaryTable.of_module(path, module, max_length, kind) for kind in layer_kinds(path, module)}
+        tables |= {table.key: table for table in own.values()}
 
-        def forward(x: torch.Tensor, position_ids: torch.Tensor, table: RotaryTable = table) -> Any:
+        def forward(
+            x: torch.Tensor, position_ids: torch.Tensor, layer_type: str = "", own: dict[str, RotaryTable] = own
+        ) -> Any:
+            table = own[layer_type]
             return ROTARY_TABLE(position_ids, table.key, table.size)
 
         module.forward = forward
@@ -117,12 +146,28 @@ def _patch_rotary(model: PreTrainedModel, max_length: int) -> dict[str, RotaryTa
 
 
 def export_module(module: torch.nn.Module) -> ExportedProgram:
-    """The graph of a module that takes input_ids and position_ids, both [1, T], for any T from 2 on."""
+    """The graph of a module that takes input_ids and position_ids, both [1, T], for any T from 2 on.
+
+    What changes a value of its own in place is written as an operator that gives a new one.
+    """
     ids = torch.zeros(1, _EXAMPLE_TOKENS, dtype=torch.long, device="meta")
     tokens = Dim("tokens", min=2)
     # Under no_grad, regions that switch gradients off are part of the graph and no higher-order operators.
     with torch.no_grad():
-        return torch.export.export(module, (ids, ids.clone()), dynamic_shapes=({1: tokens}, {1: tokens}), strict=False)
+        program = torch.export.export(
+            module, (ids, ids.clone()), dynamic_shapes=({1: tokens}, {1: tokens}), strict=False
+        )
+        make_functional(program.graph)
+        program.graph_module.recompile()
+        return _functional(program) if any(map(is_mutation, program.graph.nodes)) else program
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The graph without changes in place; as it is when it changes a parameter or an input."""
+    functional = program.run_decompositions({})
+    signature = functional.graph_signature
+    is_closed = not (signature.buffers_to_mutate or signature.user_inputs_to_mutate or signature.parameters_to_mutate)
+    return functional if is_closed else program
 
 
 def trace(config_dir: Path, architecture: str, max_length: int) -> TracedModel:
@@ -130,9 +175,10 @@ def trace(config_dir: Path, architecture: str, max_length: int) -> TracedModel:
 
     Raises ConfigError when transformers cannot build it, UnsupportedModelError when it cannot be exported.
     """
-    with quiet_libraries(), _our_attention():
-        model = build_model(load_config(config_dir), architecture)
-        rotary = _patch_rotary(model, max_length)
+    with quiet_libraries(), _our_functions():
+        model = build_model(load_config(config_dir, architecture), architecture)
+        buffers = buffer_values(model)
+        derived = adapt(model, max_length) | _patch_rotary(model, max_length)
         try:
             program = export_module(_LogitsOnly(model))
         except HyperdexError:
@@ -141,4 +187,6 @@ def trace(config_dir: Path, architecture: str, max_length: int) -> TracedModel:
             raise UnsupportedModelError(
                 f"{architecture}: cannot be exported with any number of tokens: {_first_line(error)}"
             ) from error
-    return TracedModel(program, model, rotary)
+    rewrite_group_routing(program.graph)
+    fuse_short_convs(program.graph)
+    return TracedModel(program, model, derived, buffers)

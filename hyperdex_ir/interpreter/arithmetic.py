@@ -252,6 +252,18 @@ def layer_norm(
     return y if bias is None else y + bias
 
 
+def short_conv(rows: np.ndarray, taps: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """Weighted sums of each row and those before it, first tap times oldest row first, each step rounded.
+
+    rows: [L - 1 + T, C], the first L - 1 of them from before; taps: [L, C]; bias: [C]. Gives [T, C].
+    """
+    count = len(rows) - len(taps) + 1
+    y = rows[:count] * taps[0]
+    for number, tap in enumerate(taps[1:], 1):
+        y = y + rows[number : number + count] * tap
+    return y if bias is None else y + bias
+
+
 def rotary(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, style: str) -> np.ndarray:
     """Rotates the first d columns: x[i] * cos[i] + r(x)[i] * sin[i]; the others are copied.
 

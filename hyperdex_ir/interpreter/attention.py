@@ -18,6 +18,7 @@ from hyperdex_ir.interpreter.arithmetic import (
     mac,
     pad_lanes,
     products_fit,
+    round_to_matrix,
     row_sum,
     unary,
     widen,
@@ -105,12 +106,32 @@ def scores(
     return y
 
 
-def softmax(x: np.ndarray, reach: Span) -> np.ndarray:
-    """e = exp(x - max), e / sum over the columns that each row sees; +0 in the others. x: float32 [rows, columns]."""
+def bias(slope: np.float32, reach: Span, scale: float, bf16: bool) -> np.ndarray:
+    """What is added to the scores of a head, float32 [rows, columns]: slope * (j - p), with bf16
+    bf16(slope * bf16(j)) * scale."""
+    columns, rows = np.arange(reach.first, reach.stop), len(reach.seen)
+    if not bf16:
+        own = reach.stop - rows + np.arange(rows)[:, None]
+        return slope * (columns - own).astype(np.float32)
+    product = slope * _as_bf16(columns.astype(np.float32))
+    return np.broadcast_to(_as_bf16(product) * np.float32(scale), reach.seen.shape)
+
+
+def _as_bf16(x: np.ndarray) -> np.ndarray:
+    return widen(round_to_matrix(x, "bf16"), "bf16")
+
+
+def softmax(x: np.ndarray, reach: Span, sink: np.float32 | None = None) -> np.ndarray:
+    """e = exp(x - max), e / sum over the columns that each row sees; +0 in the others. x: float32 [rows, columns].
+
+    sink: a score without a column, which enters max and sum last.
+    """
     most = np.max(x, axis=-1, keepdims=True, where=reach.seen, initial=-np.inf)
+    if sink is not None:
+        most = np.where(most > sink, most, sink)
     e = np.where(reach.seen, unary("exp", x - most), np.float32(0))
-    lanes = reach.steps(e)
-    return e / row_sum(lanes.reshape(len(x), -1))
+    total = row_sum(reach.steps(e).reshape(len(x), -1))
+    return e / (total if sink is None else total + unary("exp", sink - most))
 
 
 def values(weights: np.ndarray, tiles: np.ndarray, reach: Span, matrix_type: str) -> np.ndarray:

@@ -6,8 +6,9 @@ hand messages over in memory (`in_memory_links`), processes over whatever connec
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -34,29 +35,99 @@ class Link(Protocol):
         ...
 
     def receive(self) -> Message | None:
-        """Takes the next message of the device before this one; None while there is none. Does not wait."""
+        """Takes the next message of the device before this one; None while there is none.
+
+        It may wait for one, as long as one can come and nobody calls `interrupt`.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Makes a `receive` that waits return; called from another thread."""
         ...
 
 
-@dataclass(frozen=True)
-class MemoryLink:
-    """A link within one process."""
+class Wires:
+    """What connects the devices of one process, each of which may run on a thread of its own.
 
-    outgoing: deque[Message]
-    incoming: deque[Message] = field(default_factory=deque)
+    A device that waits is woken by a message, or when none can come: all that run wait, or the round is over.
+    """
+
+    def __init__(self, count: int):
+        lock = threading.Lock()
+        self._arrivals = [threading.Condition(lock) for _ in range(count)]
+        self._queues: list[deque[Message]] = [deque() for _ in range(count)]
+        self._lock = lock
+        self.begin()
+
+    def begin(self) -> None:
+        """A round: all devices run, and what nobody has taken is dropped."""
+        with self._lock:
+            self._running = [True] * len(self._queues)
+            self._waiting = [False] * len(self._queues)
+            self._over = False
+            for queue in self._queues:
+                queue.clear()
+
+    def put(self, device: int, message: Message) -> None:
+        with self._lock:
+            self._queues[device].append(message)
+            self._arrivals[device].notify()
+
+    def take(self, device: int) -> Message | None:
+        queue = self._queues[device]
+        return queue.popleft() if queue else None
+
+    def wait(self, device: int) -> bool:
+        """Blocks until a message is there for a device: True; or until none can come."""
+        with self._lock:
+            self._waiting[device] = True
+            self._end_if_stuck()
+            while not self._queues[device] and not self._over:
+                self._arrivals[device].wait()
+            self._waiting[device] = False
+            return bool(self._queues[device]) and not self._over
+
+    def leave(self, device: int) -> None:
+        """A device has come to its end: it sends nothing more in this round."""
+        with self._lock:
+            self._running[device] = False
+            self._end_if_stuck()
+
+    def end(self) -> None:
+        """The round is over: who waits is woken, and who would wait does not."""
+        with self._lock:
+            self._end()
+
+    def _end_if_stuck(self) -> None:
+        states = zip(self._running, self._waiting, self._queues, strict=True)
+        if all(waiting and not queue for running, waiting, queue in states if running):
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        for arrival in self._arrivals:
+            arrival.notify()
+
+
+class MemoryLink:
+    """A link within one process, of `device` out of `count`. patient: `receive` waits while a message can come."""
+
+    def __init__(self, wires: Wires, device: int, count: int, patient: bool = False):
+        self.wires, self.device, self.count, self.patient = wires, device, count, patient
 
     def send(self, message: Message) -> None:
-        self.outgoing.append(message)
+        self.wires.put((self.device + 1) % self.count, message)
 
     def receive(self) -> Message | None:
-        return self.incoming.popleft() if self.incoming else None
+        if self.patient:
+            self.wires.wait(self.device)
+        return self.wires.take(self.device)
 
-    def clear(self) -> None:
-        """Drops what nobody has taken."""
-        self.incoming.clear()
+    def interrupt(self) -> None:
+        self.wires.end()
 
 
-def in_memory_links(count: int) -> list[MemoryLink]:
+def in_memory_links(count: int, patient: bool = False) -> list[MemoryLink]:
     """The links of `count` devices of one process, by device."""
-    wires: list[deque[Message]] = [deque() for _ in range(count)]
-    return [MemoryLink(wires[(device + 1) % count], wires[device]) for device in range(count)]
+    wires = Wires(count)
+    return [MemoryLink(wires, device, count, patient) for device in range(count)]

@@ -37,6 +37,10 @@ class Lmu:
             raise AccessError(f"LMU word {word} is read, nothing has written it")
         return self._view(start, shape, strides)
 
+    def word(self, address: int) -> float:
+        """One word, for control. Raises AccessError as `read`."""
+        return float(Lmu.read(self, address, (1,), (1,))[0])
+
     def write(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None = None) -> None:
         """Writes data (where `used`) to words start + index . strides; the last index stays where several have a word.
 

@@ -13,8 +13,19 @@ from xdsl.dialects.builtin import ModuleOp, NameLoc, StringAttr
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from hyperdex_ir.dialects.lpu import AllGatherOp, AttentionOp, LayerOp, LayersOp, RepeatOp, YieldOp, grid_of, shape_of
+from hyperdex_ir.dialects.lpu import (
+    STATEFUL_OPS,
+    AllGatherOp,
+    LayerOp,
+    LayersOp,
+    RepeatOp,
+    ShortConvOp,
+    YieldOp,
+    grid_of,
+    shape_of,
+)
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
+from hyperdex_ir.interpreter import lpu_routing  # noqa: F401  it registers operations
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.lpu_ops import OPERATIONS, Pass, depends_on_device
@@ -49,6 +60,8 @@ class LpuInterpreter:
         self._devices = grid_of(module)
         self._pass = Pass(parameters, matrix_type.data, max_length)
         self._on_op = on_op
+        self._has_states = any(isinstance(op, ShortConvOp) for op in module.walk())
+        self._next = 0  # the position that what operations keep stands at
         self._dead: dict[Block, dict[Operation, list[SSAValue]]] = {}
 
     @property
@@ -60,7 +73,8 @@ class LpuInterpreter:
         """Appends tokens, the first of them at `position`, to the KV caches, in one pass.
 
         Returns the logits of the rows from `first_row` on (None: of the last row), float32 [wanted rows, vocab_size].
-        Raises PromptError when there are no tokens or more than the caches hold, MachineFault for an index outside a
+        Raises PromptError when there are no tokens or more than the caches hold, or when they do not follow those of
+        the last pass in a model with short convolutions, MachineFault for an index outside a
         table, NumericError when a NaN or an infinity was made.
         """
         run, count = self._pass, len(tokens)
@@ -71,13 +85,17 @@ class LpuInterpreter:
             raise PromptError(f"{count} tokens from position {position} on; there are {run.max_length} positions")
         if not 0 <= first < count:
             raise PromptError(f"logits wanted from row {first} on, there are {count} rows")
+        if self._has_states and position not in (0, self._next):
+            raise PromptError(f"tokens from position {position} on; the states of convolutions stand at {self._next}")
         main = self._functions["main"]
+        self._next = 0
         run.begin(position, count, first, slots=_slots(main))
         inputs = (np.array(tokens, np.int64), position + np.arange(count, dtype=np.int64))
         with quiet():
             (logits,) = self._call(main, [self._everywhere(array) for array in inputs])
         if run.fault is not None:
             raise NumericError(f"a NaN or an infinity was made by {run.fault}")
+        self._next = position + count
         return logits[0]
 
     def _everywhere(self, array: np.ndarray) -> Value:
@@ -171,8 +189,8 @@ def _gathered(op: AllGatherOp, chunks: Sequence[Value]) -> np.ndarray:
 
 
 def _slots(function: FuncOp) -> int:
-    """KV slots that a function uses by itself."""
-    slots = [op.slot.value.data for op in function.walk() if isinstance(op, AttentionOp)]
+    """Slots that a function uses by itself."""
+    slots = [op.slot.value.data for op in function.walk() if isinstance(op, STATEFUL_OPS)]
     return max(slots) + 1 if slots else 0
 
 

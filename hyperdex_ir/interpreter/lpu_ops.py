@@ -31,15 +31,16 @@ class Cache:
 
 @dataclass
 class Pass:
-    """What operations need besides their operands. Everything below `caches` is of the running pass.
+    """What operations need besides their operands. Everything below `states` is of the running pass.
 
-    device: the number of the device that is running; caches: by device and slot.
+    device: the number of the device that is running; caches, states: by device and slot.
     """
 
     parameters: Callable[[str], np.ndarray]
     matrix_type: str
     max_length: int
     caches: dict[tuple[int, int], Cache] = field(default_factory=dict)
+    states: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)
     device: int = 0
     position: int = 0
     rows: int = 0
@@ -90,7 +91,7 @@ def depends_on_device(op: Any) -> bool:
     """Whether an operation may give different results on devices that give it the same operands."""
     if isinstance(op, lpu.WeightOp):
         return op.shards is not None
-    return isinstance(op, lpu.SelectColumnsOp | lpu.AttentionOp)
+    return isinstance(op, (lpu.SelectColumnsOp, *lpu.STATEFUL_OPS))
 
 
 # ---------------------------------------------------------------------------------------------------- sources
@@ -203,11 +204,11 @@ def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
     named = iter(args[2:])
     bias, times, plus = (None if v is None else next(named) for v in (op.bias, op.times, op.plus))
     x, matrix = args[:2]
-    matrix_rows, k = matrix.shape
     n = op.columns
-    flat = run.issue(x.reshape(-1, k))
-    steps = epilogue(
-        mac(tile_view(matrix, _TREES), flat, _type_of(matrix))[:, :matrix_rows],
+    y = linear_steps(
+        run,
+        x.reshape(-1, x.shape[-1]),
+        matrix,
         bias=bias,
         scale=1.0 if op.scale is None else op.scale.value.data,
         softcap=0.0 if op.softcap is None else op.softcap.value.data,
@@ -216,10 +217,16 @@ def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
         times=None if times is None else times.reshape(-1, n),
         plus=None if plus is None else plus.reshape(-1, n),
     )
-    y = np.empty(0, np.float32)
-    for y in steps:
-        run.watch(y)
     return (y.reshape(*x.shape[:-1], n),)
+
+
+def linear_steps(run: Pass, x: np.ndarray, matrix: np.ndarray, **steps: Any) -> np.ndarray:
+    """MAC with all rows of a matrix, and the steps of `epilogue`, each watched. x: float32 [rows, k]."""
+    products = mac(tile_view(matrix, _TREES), run.issue(x), _type_of(matrix))[:, : len(matrix)]
+    y = np.empty(0, np.float32)
+    for y in epilogue(products, **steps):
+        run.watch(y)
+    return y
 
 
 @operation(lpu.RmsNormOp)
@@ -244,7 +251,9 @@ def rotary(run: Pass, op: lpu.RotaryOp, args: Arrays) -> Arrays:
 
 @operation(lpu.AttentionOp)
 def attention_(run: Pass, op: lpu.AttentionOp, args: Arrays) -> Arrays:
-    query, key, value = (run.issue(x) for x in args)
+    query, key, value = (run.issue(x) for x in args[:3])
+    named = iter(args[3:])
+    slopes, sinks = (None if v is None else next(named) for v in (op.slopes, op.sinks))
     rows, heads, _ = query.shape
     groups, size = value.shape[1:]
     cache = _cache_of(run, run.slot_base + op.slot.value.data, key, value)
@@ -257,11 +266,26 @@ def attention_(run: Pass, op: lpu.AttentionOp, args: Arrays) -> Arrays:
     for head in range(heads):
         kv_head = op.kv_head(head, run.device)
         scores = attention.scores(query[:, head], cache.keys[kv_head], reach, scale, softcap, run.matrix_type)
+        if slopes is not None:
+            scores = scores + attention.bias(slopes[head], reach, scale, op.bf16_bias is not None)
         run.watch(scores[reach.seen])
-        weights = run.issue(np.where(reach.seen, attention.softmax(scores, reach), np.float32(0)))
+        weights = attention.softmax(scores, reach, None if sinks is None else sinks[head])
+        weights = run.issue(np.where(reach.seen, weights, np.float32(0)))
         y = attention.values(weights, cache.values[kv_head], reach, run.matrix_type)
         result[:, head] = y[:, :size]
     return (result,)
+
+
+@operation(lpu.ShortConvOp)
+def short_conv(run: Pass, op: lpu.ShortConvOp, args: Arrays) -> Arrays:
+    x, taps, *bias = args
+    place = run.device, run.slot_base + op.slot.value.data
+    before = run.states.get(place)
+    if before is None or run.position == 0:
+        before = np.zeros((op.history, taps.shape[0]), np.float32)
+    rows = np.concatenate([before, x])
+    run.states[place] = rows[len(rows) - op.history :]
+    return (arithmetic.short_conv(rows, taps[:, 0].T, *bias),)
 
 
 def _cache_of(run: Pass, slot: int, key: np.ndarray, value: np.ndarray) -> Cache:

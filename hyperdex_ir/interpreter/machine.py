@@ -12,7 +12,13 @@ from typing import Any, Literal
 import numpy as np
 
 from hyperdex_ir.errors import MachineFault
-from hyperdex_ir.interpreter import machine_mem, machine_net, machine_sxe, machine_vxe  # noqa: F401  they register
+from hyperdex_ir.interpreter import (  # noqa: F401  they register
+    machine_mem,
+    machine_net,
+    machine_routing,
+    machine_sxe,
+    machine_vxe,
+)
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.hbm import Hbm
@@ -170,6 +176,10 @@ class Machine:
         self._passes += 1
         return "halt"
 
+    def stop(self) -> None:
+        """Ends the running pass after its current instruction; called from another thread."""
+        self._halted = True
+
     def _reset(self, tokens: int) -> None:
         state = self.state
         state.registers[:] = [None] * len(state.registers)
@@ -240,6 +250,13 @@ class Machine:
         (number,) = self.hbm.read(self.state.address(v["table"]) + 8 * index, (1,), np.int64)
         self.state.set_register(v["dst"], int(number))
 
+    def _fetch(self, v: Mapping[str, Any]) -> None:
+        state, src, limit = self.state, v["src"], v["limit"]
+        word = state.lmu.word(src.address + state.register(src.register))
+        if not 0 <= word < limit or word != int(word):
+            raise AccessError(f"the word is no number below {limit}")
+        state.set_register(v["dst"], int(word))
+
     def _skip_unless(self, v: Mapping[str, Any]) -> None:
         stop = self._body_end("skip", v["length"])
         if self.state.register(v["a"]) != v["value"]:
@@ -266,6 +283,10 @@ class Machine:
             self._next = stop
             return
         self._push(_Repeat(start, stop, v["count"]))
+
+    def _repeat_rows(self, v: Mapping[str, Any]) -> None:
+        start, stop = self._next, self._body_end("repeat", v["length"])
+        self._push(_Repeat(start, stop, self.state.rows(v["rows"])))
 
     def _call(self, v: Mapping[str, Any]) -> None:
         if v["target"] >= len(self.program.instructions):
@@ -312,6 +333,8 @@ _CONTROL = {
     "add": Machine._add,
     "multiply": Machine._multiply,
     "repeat": Machine._repeat,
+    "repeat_rows": Machine._repeat_rows,
+    "fetch": Machine._fetch,
     "call": Machine._call,
     "ret": Machine._ret,
     "lookup": Machine._lookup,

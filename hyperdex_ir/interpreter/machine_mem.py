@@ -58,6 +58,20 @@ def store(s: State, v: Mapping[str, Any]) -> None:
         s.hbm.write(address + row * v["pitch"], words)
 
 
+@instruction("store_state")
+def store_state(s: State, v: Mapping[str, Any]) -> None:
+    rows, columns, history = s.rows(v["rows"]), v["columns"], v["history"]
+    position = s.register(POSITION)
+    if position < 0:
+        raise AccessError(f"position {position}")
+    data = s.read_rows(v["src"], rows, columns)
+    address = s.address(v["state"])
+    s.hbm.flags(address, (history, columns), np.float32)  # all of it lies in the run-time area
+    for row in range(max(0, rows - history), rows):
+        s.watch(data[row])
+        s.hbm.write(address + 4 * columns * ((position + row) % history), data[row])
+
+
 @instruction("store_key")
 def store_key(s: State, v: Mapping[str, Any]) -> None:
     _store_cache(s, v, write_keys, (v["limit"], v["size"]))

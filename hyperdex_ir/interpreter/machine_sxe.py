@@ -88,13 +88,16 @@ def scores(s: State, v: Mapping[str, Any]) -> None:
     _check_written(attention.read_keys(flags, reach.first, reach.stop)[:, :size], reach)
     query = _issue(s, s.read_rows(v["query"], rows, size), v["type"])
     y = attention.scores(query, keys, reach, v["scale"], v["softcap"], v["type"])
+    if (slope := s.parameter(v["slope"], 1)) is not None:
+        y = y + attention.bias(slope[0], reach, v["scale"], bool(v["bf16_bias"]))
     _write_seen(s, v, y, reach)
 
 
 @instruction("softmax")
 def softmax(s: State, v: Mapping[str, Any]) -> None:
     reach = reach_of(s, s.rows(v["rows"]), v["window"])
-    _write_seen(s, v, attention.softmax(_read_seen(s, v, reach), reach), reach)
+    x, sink = _read_seen(s, v, reach), s.parameter(v["sink"], 1)
+    _write_seen(s, v, attention.softmax(x, reach, None if sink is None else sink[0]), reach)
 
 
 @instruction("values")

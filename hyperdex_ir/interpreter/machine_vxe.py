@@ -67,6 +67,25 @@ def rotary(s: State, v: Mapping[str, Any]) -> None:
     s.write_view(v["dst"], arithmetic.rotary(_read(s, v, "a"), cos, sin, v["style"]))
 
 
+@instruction("short_conv")
+def short_conv(s: State, v: Mapping[str, Any]) -> None:
+    rows, columns, history = s.rows(v["rows"]), v["columns"], v["history"]
+    position = s.register(POSITION)
+    if position < 0:
+        raise AccessError(f"position {position}")
+    data = s.read_rows(v["src"], rows, columns)
+    before = np.zeros((history, columns), np.float32)
+    if history:
+        address = s.address(v["state"])
+        s.hbm.flags(address, (history, columns), np.float32)  # all of it lies in the run-time area
+        for number in range(max(0, history - position), history):
+            row = (position - history + number) % history
+            before[number] = s.hbm.read(address + 4 * columns * row, (columns,), np.float32)
+    taps = s.hbm.read(s.address(v["taps"]), (columns, history + 1), np.float32)
+    bias = s.parameter(v["bias"], columns)
+    s.write_rows(v["dst"], arithmetic.short_conv(np.concatenate([before, data]), taps.T, bias))
+
+
 @instruction("select_rows")
 def select_rows(s: State, v: Mapping[str, Any]) -> None:
     rows, first = s.rows(v["rows"]), s.register(v["first"])

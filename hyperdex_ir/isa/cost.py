@@ -4,14 +4,17 @@ The assumptions, each of which is one number of `targets/*.toml` or one line bel
 
 * Cycles are those of the target's clock. There is no contention but for what is said here.
 * HBM delivers a stripe (one beat of every channel, one tile of a matrix) a cycle, less where its bandwidth is lower;
-  the first beat comes `hbm_latency_seconds` after the request. f32 parameters of a norm or a bias come for nothing.
+  the first beat comes `hbm_latency_seconds` after the request. f32 parameters of a norm or a bias, slopes and sinks
+  come for nothing.
 * SMA streams a matrix once for all rows in flight. SXE works on one tile of one row a cycle: a matrix of g groups of
   `trees` columns and s steps of 64 lanes takes g * s * rows cycles; a result is there `tree_latency_cycles` after its
   last tile, `vector_latency_cycles` later where there is an epilogue. Columns finish group by group.
 * scores streams the keys of the positions seen, values their values; a tile a cycle and row as for a matrix.
 * VXE works on `vector_lanes` elements a cycle. Each pass over them adds `vector_latency_cycles`: softmax and layer_norm
-  take three passes, rms_norm two, all else one: sample as for a greedy choice, its settings come for nothing.
-* Rows of embed are in one pair of channels each: a step a cycle. gather, load and store take a stripe a cycle.
+  take three passes, rms_norm two, top_k one for each number that it chooses and one for its groups, short_conv one a
+  tap, all else one: sample as for a greedy choice, its settings come for nothing.
+* Rows of embed are in one pair of channels each: a step a cycle. gather, load, store and store_state take a stripe a
+  cycle.
 * store_key writes a beat a cycle. store_value writes single elements into beats until 32 tokens fill one: each such
   beat takes `partial_write_cycles`.
 * ICP takes a cycle for each word, its own or handed to another engine; lookup waits for HBM.
@@ -119,15 +122,22 @@ def has_epilogue(values: Mapping[str, Any]) -> bool:
     return present or values["scale"] != 1.0 or bool(values["softcap"]) or values["activation"] != "none"
 
 
+def _passes(name: str, values: Mapping[str, int]) -> int:
+    """How often a vector instruction goes over its elements."""
+    if name == "top_k":
+        return values["k"] + (values["groups"] > 1)
+    return values["history"] + 1 if name == "short_conv" else _PASSES.get(name, 1)
+
+
 def _vector(name: str, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
     if name == "softmax":
         first, last = positions_seen(position, rows, values["window"])
         elements = last - first
     else:
-        elements = values.get("groups", 1) * values["columns"]
+        elements = values["columns"] * (1 if name == "top_k" else values.get("groups", 1))
     if name == "sample":
         rows = 1  # the last one
-    passes = _PASSES.get(name, 1)
+    passes = _passes(name, values)
     cycles = passes * _divide(elements, target.vector_lanes) * rows + (passes - 1) * target.vector_latency_cycles
     return Cost(Engine.VXE, max(1, cycles), target.vector_latency_cycles)
 
@@ -142,7 +152,7 @@ def _transfer(name: str, values: Mapping[str, Any], target: Target, rows: int) -
         return Cost(Engine.SMA, beats * (target.partial_write_cycles if rows < full else 1), latency)
     if name == "embed":
         return Cost(Engine.SMA, _divide(values["columns"], LANES) * rows, latency * _requests(values))
-    rows = 1 if name == "load" else rows
+    rows = 1 if name == "load" else min(rows, values["history"]) if name == "store_state" else rows
     latency *= _requests(values)
     return Cost(Engine.SMA, stream_cycles(_divide(4 * values["columns"], target.stripe_bytes), target) * rows, latency)
 

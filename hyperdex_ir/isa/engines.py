@@ -15,7 +15,7 @@ from hyperdex_ir.isa.program import Instruction
 from hyperdex_ir.isa.scoreboard import Scoreboard, Write
 from hyperdex_ir.targets import Target
 
-STORES = ("store", "store_key", "store_value")
+STORES = ("store", "store_key", "store_value", "store_state")
 TRANSFERS = ("send", "receive")
 _EPILOGUE = ("times", "plus")
 _CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
@@ -108,6 +108,12 @@ class Engines:
             self.read = self.started + step.cost.cycles
             self.busy[Engine.SMA] += step.cost.cycles
             self._finish(step, self.read)
+
+    def fetch(self, step: Step) -> None:
+        """ICP waits for a word of the LMU."""
+        self.issue = max([self.issue, *map(self.board.ready, step.reads)])
+        for number in step.reads:
+            self.board.read(number, self.issue)
 
     def _send(self, step: Step, operands: int) -> None:
         start = max(self.issue, self.sent, operands, 0 if self.overlap else self.end)

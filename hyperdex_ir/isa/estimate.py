@@ -14,7 +14,8 @@ The rules, on top of those of `cost.py`:
   n-th of both, is there at the next one. This is the estimate of device 0. Without `overlap`, nothing else goes on from
   the start of a send to the end of its receive.
 * A repeat whose trip leaves all engines as the trip before did, but later, goes on like that: exact, and quick. What
-  `lookup` reads is not known here: the functions it chooses from count in turn.
+  `lookup` reads is not known here: the functions it chooses from count in turn. ICP waits for the word that `fetch`
+  reads, which counts as 0: experts are alike.
 
 Integers throughout: the same program, target and context give the same number on every machine.
 """
@@ -112,12 +113,18 @@ class _Run:
                 case "repeat":
                     self._repeat(index, index + values["length"], values["count"])
                     index += values["length"]
+                case "repeat_rows":
+                    self._repeat(index, index + values["length"], self._register(values["rows"]))
+                    index += values["length"]
                 case "skip_unless":
                     index += 0 if self._register(values["a"]) == values["value"] else values["length"]
                 case "call":
                     self.block(values["target"], len(self.code))
                 case "set" | "add" | "multiply" | "lookup":
                     self._scalar(item.name, values)
+                case "fetch":
+                    self.engines.fetch(self._step(index - 1, item))
+                    self.registers[values["dst"]] = 0
                 case _:
                     self.engines.execute(self._step(index - 1, item))
 
@@ -183,7 +190,7 @@ class _Run:
 def _shaping_registers(item: Instruction) -> tuple[int, ...]:
     """The registers that decide what an instruction does in the LMU, or whether others run."""
     found = [value.register for value in item.values.values() if isinstance(value, LmuRef | ViewRef)]
-    if item.name not in ("set", "add", "multiply", "lookup"):
+    if item.name not in ("set", "add", "multiply", "lookup", "fetch"):
         registers = [operand.name for operand in BY_NAME[item.name].operands if isinstance(operand, Reg)]
         found += [value for name in registers if isinstance(value := item.values[name], int)]
     return tuple(dict.fromkeys(found))

@@ -16,6 +16,8 @@ LMU_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "store": {"src": ("columns",)},
     "store_key": {"src": ("heads", "size")},
     "store_value": {"src": ("heads", "size")},
+    "store_state": {"src": ("columns",)},
+    "short_conv": {"dst": ("columns",), "src": ("columns",)},
     "matmul": {"dst": ("n",), "src": ("k",), "times": ("n",), "plus": ("n",)},
     "scores": {"query": ("size",)},
     "values": {"dst": ("size",)},
@@ -24,6 +26,9 @@ LMU_COLUMNS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "select_columns": {"dst": ("columns",), "src": ("limit",)},
     "send": {"src": ("parts", "pitch")},
     "receive": {"dst": ("parts", "pitch")},
+    "top_k": {"dst": ("k",), "src": ("columns",)},
+    "take_columns": {"dst": ("columns",), "src": ("limit",), "index": ("columns",)},
+    "fetch": {"src": ()},
     "sample": {"src": ("columns",)},
 }
 

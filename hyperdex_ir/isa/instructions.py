@@ -123,6 +123,10 @@ SPECS = (
         " cache is a matrix of `limit` columns in tile order.",
         (Hbm("cache"), Imm("pitch", "bytes from head to head", width=32), Lmu("src"), Imm("heads", width=16),
          Imm("size", "head size", width=16), Imm("limit", "positions in the cache", width=32), MATRIX_TYPE, ROWS)),
+    Spec("store_state", 0x07, Group.MEM, Engine.SMA,
+        "Keeps the last `history` rows of f32 (all, when there are no more): row r, at position p = R[position] + r,"
+        " goes to row `p mod history` of the state, whose rows lie one after another.",
+        (Hbm("state"), Lmu("src"), Imm("history", "rows of the state", width=16), Imm("columns"), ROWS)),
     # ------------------------------------------------------------------------------------------------ COMP, SXE
     Spec("matmul", 0x10, Group.COMP, Engine.SXE,
         "y = MAC(src, weight) for each row, then in this order, each where present: y + bias; y * scale;"
@@ -139,10 +143,12 @@ SPECS = (
          Imm("gate_distance", "gated: rows from a row to that of its gate; 0: n", default=0))),
     Spec("scores", 0x11, Group.COMP, Engine.SXE,
         "Scores of one query head. Row r, at position p = R[position] + r, gets column j = MAC(query row, key row j) *"
-        " scale, then tanh(. / softcap) * softcap, for each j seen: p - window < j <= p. Other columns are not"
-        " written. The key cache is a matrix of `size` columns in tile order.",
+        " scale, then tanh(. / softcap) * softcap, then . + slope * (j - p), each where present, for each j seen:"
+        " p - window < j <= p. Other columns are not written. The key cache is a matrix of `size` columns in tile"
+        " order. The slope is an f32 in HBM; with bf16_bias, bf16(slope * bf16(j)) * scale is added.",
         (Lmu("dst"), Lmu("query"), Hbm("cache"), Imm("size", "head size", width=16), F32("scale"),
-         F32("softcap", "0: none", default=0.0), WINDOW, MATRIX_TYPE, ROWS)),
+         F32("softcap", "0: none", default=0.0), WINDOW, MATRIX_TYPE, ROWS, Hbm("slope", optional=True),
+         Imm("bf16_bias", "1: the bias is rounded to bf16", width=1, default=0))),
     Spec("values", 0x12, Group.COMP, Engine.SXE,
         "Row r gets column i = MAC(probabilities of row r, row i of the cache) over the positions seen. The cache is a"
         " matrix of `limit` columns in tile order.",
@@ -151,8 +157,9 @@ SPECS = (
     # ------------------------------------------------------------------------------------------------ COMP, VXE
     Spec("softmax", 0x20, Group.COMP, Engine.VXE,
         "e = exp(src - max), dst = e / sum, over the positions that the row sees; the sum in MAC order over absolute"
-        " positions. Other columns are not written.",
-        (Lmu("dst"), Lmu("src"), WINDOW, ROWS)),
+        " positions. Other columns are not written. With a sink, an f32 in HBM: max is that of all and the sink,"
+        " exp(sink - max) is added to the sum last.",
+        (Lmu("dst"), Lmu("src"), WINDOW, ROWS, Hbm("sink", optional=True))),
     Spec("unary", 0x21, Group.COMP, Engine.VXE,
         "dst = function(a), elementwise over rows, groups and columns.",
         (Enum("function", choices=UNARY), View("dst"), View("a"), Imm("groups", width=16, default=1),
@@ -200,6 +207,24 @@ SPECS = (
         "Column j of dst is column R[index] * columns + j of src, and +0 where that is not below `limit`.",
         (Lmu("dst"), Lmu("src"), Reg("index", "register that holds the number of the block"), Imm("columns"),
          Imm("limit", "columns of src"), ROWS)),
+    Spec("top_k", 0x2C, Group.COMP, Engine.VXE,
+        "Word j of a row of dst is the number of the column with the j-th largest number of the row of src, as f32; of"
+        " equal ones the lowest column comes first. The columns are `groups` groups of equal size, one after another;"
+        " only those of the `top_groups` groups with the largest sums of their two largest numbers are chosen, of equal"
+        " ones the lowest. Faults on groups that are not equal, or are of one column, and when there are not k columns"
+        " to choose from.",
+        (Lmu("dst"), Lmu("src"), Imm("columns"), Imm("k"), Imm("groups", width=16, default=1),
+         Imm("top_groups", width=16, default=1), ROWS)),
+    Spec("take_columns", 0x2D, Group.COMP, Engine.VXE,
+        "Column j of dst is column index[j] of src; the index, an f32, faults unless it is an integer in 0..limit-1.",
+        (Lmu("dst"), Lmu("src"), Lmu("index"), Imm("columns"), Imm("limit", "columns of src"), ROWS)),
+    Spec("short_conv", 0x2E, Group.COMP, Engine.VXE,
+        "Each column by itself: y = taps[0] * x[r - history], then y + taps[j] * x[r - history + j] for j = 1 .."
+        " history, then y + bias, each step rounded. x[s] is row s of src; for s < 0 the row `(R[position] + s) mod"
+        " history` of the state, as store_state left it, and +0 before position 0. The taps of a column lie one after"
+        " another, column after column.",
+        (Lmu("dst"), Lmu("src"), Hbm("state"), Hbm("taps"), Hbm("bias", optional=True),
+         Imm("history", "taps - 1, which is rows of the state", width=16), Imm("columns"), ROWS)),
     # ------------------------------------------------------------------------------------------------ NET
     Spec("send", 0x40, Group.NET, Engine.ESL,
         "Sends columns `part * pitch + first` and on of each row, `columns` of them, to the next device on the ring,"
@@ -233,6 +258,13 @@ SPECS = (
         (Reg("a"), Imm("value", width=48, signed=True), Imm("length", "instructions in the body", width=24))),
     Spec("multiply", 0x38, Group.CTRL, Engine.ICP, "R[dst] = R[a] * value.",
         (Reg("dst"), Reg("a"), Imm("value", width=48, signed=True))),
+    Spec("fetch", 0x39, Group.CTRL, Engine.ICP,
+        "R[dst] = the number in the first word of src, an f32. Faults unless it is an integer in 0..limit-1.",
+        (Reg("dst"), Lmu("src"), Imm("limit"))),
+    Spec("repeat_rows", 0x3A, Group.CTRL, Engine.ICP,
+        "Runs the next `length` instructions, at least 1, once for each row in flight: R[rows] times. Nests as repeat"
+        " does.",
+        (ROWS, Imm("length", "instructions in the body", width=24))),
 )  # fmt: skip
 
 BY_NAME = {spec.name: spec for spec in SPECS}

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from hyperdex_ir.isa.program import Instruction
 
 ENDS = ("halt", "ret")
-BODIES = ("repeat", "skip_unless")  # their operand `length` counts the instructions of the body that follows
+#: Their operand `length` counts the instructions of the body that follows.
+BODIES = ("repeat", "repeat_rows", "skip_unless")
 
 
 class StructureError(ValueError):

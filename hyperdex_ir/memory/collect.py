@@ -11,7 +11,7 @@ from xdsl.ir import Attribute, Operation
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter, Shard
+from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
 
 
 def string_attribute(module: ModuleOp, name: str) -> str:
@@ -101,13 +101,15 @@ def _add(found: dict[str, Parameter], parameter: Parameter) -> None:
         raise LoweringError(f"{parameter.name}: used in two forms", "this model cannot be sharded in this way")
 
 
-def _caches(function: FuncOp) -> tuple[KvCache, ...]:
+def _caches(function: FuncOp) -> tuple[Slot, ...]:
     """In order of slots. Raises LoweringError when they are not 0, 1, 2, ..."""
-    slots: dict[int, KvCache] = {}
+    slots: dict[int, Slot] = {}
     for op in function.walk():
         if isinstance(op, lpu.AttentionOp):
             _, heads, key_size = shape_of(op.key)
             slots[op.slot.value.data] = KvCache(heads, key_size, shape_of(op.value)[2])
+        elif isinstance(op, lpu.ShortConvOp):
+            slots[op.slot.value.data] = ConvState(op.history, shape_of(op.taps)[0])
     if sorted(slots) != list(range(len(slots))):
         raise LoweringError(f"@{function.sym_name.data}: KV slots {sorted(slots)} must be numbered from 0 without gaps")
     return tuple(slots[i] for i in range(len(slots)))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of a tensor that each device holds: rows (dim 0), or columns (dim 1), `size` of them.
+    """The part of a tensor that each device holds: rows (dim 0), or columns (dim 1), `size` of them. Where a tensor has
+    something for each expert, dim 1 are the rows of each expert's matrix.
 
     Device d holds starts[d] and what follows, up to `extent`; from there on the part is zeros.
     """
@@ -28,7 +29,8 @@ class Parameter:
     """A tensor in `param/`.
 
     name: unique; the key, or keys joined by `+`, with `*` for the layer number inside a layer function.
-    dtype: `f16` or `bf16` (a matrix, stored in tile order), `f32` or `i64` (stored row-major).
+    dtype: `f16` or `bf16` (a matrix [n, k], or one of each expert, [E, n, k], stored in tile order), `f32` or `i64`
+    (stored row-major).
     keys: the tensors whose rows it holds one after another.
     values: its elements, row-major, where the compiler provides them and no checkpoint; else None. A parameter of a
     layer function that the compiler provides is one number, and values has that of every layer of the model.
@@ -68,12 +70,24 @@ class KvCache:
 
 
 @dataclass(frozen=True)
+class ConvState:
+    """The slot of a short convolution: the last `rows` rows of f32 that it was given, `columns` of each."""
+
+    rows: int
+    columns: int
+
+
+#: What one operation keeps from pass to pass.
+Slot = KvCache | ConvState
+
+
+@dataclass(frozen=True)
 class FunctionLayout:
-    """What one function refers to, in order of first use."""
+    """What one function refers to, in order of first use; caches: what its slots hold, by their numbers."""
 
     name: str
     parameters: tuple[Parameter, ...]
-    caches: tuple[KvCache, ...]
+    caches: tuple[Slot, ...]
 
 
 @dataclass(frozen=True)

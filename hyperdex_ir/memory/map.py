@@ -7,10 +7,10 @@ channel. Everything starts on a stripe.
 *Tile order*, for a matrix [n, k] of 2-byte elements on a target with t MAC trees: k is padded with zeros to steps of 64
 lanes, n to groups of t columns; element (row, column) is element
 `((row / t * steps + column / 64) * t + row mod t) * 64 + column mod 64`, so that one stripe is what the t trees take in
-one cycle, and each tree reads its own pair of channels.
+one cycle, and each tree reads its own pair of channels. The matrices [E, n, k] of E experts lie one after another.
 
 Order: the main function's parameters, then one block for each layer in running order, all blocks of a function alike;
-then the KV caches, slot after slot, keys before values, head after head; then the area through which host and device
+then the slots, those of KV caches keys before values, head after head; then the area through which host and device
 talk.
 """
 
@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 from hyperdex_ir.errors import CapacityError
 from hyperdex_ir.isa.settings import SETTINGS_BYTES
-from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
+from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.targets import LANES, Target
 
 #: Most tokens that one pass can have in flight.
@@ -42,8 +43,8 @@ def matrix_bytes(rows: int, columns: int, target: Target) -> int:
 def parameter_bytes(parameter: Parameter, target: Target) -> int:
     """Size in bytes that a parameter takes in HBM, whole stripes."""
     if parameter.is_matrix:
-        rows, columns = parameter.shape
-        return matrix_bytes(rows, columns, target)
+        *experts, rows, columns = parameter.shape
+        return prod(experts) * matrix_bytes(rows, columns, target)
     size = _ITEM_BYTES[parameter.dtype]
     for extent in parameter.shape:
         size *= extent
@@ -61,12 +62,23 @@ class CacheMap:
 
 
 @dataclass(frozen=True)
+class StateMap:
+    """The slot of a short convolution: byte offset from the KV base, and bytes, whole stripes.
+
+    The row that stood at position p is row `p mod rows`, f32, without gaps.
+    """
+
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
 class FunctionMap:
     """A function's share: offsets are absolute for main, from the layer's base for a layer function."""
 
     parameters: Mapping[str, int]
     parameter_bytes: int
-    caches: tuple[CacheMap, ...]
+    caches: tuple[CacheMap | StateMap, ...]
     cache_bytes: int
 
 
@@ -89,6 +101,12 @@ class MemoryMap:
     logits: int  # f32, one row of vocab_size for each wanted row
     end: int
 
+    @property
+    def has_states(self) -> bool:
+        """Whether a pass depends on what the one before it left, and not on positions alone."""
+        functions = (self.main, *self.functions.values())
+        return any(isinstance(cache, StateMap) for function in functions for cache in function.caches)
+
 
 def _map_function(function: FunctionLayout, start: int, kv_start: int, length: int, target: Target) -> FunctionMap:
     parameters: dict[str, int] = {}
@@ -96,11 +114,15 @@ def _map_function(function: FunctionLayout, start: int, kv_start: int, length: i
     for parameter in function.parameters:
         parameters[parameter.name] = offset
         offset += parameter_bytes(parameter, target)
-    caches: list[CacheMap] = []
+    caches: list[CacheMap | StateMap] = []
     kv_offset = kv_start
     for cache in function.caches:
-        caches.append(_map_cache(cache, kv_offset, length, target))
-        kv_offset = caches[-1].value_offset + cache.heads * caches[-1].value_pitch
+        if isinstance(cache, ConvState):
+            caches.append(state := _map_state(cache, kv_offset, target))
+            kv_offset += state.size
+            continue
+        caches.append(slot := _map_cache(cache, kv_offset, length, target))
+        kv_offset = slot.value_offset + cache.heads * slot.value_pitch
     return FunctionMap(parameters, offset - start, tuple(caches), kv_offset - kv_start)
 
 
@@ -108,6 +130,10 @@ def _map_cache(cache: KvCache, offset: int, length: int, target: Target) -> Cach
     key_pitch = matrix_bytes(length, cache.key_size, target)
     value_pitch = matrix_bytes(cache.value_size, length, target)
     return CacheMap(offset, key_pitch, offset + cache.heads * key_pitch, value_pitch)
+
+
+def _map_state(state: ConvState, offset: int, target: Target) -> StateMap:
+    return StateMap(offset, ceil_div(4 * state.rows * state.columns, target.stripe_bytes) * target.stripe_bytes)
 
 
 def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryMap:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.errors import FileFormatError
-from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter, Shard
-from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap
+from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
+from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap
 from hyperdex_ir.targets import Target
 
 FORMAT = 2
@@ -83,7 +83,11 @@ def _function_layout(value: Mapping[str, Any]) -> FunctionLayout:
         )
         for entry in value["parameters"]
     )
-    return FunctionLayout(value["name"], parameters, tuple(KvCache(**entry) for entry in value["caches"]))
+    return FunctionLayout(value["name"], parameters, tuple(_slot(entry) for entry in value["caches"]))
+
+
+def _slot(entry: Mapping[str, Any]) -> Slot:
+    return KvCache(**entry) if "heads" in entry else ConvState(**entry)
 
 
 def _values(numbers: list[float] | None) -> tuple[float, ...] | None:
@@ -111,7 +115,7 @@ def map_from_json(value: Mapping[str, Any]) -> MemoryMap:
 
 
 def _function_map(value: Mapping[str, Any]) -> FunctionMap:
-    caches = tuple(CacheMap(**entry) for entry in value["caches"])
+    caches = tuple(CacheMap(**entry) if "key_offset" in entry else StateMap(**entry) for entry in value["caches"])
     return FunctionMap(value["parameters"], value["parameter_bytes"], caches, value["cache_bytes"])
 
 

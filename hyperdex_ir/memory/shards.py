@@ -30,4 +30,5 @@ def local_rows(parameter: Parameter, get: Callable[[str], np.ndarray], device: i
     else:
         pairs = zip(parameter.keys, parameter.shards, strict=True)
         parts = [local_part(np.asarray(get(key)), shard, device) for key, shard in pairs]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    axis = 0 if parameter.shards is None else parameter.shards[0].dim
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis)

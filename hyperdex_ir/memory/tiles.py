@@ -24,7 +24,12 @@ def tile_view(rows: np.ndarray, trees: int) -> np.ndarray:
 
 
 def to_tiles(rows: np.ndarray, target: Target) -> np.ndarray:
-    """A matrix [n, k] of 2-byte elements in tile order: contiguous uint16 [groups, steps, trees, 64]."""
+    """A matrix [n, k] of 2-byte elements in tile order: contiguous uint16 [groups, steps, trees, 64].
+
+    Of several, [experts, n, k], one behind the other: [experts, groups, steps, trees, 64].
+    """
+    if rows.ndim == 3:
+        return np.stack([to_tiles(matrix, target) for matrix in rows])
     return np.ascontiguousarray(tile_view(rows, target.trees))
 
 

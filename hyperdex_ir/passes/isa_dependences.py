@@ -21,6 +21,7 @@ from hyperdex_ir.dialects.isa import (
     InstructionOp,
     LmuUse,
     MultiplyOp,
+    RepeatRowsOp,
     SkipUnlessOp,
     ViewUse,
     buffer_type,
@@ -30,8 +31,13 @@ from hyperdex_ir.isa.instructions import DEVICE, POSITION, TOKENS, Group
 from hyperdex_ir.isa.operands import Hbm, HbmRef, Reg
 
 #: Areas of HBM by the instructions that write or read them.
-WRITTEN_AREAS = {"store_key": ("keys",), "store_value": ("values",), "store": ("memory", "keys", "values", "settings")}
-_READ_AREAS = {"scores": ("keys",), "values": ("values",), "sample": ("settings",)}
+WRITTEN_AREAS = {
+    "store_key": ("keys",),
+    "store_value": ("values",),
+    "store_state": ("states",),
+    "store": ("memory", "keys", "values", "states", "settings"),
+}
+_READ_AREAS = {"scores": ("keys",), "values": ("values",), "short_conv": ("states",), "sample": ("settings",)}
 
 
 #: The ring, for what sends or receives.
@@ -97,7 +103,7 @@ def effects_of(op: Operation, offsets: Mapping[int, int]) -> Effects | None:
     if not op.regions:
         return None
     effects = Effects()
-    if isinstance(op, SkipUnlessOp):
+    if isinstance(op, RepeatRowsOp | SkipUnlessOp):
         effects.uses[op.register] = None
     for inner in (inner for region in op.regions for block in region.blocks for inner in block.ops):
         part = effects_of(inner, offsets)

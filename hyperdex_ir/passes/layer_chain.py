@@ -151,11 +151,11 @@ def _make_layer(number: int, ops: list[Operation], before: list[Layer]) -> Layer
         carried = next((value for value in captures if value.type == outputs[0].type), None)
     if carried is None or carried not in captures or carried.type != outputs[0].type:
         return None
-    attentions = [op for op in ops if isinstance(op, lpu.AttentionOp)]
-    if len(attentions) != sum(not is_side_effect_free(op) for op in ops):
+    stateful = [op for op in ops if isinstance(op, lpu.STATEFUL_OPS)]
+    if len(stateful) != sum(not is_side_effect_free(op) for op in ops):
         return None
-    first_slot = sum(isinstance(op, lpu.AttentionOp) for layer in before for op in layer.ops)
-    if [op.slot.value.data for op in attentions] != [first_slot + i for i in range(len(attentions))]:
+    first_slot = sum(isinstance(op, lpu.STATEFUL_OPS) for layer in before for op in layer.ops)
+    if [op.slot.value.data for op in stateful] != [first_slot + i for i in range(len(stateful))]:
         return None
     invariants = [value for value in captures if value is not carried]
     return Layer(number, ops, carried, invariants, outputs[0], first_slot)
@@ -200,7 +200,7 @@ def _fingerprint(layer: Layer, stack: LayerStack, outside: dict[SSAValue, int]) 
 
 
 def _property(op: Operation, key: str, layer: Layer) -> str:
-    if isinstance(op, lpu.AttentionOp) and key == "slot":
+    if isinstance(op, lpu.STATEFUL_OPS) and key == "slot":
         return str(op.slot.value.data - layer.first_slot)
     return str(op.properties[key])
 

@@ -36,9 +36,9 @@ class LayerStack:
 
 
 def find_stack(block: Block) -> LayerStack | None:
-    """The stack that the block's first attention is in; None when it is in none."""
+    """The stack that the first operation with a state is in; None when it is in none."""
     for op in block.ops:
-        if isinstance(op, lpu.AttentionOp):
+        if isinstance(op, lpu.STATEFUL_OPS):
             return stack_of(module_path(op))
     return None
 

@@ -9,7 +9,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from hyperdex_ir.dialects.isa import BufferOp, CallOp, LmuType, RepeatOp, SkipUnlessOp, buffer_type
+from hyperdex_ir.dialects.isa import BufferOp, CallOp, LmuType, RepeatOp, RepeatRowsOp, SkipUnlessOp, buffer_type
 from hyperdex_ir.errors import LoweringError
 
 
@@ -95,7 +95,7 @@ def _number(block: Block, spans: dict[Operation, Live], position: int) -> int:
     for op in block.ops:
         start = position
         position += 1
-        if isinstance(op, RepeatOp | SkipUnlessOp):
+        if isinstance(op, RepeatOp | RepeatRowsOp | SkipUnlessOp):
             position = _number(op.body.block, spans, position)
         spans[op] = Live(start, position - 1)
     return position

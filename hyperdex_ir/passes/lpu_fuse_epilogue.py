@@ -65,6 +65,8 @@ class FuseSum(RewritePattern):
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: lpu.AddOp, rewriter: PatternRewriter, /) -> None:
         for value, other in either_order(op):
+            if value.type != op.res.type:  # one number for all columns
+                continue
             is_bias = isinstance(other.owner, lpu.WeightOp) and shape_of(other) == shape_of(op.res)[-1:]
             stage = "bias" if is_bias else "plus"
             if not is_bias and other.type != op.res.type:
@@ -83,7 +85,7 @@ class FuseProduct(RewritePattern):
             constant = constant_value(other)
             if constant is not None:
                 self._fuse_constant(op, value, constant, rewriter)
-            elif other.type == op.res.type and (linear := _open_linear(value, "times")) is not None:
+            elif value.type == other.type == op.res.type and (linear := _open_linear(value, "times")) is not None:
                 _fuse(rewriter, op, linear, times=other)
             if op.parent is None:
                 return

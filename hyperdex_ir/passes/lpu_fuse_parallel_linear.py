@@ -223,6 +223,11 @@ def merge(function: FuncOp, counts: Counter[str]) -> None:
             merge_gate(op, counts)
 
 
+def _counts(op: Operation) -> Counter[str]:
+    """How many weights below an operation have each key. The keys with a `*` of two functions are of other layers."""
+    return Counter(key for one in op.walk() if isinstance(one, lpu.WeightOp) for key in one.key_names)
+
+
 @dataclass(frozen=True)
 class LpuFuseParallelLinearPass(ModulePass):
     """Makes one matrix of query, key and value projections, and one gated matrix of gate and up projections."""
@@ -231,7 +236,7 @@ class LpuFuseParallelLinearPass(ModulePass):
     exactness: ClassVar[str] = "exact"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        counts = Counter(key for one in op.walk() if isinstance(one, lpu.WeightOp) for key in one.key_names)
+        shared = Counter({key: count for key, count in _counts(op).items() if "*" not in key})
         for function in op.ops:
             if isinstance(function, FuncOp) and not function.is_declaration:
-                merge(function, counts)
+                merge(function, shared | _counts(function))

@@ -34,7 +34,7 @@ def _generic(op: Operation, layer: Layer, stack: LayerStack) -> None:
     op.location = path_location(stack.generic(module_path(op), layer.number))
     if isinstance(op, lpu.WeightOp):
         op.keys = lpu.WeightOp([stack.generic(key, layer.number) for key in op.key_names], op.res.type).keys
-    if isinstance(op, lpu.AttentionOp):
+    if isinstance(op, lpu.STATEFUL_OPS):
         op.slot = IntegerAttr(op.slot.value.data - layer.first_slot, op.slot.type)
 
 

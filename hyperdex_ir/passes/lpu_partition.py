@@ -125,7 +125,8 @@ def _attention(op: lpu.AttentionOp, sharding: ShardingAttr) -> tuple[Operands, d
             f"kv_heads.{shape_of(op.query)[1]}.{groups}" + ("" if is_local else ".all")
         )
         properties["kv_heads"] = DenseArrayBase.from_list(i64, table)
-    return [sharding, *[wanted if is_local else None] * 2], properties
+    parameters = (operand_shardings(op, sharding) or [])[3:]
+    return [sharding, *[wanted if is_local else None] * 2, *parameters], properties
 
 
 def _sharding_of(value: SSAValue) -> ShardingAttr | None:

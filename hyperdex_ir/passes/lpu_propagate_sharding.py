@@ -122,7 +122,9 @@ class _Propagation:
         value = op.results[0]
         if isinstance(op, lpu.LinearOp) and _is_cut_up(op) and self._cut(op, plan := dict(self.plan)):
             self.plan = plan
-        elif isinstance(op, lpu.LinearOp | lpu.EmbeddingOp) and len(shape_of(value)) == 2:
+        elif isinstance(op, lpu.ExpertLinearOp) or (
+            isinstance(op, lpu.LinearOp | lpu.EmbeddingOp) and len(shape_of(value)) == 2
+        ):
             self._try([(value, block_of(value, self.devices))])
         else:
             for sharding in self._candidates(op):

@@ -249,7 +249,7 @@ _HANDLERS: tuple[tuple[Any, Callable[[_Rewriter, Any], None]], ...] = (
     (lpu.SliceOp, _Rewriter.slice),
     (lpu.ConcatOp, _Rewriter.concat),
     (lpu.BroadcastOp, _Rewriter.broadcast),
-    ((*lpu.MODEL_OPS, lpu.SelectRowsOp), _Rewriter.row_wise),
+    ((*lpu.MODEL_OPS, *lpu.ROUTING_OPS, lpu.SelectRowsOp), _Rewriter.row_wise),
     ((lpu.LayerOp, lpu.LayersOp), _Rewriter.layer),
     (lpu.RepeatOp, _Rewriter.repeat),
     ((ReturnOp, lpu.YieldOp), _Rewriter.finish),

@@ -15,7 +15,16 @@ from hyperdex_ir.interpreter import arithmetic
 from hyperdex_ir.interpreter.arithmetic import quiet
 
 #: Operations that give zeros for zeros, or hand on what they are given, whatever their parameters hold.
-_ZEROS = (lpu.LinearOp, lpu.EmbeddingOp, lpu.RmsNormOp, lpu.LayerNormOp, lpu.RotaryOp, lpu.AttentionOp)
+_ZEROS = (
+    lpu.LinearOp,
+    lpu.ExpertLinearOp,
+    lpu.EmbeddingOp,
+    lpu.RmsNormOp,
+    lpu.LayerNormOp,
+    lpu.RotaryOp,
+    lpu.AttentionOp,
+    lpu.ShortConvOp,
+)
 _MOVING = (lpu.ReshapeOp, lpu.TransposeOp, lpu.SliceOp, lpu.BroadcastOp, lpu.SelectRowsOp)
 #: Operations whose result is not finite for some finite operands.
 _RISKY = (lpu.DivOp, lpu.SqrtOp, lpu.RsqrtOp)
@@ -72,6 +81,8 @@ def _is_plain(op: Operation) -> bool:
     """Whether zero weights, and a zero bias, are all there is."""
     if isinstance(op, lpu.LinearOp):
         return len(shape_of(op.res)) == 2 and all(part is None for part in (op.activation, op.plus, op.softcap))
+    if isinstance(op, lpu.ExpertLinearOp):
+        return op.activation is None
     if isinstance(op, lpu.LayerNormOp):
         return op.bias is None
     return not isinstance(op, lpu.RmsNormOp | lpu.RotaryOp) or _padding(op.x) == 0

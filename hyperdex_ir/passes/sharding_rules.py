@@ -156,12 +156,31 @@ def _linear(op: lpu.LinearOp, sharding: ShardingAttr) -> Operands:
     return [None, *[ShardingAttr(0, segments)] * matrices, *rest]
 
 
+def _expert_linear(op: lpu.ExpertLinearOp, sharding: ShardingAttr) -> Operands | None:
+    """Columns of the result are rows of each expert's matrix."""
+    if sharding.dim != 1:
+        return None
+    segments = list(sharding.segments)
+    if op.gated is not None:
+        segments += [segment.shifted(op.columns) for segment in sharding.segments]
+    rows = ShardingAttr(1, segments)
+    rest = [None] * (op.sum is not None)
+    return [None, rows, None, *([rows] if op.bias is not None else []), *rest]
+
+
 def _embedding(op: lpu.EmbeddingOp, sharding: ShardingAttr) -> Operands | None:
     return [ShardingAttr(1, sharding.segments), None] if sharding.dim == len(shape_of(op.res)) - 1 else None
 
 
+def _short_conv(op: lpu.ShortConvOp, sharding: ShardingAttr) -> Operands:
+    """Column by column."""
+    rows = ShardingAttr(0, sharding.segments)
+    return [sharding, *[rows] * (len(op.operands) - 1)]
+
+
 def _attention(op: lpu.AttentionOp, sharding: ShardingAttr) -> Operands:
-    return [sharding, None, None]
+    heads = ShardingAttr(0, sharding.segments)
+    return [sharding, None, None, *[heads for value in (op.slopes, op.sinks) if value is not None]]
 
 
 _RULES: tuple[tuple[Any, Callable[[Any, ShardingAttr], Operands | None]], ...] = (
@@ -173,8 +192,10 @@ _RULES: tuple[tuple[Any, Callable[[Any, ShardingAttr], Operands | None]], ...] =
     (lpu.SliceOp, _slice),
     (lpu.ConcatOp, _concat),
     (lpu.LinearOp, _linear),
+    (lpu.ExpertLinearOp, _expert_linear),
     (lpu.EmbeddingOp, _embedding),
     (lpu.AttentionOp, _attention),
+    (lpu.ShortConvOp, _short_conv),
 )
 
 

@@ -1,46 +1,55 @@
-"""The ring between the processes of a distributed run: a thread that sends to the next, one that receives from the one
-before, and beats in between, so that who is busy is told from who is lost.
+"""The ring between the processes of a distributed run, and how they tell who is busy from who is lost.
 
-A device is lost when its connection closes, or when nothing has come from it for `timeout` seconds; the threads send a
-beat whenever there is nothing else, however long the device computes. Who learns of a failure tells the next, so that
-all end with the same words.
+Each process sends to the next on the ring and receives from the one before. It sends a beat whenever it has sent
+nothing for a while, however long its device computes. Between all pairs of processes is an alarm (`runtime.alarm`).
+
+A device is lost when its connection with the one that says so closes, or when nothing has come from it for `timeout`
+seconds, by a clock that stands still while the process that counts does. Then:
+
+1. Who notices a failure, its own or another's, asks the store of the run whether somebody has noticed one before,
+   which decides between two that fail at once, and tells the cause to all others.
+2. Who is told a cause takes it for its own and tells it to all others too, which is the answer. A cause that was told
+   is never replaced by a guess.
+3. No process closes its connections before it has the answer of all others, or theirs have closed (1.5 s at most). So
+   a connection that closes without a cause is that of a process that was killed; even so, a cause from elsewhere is
+   waited for before it is named.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hyperdex_ir.errors import PeerError
 from hyperdex_ir.interpreter.link import Message
+from hyperdex_ir.runtime.alarm import FOREVER, Alarm
 from hyperdex_ir.runtime.frames import FRAME_BYTES, Frame, FrameError, FrameKind, pack_frame, unpack_frame
+from hyperdex_ir.runtime.rendezvous import START_SECONDS
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup, Work
 
 _BEATS = 5  # that fit into the timeout
+_TICKS = 20  # of the clock within the timeout
 _AHEAD = 4  # frames that are expected at a time: what is expected comes without a question first
-_FAREWELL_SECONDS = 0.5  # for telling the next device of a failure
-_DOUBT_SECONDS = 0.2
-_NOTICE_SECONDS = 2.0
+_GRACE_SECONDS = 0.3  # for a cause to come before a connection that closed is taken for one
+_EVIDENCE_SECONDS = 2.0  # for the alarm to say why a message could not be sent or received
+_NOTICE_SECONDS = 1.5
 
 
 class Connection:
     """The end of one device: what it sends goes to the next on the ring, what it receives is from the one before.
 
     It is the `interpreter.link.Link` of the device's machine. group: gloo, of all processes. timeout: seconds without a
-    sign of life after which a device counts as lost. verdict: from what this device takes for the failure to what all
-    say; it must not take long. unheard: called by another thread when the ring has
-    failed and the one that uses the connection has not noticed for seconds, because it computes.
+    sign of life after which a device counts as lost. verdict: from the failure that this device has noticed to the one
+    that was noticed first; it must not take long. unheard: called by another thread when the ring has failed and the
+    one that uses the connection has not noticed for seconds, because it computes.
     """
 
     def __init__(
@@ -63,8 +72,12 @@ class Connection:
         self._changed = threading.Condition()
         self._failing, self._told = threading.Lock(), threading.Event()
         self._error: PeerError | None = None
-        self._previous_ended = False
-        self._threads = [threading.Thread(target=loop, daemon=True) for loop in (self._watch_sent, self._receive_all)]
+        self._previous_ended = self._all_sent = False
+        self._arrivals = 0
+        self._alarm = Alarm(group, device, count, self._told_of, self._closed)
+        self._alarm.start()
+        loops = (self._watch_sent, self._receive_all, self._watch_clock)
+        self._threads = [threading.Thread(target=loop, daemon=True) for loop in loops]
         for thread in self._threads:
             thread.start()
 
@@ -80,6 +93,9 @@ class Connection:
                 self._raise_failure()
                 return None
         return self._take(FrameKind.MESSAGE).message()
+
+    def interrupt(self) -> None:
+        """Nothing to do: `receive` does not wait."""
 
     def wait(self) -> None:
         """Waits until something has come. Raises PeerError when the ring fails before."""
@@ -118,36 +134,63 @@ class Connection:
         for _ in range(_AHEAD):
             self._post_or_fail(Frame.of_bytes(FrameKind.BYE))
         self._last_posted.set()
+        with self._changed:
+            self._changed.wait_for(lambda: self._error or (self._previous_ended and self._all_sent))
+        self._raise_failure()
+        if not self._alarm.part(START_SECONDS):
+            raise self.fail(f"device {self.device} has ended, and not all others within {START_SECONDS:g} s")
+        self._raise_failure()
         for thread in self._threads:
             thread.join()
-        self._raise_failure()
 
     @property
     def has_failed(self) -> bool:
         return self._error is not None
 
     def fail(self, words: str) -> PeerError:
-        """Ends the ring: tells the next device why, and returns the error that every device raises then."""
+        """Ends the ring: tells all other devices why, and returns the error that every device raises then."""
         self._told.set()
-        self._failed(words)
-        self._threads[0].join(_FAREWELL_SECONDS)
+        self._noticed(words)
         assert self._error is not None
         return self._error
 
-    def _failed(self, words: str) -> None:
-        """Notes the first failure."""
+    def linger(self) -> None:
+        """To be called after a failure, before the process ends: returns when all others know of it."""
+        self._alarm.linger()
+
+    def _noticed(self, words: str) -> None:
+        """This device has found a failure, of its own or of a neighbour."""
         with self._failing:
-            if self._error is not None:
-                return
-            words = self._verdict(words)
-            with self._changed:
-                self._error = PeerError(words, "all processes of the run end; start them again together")
-                self._changed.notify_all()
-        with suppress(RuntimeError):  # the next device may be the one that is lost
-            self._post(Frame.of_bytes(FrameKind.FAILURE, words.encode()))
+            if self._error is None:
+                self._fail_with(self._verdict(words))
+        self._end_unheard()
+
+    def _told_of(self, words: str) -> None:
+        """Another device has told of a failure."""
+        with self._failing:
+            if self._error is None:
+                self._fail_with(words)
+        self._end_unheard()
+
+    def _fail_with(self, words: str) -> None:
+        self._alarm.tell(words)
         self._last_posted.set()
+        with self._changed:
+            self._error = PeerError(words, "all processes of the run end; start them again together")
+            self._changed.notify_all()
+
+    def _end_unheard(self) -> None:
+        assert self._error is not None
         if not self._told.wait(_NOTICE_SECONDS):
+            self.linger()
             self._unheard(self._error)
+
+    def _closed(self, device: int, seconds: float = _GRACE_SECONDS) -> None:
+        """The connection with a device has closed: names it, unless a cause comes in time."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._error, seconds):
+                return
+        self._noticed(f"device {device} is lost: its connection closed")
 
     def _raise_failure(self) -> None:
         if self._error is not None:
@@ -169,8 +212,10 @@ class Connection:
         self._raise_failure()
         try:
             self._post(frame)
-        except RuntimeError as error:
-            raise self.fail(self._lost(self._next, error)) from None
+        except RuntimeError:
+            self._told.set()
+            self._closed(self._next, _EVIDENCE_SECONDS)
+            self._raise_failure()
 
     def _watch_sent(self) -> None:
         """Sees what was posted arrive, and posts a beat when nothing was for a while."""
@@ -181,9 +226,12 @@ class Connection:
                 except queue.Empty:
                     self._post(Frame.of_bytes(FrameKind.BEAT))
                 else:
-                    work.wait(timedelta(seconds=self.timeout))
-        except RuntimeError as error:
-            self._failed(self._lost(self._next, error))
+                    work.wait(FOREVER)
+        except RuntimeError:
+            self._closed(self._next, _EVIDENCE_SECONDS)
+        with self._changed:
+            self._all_sent = True
+            self._changed.notify_all()
 
     # ------------------------------------------------------------------------------------------------ receiving
     def _receive_all(self) -> None:
@@ -191,18 +239,15 @@ class Connection:
             expected = deque(self._expect() for _ in range(_AHEAD))
             while expected:
                 work, packed = expected.popleft()
-                work.wait(timedelta(seconds=self.timeout))
+                work.wait(FOREVER)
                 frame = self._whole_frame(packed)
-                if frame.kind is FrameKind.FAILURE:
-                    self._failed(frame.text)
-                    return
                 if frame.kind is not FrameKind.BYE:
                     expected.append(self._expect())
                 self._arrived(frame)
         except FrameError as error:
-            self._failed(f"device {self._previous}: {error}")
-        except RuntimeError as error:
-            self._failed(self._lost(self._previous, error))
+            self._noticed(f"device {self._previous}: {error}")
+        except RuntimeError:
+            self._closed(self._previous, _EVIDENCE_SECONDS)
 
     def _expect(self) -> tuple[Work, np.ndarray]:
         """Begins to receive a frame."""
@@ -216,11 +261,11 @@ class Connection:
 
         frame, rest = unpack_frame(packed)
         if rest:
-            work = self._group.recv([torch.from_numpy(frame.content)], self._previous, 1)
-            work.wait(timedelta(seconds=self.timeout))
+            self._group.recv([torch.from_numpy(frame.content)], self._previous, 1).wait(FOREVER)
         return frame
 
     def _arrived(self, frame: Frame) -> None:
+        self._arrivals += 1
         if frame.kind is FrameKind.BEAT:
             return
         with self._changed:
@@ -230,8 +275,14 @@ class Connection:
                 self._inbox.append(frame)
             self._changed.notify_all()
 
-    def _lost(self, device: int, error: RuntimeError) -> str:
-        if "imed out" in str(error):
-            return f"device {device} is lost: no sign of life for {self.timeout:g} s"
-        time.sleep(_DOUBT_SECONDS)  # it may have ended because of another, as it or a third is about to tell
-        return f"device {device} is lost: its connection closed"
+    def _watch_clock(self) -> None:
+        """Finds that nothing has come for too long. A tick that is late, as this process stood still, counts as one."""
+        tick = self.timeout / _TICKS
+        arrivals, silence = 0, 0
+        while silence < _TICKS:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._error or self._previous_ended, tick):
+                    return
+            silence = silence + 1 if arrivals == self._arrivals else 0
+            arrivals = self._arrivals
+        self._noticed(f"device {self._previous} is lost: no sign of life for {self.timeout:g} s")

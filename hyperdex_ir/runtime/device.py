@@ -48,6 +48,7 @@ class MachineDevice(Generic[M]):
         self.chunk = chunk
         self.head_rows = head_rows
         self._filled = 0  # positions of the KV cache, from 0 on, that passes have written
+        self._next = 0  # the position that the states of short convolutions stand at; 0 also when that is not known
         self.set_sampling(Settings())
 
     def set_sampling(self, settings: Settings) -> None:
@@ -79,9 +80,9 @@ class MachineDevice(Generic[M]):
         """Appends tokens, the first of them at `position`, to the KV cache.
 
         Returns the logits of the rows from `first_row` on (None: of the last row), float32 [wanted rows, vocab_size].
-        Raises PromptError when there are no tokens, more than the cache holds, or positions before them that have not
-        been run; MachineFault when the program does what the machine forbids, NumericError when a NaN or an infinity
-        was made.
+        Raises PromptError when there are no tokens, more than the cache holds, positions before them that have not
+        been run, or (with short convolutions) other positions than the first and the next one; MachineFault when the
+        program does what the machine forbids, NumericError when a NaN or an infinity was made.
         """
         count = len(tokens)
         first = count - 1 if first_row is None else first_row
@@ -93,13 +94,14 @@ class MachineDevice(Generic[M]):
             size = self._pass_size(done, count, first)
             wanted = max(0, first - done)
             self._see(tokens[done : done + size])
+            self._next = 0
             self.machine.run(tokens[done : done + size], position + done, min(wanted, size - 1))
             if (fault := self.machine.fault) is not None:
                 raise NumericError(self._describe(fault), _RANGE_HINT)
             if wanted < size:
                 parts.append(self._logits(size - wanted))
             done += size
-            self._filled = max(self._filled, position + done)
+            self._filled, self._next = max(self._filled, position + done), position + done
         return np.concatenate(parts)
 
     def _check(self, count: int, position: int, first: int) -> None:
@@ -114,6 +116,12 @@ class MachineDevice(Generic[M]):
             raise PromptError(
                 f"tokens from position {position} on; only {self._filled} positions before have been run",
                 "run a text from its beginning",
+            )
+        if self.map.has_states and position not in (0, self._next):
+            raise PromptError(
+                f"tokens from position {position} on; this model has short convolutions, which have gone on to position"
+                f" {self._next}",
+                "continue where the last pass ended, or run the text from its beginning",
             )
         if not 0 <= first < count:
             raise PromptError(f"logits wanted from row {first} on, there are {count} rows")

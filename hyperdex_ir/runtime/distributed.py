@@ -135,8 +135,8 @@ def open_distributed(
         meeting.refuse(_failure(launch.rank, error))
         raise
     meeting.compare({"number of processes": str(launch.count), "version of hyperdex-ir": __version__, **identity})
-    unheard = partial(_end_at_once, meeting)
-    connection = Connection(meeting.connect(), launch.rank, launch.count, timeout, meeting.verdict, unheard)
+    group = meeting.connect()
+    connection = Connection(group, launch.rank, launch.count, timeout, meeting.verdict, partial(_end_at_once, meeting))
     atexit.register(_part, meeting, connection)
     engine = engine.available().shared_by(launch.local_count)
     try:
@@ -164,11 +164,13 @@ def _failure(device: int, error: HyperdexError) -> str:
 def _part(meeting: Meeting, connection: Connection) -> None:
     """Ends the connection together with the other processes; the process at once when one has failed."""
     if connection.has_failed:
+        connection.linger()
         meeting.leave()
     try:
         connection.close()
         meeting.part()
     except PeerError as error:
+        connection.linger()
         _end_at_once(meeting, error)
 
 

@@ -62,6 +62,14 @@ class Engine:
 
         return replace(self, threads=max(1, default_threads() // processes))
 
+    def divided(self, devices: int) -> Engine:
+        """For each of several devices that run at once in this process: its share of the threads."""
+        if self.name != "native" or devices == 1:
+            return self
+        from hyperdex_ir.engine.machine import default_threads
+
+        return replace(self, threads=max(1, (self.threads or default_threads()) // devices))
+
     def machine(
         self,
         program: Program,
@@ -93,12 +101,12 @@ def open_device(
 ) -> MachineDevice[Any]:
     """All devices of a model in this process, used like one. images: parameters, by device and channel.
 
-    The native machines of a ring have all threads each, since they run in turns. Raises as `Engine.machine`.
+    The devices of a ring run at once and share the threads; each has one at least. Raises as `Engine.machine`.
     """
-    engine = engine.available()
+    engine = engine.available().divided(len(images))
     chunk, head_rows = facts["chunk"], facts["head_rows"]
     if len(images) > 1:
-        links = in_memory_links(len(images))
+        links = in_memory_links(len(images), patient=engine.threads in (None, 1))
         places = enumerate(zip(images, links, strict=True))
         machines = [engine.machine(program, own, memory_map, chunk, device, link) for device, (own, link) in places]
         return RingDevice(machines, links, memory_map, chunk, head_rows)

@@ -68,6 +68,11 @@ class Frame:
         return self.content.tobytes().decode(errors="replace")
 
 
+def text_that_fits(words: str) -> bytes:
+    """The words as bytes, of which no more than fit into one frame."""
+    return words.encode()[: FRAME_BYTES - _HEAD_BYTES]
+
+
 def pack_frame(frame: Frame) -> tuple[np.ndarray, np.ndarray | None]:
     """The frame's bytes, uint8 [16384], and the content when it does not fit in there."""
     size = len(frame.content)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.isa.estimate import Estimate, estimate
-from hyperdex_ir.isa.instructions import PARAM_BASE, Engine, Group
+from hyperdex_ir.isa.instructions import ZERO, Engine, Group
 from hyperdex_ir.isa.operands import HbmRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.isa.structure import function_starts
 from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import FunctionMap, MemoryMap
 from hyperdex_ir.memory.serialize import read_layout
 from hyperdex_ir.runtime.division import divide_parameters
@@ -38,15 +39,28 @@ def inspect_model(model_dir: Path, num_device: int = 1, name: str = "") -> dict[
     """
     folder = ModelFolder(model_dir, model_dir, None, made_by_tool=False)
     program, memory, facts = read_program(folder, num_device, name or str(model_dir))
+    layout = None if num_device == 1 else read_layout(folder.memory_map(num_device))
+    return inspect_program(program, memory, facts, layout, num_device, name or str(model_dir))
+
+
+def inspect_program(
+    program: Program,
+    memory: MemoryMap,
+    facts: Mapping[str, Any],
+    layout: ModelLayout | None,
+    num_device: int,
+    name: str,
+) -> dict[str, Any]:
+    """The facts of `inspect_model`. facts: those that stand beside a program. layout: a device's, of several."""
     chunk, rows = facts["chunk"], facts["head_rows"]
     tokens = min(chunk, memory.max_length)
     prefill = estimate(
         program, memory.target, tokens=tokens, position=memory.max_length - tokens, head_rows=min(rows, tokens)
     )
     functions = _functions(program, prefill)
-    divided = {} if num_device == 1 else {"division": _division(folder, memory, num_device)}
+    divided = {} if layout is None else {"division": _division(layout, memory, num_device)}
     return {
-        "model": {"name": name or str(model_dir), "target": memory.target.name, "devices": num_device}
+        "model": {"name": name, "target": memory.target.name, "devices": num_device}
         | {key: facts[key] for key in ("matrix_type", "chunk", "head_rows", "max_length", "vocab_size")}
         | {"instructions": len(program.instructions)},
         "functions": [_count(program, function) for function in functions],
@@ -113,14 +127,14 @@ def _kind(program: Program, function: str, offset: int) -> str:
     for item, origin in zip(program.instructions, program.origins, strict=True):
         for operand, value in item.values.items():
             if isinstance(value, HbmRef) and value.offset == offset and (item.name, operand) in _KINDS:
-                home = origin.function if value.register == PARAM_BASE else "main"
+                home = "main" if value.register == ZERO else origin.function
                 found |= {_KINDS[item.name, operand]} if home == function else set()
     return next(kind for kind in _KIND_ORDER if kind in found)
 
 
-def _division(folder: ModelFolder, memory: MemoryMap, num_device: int) -> dict[str, int]:
+def _division(layout: ModelLayout, memory: MemoryMap, num_device: int) -> dict[str, int]:
     """The terms of what the devices hold; see `runtime.division`."""
-    division = divide_parameters(read_layout(folder.memory_map(num_device)), memory, num_device)
+    division = divide_parameters(layout, memory, num_device)
     return {**asdict(division), "replication": division.replication, "padding": division.padding}
 
 
@@ -159,7 +173,7 @@ def _lives(code: Sequence[Instruction], function: dict[str, Any], run: Estimate)
     start, stop = function["start"], function["stop"]
     outermost: dict[int, tuple[int, int]] = {}
     for index in range(start, stop):
-        if code[index].name == "repeat" and index not in outermost:
+        if code[index].name in ("repeat", "repeat_rows") and index not in outermost:
             length = code[index]["length"]
             assert isinstance(length, int)
             outermost |= dict.fromkeys(range(index, index + 1 + length), (index, index + length))

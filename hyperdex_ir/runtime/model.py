@@ -47,8 +47,9 @@ class CompiledModel:
         processes; another that gives no sign of life for `peer_timeout` seconds is lost.
         engine: `native`, or `interpreter`, the reference: the same bits. threads: of the native engine, by default all
         cores that the process may use, in a distributed run its share of them.
-        Raises NotCompiledError when the model is not compiled for `num_device`, FileFormatError when a file is missing,
-        truncated, corrupted or does not belong to the others, PeerError when the processes do not run the same.
+        Raises NotCompiledError when the model is not compiled for `num_device`, OptionError when that is no positive
+        whole number, FileFormatError when a file is missing, truncated, corrupted or does not belong to the others,
+        PeerError when the processes do not run the same.
         """
         chosen = Engine(engine, threads)
         folder = ModelFolder(Path(model_dir), Path(model_dir), None, made_by_tool=False)
@@ -58,7 +59,7 @@ class CompiledModel:
 
             device, facts = open_distributed(folder, num_device, shown, launch, peer_timeout, chosen)
             return cls(device, Limits.of(facts), facts)
-        count = num_device or 1
+        count = 1 if num_device is None else num_device
         program, memory_map, facts = read_program(folder, count, shown)
         images = [check_images(folder, count, number, memory_map) for number in range(count)]
         return cls(open_device(chosen, program, images, memory_map, facts), Limits.of(facts), facts)

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.errors import FileFormatError, NotCompiledError
+from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.files import Kind, read_binary, read_header
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.locations import ModelFolder
@@ -17,8 +17,9 @@ from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_map
 def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, dict[str, Any]]:
     """The program of a compiled model, its memory map, and what inst_{n}lpu.json says of it; `param/` is not read.
 
-    Raises NotCompiledError when the model, which errors call `name`, is not compiled for `num_device`, FileFormatError
-    when a file is missing, corrupted or does not belong to the others.
+    Raises NotCompiledError when the model, which errors call `name`, is not compiled for `num_device`, OptionError when
+    that can be no number of devices, FileFormatError when a file is missing, corrupted or does not belong to the
+    others.
     """
     from hyperdex_ir.isa.codec import decode_program
 
@@ -33,7 +34,12 @@ def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Progr
 
 
 def listed_files(folder: ModelFolder, num_device: int, name: str) -> dict[str, Any]:
-    """The manifest's table of files. Raises NotCompiledError when it has none for `num_device`."""
+    """The manifest's table of files.
+
+    Raises NotCompiledError when it has none for `num_device`, OptionError when that can be no number of devices.
+    """
+    if isinstance(num_device, bool) or not isinstance(num_device, int) or num_device < 1:
+        raise OptionError(f"num_device is {num_device!r}: must be a positive whole number")
     command = f"hyperdex compile {name}" + (f" --num-device {num_device}" if num_device != 1 else "")
     if not folder.manifest.is_file():
         raise NotCompiledError(f"{name}: not compiled", command)
@@ -47,14 +53,18 @@ def listed_files(folder: ModelFolder, num_device: int, name: str) -> dict[str, A
 
 
 def check_images(folder: ModelFolder, num_device: int, device: int, memory_map: MemoryMap) -> list[Path]:
-    """The parameter images of a device by channel, headers and sizes checked against the memory map."""
+    """The parameter images of a device by channel, headers checked against the memory map and the manifest."""
+    listed = listed_files(folder, num_device, str(folder.root))
     channels = memory_map.target.channels
     expected = memory_map.parameter_end // channels
     paths = [folder.parameter_file(num_device, device, channel) for channel in range(channels)]
     for path in paths:
-        size = _payload_bytes(path)
+        size, crc = _read_header(path)
         if size != expected:
             raise FileFormatError(f"{path}: {size} bytes, the memory map says {expected}", "compile the model again")
+        entry = listed.get(path.relative_to(folder.root).as_posix())
+        if not isinstance(entry, dict) or entry.get("crc32", crc) != crc:  # older manifests have none
+            raise FileFormatError(f"{path}: not the image that the manifest lists", "compile the model again")
     return paths
 
 
@@ -87,10 +97,11 @@ def _read_facts(path: Path, memory_map: MemoryMap) -> dict[str, Any]:
     return facts
 
 
-def _payload_bytes(path: Path) -> int:
+def _read_header(path: Path) -> tuple[int, int]:
+    """Payload bytes and CRC-32 of a parameter image."""
     try:
         with path.open("rb") as file:
-            return read_header(file, path, Kind.PARAMETERS)[0]
+            return read_header(file, path, Kind.PARAMETERS)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None
 

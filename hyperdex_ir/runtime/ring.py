@@ -1,17 +1,22 @@
-"""The devices of a ring in one process, in lockstep: one thread runs them in turns, always in the same order.
+"""The devices of a ring in one process: they run at once, each on a thread of its own.
 
+What a device does depends on its program and the messages it takes, in their order, and on nothing else. When one
+faults, the others therefore go on up to where they need a message of it: what is found then does not depend on timing.
 Their machines may be of any engine, as long as they have the protocol `PassMachine`.
 """
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from hyperdex_ir.errors import MachineFault
-from hyperdex_ir.interpreter.link import MemoryLink
+from hyperdex_ir.engine.pool import Pool
+from hyperdex_ir.errors import DeadlineError, MachineFault
+from hyperdex_ir.interpreter.link import MemoryLink, Wires
 from hyperdex_ir.interpreter.machine import NumericFault, Stop
 
 
@@ -27,16 +32,24 @@ class PassMachine(Protocol):
     def clear(self) -> None: ...
     def start(self, tokens: Sequence[int], position: int, first_row: int) -> None: ...
     def resume(self) -> Stop: ...
+    def stop(self) -> None: ...
     def read_hbm(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray: ...
     def write_hbm(self, address: int, data: np.ndarray) -> None: ...
 
 
 class Ring:
-    """Machines with the links between them, by device. What all have (logits, registers) is read from the first."""
+    """Machines with the links between them, by device. What all have (logits, registers) is read from the first.
+
+    deadline: seconds of `time.monotonic`, None for none; a pass that is not over by then ends in DeadlineError.
+    """
 
     def __init__(self, machines: Sequence[PassMachine], links: Sequence[MemoryLink]):
         self.machines = tuple(machines)
-        self._links = tuple(links)
+        self.deadline: float | None = None
+        self._round = _Round(self.machines, links[0].wires)
+        self._pool = Pool(len(machines), self._round.run_device)
+        self._running = threading.Lock()
+        self._finalizer = weakref.finalize(self, self._pool.close)
 
     @property
     def registers(self) -> list[int | None]:
@@ -63,36 +76,66 @@ class Ring:
             machine.clear()
 
     def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One pass of all devices, each with the same tokens.
+        """One pass of all devices, each with the same tokens. Passes of several Python threads take turns.
 
         Raises MachineFault as the machines do: the first in program order, then of the lowest device, which it names;
-        and when all that are left wait for messages.
+        and when all that are left wait for messages; DeadlineError when the deadline passes. That, Ctrl+C and whatever
+        else a machine raises end all devices at once.
         """
-        for link in self._links:
-            link.clear()
-        for machine in self.machines:
-            machine.start(tokens, position, first_row)
-        running = dict.fromkeys(range(len(self.machines)))
-        faults: list[tuple[int, int, MachineFault]] = []
-        progress: list[int] = []
-        while running and progress != self._progress():
-            progress = self._progress()
-            for device in list(running):
-                if self._ends(device, faults):
-                    del running[device]
-        if faults:
-            _, device, fault = min(faults, key=lambda entry: entry[:2])
-            raise MachineFault(f"device {device}: {fault}")
-        if running:
-            raise MachineFault(f"device {min(running)} waits for a message that no device sends")
+        with self._running:
+            self._round.begin()
+            for machine in self.machines:
+                machine.start(tokens, position, first_row)
+            in_time = self._pool.run(self._round.stop, self.deadline)
+            self._round.check()
+            if not in_time:
+                raise DeadlineError("the deadline passed before the pass was over")
 
-    def _ends(self, device: int, faults: list[tuple[int, int, MachineFault]]) -> bool:
-        """Runs a device as far as it gets, and says whether that is to its end, by halt or fault."""
+
+class _Round:
+    """A pass of all devices, and how it ended for each. It does not know the ring, so that this can be collected."""
+
+    def __init__(self, machines: Sequence[PassMachine], wires: Wires):
+        self._machines, self._wires = machines, wires
+
+    def begin(self) -> None:
+        self._stopped = False
+        self._faults: dict[int, MachineFault] = {}
+        self._errors: dict[int, BaseException] = {}
+        self._stuck: list[int] = []
+        self._wires.begin()
+
+    def run_device(self, device: int) -> None:
+        """Runs a device to its end: by halt, by a fault, or where it waits for what nobody sends."""
         try:
-            return self.machines[device].resume() == "halt"
+            self._run(device)
         except MachineFault as fault:
-            faults.append((self.machines[device].executed, device, fault))
-            return True
+            self._faults[device] = fault
+        except BaseException as error:  # raised again by `check`
+            self._errors[device] = error
+            self.stop()
+        self._wires.leave(device)
 
-    def _progress(self) -> list[int]:
-        return [machine.executed for machine in self.machines]
+    def _run(self, device: int) -> None:
+        machine = self._machines[device]
+        while not self._stopped and machine.resume() == "receive":
+            if not self._wires.wait(device):
+                self._stuck.append(device)
+                return
+
+    def stop(self) -> None:
+        """Ends all devices, wherever they are."""
+        self._stopped = True
+        self._wires.end()
+        for machine in self._machines:
+            machine.stop()
+
+    def check(self) -> None:
+        """Raises what the pass ended with, when not with a halt of all devices."""
+        if self._errors:
+            raise self._errors[min(self._errors)]
+        if self._faults:
+            device = min(self._faults, key=lambda device: (self._machines[device].executed, device))
+            raise MachineFault(f"device {device}: {self._faults[device]}")
+        if self._stuck and not self._stopped:
+            raise MachineFault(f"device {min(self._stuck)} waits for a message that no device sends")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hyperdex_ir.errors import LoweringError, NotCompiledError, PromptError
+from hyperdex_ir.errors import NotCompiledError, OptionError, PromptError
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.places import compiled_folder
@@ -82,15 +82,18 @@ class Comparisons:
 def compare_with_transformers(name: str, tokens: Sequence[int], num_device: int = 1) -> Comparisons:
     """Runs the compiled model and transformers, in float32 and in the matrix type, on the same tokens.
 
-    Raises NotCompiledError, FileFormatError, PromptError, CheckpointError when the original weights are not there,
-    MachineFault.
+    Raises NotCompiledError, FileFormatError, OptionError for several devices, PromptError, CheckpointError when the
+    original weights are not there, MachineFault.
     """
     folder = compiled_folder(name)
     if not folder.manifest.is_file():
         raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {name}")
     model = CompiledModel.open(folder.root, num_device, "interpreter", name=name)
     if not isinstance(model.device, InterpreterDevice):
-        raise LoweringError("only the interpreter shows the values of single instructions")
+        raise OptionError(
+            f"num_device is {num_device}: only a program for one device shows the values of its modules",
+            "leave num_device out; other counts give the same bits",
+        )
     if not 0 < len(tokens) <= model.max_length:
         raise PromptError(f"{len(tokens)} tokens; the compiled model takes 1 to {model.max_length}")
     wrong = next((token for token in tokens if not 0 <= token < model.vocab_size), None)

@@ -104,7 +104,10 @@ class _Pass:
         return all(step.operands.get(name, plain[0]) in plain for name, plain in _EPILOGUE.items())
 
     def _inputs(self, named: _Named) -> list[tuple[int, ModuleValue]]:
-        """What the first step of a module was given, unless it is the very output of another."""
+        """What the first step of a module was given, unless it is the very output of another, or only a part, since the
+        step runs for each row."""
+        if sum(other.step.index == named.step.index for other in self._of[named.path]) > 1:
+            return []
         maker, of = self._maker(named), named.modules[:1]
         if maker is None or self._is_output(maker):
             return []

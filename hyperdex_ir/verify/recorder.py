@@ -67,6 +67,12 @@ class _WatchedLmu(Lmu):
             self.input_sources.update(made_by)
         return data
 
+    def word(self, address: int) -> float:
+        """What control reads is a source of the next step, but not its input."""
+        value = super().word(address)
+        self.sources.add(int(self._writers[address]))
+        return value
+
     def write(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None = None) -> None:
         super().write(start, strides, data, used)
         writers = self._writers_of(start, data.shape, strides)

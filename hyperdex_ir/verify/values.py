@@ -10,7 +10,7 @@ import numpy as np
 from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp, TensorType
 from xdsl.ir import Attribute, Operation
 
-from hyperdex_ir.dialects.lpu import AttentionOp
+from hyperdex_ir.dialects.lpu import AttentionOp, ExpertLinearOp
 from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.interpreter.machine import Machine
@@ -73,18 +73,21 @@ def _digest(rows: np.ndarray) -> bytes:
 
 
 def _token_dimension(type_: Attribute) -> int | None:
-    """The dimension of a float32 tensor that counts tokens, or None."""
-    if not isinstance(type_, TensorType) or str(type_.element_type) != "f32":
+    """The dimension of a tensor that counts tokens, or None."""
+    if not isinstance(type_, TensorType):
         return None
     shape = type_.get_shape()
     return shape.index(DYNAMIC_INDEX) if shape.count(DYNAMIC_INDEX) == 1 else None
 
 
 def _parts(op: Operation, rows: np.ndarray) -> tuple[bytes, ...]:
-    """The machine computes attention head by head."""
-    if not isinstance(op, AttentionOp):
+    """The machine computes attention head by head, and experts row by row, rank by rank."""
+    if isinstance(op, AttentionOp):
+        return tuple(_digest(rows[:, head]) for head in range(rows.shape[1]))
+    if not isinstance(op, ExpertLinearOp):
         return ()
-    return tuple(_digest(rows[:, head]) for head in range(rows.shape[1]))
+    ranks = [rows] if op.sum is not None else [rows[:, :, rank] for rank in range(op.ranks)]
+    return tuple(_digest(one[row : row + 1]) for one in ranks for row in range(len(rows)))
 
 
 class _LpuTrace:

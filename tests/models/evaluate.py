@@ -98,16 +98,57 @@ def _apply_model_op(op: Operation, x: list[np.ndarray]) -> tuple[np.ndarray, ...
             return (normal * (x[1] if op.weight is not None else 1),)
         case lpu.AttentionOp():
             return (_attention(op, *x),)
+        case lpu.TopKOp():
+            return (_top_k(op, x[0]),)
+        case lpu.TakeColumnsOp():
+            return (np.take_along_axis(x[0], x[1], axis=-1),)
+        case lpu.ExpertLinearOp():
+            return (_expert_linear(op, *x),)
         case _:
             raise AssertionError(op.name)
 
 
-def _attention(op: lpu.AttentionOp, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
-    assert op.window is op.softcap is None
+def _attention(
+    op: lpu.AttentionOp, query: np.ndarray, key: np.ndarray, value: np.ndarray, *more: np.ndarray
+) -> np.ndarray:
+    assert op.softcap is op.bf16_bias is None
     group = query.shape[1] // key.shape[1]
     key, value = key.repeat(group, axis=1), value.repeat(group, axis=1)
     scores = np.einsum("qhd,khd->hqk", query, key) * op.scale.value.data
     count = len(query)
+    if op.slopes is not None:
+        scores += more[0][:, None, None] * (np.arange(count) - np.arange(count)[:, None])
     scores[:, np.triu(np.ones((count, count), bool), 1)] = -np.inf
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return np.einsum("hqk,khd->qhd", weights / weights.sum(-1, keepdims=True), value)
+    if op.window is not None:
+        scores[:, np.tril(np.ones((count, count), bool), -op.window.value.data)] = -np.inf
+    most = scores.max(-1, keepdims=True)
+    weights = np.exp(scores - most)
+    total = weights.sum(-1, keepdims=True)
+    if op.sinks is not None:
+        total = total + np.exp(more[-1][:, None, None] - most)
+    return np.einsum("hqk,khd->qhd", weights / total, value)
+
+
+def _top_k(op: lpu.TopKOp, scores: np.ndarray) -> np.ndarray:
+    groups, chosen = op.limits
+    grouped = scores.reshape(len(scores), groups, -1)
+    if groups > 1:
+        totals = np.sort(grouped, axis=-1)[..., -2:].sum(-1)
+        best = np.argsort(-totals, axis=-1, kind="stable")[:, :chosen]
+        allowed = (np.arange(groups) == best[:, :, None]).any(1)
+        grouped = np.where(allowed[..., None], grouped, -np.inf)
+    return np.argsort(-grouped.reshape(scores.shape), axis=-1, kind="stable")[:, : op.k.value.data]
+
+
+def _expert_linear(op: lpu.ExpertLinearOp, x: np.ndarray, weight: np.ndarray, *others: np.ndarray) -> np.ndarray:
+    indices, *others_left = others
+    x = np.broadcast_to(x[..., None], (*x.shape, op.ranks)) if x.ndim == 2 else x
+    y = np.einsum("tck,tknc->tnk", x, weight[indices])
+    if op.bias is not None:
+        y = y + others_left.pop(0)[indices].swapaxes(1, 2)
+    if op.gated is not None:
+        gate, up = np.split(y, 2, axis=1)
+        assert op.activation is not None
+        assert op.activation.data == "silu"
+        y = gate * _sigmoid(gate) * up
+    return y if op.sum is None else (y * others_left[0][:, None]).sum(-1)

@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp, TensorType
 
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.frontend import trace_model
-from hyperdex_ir.frontend.derived import RotaryTable
+from hyperdex_ir.frontend.derived import Derived
 from hyperdex_ir.frontend.graph import Graph
 from hyperdex_ir.frontend.importer import import_graph
 from hyperdex_ir.frontend.model import canonical_names
@@ -64,10 +64,10 @@ def import_any(config: PreTrainedConfig, directory: Path) -> tuple[ModuleOp, Par
     config.save_pretrained(directory)
     (architecture,) = config.architectures or []
     traced = trace(directory, architecture, MAX_LENGTH)
-    graph = Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model))
+    graph = Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model), traced.buffers)
     module = import_graph(graph, target="u55c", max_length=MAX_LENGTH, matrix_type="f16", outlined=False)
-    tables: dict[str, RotaryTable] = traced.rotary
-    return module, random_parameters(module, lambda key: tables[key].values())
+    derived: dict[str, Derived] = traced.derived
+    return module, random_parameters(module, lambda key: derived[key].values())
 
 
 def lpu_logits(module: ModuleOp, parameters: Parameters) -> bytes:

@@ -1,8 +1,9 @@
-"""One process of a distributed run to which something happens: `ring_worker.py EVENT INSTRUCTION ARGUMENTS...`.
+"""One process of a distributed run to which something happens: `ring_worker.py EVENT UNIT NUMBER ARGUMENTS...`.
 
-The arguments are those of `hyperdex run`; the process interprets. Before it executes that instruction of the run,
-counted from 0, it kills itself (`kill`), stops (`stop`), computes for some seconds (`compute`), spoils a value
-(`spoil`), or makes the file that the variable RING_MARK names and goes on slowly (`slow`).
+The arguments are those of `hyperdex run`. Before the process executes that instruction of the run (UNIT `instruction`:
+it interprets) or sends that message to the next device (`message`: with whatever engine), counted from 0, it kills
+itself (`kill`), stops (`stop`), computes for some seconds (`compute`), or, at an instruction, spoils a value (`spoil`),
+or makes the file that the variable RING_MARK names and goes on slowly (`slow`).
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from typing import Any
 
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.runtime.connection import Connection
 
 COMPUTE_SECONDS = 4.0
 SLOW_SECONDS = 0.01  # an instruction: the run takes longer than any test waits for it
 
 
-def _kill(machine: Machine) -> None:
+def _kill(actor: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _stop(machine: Machine) -> None:
+def _stop(actor: Any) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def _compute(machine: Machine) -> None:
+def _compute(actor: Any) -> None:
     time.sleep(COMPUTE_SECONDS)
 
 
@@ -52,20 +54,25 @@ def _slow(machine: Machine) -> None:
 EVENTS = {"kill": _kill, "stop": _stop, "compute": _compute, "spoil": _spoil, "slow": _slow}
 
 
-def run(event: str, instruction: int, arguments: list[str]) -> None:
+#: What is counted, and more arguments of `hyperdex run`.
+UNITS = {"instruction": (Machine, "_execute", ["--engine", "interpreter"]), "message": (Connection, "send", [])}
+
+
+def run(event: str, unit: str, number: int, arguments: list[str]) -> None:
     """Runs the command with the event in its way."""
-    execute, count = Machine._execute, 0
+    actor, name, options = UNITS[unit]
+    method, count = getattr(actor, name), 0
 
-    def counted(machine: Machine, index: int) -> Any:
+    def counted(actor: Any, item: Any) -> Any:
         nonlocal count
-        if count == instruction:
-            EVENTS[event](machine)
+        if count == number:
+            EVENTS[event](actor)
         count += 1
-        return execute(machine, index)
+        return method(actor, item)
 
-    Machine._execute = counted
-    main(["run", *arguments, "--engine", "interpreter"])
+    setattr(actor, name, counted)
+    main(["run", *arguments, *options])
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    run(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4:])

@@ -305,6 +305,26 @@ def rotated(head: Floats, f: Floats, position: int, scaling: np.float32) -> Floa
 # Section 8: attention
 
 
+@dataclass(frozen=True)
+class Attention:
+    """What an attention may have besides its scale: a window, a softcap, a slope and a sink for each query head."""
+
+    window: int = 0
+    cap: np.float32 | None = None
+    slopes: Floats | None = None
+    bf16_bias: bool = False
+    sinks: Floats | None = None
+
+    def bias(self, h: int, p: int, scale: np.float32) -> Floats:
+        """b[j] of head h for all j up to p."""
+        j = np.arange(p + 1)
+        if self.slopes is None:
+            return np.zeros(p + 1, F)
+        if self.bf16_bias:
+            return round_bf16(self.slopes[h] * round_bf16(j.astype(F))) * scale
+        return self.slopes[h] * (j - p).astype(F)
+
+
 @dataclass
 class Cache:
     """The rounded keys and values of a layer's positions so far, each [heads, d]."""
@@ -312,18 +332,29 @@ class Cache:
     keys: list[Floats]
     values: list[Floats]
 
-    def attend(self, q: Floats, scale: np.float32, rounded: Any) -> Floats:
-        """The outputs of all query heads side by side for the newest position, which sees every one so far."""
+    def attend(self, q: Floats, scale: np.float32, rounded: Any, more: Attention = Attention()) -> Floats:
+        """The outputs of all query heads side by side for the newest position."""
         keys, values = np.stack(self.keys), np.stack(self.values)
+        position = len(keys) - 1
+        unseen = np.arange(position + 1) <= (position - more.window if more.window else -1)
         outputs = []
         for h in range(len(q)):
             g = h * keys.shape[1] // len(q)
             s = mac(keys[:, g], q[h], rounded) * scale
-            m = s[0]
-            for score in s[1:]:
+            if more.cap is not None:
+                s = tanh(s / more.cap) * more.cap
+            if more.slopes is not None:
+                s = s + more.bias(h, position, scale)
+            m = s[~unseen][0]
+            for score in s[~unseen][1:]:
                 m = m if m > score else score
-            e = exp(s - m)
-            outputs.append(mac(values[:, g].T, e / total(e), rounded))
+            if more.sinks is not None:
+                m = m if m > more.sinks[h] else more.sinks[h]
+            e = np.where(unseen, F(0), exp(s - m))
+            t = total(e)
+            if more.sinks is not None:
+                t = t + exp(np.array([more.sinks[h] - m]))[0]
+            outputs.append(mac(values[:, g].T, e / t, rounded))
         return np.concatenate(outputs)
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from architectures import CASES, write_case
+from routing_gaps import clear_positions, recorded_scores
 from transformers import AutoModelForCausalLM
 
 from hyperdex_ir.frontend.families import FAMILIES
+from hyperdex_ir.frontend.renamed import RENAMED
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
@@ -46,10 +49,14 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return Compiled(folder, name, tokens, model, model.logits(tokens))
 
 
-def _theirs(compiled: Compiled, dtype: str) -> np.ndarray:
-    model = AutoModelForCausalLM.from_pretrained(compiled.folder, dtype=getattr(torch, dtype))
-    with torch.no_grad():
-        return model(torch.tensor([compiled.tokens])).logits[0].float().numpy()
+def _theirs(compiled: Compiled, dtype: str) -> tuple[np.ndarray, list[tuple[Any, np.ndarray]]]:
+    """transformers' logits, and the scores that its routers rank, if it has routers."""
+    # Its default for experts takes sizes that are multiples of 16 bytes only.
+    model = AutoModelForCausalLM.from_pretrained(
+        compiled.folder, dtype=getattr(torch, dtype), experts_implementation="eager"
+    )
+    with torch.no_grad(), recorded_scores(model) as scores:
+        return model(torch.tensor([compiled.tokens])).logits[0].float().numpy(), scores
 
 
 def _rms(values: np.ndarray) -> float:
@@ -57,20 +64,32 @@ def _rms(values: np.ndarray) -> float:
 
 
 def test_nearer_to_float32_than_transformers(compiled: Compiled) -> None:
-    exact, theirs = _theirs(compiled, "float32"), _theirs(compiled, CASES[compiled.name].dtype)
+    (exact, scores), (theirs, rounded) = (_theirs(compiled, t) for t in ("float32", CASES[compiled.name].dtype))
     assert exact.std() >= 1
-    ours, error = _rms(compiled.logits - exact), _rms(theirs - exact)
+    compared = clear_positions(scores, rounded, POSITIONS)
+    assert compared.mean() >= 0.5
+    exact, theirs, logits = (values[compared] for values in (exact, theirs, compiled.logits))
+    ours, error = _rms(logits - exact), _rms(theirs - exact)
     best = np.sort(exact, axis=1)[:, -2:]
     clear = best[:, 1] - best[:, 0] > 4 * error
-    print(f"std {exact.std():.2f}, rms error {error:.5f}, ratio {ours / error:.2f}, compared {clear.mean():.0%}")
+    print(
+        f"std {exact.std():.2f}, rms error {error:.5f}, ratio {ours / error:.2f}, "
+        f"compared {clear.mean():.0%} of {len(exact)}"
+    )
     assert ours <= 0.9 * error
     assert clear.mean() >= 0.6
-    assert (compiled.logits.argmax(axis=1) == exact.argmax(axis=1))[clear].all()
+    assert (logits.argmax(axis=1) == exact.argmax(axis=1))[clear].all()
 
 
 def test_the_same_bits_without_optimizations(compiled: Compiled, tmp_path: Path) -> None:
     AutoCompiler().compile(str(compiled.folder), max_length=POSITIONS, pipeline="o0", output_dir=str(tmp_path))
     assert CompiledModel.open(tmp_path).logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
+
+
+def test_the_same_bits_on_two_devices(compiled: Compiled, tmp_path: Path) -> None:
+    AutoCompiler().compile(str(compiled.folder), num_device=2, max_length=POSITIONS, output_dir=str(tmp_path))
+    model = CompiledModel.open(tmp_path, num_device=2)
+    assert model.logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
 
 
 def test_the_same_bits_by_the_interpreter(compiled: Compiled) -> None:
@@ -88,4 +107,5 @@ def test_the_same_bits_for_every_prefill_chunk(compiled: Compiled) -> None:
 
 
 def test_every_architecture_is_here() -> None:
-    assert {case.model_type for case in CASES.values()} == {family.model_type for family in FAMILIES.values()}
+    known = {family.model_type for name, family in FAMILIES.items() if name not in RENAMED}  # those: test_renamed.py
+    assert {case.model_type for case in CASES.values()} == known

@@ -22,6 +22,7 @@ from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.sampling import Sampling
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.transformers import AutoModelForCausalLM
+from hyperdex_ir.verify.against import compare_with_transformers
 
 TOKENS = list(b"Once upon a time")
 
@@ -147,6 +148,27 @@ def test_device_map_picks_the_count(model: Path):
     with pytest.raises(NotCompiledError) as caught:
         AutoModelForCausalLM.from_pretrained(model, device_map={"lpu": 4})
     assert caught.value.hint == f"hyperdex compile {model} --num-device 4"
+    for count in (0, -1, "2", True, 2.0):
+        with pytest.raises(OptionError, match=f"num_device is {count!r}: must be a positive whole number"):
+            AutoModelForCausalLM.from_pretrained(model, device_map={"lpu": count})
+
+
+@pytest.mark.parametrize(("device", "channel"), [(0, 1), (1, 0)], ids=["of another channel", "of another device"])
+def test_an_image_that_is_not_listed_is_refused(model: Path, device: int, channel: int):
+    compiled = compile_model(model, num_device=2)
+    first = compiled.parameters[0]
+    other = model / "param" / f"param_2lpu_{device:02x}_{channel:02x}.bin"
+    assert other.stat().st_size == first.stat().st_size
+    shutil.copy(other, first)
+    for engine in ("native", "interpreter"):
+        with pytest.raises(FileFormatError, match=f"{first.name}: not the image that the manifest lists"):
+            CompiledModel.open(model, 2, engine)
+
+
+def test_values_of_modules_are_those_of_one_device(model: Path):
+    compile_model(model, num_device=2)
+    with pytest.raises(OptionError, match="num_device is 2: only a program for one device"):
+        compare_with_transformers(str(model), TOKENS, 2)
 
 
 @pytest.mark.parametrize("tied", [False, True])

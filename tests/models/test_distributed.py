@@ -63,16 +63,59 @@ def check_failure(ended: Ended, words: str) -> None:
     assert lines[1].startswith("hint: ")
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_torchrun(model: Path, expected: str, count: int):
+def run_by_torchrun(count: int, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """`torchrun --nproc-per-node count command`, which must end well."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    port = ["--master-port", str(free_port())]
-    command = [*launcher, *port, *RUN, *arguments(model)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    line = [*launcher, "--master-port", str(free_port()), *command]
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_torchrun(model: Path, expected: str, count: int):
+    done = run_by_torchrun(count, [*RUN, *arguments(model)])
     assert done.stdout == expected
     assert done.stderr.count("hyperdex: ") == 1
+
+
+LOGITS = """
+import hashlib, sys
+from hyperdex_ir.transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+logits = model.logits([[1, 2, 3, 5, 7]])
+sys.stdout.write(f"{logits.shape} {hashlib.sha256(logits.tobytes()).hexdigest()}\\n")  # in one piece
+"""
+
+
+def check_logits_by_torchrun(model: Path, folder: Path, counts: Sequence[int]) -> None:
+    """The native engine gives the same bits of all logits in one process, and in each of several."""
+    script = folder / "logits.py"
+    script.write_text(LOGITS)
+    command = [str(script), str(model)]
+    alone = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout
+    assert "(" in alone
+    for count in counts:
+        done = run_by_torchrun(count, command)
+        assert done.stdout.splitlines() == alone.splitlines() * count
+        assert "using the interpreter" not in done.stderr
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_logits_under_torchrun(model: Path, tmp_path: Path, count: int):
+    check_logits_by_torchrun(model, tmp_path, [count])
+
+
+@pytest.mark.skipif(not SOAK, reason="compiles SmolLM2 twice more")
+def test_logits_of_smollm2_under_torchrun(smollm2_dir: Path, shared_dir: Path, tmp_path: Path):
+    def make(folder: Path) -> None:
+        shutil.copytree(smollm2_dir, folder, dirs_exist_ok=True)
+        for count in (2, 4):
+            AutoCompiler().compile(model_id=str(folder), num_device=count)
+
+    check_logits_by_torchrun(make_once(shared_dir / "smollm2-ring", make), tmp_path, [2, 4])
 
 
 def test_each_process_reads_its_own_images_only(model: Path, expected: str, tmp_path: Path):
@@ -111,10 +154,11 @@ def check_alone_and_together(folder: Path, command: Sequence[str]) -> None:
 
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_a_killed_process_ends_all(model: Path, tmp_path: Path, seed: int):
-    """One of four dies before a random instruction: the others stop within 5 s."""
+    """One of four dies before a random instruction, or message of the native engine: the others stop within 5 s."""
     choice = random.Random(seed)
-    victim, instruction = choice.randrange(4), choice.randrange(3000)
-    ended = run_with_event(model, tmp_path, 4, victim, "kill", instruction)
+    victim = choice.randrange(4)
+    unit, most = (("instruction", 3000), ("message", 300))[seed % 2]
+    ended = run_with_event(model, tmp_path, 4, victim, "kill", unit, choice.randrange(most))
     assert ended[victim].code == -signal.SIGKILL
     for rank, one in ended.items():
         if rank != victim:
@@ -123,19 +167,20 @@ def test_a_killed_process_ends_all(model: Path, tmp_path: Path, seed: int):
 
 
 def run_with_event(
-    model: Path, folder: Path, count: int, victim: int, event: str, instruction: int, *options: str
+    model: Path, folder: Path, count: int, victim: int, event: str, unit: str, number: int, *options: str
 ) -> dict[int, Ended]:
-    """A run in which something happens to one process, before an instruction of its."""
+    """A run in which something happens to one process, before an instruction or a message of its."""
     commands = [[*RUN, *arguments(model, 100), *options] for _ in range(count)]
-    commands[victim] = [str(WORKER), event, str(instruction), *arguments(model, 100), *options]
+    commands[victim] = [str(WORKER), event, unit, str(number), *arguments(model, 100), *options]
     return run_all(folder, commands)
 
 
-def test_a_stalled_process_ends_the_others(model: Path, tmp_path: Path):
+@pytest.mark.parametrize(("unit", "number"), [("instruction", 500), ("message", 50)])
+def test_a_stalled_process_ends_the_others(model: Path, tmp_path: Path, unit: str, number: int):
     with RingProcesses(tmp_path) as ring:
         port, options = free_port(), ("--peer-timeout", "2")
         for rank in range(3):
-            command = [str(WORKER), "stop", "500"] if rank == 1 else list(RUN)
+            command = [str(WORKER), "stop", unit, str(number)] if rank == 1 else list(RUN)
             ring.start([*command, *arguments(model, 100), *options], rank, 4, port)
         ring.start([*RUN, *arguments(model, 100), *options], 3, 4, port)
         stopped = wait_until_stopped(ring.processes[1].pid)
@@ -166,12 +211,12 @@ def wait_until_made(files: Sequence[Path]) -> None:
 
 
 def test_a_process_that_computes_for_long_is_not_lost(model: Path, tmp_path: Path):
-    ended = run_with_event(model, tmp_path, 2, 1, "compute", 500, "--peer-timeout", "1")
+    ended = run_with_event(model, tmp_path, 2, 1, "compute", "instruction", 500, "--peer-timeout", "2")
     assert [one.code for one in ended.values()] == [0, 0], ended
 
 
 def test_a_fault_on_one_device_is_the_fault_of_all(model: Path, tmp_path: Path):
-    ended = run_with_event(model, tmp_path, 2, 1, "spoil", 500)
+    ended = run_with_event(model, tmp_path, 2, 1, "spoil", "instruction", 500)
     assert {one.code for one in ended.values()} == {1}
     assert ended[0].err == ended[1].err
     assert ended[0].err.startswith("error[HDX0602]: device 1: NaN or infinity made in chunk 0")
@@ -264,7 +309,7 @@ def test_a_cable_that_is_pulled(model: Path, tmp_path: Path, two_hosts: list[str
     """Nothing closes: only the signs of life are missing. Neither process stands still before: the other needs it."""
     marks = [tmp_path / f"{rank}.slow" for rank in range(2)]
     with RingProcesses(tmp_path) as ring:
-        command = [str(WORKER), "slow", "500", *arguments(model, 100), "--peer-timeout", "2"]
+        command = [str(WORKER), "slow", "instruction", "500", *arguments(model, 100), "--peer-timeout", "2"]
         start_on_hosts(ring, two_hosts, command, marks)
         wait_until_made(marks)
         subprocess.run(["ip", "-n", two_hosts[0], "link", "set", "ring", "down"], check=True)

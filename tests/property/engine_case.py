@@ -104,7 +104,7 @@ def make_control_case(c: Choose) -> Case:
 def _control(c: Choose, case: Case, length: int) -> Instruction:
     register = lambda: c.pick((0, 1, 2, OFFSET, ROWS, 12, 12, 13))  # noqa: E731
     last = length + 4  # instructions, those that set registers and the halt included
-    match c.integer(0, 10):
+    match c.integer(0, 12):
         case 0:
             return op("set", dst=register(), value=c.pick(_NUMBERS))
         case 1 | 2:
@@ -119,6 +119,12 @@ def _control(c: Choose, case: Case, length: int) -> Instruction:
             return op(c.pick(("ret", "ret", "halt")))
         case 8:
             return op("multiply", dst=register(), a=register(), value=c.pick(_NUMBERS))
+        case 10:
+            return op("repeat_rows", rows=register(), length=c.pick((1, 2, 3, c.integer(0, last))))
+        case 11:
+            return op(
+                "fetch", dst=register(), src=LmuRef(c.integer(0, 40), 0, register()), limit=c.pick((1, 9, 1 << 23))
+            )
         case 9:
             table = HbmRef(c.pick((0, 8, 8 * c.integer(0, 999), case.map.tokens, c.integer(0, case.map.end + 8))))
             return op("lookup", dst=register(), table=table, index=register(), limit=c.pick((1, 4, (1 << 32) - 1)))

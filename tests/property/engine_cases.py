@@ -306,12 +306,13 @@ def _attention(m: Maker, name: str) -> list[Instruction]:
         table = other = LmuRef(m.c.integer(0, 300), LENGTH)
     values: dict[str, Any] = {"window": window, "rows": register}
     if name == "softmax":
-        return [op(name, dst=table, src=other, **values)]
+        return [op(name, dst=table, src=other, sink=m.maybe(40, lambda: m.row(1)), **values)]
     values |= {"size": size, "type": m.case.matrix_type}
     if name == "scores":
         cap, query = c.pick((0.0, 0.0, 20.0)), m.lmu(rows, size)
-        scale = c.pick((0.125, 1.0, -0.5, 1e30))
-        return [op(name, dst=table, query=query, cache=m.cache(keys=True), scale=scale, softcap=cap, **values)]
+        scale, slope, bf16 = c.pick((0.125, 1.0, -0.5, 1e30)), m.maybe(40, lambda: m.row(1)), c.pick((0, 1))
+        values |= {"scale": scale, "softcap": cap, "slope": slope, "bf16_bias": bf16}
+        return [op(name, dst=table, query=query, cache=m.cache(keys=True), **values)]
     limit = LENGTH if c.chance(95) else c.integer(1, LENGTH)
     return [op(name, dst=m.fresh(rows, size), src=table, cache=m.cache(keys=False), limit=limit, **values)]
 
@@ -330,8 +331,11 @@ def _head_loop(m: Maker, name: str) -> list[Instruction]:
     common = {"window": window, "rows": register}
     keys = HbmRef(m.map.kv_start + slot.key_offset, 15)
     values = HbmRef(m.map.kv_start + slot.value_offset, 16)
+    slopes, sinks = (m.maybe(40, lambda: m.row(HEADS * group)) for _ in range(2))
     scores = op(
         "scores",
+        slope=slopes and HbmRef(slopes.offset, 17),
+        bf16_bias=c.pick((0, 1)),
         dst=table,
         query=LmuRef(query, stride, 14),
         cache=keys,
@@ -351,11 +355,14 @@ def _head_loop(m: Maker, name: str) -> list[Instruction]:
         **common,
     )
     step = [op("add", dst=14, a=14, b=0, value=size)]
-    body = [scores, op("softmax", dst=table, src=table, **common), total, *step]
+    step += [op("add", dst=number, a=number, b=0, value=4) for number, ref in ((17, slopes), (18, sinks)) if ref]
+    softmax = op("softmax", dst=table, src=table, sink=sinks and HbmRef(sinks.offset, 18), **common)
+    body = [scores, softmax, total, *step]
     pitches = [op("add", dst=15, a=15, b=0, value=slot.key_pitch), op("add", dst=16, a=16, b=0, value=slot.value_pitch)]
     inner = [op("repeat", count=group, length=len(body)), *body] if group > 1 or c.chance(50) else body
     outer = [*inner, *pitches]
     start = [op("set", dst=number, value=0) for number in (14, 15, 16)]
+    start += [op("add", dst=number, a=ref.register, b=0, value=0) for number, ref in ((17, slopes), (18, sinks)) if ref]
     return [*start, op("repeat", count=HEADS, length=len(outer)), *outer]
 
 
@@ -416,6 +423,37 @@ def _store_cache(m: Maker, name: str) -> list[Instruction]:
     ]
 
 
+def _top_k(m: Maker, name: str) -> list[Instruction]:
+    """Now and then k is beyond the columns, or groups are not equal; for take_columns, indices that are none."""
+    c = m.c
+    register, rows = m.rows_register()
+    groups = c.pick((1, 1, 1, 2, 3, 5))
+    columns = groups * m.size(max(2, 200 // groups)) + c.chance(3)
+    top_groups = c.integer(1, groups) + c.chance(2)
+    k = c.pick((1, 2, 8, c.integer(1, max(1, columns // groups * top_groups)))) - c.chance(2)
+    src, chosen = m.lmu(rows, columns), m.fresh(rows, k)
+    choose = op("top_k", dst=chosen, src=src, columns=columns, k=k, groups=groups, top_groups=top_groups, rows=register)
+    if name == "top_k":
+        return [choose]
+    limit, index = columns - c.chance(10), m.lmu(rows, k) if c.chance(5) else chosen
+    source, dst = m.lmu(rows, limit), m.fresh(rows, k)
+    return [choose, op(name, dst=dst, src=source, index=index, columns=k, limit=limit, rows=register)]
+
+
+def _short_conv(m: Maker, name: str) -> list[Instruction]:
+    c = m.c
+    register, rows = m.rows_register()
+    columns, history = m.size(150), c.pick((0, 1, 2, 2, 4, 9))
+    room = m.map.tokens - m.map.kv_start - 4 * history * columns
+    place = HbmRef(m.map.kv_start + 4 * c.integer(0, room // 4))
+    values = {"state": place if c.chance(95) else m.elsewhere(), "history": history, "columns": columns}
+    if name == "store_state":
+        return [op(name, src=m.lmu(rows, columns), rows=register, **values)]
+    taps, bias = m.parameter(4 * (history + 1) * columns, 4), m.maybe(50, lambda: m.row(columns))
+    src = m.lmu(rows, columns)
+    return [op(name, dst=m.fresh(rows, columns), src=src, taps=taps, bias=bias, rows=register, **values)]
+
+
 MAKERS: dict[str, Callable[[Maker, str], list[Instruction]]] = {
     "unary": _unary,
     "binary": _binary,
@@ -426,6 +464,8 @@ MAKERS: dict[str, Callable[[Maker, str], list[Instruction]]] = {
     "rotary": _rotary,
     "select_rows": _select_rows,
     "select_columns": _select_columns,
+    "top_k": _top_k,
+    "take_columns": _top_k,
     "send": _exchange,
     "receive": _exchange,
     "sample": _sample,
@@ -440,4 +480,6 @@ MAKERS: dict[str, Callable[[Maker, str], list[Instruction]]] = {
     "store": _store,
     "store_key": _store_cache,
     "store_value": _store_cache,
+    "short_conv": _short_conv,
+    "store_state": _short_conv,
 }

@@ -13,7 +13,7 @@ from hyperdex_ir.isa.operands import Field, FieldKind
 from hyperdex_ir.isa.program import Instruction
 
 EXAMPLES = 2000 if os.environ.get("SOAK") == "1" else 150
-CONTROL = ("halt", "ret", "repeat", "skip_unless", "call")
+CONTROL = ("halt", "ret", "repeat", "repeat_rows", "skip_unless", "call")
 
 
 def field_parts(field: Field) -> st.SearchStrategy[Part]:
@@ -51,11 +51,14 @@ def _body(draw: st.DrawFn, depth: int, calls: bool) -> list[Instruction]:
     """At least one instruction; calls have no target yet."""
     body: list[Instruction] = []
     for _ in range(draw(st.integers(1, 3))):
-        kind = draw(st.sampled_from(["plain", "repeat", "skip_unless", "call"]))
+        kind = draw(st.sampled_from(["plain", "repeat", "repeat_rows", "skip_unless", "call"]))
         if kind == "repeat" and depth:
             inner = draw(_body(depth - 1, calls))
             count = draw(st.integers(1, (1 << 32) - 1))
             body += [Instruction("repeat", {"count": count, "length": len(inner)}), *inner]
+        elif kind == "repeat_rows" and depth:
+            inner = draw(_body(depth - 1, calls))
+            body += [Instruction("repeat_rows", {"rows": draw(st.integers(0, 31)), "length": len(inner)}), *inner]
         elif kind == "skip_unless" and depth:
             inner = draw(_body(depth - 1, calls))
             values = {"a": draw(st.integers(0, 31)), "value": draw(st.integers(-(1 << 47), (1 << 47) - 1))}

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from hyperdex_ir.errors import ConfigError
 from hyperdex_ir.frontend.checkpoint import Checkpoint
+from hyperdex_ir.hub import WEIGHTS_INDEX, weight_files
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -237,3 +239,10 @@ def test_a_hub_that_is_not_there(tmp_path: Path):
     assert done.returncode == 1
     assert done.stderr.startswith("DownloadError: owner/model: no such directory, and not fetched from the Hub: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/b.safetensors", "..", 3])
+def test_an_index_names_only_files_beside_it(tmp_path: Path, name: object):
+    (tmp_path / WEIGHTS_INDEX).write_text(json.dumps({"weight_map": {"a.weight": name}}))
+    with pytest.raises(ConfigError, match="expected the name of a file beside it"):
+        weight_files(tmp_path)

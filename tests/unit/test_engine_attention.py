@@ -25,7 +25,7 @@ from machine_programs import HEADS, LENGTH, SIZE, attention, memory_map, op
 
 from hyperdex_ir.engine import attention_kernels as kernels
 from hyperdex_ir.engine import features as engine_features
-from hyperdex_ir.engine.attention_rows import ROW_BYTES, Row, row_counts
+from hyperdex_ir.engine.attention_rows import BIASES, ROW_BYTES, Row, row_counts
 from hyperdex_ir.engine.heads import HeadLoop, Place, find_head_loops
 from hyperdex_ir.engine.operation import OPERATIONS
 from hyperdex_ir.interpreter import attention as reference
@@ -56,9 +56,13 @@ def _attention_kernels(name: str) -> dict[str, Callable[..., int]]:
 class Block:
     """Neighbouring rows of one head, the first at `position`, and what the interpreter makes of them."""
 
-    def __init__(self, kind: str, rows: int, size: int, position: int, window: int, trees: int, cap: float, wild: bool):
+    def __init__(
+        self, kind: str, rows: int, size: int, position: int, window: int, trees: int, cap: float, wild: bool, bias: str
+    ):
         rng = np.random.default_rng([rows, size, position, window])
-        self.kind, self.rows, self.size, self.trees, self.cap = kind, rows, size, trees, cap
+        self.kind, self.rows, self.size, self.trees, self.cap, self.bias = kind, rows, size, trees, cap, bias
+        self.slope, sink = np.float32(rng.standard_normal()), np.float32(rng.standard_normal())
+        self.sink = None if rng.random() < 0.5 else sink
         self.reach = reference.span(position, rows, window)
         self.limit = self.reach.stop + 70
         keys, values = numbers(rng, (self.limit, size), wild), numbers(rng, (size, self.limit), wild)
@@ -74,7 +78,9 @@ class Block:
         seen, zero = self.reach.seen, np.float32(0)
         rounded = round_to_matrix(self.query[:, : self.size], self.kind)
         self.scores = reference.scores(rounded, self.keys, self.reach, 0.125, self.cap, self.kind)
-        self.weights = reference.softmax(np.where(seen, self.scores, zero), self.reach)
+        if self.bias != "none":
+            self.scores = self.scores + reference.bias(self.slope, self.reach, 0.125, self.bias == "bf16")
+        self.weights = reference.softmax(np.where(seen, self.scores, zero), self.reach, self.sink)
         issued = round_to_matrix(np.where(seen, self.weights, zero), self.kind)
         self.result = reference.values(issued, self.values, self.reach, self.kind)[:, : self.size]
         scores = np.where(seen, self.scores, zero)
@@ -99,6 +105,8 @@ class Block:
             row.first, row.stop, row.begin, row.end = int(own[0]), int(own[-1]) + 1, begin, end
             row.query, row.weights = query[number].ctypes.data, weights[number].ctypes.data - 4 * begin
             row.scores, row.result = copies[number].ctypes.data, result[number].ctypes.data
+            row.bias, row.slope = BIASES.index(self.bias), int(self.slope.view(np.uint32))
+            row.has_sink, row.sink = (0, 0) if self.sink is None else (1, int(self.sink.view(np.uint32)))
         at = [ctypes.addressof(rows) + ROW_BYTES * number for number in range(self.rows)]
         seen, columns = self.reach.seen, slice(self.reach.first, self.reach.stop)
         for number in range(self.rows):
@@ -131,7 +139,7 @@ def test_kernels_have_the_interpreters_bits(name: str) -> None:
         kind, rows = MATRIX_TYPES[number % 2], int(rng.choice(row_counts(engine_features.FEATURES[name])))
         size, position, window = (int(rng.choice(options)) for options in (sizes, positions, windows))
         trees, cap = int(rng.choice((16, 32, 6))), float(rng.choice((0, 0, 5)))
-        Block(kind, rows, size, position, window, trees, cap, number % 5 == 0).check(calls)
+        Block(kind, rows, size, position, window, trees, cap, number % 5 == 0, str(rng.choice(BIASES))).check(calls)
 
 
 # ---------------------------------------------------------------------------------------------------- instructions
@@ -194,6 +202,7 @@ def test_a_negative_position_is_a_fault() -> None:
 # ---------------------------------------------------------------------------------------------------- head loops
 
 QUERY, RESULT, KEYS, VALUES = 9, 10, 11, 12
+SLOPE, SINK = 20, 21
 _SLOT = memory_map().main.caches[0]
 
 
@@ -235,6 +244,39 @@ def program(body: Sequence[Instruction]) -> list[Instruction]:
 
 def found(body: Sequence[Instruction]) -> list[HeadLoop]:
     return list(find_head_loops(Program(tuple(program(body)))).values())
+
+
+def with_parameters(slopes: HbmRef, sinks: HbmRef, bf16: int) -> list[Instruction]:
+    """A loop over heads that have a slope and a sink each."""
+    scores, softmax, total = stages()
+    scores = replace(scores, values={**scores.values, "slope": slopes, "bf16_bias": bf16})
+    softmax = replace(softmax, values={**softmax.values, "sink": sinks})
+    steps = [step(QUERY, SIZE), step(RESULT, SIZE), step(KEYS, _SLOT.key_pitch), step(VALUES, _SLOT.value_pitch)]
+    body = [scores, softmax, total, *steps, step(SLOPE, 4), step(SINK, 4)]
+    return [op("set", dst=SLOPE, value=0), op("set", dst=SINK, value=0), *loop(body, HEADS)]
+
+
+def test_slopes_and_sinks_go_from_head_to_head() -> None:
+    (head_loop,) = found(with_parameters(HbmRef(8, SLOPE), HbmRef(0, SINK), 1))
+    assert [trip.slope for trip in head_loop.trips] == [Place(SLOPE, 8 + 4 * head) for head in range(HEADS)]
+    assert [trip.sink for trip in head_loop.trips] == [Place(SINK, 4 * head) for head in range(HEADS)]
+
+
+@pytest.mark.parametrize("bf16", [0, 1])
+@pytest.mark.parametrize("position", [0, 60, LENGTH - 3])
+def test_loops_with_slopes_and_sinks(position: int, bf16: int) -> None:
+    for threads in (1, 3):
+        code = program(with_parameters(HbmRef(64, SLOPE), HbmRef(128, SINK), bf16))
+        assert_same(code, words(), 3, position, threads=threads)
+
+
+@pytest.mark.parametrize("place", [memory_map().kv_start, memory_map().parameter_end - 4, memory_map().end, 2, -4])
+@pytest.mark.parametrize("register", [SLOPE, SINK])
+def test_parameters_of_heads_elsewhere(place: int, register: int) -> None:
+    """In the run-time area, across its begin, outside HBM, off the grid: as the loop stands."""
+    body = with_parameters(HbmRef(0, SLOPE), HbmRef(0, SINK), 0)
+    moved = op("set", dst=register, value=place)
+    assert_same(program([*body[:2], moved, *body[2:]]), words(), 3, 20)
 
 
 def test_a_grouped_loop_is_found() -> None:

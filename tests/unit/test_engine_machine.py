@@ -97,6 +97,17 @@ FINE = {
         *(op("add", dst=9, a=9, b=0, value=2), op("skip_unless", a=9, value=6, length=1)),
         op("add", dst=9, a=9, b=9, value=-100),
     ],
+    "repeat of rows": [
+        *(op("set", dst=9, value=0), op("repeat_rows", rows=1, length=2), op("repeat", count=2, length=1)),
+        op("add", dst=9, a=9, b=0, value=3),
+    ],
+    "chosen columns": [
+        embed(),
+        op("top_k", dst=LmuRef(900, 3), src=LmuRef(0, WIDTH), columns=12, k=3, groups=3, top_groups=2, rows=1),
+        op("take_columns", dst=LmuRef(0, 3), src=LmuRef(0, WIDTH), index=LmuRef(900, 3), columns=3, limit=12, rows=1),
+        op("fetch", dst=9, src=LmuRef(901), limit=12),
+    ],
+    "chosen in place": [embed(), op("top_k", dst=LmuRef(0, WIDTH), src=LmuRef(0, WIDTH), columns=WIDTH, k=9, rows=1)],
     "repeat of no trips": [op("repeat", count=0, length=1), op("set", dst=9, value=1)],
     "zero stays zero": [op("set", dst=0, value=7), op("add", dst=9, a=0, b=0, value=-3)],
 }
@@ -128,6 +139,16 @@ FAULTS = {
     "overflow": [op("set", dst=9, value=(1 << 47) - 1), *[op("add", dst=9, a=9, b=9)] * 17],
     "underflow": [op("set", dst=9, value=-(1 << 47)), *[op("add", dst=9, a=9, b=9)] * 17],
     "empty repeat": [op("repeat", count=2, length=0)],
+    "empty repeat of rows": [op("repeat_rows", rows=1, length=0)],
+    "repeat of no rows": [op("repeat_rows", rows=0, length=1)],
+    "word that is no number": [embed(), op("fetch", dst=9, src=LmuRef(0), limit=9)],
+    "word outside": [op("fetch", dst=9, src=LmuRef(LMU_WORDS), limit=9)],
+    "column that is no number": [embed(), op(
+        "take_columns", dst=LmuRef(0, 9), src=LmuRef(0, WIDTH), index=LmuRef(0, WIDTH), columns=2, limit=9, rows=1)],
+    "groups that are not equal": [embed(), op(
+        "top_k", dst=LmuRef(0, 9), src=LmuRef(0, WIDTH), columns=9, k=2, groups=2, top_groups=1, rows=1)],
+    "too few columns": [embed(), op(
+        "top_k", dst=LmuRef(0, 9), src=LmuRef(0, WIDTH), columns=9, k=4, groups=3, top_groups=1, rows=1)],
     "long repeat": [op("repeat", count=2, length=9)],
     "crossing repeat": [op("repeat", count=2, length=2), op("repeat", count=2, length=2), HALT],
     "empty skip": [op("skip_unless", a=0, value=0, length=0)],

@@ -13,8 +13,8 @@ from test_machine_net import FAULT, GATHER, HALT, INFINITE, OWN, ROWS, TOKENS, e
 from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import DeadlineError, MachineFault, PeerError
 from hyperdex_ir.interpreter.hbm import Hbm
-from hyperdex_ir.interpreter.link import Link, MemoryLink, Message, in_memory_links
-from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.interpreter.link import Link, MemoryLink, Message, Wires, in_memory_links
+from hyperdex_ir.interpreter.machine import BUDGET, Machine
 from hyperdex_ir.isa.instructions import DEVICE
 from hyperdex_ir.isa.operands import ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
@@ -23,10 +23,12 @@ from hyperdex_ir.runtime.ring import Ring
 DEVICES = 3
 
 
-def native(code: Sequence[Instruction], device: int, link: Link | None, threads: int = 2) -> EngineMachine:
+def native(
+    code: Sequence[Instruction], device: int, link: Link | None, threads: int = 2, budget: int = BUDGET
+) -> EngineMachine:
     hbm = Hbm.from_parameters(memory_map(), layout(), parameter)
-    program = Program(tuple(code))
-    return EngineMachine(program, hbm, chunk=4, lmu_words=LMU_WORDS, threads=threads, device=device, link=link)
+    facts = {"chunk": 4, "lmu_words": LMU_WORDS, "threads": threads, "budget": budget}
+    return EngineMachine(Program(tuple(code)), hbm, device=device, link=link, **facts)
 
 
 def interpreting(code: Sequence[Instruction], device: int, link: Link | None) -> Machine:
@@ -137,10 +139,15 @@ def test_a_machine_stops_at_a_message_that_is_not_there_and_goes_on_when_it_is(t
 class Broken(MemoryLink):
     """A link whose other end is lost once a message has come."""
 
+    def __init__(self) -> None:
+        super().__init__(Wires(2), 1, 2)
+        self.sent = 0
+        self.arrived = False
+
     def send(self, message: Message) -> None:
-        if self.incoming:
+        if self.arrived:
             raise PeerError("device 2 is lost", "start again")
-        super().send(message)
+        self.sent += 1
 
     def receive(self) -> Message | None:
         raise PeerError("device 0 is lost", "start again")
@@ -148,26 +155,24 @@ class Broken(MemoryLink):
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_what_a_link_raises_ends_the_pass_and_the_machine_goes_on(threads: int) -> None:
-    link = Broken(in_memory_links(2)[0].outgoing)
+    link = Broken()
     machine = native([*OWN, *_at_device(1, *GATHER), HALT], 1, link, threads)
     for words in ("device 0", "device 0", "device 2"):
         machine.start(TOKENS, 0, 0)
         with pytest.raises(PeerError, match=words):
             machine.resume()
-        if len(link.outgoing) == 2:
-            link.incoming.append(Message(0, 0, np.zeros((3, 3), np.float32)))
+        link.arrived = link.sent == 2
     machine.device = 0  # its program sends nothing there
     machine.run(TOKENS, 0, 0)
 
 
 def test_a_deadline_ends_a_pass_between_messages() -> None:
     """The device sends to itself for days."""
-    link = MemoryLink(in_memory_links(1)[0].outgoing)
-    link = MemoryLink(link.outgoing, link.outgoing)
+    link = in_memory_links(1)[0]
     code = [*OWN, op("repeat", count=1 << 31, length=2), SEND, exchange("receive", 0), HALT]
     machine = native(code, 0, link)
     for _ in range(2):
-        link.clear()
+        link.wires.begin()
         machine.deadline = time.monotonic() + 0.2
         with pytest.raises(DeadlineError):
             machine.run(TOKENS, 0, 0)

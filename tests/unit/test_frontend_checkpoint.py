@@ -115,10 +115,10 @@ def test_a_file_that_shrinks_after_its_header_was_read(tmp_path: Path) -> None:
 def test_no_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither model.safetensors nor model.safetensors.index.json"):
         Checkpoint(tmp_path)
-    (tmp_path / "pytorch_model.bin").touch()
+    (tmp_path / "weights.bin").touch()
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(tmp_path)
-    assert "convert it to safetensors" in caught.value.hint
+    assert caught.value.hint.startswith("weights.bin: files in torch's format are read by the name pytorch_model.bin")
 
 
 def test_shards(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from hyperdex_ir.errors import ConfigError, HyperdexError, UnsupportedModelError
 from hyperdex_ir.frontend.config import check_config, read_config
 from hyperdex_ir.frontend.families import FAMILIES
+from hyperdex_ir.frontend.renamed import RENAMED
 
 LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 OPT: dict[str, Any] = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
@@ -49,10 +51,15 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
     from transformers import AutoConfig
 
     family = FAMILIES[name]
-    theirs = AutoConfig.for_model(family.model_type)
+    renamed = RENAMED.get(name)
+    theirs = AutoConfig.for_model(**({"model_type": family.model_type} if renamed is None else renamed.config({})))
+    keys = {} if renamed is None else renamed.keys
     ours: dict[str, Any] = {key: size.default for key, size in family.sizes.items() if size.default is not None}
     ours |= family.numbers | family.flags | {key: default for key, (default, _) in family.choices.items()}
-    assert ours == {key: getattr(theirs, key) for key in ours}
+    assert ours == {key: getattr(theirs, keys.get(key, key)) for key in ours}
+    assert {key: only for key, (only, _) in family.fixed.items()} == {
+        key: attrgetter(key)(theirs) for key in family.fixed
+    }
     assert family.eos == theirs.eos_token_id
 
 
@@ -64,7 +71,7 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"architectures": []}, ConfigError, "architectures is [], expected a list of one name"),
         ({"architectures": None}, ConfigError, "no architectures"),
         ({"model_type": "opt"}, ConfigError, 'model_type is "opt", expected "llama"'),
-        ({"quantization_config": {"quant_method": "gptq"}}, UnsupportedModelError, "quantization_config: quantized"),
+        ({"quantization_config": {"quant_method": "gptq"}}, UnsupportedModelError, "weights quantized by gptq"),
         ({"auto_map": {"AutoModel": "x.Y"}}, UnsupportedModelError, "auto_map: models with code of their own"),
         ({"hidden_size": -64}, ConfigError, "hidden_size is -64, expected a whole number from 1 to 2147483647"),
         ({"hidden_size": "576"}, ConfigError, 'hidden_size is "576", expected a whole number'),
@@ -78,7 +85,7 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"head_dim": 63}, ConfigError, "head_dim is 63, expected an even number"),
         ({"rms_norm_eps": 0}, ConfigError, "rms_norm_eps is 0, expected a positive number"),
         ({"tie_word_embeddings": "yes"}, ConfigError, 'tie_word_embeddings is "yes", expected true or false'),
-        ({"hidden_act": "mish"}, UnsupportedModelError, "hidden_act mish is not supported; the nearest supported is"),
+        ({"hidden_act": "misch"}, UnsupportedModelError, "hidden_act misch is not supported; the nearest supported is"),
         ({"hidden_act": 3}, ConfigError, "hidden_act is 3, expected one of"),
         ({"rope_scaling": "linear"}, ConfigError, 'rope_scaling is "linear", expected an object or null'),
         ({"rope_scaling": {"type": "llama4"}}, UnsupportedModelError, "the nearest supported is llama3"),
@@ -101,7 +108,7 @@ def of_family(architecture: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        (of_family("OlmoForCausalLM", clip_qkv=8.0), UnsupportedModelError, "clip_qkv: clipped queries"),
+        (of_family("OlmoForCausalLM", clip_qkv=-8.0), ConfigError, "clip_qkv is -8.0, expected a positive number"),
         (of_family("GPTBigCodeForCausalLM", add_cross_attention=True), UnsupportedModelError, "another model"),
         (of_family("GPTBigCodeForCausalLM", n_embd=770), ConfigError, "a multiple of n_head 12"),
         (of_family("NemotronForCausalLM"), ConfigError, "num_key_value_heads is null, expected a whole number"),
@@ -116,6 +123,21 @@ def of_family(architecture: str, **changes: Any) -> dict[str, Any]:
         (of_family("PhiForCausalLM", partial_rotary_factor=0.05), ConfigError, "partial_rotary_factor is 0.05"),
         (of_family("PhiForCausalLM", partial_rotary_factor=1.5), ConfigError, "a part of the head size 64"),
         (of_family("GPTNeoXForCausalLM", rotary_pct="all"), ConfigError, 'rotary_pct is "all", expected a positive'),
+        (of_family("BloomForCausalLM", slow_but_exact=True), UnsupportedModelError, "multiplied in slices"),
+        (of_family("BloomForCausalLM", n_embed=63), ConfigError, "hidden_size is 63, expected a multiple of n_head 8"),
+        (of_family("MptForCausalLM", attn_config={"alibi": False}), UnsupportedModelError, "other positions than"),
+        (of_family("MptForCausalLM", attn_config={"qk_ln": True}), UnsupportedModelError, "attn_config.qk_ln is true"),
+        (of_family("MptForCausalLM", attn_config={"clip_qkv": -1}), ConfigError, "attn_config.clip_qkv is -1"),
+        (of_family("MptForCausalLM", attn_config=[]), ConfigError, "attn_config is [], expected an object or null"),
+        (of_family("MptForCausalLM", no_bias=False), UnsupportedModelError, "no_bias is false: biases are not"),
+        (of_family("Gemma3ForCausalLM", use_bidirectional_attention=True), UnsupportedModelError, "attend to later"),
+        (of_family("Gemma3ForCausalLM", final_logit_softcapping=0), ConfigError, "expected a positive number"),
+        (of_family("Gemma3ForCausalLM", rope_parameters={"rope_type": "linear"}), ConfigError, "full_attention and"),
+        (
+            of_family("Olmo3ForCausalLM", rope_parameters={"full_attention": {"rope_type": "warp"}}),
+            UnsupportedModelError,
+            "rope_parameters.full_attention.rope_type warp",
+        ),
         (of_family("GlmForCausalLM", rope_scaling={"partial_rotary_factor": 0.01}), ConfigError, "that is even"),
     ],
 )  # fmt: skip
@@ -130,6 +152,9 @@ def test_sizes_under_other_names() -> None:
     assert (summary.layers, summary.heads, summary.kv_heads, summary.head_size) == (12, 12, 1, 64)
     assert (summary.hidden, summary.intermediate, summary.max_positions) == (768, 3072, 99)
     assert check_config(of_family("GPTBigCodeForCausalLM", multi_query=False), "config.json").kv_heads == 12
+    bloom = check_config(of_family("BloomForCausalLM", n_embed=96, num_attention_heads=6), "config.json")
+    assert (bloom.hidden, bloom.heads, bloom.intermediate) == (96, 6, 384)
+    assert (bloom.max_positions, bloom.learned_positions) == (2048, False)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_llama_config
-from transformers import PreTrainedConfig
+from tiny import tiny_config, tiny_llama_config
+from transformers import Gemma3TextConfig, PreTrainedConfig
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from hyperdex_ir.errors import UnsupportedModelError
-from hyperdex_ir.frontend.derived import RotaryTable
+from hyperdex_ir.frontend.derived import RotaryTable, layer_kinds
 
 ROPES: dict[str, dict[str, Any]] = {
     "default": {"rope_theta": 1e6},
@@ -38,7 +39,7 @@ def llama(rope_type: str) -> PreTrainedConfig:
 def test_tables_are_those_of_transformers(rope_type: str, length: int) -> None:
     config = llama(rope_type)
     table = RotaryTable.of_module("model.rotary_emb", LlamaRotaryEmbedding(config), length)
-    assert (table.key, table.kind, table.shape) == ("model.rotary_emb.table", rope_type, (length, 2, 16))
+    assert (table.key, table.rule, table.shape) == ("model.rotary_emb.table", rope_type, (length, 2, 16))
     theirs = LlamaRotaryEmbedding(config)
     cos, sin = theirs(torch.zeros(1), torch.arange(length)[None])
     values = table.values()
@@ -50,6 +51,58 @@ def test_tables_are_those_of_transformers(rope_type: str, length: int) -> None:
 def test_length_chooses_the_frequencies() -> None:
     tables = [RotaryTable.of_module("r", LlamaRotaryEmbedding(llama("longrope")), n) for n in (64, 65)]
     assert not np.array_equal(tables[0].frequency, tables[1].frequency)
+
+
+def gemma3(full: str, sliding: str) -> PreTrainedConfig:
+    """A model with rotary positions of two kinds; half of 16 elements a head each."""
+    kinds = {"full_attention": full, "sliding_attention": sliding}
+    rules = {kind: {"rope_type": rule, "rope_theta": 1e3} | ROPES[rule] for kind, rule in kinds.items()}
+    return tiny_config(Gemma3TextConfig, layer_types=list(kinds), rope_parameters=rules, max_position_embeddings=64)
+
+
+@pytest.mark.parametrize("length", [50, 100])
+@pytest.mark.parametrize("rules", [("linear", "default"), ("longrope", "yarn"), ("default", "dynamic")])
+def test_layers_of_each_kind_have_a_table(rules: tuple[str, str], length: int) -> None:
+    config = gemma3(*rules)
+    assert layer_kinds("r", Gemma3RotaryEmbedding(config)) == ("full_attention", "sliding_attention")
+    for kind, rule in zip(("full_attention", "sliding_attention"), rules, strict=True):
+        table = RotaryTable.of_module("model.rotary_emb", Gemma3RotaryEmbedding(config), length, kind)
+        assert (table.key, table.rule) == (f"model.rotary_emb.{kind}.table", rule)
+        cos, sin = Gemma3RotaryEmbedding(config)(torch.zeros(1), torch.arange(length)[None], kind)
+        np.testing.assert_allclose(table.values()[:, 0], cos[0].numpy(), rtol=0, atol=2e-7)
+        np.testing.assert_allclose(table.values()[:, 1], sin[0].numpy(), rtol=0, atol=2e-7)
+
+
+@pytest.mark.parametrize(
+    ("rule", "length", "says"),
+    [
+        (
+            "longrope",
+            64,
+            "within",
+        ),
+        (
+            "longrope",
+            65,
+            "beyond",
+        ),
+        (
+            "dynamic",
+            128,
+            "within",
+        ),
+        (
+            "dynamic",
+            129,
+            "beyond",
+        ),
+        ("yarn", 1000, ""),
+    ],
+)
+def test_says_which_frequencies_it_took(rule: str, length: int, says: str) -> None:
+    text = f"r.table: {rule} frequencies for a text {says} the original length, because max_length is {length}"
+    table = RotaryTable.of_module("r", LlamaRotaryEmbedding(llama(rule)), length)
+    assert table.choice() == (text if says else "")
 
 
 def test_angles_are_float32_products_and_waves_rounded_once() -> None:
@@ -117,5 +170,6 @@ def test_layout_is_probed(kind: type[LlamaRotaryEmbedding], column: list[int], l
     [(Shifted, "does not compute cosine and sine"), (Several, "takes other than positions")],
 )
 def test_other_rotary_modules_are_refused_by_name(kind: type[LlamaRotaryEmbedding], message: str) -> None:
+    module = kind(llama("default"))
     with pytest.raises(UnsupportedModelError, match=rf"model.r \({kind.__name__}\): .*{message}"):
-        RotaryTable.of_module("model.r", kind(llama("default")), 8)
+        [RotaryTable.of_module("model.r", module, 8, each) for each in layer_kinds("model.r", module)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tiny import VOCABULARY, tiny_llama_config, tiny_opt_config
-from transformers import PreTrainedConfig, Qwen2Config
+from transformers import Gemma3TextConfig, GPT2Config, PreTrainedConfig, Qwen2Config
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 
@@ -32,7 +32,7 @@ def graph_of(config: PreTrainedConfig, directory: Path) -> Graph:
     config.save_pretrained(directory)
     (architecture,) = config.architectures or []
     traced = trace(directory, architecture, LENGTH)
-    return Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model))
+    return Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model), traced.buffers)
 
 
 def imported(graph: Graph, outlined: bool = True) -> ModuleOp:
@@ -96,6 +96,42 @@ def test_sources_name_every_layer(tmp_path: Path) -> None:
     assert "model.layers.3.mlp.down_proj.weight" in once.sources
 
 
+def gemma3(layers: int) -> PreTrainedConfig:
+    """Gemma 3 as it is: every sixth layer is global, with rotary positions of its own."""
+    return Gemma3TextConfig(
+        hidden_size=64, intermediate_size=96, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, vocab_size=VOCABULARY, max_position_embeddings=128, sliding_window=8,
+        final_logit_softcapping=30.0, architectures=["Gemma3ForCausalLM"],
+    )  # fmt: skip
+
+
+def test_kinds_of_layers_with_rotary_tables_of_their_own(tmp_path: Path) -> None:
+    """26 layers of Gemma 3: two functions, all norms fused with their 1 + weight, the softcap in the head."""
+    instructions = []
+    for layers, periods in ((26, 4), (14, 2)):
+        module = imported(graph_of(gemma3(layers), tmp_path / str(layers)))
+        local, other = "model.layers.kind0", "model.layers.kind1"
+        assert shape_of_stack(module) == [(periods, [(5, [local]), other]), (2, [local])]
+        assert [op.sym_name.data for op in module.ops if isinstance(op, FuncOp)] == ["main", local, other]
+        steps = parse_pipeline("default")
+        for step in steps[: [step.name for step in steps].index("lower-lpu-to-isa")]:
+            run_pass(module, step)
+        norms = [op for op in module.walk() if isinstance(op, lpu.RmsNormOp)]
+        assert len(norms) == 1 + 2 * 6
+        assert all(norm.unit_offset is not None for norm in norms)
+        linears = [op for op in module.walk() if isinstance(op, lpu.LinearOp)]
+        assert len(linears) == 1 + 2 * 4
+        assert sum(linear.gated is not None for linear in linears) == 2
+        assert not [op for op in module.walk() if isinstance(op, lpu.MeanOp | lpu.TanhOp | lpu.MulOp | lpu.DivOp)]
+        assert [linear.softcap.value.data for linear in linears if linear.softcap is not None] == [30.0]
+        (embedding,) = [op for op in module.walk() if isinstance(op, lpu.EmbeddingOp)]
+        assert embedding.scale is not None
+        assert embedding.scale.value.data == 8.0
+        run_pass(module, steps[[step.name for step in steps].index("lower-lpu-to-isa")])
+        instructions.append(len(to_program(module).instructions))
+    assert instructions[0] == instructions[1]
+
+
 def test_periods_are_nested_repeats(tmp_path: Path) -> None:
     """26 layers of which every sixth is global, as in Gemma 3."""
     counts = []
@@ -137,3 +173,16 @@ def test_nothing_grows_with_depth(tmp_path: Path) -> None:
         sizes.append([*one, len(to_program(module).instructions)])
     assert all(many <= 1.01 * few for few, many in zip(*sizes, strict=True))
     assert max(sizes[1]) < 60_000
+
+
+def test_scales_of_attention_that_depend_on_the_layer_are_constants(tmp_path: Path) -> None:
+    config = GPT2Config(
+        vocab_size=97, n_embd=24, n_layer=4, n_head=2, n_positions=32, scale_attn_by_inverse_layer_idx=True,
+        bos_token_id=1, eos_token_id=2, architectures=["GPT2LMHeadModel"],
+    )  # fmt: skip
+    module = imported(graph_of(config, tmp_path))
+    assert len([op for op in module.ops if isinstance(op, FuncOp)]) == 2
+    (scales,) = [op for op in module.walk() if isinstance(op, lpu.LayerConstantOp)]
+    (attention,) = [op for op in module.walk() if isinstance(op, lpu.AttentionOp)]
+    assert np.allclose(scales.layer_values.get_values(), [1, 1 / 2, 1 / 3, 1 / 4])
+    assert attention.scale.value.data == pytest.approx(12**-0.5)

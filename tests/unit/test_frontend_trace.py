@@ -174,7 +174,7 @@ def test_every_operation_names_its_module(tmp_path: Path) -> None:
     assert "lpu.select_rows" in places["LlamaForCausalLM"]
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name not in ("prelu", "xielu")])
 def test_activations(activation: str, tmp_path: Path) -> None:
     imported = trace_config(tiny_opt_config(activation_function=activation, num_hidden_layers=1), tmp_path)
     x = np.linspace(-4, 4, 33)
@@ -258,7 +258,7 @@ def test_what_transformers_refuses(changes: dict[str, Any], message: str, tmp_pa
     [
         ({"attention_mask": torch.zeros(1)}, "with a mask of the model's own"),
         ({"is_causal": False}, "that is not causal"),
-        ({"s_aux": torch.zeros(4), "head_mask": 1, "position_ids": 0}, "with head_mask, s_aux is not supported"),
+        ({"relative": torch.zeros(4), "head_mask": 1, "position_ids": 0}, "with head_mask, relative is not supported"),
     ],
 )
 def test_attention_that_the_machine_has_not(given: dict[str, Any], message: str) -> None:

@@ -50,6 +50,11 @@ GOLDEN = [
         "06002000000006000800006800001800400d0000020080000014",
     ),
     (
+        "store_state",
+        {"state": HbmRef(0x3000, 6), "src": LmuRef(0x44, 2048), "history": 2, "columns": 2048, "rows": 1},
+        "07003000000086080000000100080000200004",
+    ),
+    (
         "matmul",
         {"dst": LmuRef(0x100, 1536), "src": LmuRef(0x200, 576, 9), "weight": HbmRef(0x40000, 5), "k": 576, "n": 1536}
         | {"type": "f16", "bias": HbmRef(0x99, 5), "scale": 0.125, "softcap": 30.0, "activation": "gelu"}
@@ -59,8 +64,9 @@ GOLDEN = [
     (
         "scores",
         {"dst": LmuRef(0x40, 2048), "query": LmuRef(0x80, 576, 9), "cache": HbmRef(0x100, 11), "size": 64}
-        | {"scale": 0.125, "softcap": 50.0, "window": 512, "type": "f16", "rows": 1},
-        "114000000008000010000048002001040000002c20000000001f000024210001000002",
+        | {"scale": 0.125, "softcap": 50.0, "window": 512, "type": "f16", "rows": 1}
+        | {"slope": HbmRef(0x4440, 29), "bf16_bias": 1},
+        "114000000008000010000048002001040000002c20000000001f00002421000100004220220000801e",
     ),
     (
         "values",
@@ -70,8 +76,9 @@ GOLDEN = [
     ),
     (
         "softmax",
-        {"dst": LmuRef(0x40, 2048), "src": LmuRef(0x41, 2048, 1), "window": 4096, "rows": 1},
-        "20400000000800200800000001200040000004",
+        {"dst": LmuRef(0x40, 2048), "src": LmuRef(0x41, 2048, 1), "window": 4096, "rows": 1}
+        | {"sink": HbmRef(0x5550, 30)},
+        "2040000000080020080000000120004000008450550000001e",
     ),
     (
         "unary",
@@ -136,6 +143,24 @@ GOLDEN = [
         "2b00050090000000c000004800007c480000200180",
     ),
     (
+        "top_k",
+        {"dst": LmuRef(0x500, 3), "src": LmuRef(0x600, 9), "columns": 9, "k": 3}
+        | {"groups": 3, "top_groups": 2, "rows": 1},
+        "2c00050003000000c000200100002400000c00000c00080004",
+    ),
+    (
+        "take_columns",
+        {"dst": LmuRef(0x500, 3), "src": LmuRef(0x600, 9), "index": LmuRef(0x700, 3, 5)}
+        | {"columns": 3, "limit": 9, "rows": 1},
+        "2d00050003000000c00020010000001c000c000094010080040080",
+    ),
+    (
+        "short_conv",
+        {"dst": LmuRef(0x100, 2048), "src": LmuRef(0x44, 2048, 9), "state": HbmRef(0x3000, 6), "taps": HbmRef(0x80, 5)}
+        | {"bias": HbmRef(0x99, 5), "history": 2, "columns": 2048, "rows": 1},
+        "2e0001000008008008000000012001c00000001840000000803213000000a0080000200004",
+    ),
+    (
         "send",
         {"src": LmuRef(0x700, 576, 16), "hop": 2, "parts": 4, "pitch": 144, "first": 64, "columns": 80, "rows": 4},
         "4000070040020050008000001200000800000a0080",
@@ -154,6 +179,8 @@ GOLDEN = [
     ("lookup", {"dst": 14, "table": HbmRef(0x123400), "index": 13, "limit": 26}, "360e8046020000340d"),
     ("skip_unless", {"a": 14, "value": -2, "length": 3}, "37ceffffffffff7f"),
     ("multiply", {"dst": 16, "a": 31, "value": -144}, "38f0c3fdffffffff03"),
+    ("fetch", {"dst": 11, "src": LmuRef(0x500, 3, 15), "limit": 9}, "390ba000600000e025"),
+    ("repeat_rows", {"rows": 4, "length": 12}, "3a8401"),
 ]
 
 

@@ -81,6 +81,8 @@ def test_the_targets_say_all_that_the_model_needs() -> None:
         ("gather", {"columns": 576, "index": "position"}, 2, 0, Cost(Engine.SMA, 4, FIRST_BEAT)),
         ("load", {"columns": 576}, 1, 0, Cost(Engine.SMA, 2, FIRST_BEAT)),
         ("store", {"columns": 576}, 3, 0, Cost(Engine.SMA, 6, FIRST_BEAT)),
+        ("store_state", {"columns": 576, "history": 2}, 3, 0, Cost(Engine.SMA, 4, FIRST_BEAT)),
+        ("short_conv", {"columns": 576, "history": 2}, 1, 0, Cost(Engine.VXE, 27 + 2 * VECTOR, VECTOR)),
         ("set", {}, 1, 0, Cost(Engine.ICP, 1)),
         ("multiply", {}, 1, 0, Cost(Engine.ICP, 1)),
         ("lookup", {}, 1, 0, Cost(Engine.ICP, 1 + FIRST_BEAT)),
@@ -97,7 +99,7 @@ def test_costs(name: str, changes: dict[str, Any], rows: int, position: int, exp
 
 
 def test_every_instruction_has_its_engine() -> None:
-    values = {**MATMUL, "window": 0, "size": 64, "heads": 1, "columns": 64, "groups": 1}
+    values = {**MATMUL, "window": 0, "size": 64, "heads": 1, "columns": 64, "groups": 1, "history": 2}
     for spec in SPECS:
         assert instruction_cost(spec.name, values, U55C, 1, 0).engine is spec.engine
 

@@ -53,6 +53,22 @@ FAULTS = {
         "rows 2 to 4, the machine has 4",
     ),
     "empty repeat": (op("repeat", count=2, length=0), "a repeat of no instructions"),
+    "empty repeat of rows": (op("repeat_rows", rows=1, length=0), "a repeat of no instructions"),
+    "repeat of no rows": (op("repeat_rows", rows=0, length=1), "register r0 says 0 rows"),
+    "word that is no number": (op("fetch", dst=9, src=LmuRef(0), limit=9), "the word is no number below 9"),
+    "word that nothing wrote": (op("fetch", dst=9, src=LmuRef(400), limit=9), "LMU word 400 is read"),
+    "column that is no number": (
+        op("take_columns", dst=LmuRef(0, 9), src=LmuRef(0, WIDTH), index=LmuRef(0, WIDTH), columns=2, limit=9, rows=1),
+        "word 0 of row 0 is no number below 9",
+    ),
+    "groups that are not equal": (
+        op("top_k", dst=LmuRef(0, 9), src=LmuRef(0, WIDTH), columns=9, k=2, groups=2, top_groups=1, rows=1),
+        "2 of 9 columns, from 1 of 2 groups",
+    ),
+    "too few columns": (
+        op("top_k", dst=LmuRef(0, 9), src=LmuRef(0, WIDTH), columns=9, k=4, groups=3, top_groups=1, rows=1),
+        "4 of 9 columns, from 1 of 3 groups",
+    ),
     "repeat past the end": (op("repeat", count=2, length=9), "the body ends at 11, the program at 3"),
     "call past the end": (op("call", target=99), "call of 99, the program has 3 instructions"),
     "ret without call": (op("ret"), "ret without a call"),

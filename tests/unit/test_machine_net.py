@@ -197,9 +197,9 @@ def test_what_is_not_as_it_must_be_is_a_fault(instructions: list[Instruction], m
 def test_a_message_out_of_turn_is_a_fault() -> None:
     target = ring(*OWN, *GATHER, HALT).machines[0]
     assert isinstance(target, Machine)
-    before = in_memory_links(3)[2]
-    before.send(Message(1, 2, np.zeros((3, 3), np.float32)))
-    target.state.link = type(before)(before.incoming, before.outgoing)
+    links = in_memory_links(3)
+    links[2].send(Message(1, 2, np.zeros((3, 3), np.float32)))
+    target.state.link = links[0]
     target.start(TOKENS, 0, 0)
     with pytest.raises(
         MachineFault, match=r"message 0 with 3 x 3 words of part 2 expected, the device before sent message 1"

@@ -94,5 +94,5 @@ def test_there_is_a_register_for_each_width_or_an_error() -> None:
         ]
         value = f"%y{number}"
     module = parse_module(start + "\n".join(lines) + f"\n%s = lpu.select_rows {value}" + end)
-    with pytest.raises(LoweringError, match="more than 15 widths of values that are sharded"):
+    with pytest.raises(LoweringError, match="more than 13 widths of values that are sharded"):
         run_pipeline(module, "lower-lpu-to-isa")

@@ -225,6 +225,7 @@ def test_streamers_of_transformers_work(device: CountingDevice, capsys: pytest.C
     ("device_map", "message"),
     [
         ({"lpu": 1, "gpu": 1}, "hybrid execution on LPU and GPU is not there yet"),
+        ({"gpu": "1"}, "hybrid execution on LPU and GPU is not there yet"),
         ("auto", "device_map 'auto' is not understood"),
         ({"cpu": 1}, "is not understood"),
     ],

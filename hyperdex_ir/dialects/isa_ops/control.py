@@ -64,6 +64,49 @@ class RepeatOp(IRDLOperation):
 
 
 @irdl_op_definition
+class RepeatRowsOp(IRDLOperation):
+    """Runs its body once for each row in flight: as often as a register says."""
+
+    name = "isa.repeat_rows"
+    rows = prop_def(IntegerAttr[I64])
+    body = region_def("single_block")
+    traits = traits_def(NoTerminator())
+
+    def __init__(self, rows: int, body: Region | None = None, *, location: LocationAttr | None = None):
+        super().__init__(
+            properties={"rows": IntegerAttr(rows, 64)},
+            regions=[Region(Block()) if body is None else body],
+        )
+        if location is not None:
+            self.location = location
+
+    @property
+    def register(self) -> int:
+        """The number of the register that holds the number of rows."""
+        return self.rows.value.data
+
+    @classmethod
+    def parse(cls, parser: Parser) -> RepeatRowsOp:
+        """`isa.repeat_rows tokens { ... }`"""
+        register = _parse_register(parser)
+        body, attributes = _parse_body(parser)
+        op = cls(register, body)
+        op.attributes.update(attributes)
+        return op
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(f" {register_name(self.register)}")
+        _print_body(printer, self)
+
+    def verify_(self) -> None:
+        low, high = _REGISTERS
+        if not low <= self.register <= high:
+            raise VerifyException(f"isa.repeat_rows: register {self.register}, must be in {low}..{high}")
+        if self.body.block.args:
+            raise VerifyException("isa.repeat_rows: the body takes no arguments")
+
+
+@irdl_op_definition
 class SkipUnlessOp(IRDLOperation):
     """Runs its body when a register holds a value, else passes over it."""
 
@@ -94,9 +137,7 @@ class SkipUnlessOp(IRDLOperation):
     @classmethod
     def parse(cls, parser: Parser) -> SkipUnlessOp:
         """`isa.skip_unless r14 = 1 { ... }`"""
-        name = parser.parse_identifier()
-        if (register := register_number(name)) is None:
-            parser.raise_error(f"no register {name!r}; there are zero, tokens, ..., r0 to r31")
+        register = _parse_register(parser)
         parser.parse_punctuation("=")
         value = parser.parse_integer(allow_boolean=False)
         body, attributes = _parse_body(parser)
@@ -116,6 +157,13 @@ class SkipUnlessOp(IRDLOperation):
             raise VerifyException("isa.skip_unless: the body takes no arguments")
 
 
+def _parse_register(parser: Parser) -> int:
+    name = parser.parse_identifier()
+    if (register := register_number(name)) is None:
+        parser.raise_error(f"no register {name!r}; there are zero, tokens, ..., r0 to r31")
+    return register
+
+
 def _parse_body(parser: Parser) -> tuple[Region, dict[str, Attribute]]:
     """`attributes {...} { ... }`: the body, which has a block even when it is empty, and the attributes."""
     attributes = parser.parse_optional_attr_dict_with_keyword()
@@ -125,7 +173,7 @@ def _parse_body(parser: Parser) -> tuple[Region, dict[str, Attribute]]:
     return body, {} if attributes is None else dict(attributes.data)
 
 
-def _print_body(printer: Printer, op: RepeatOp | SkipUnlessOp) -> None:
+def _print_body(printer: Printer, op: RepeatOp | RepeatRowsOp | SkipUnlessOp) -> None:
     printer.print_op_attributes(op.attributes, print_keyword=True)
     printer.print_string(" ")
     printer.print_region(op.body, print_empty_block=False)

@@ -29,7 +29,7 @@ from hyperdex_ir.isa.instructions import BY_NAME, SPECS, Spec
 from hyperdex_ir.isa.operands import F32, Enum, Hbm, HbmRef, Imm, Lmu, Operand, Reg, View
 
 #: Control words that have no operation: the structure of the module stands for them.
-STRUCTURAL = ("halt", "repeat", "call", "ret", "skip_unless")
+STRUCTURAL = ("halt", "repeat", "repeat_rows", "call", "ret", "skip_unless")
 
 _VIEW_DEFAULTS = {"group_stride": 0, "column_stride": 1}
 

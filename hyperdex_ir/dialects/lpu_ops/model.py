@@ -321,6 +321,9 @@ class AttentionOp(IRDLOperation):
     query: [?, H, D]; key: [?, G, D]; value: [?, G, Dv]; result: [?, H, Dv]; query head h uses KV head h * G / H.
     slot numbers the cache: absolute in a flat function, relative to the running layer in an outlined one.
     window: positions seen, the token's own included (absent: all).
+    slopes: [H], the bias of position j in head h for a token at position p is slopes[h] * (j - p), added to the score;
+    bf16_bias: bf16(slopes[h] * bf16(j)) * scale instead. sinks: [H], a score of each head that takes part in the
+    softmax and has no value.
     kv_heads, on several devices, where the KV heads of a device's query heads do not follow that rule: the number of
     the KV head, among those that the device holds, of each query head of the first device, then of the second, ...;
     kv_heads_key names this table in memory.
@@ -330,20 +333,24 @@ class AttentionOp(IRDLOperation):
     query = operand_def(TENSOR)
     key = operand_def(TENSOR)
     value = operand_def(TENSOR)
+    slopes = opt_operand_def(TENSOR)
+    sinks = opt_operand_def(TENSOR)
     slot = prop_def(IntegerAttr[I64])
     scale = prop_def(FloatAttr[Float32Type])
     window = opt_prop_def(IntegerAttr[I64])
     softcap = opt_prop_def(FloatAttr[Float32Type])
+    bf16_bias = opt_prop_def(UnitAttr)
     kv_heads_key = opt_prop_def(StringAttr)
     kv_heads = opt_prop_def(DenseArrayBase.constr(i64))
     res = result_def(TENSOR)
     traits = traits_def(_KvCache())
-    irdl_options = (ParsePropInAttrDict(),)
+    irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     custom_directives = (F32,)
     assembly_format = (
         "$query `,` $key `,` $value `slot` $slot `scale` custom<F32>($scale) (`window` $window^)? "
-        "(`softcap` custom<F32>($softcap)^)? (`kv_heads` $kv_heads_key^ $kv_heads)? attr-dict "
-        "`:` functional-type(operands, results)"
+        "(`softcap` custom<F32>($softcap)^)? (`slopes` $slopes^ `:` type($slopes))? (`bf16_bias` $bf16_bias^)? "
+        "(`sinks` $sinks^ `:` type($sinks))? (`kv_heads` $kv_heads_key^ $kv_heads)? attr-dict "
+        "`:` `(` type($query) `,` type($key) `,` type($value) `)` `->` type($res)"
     )
 
     def __init__(
@@ -356,16 +363,20 @@ class AttentionOp(IRDLOperation):
         scale: float,
         window: int | None = None,
         softcap: float | None = None,
+        slopes: Value | None = None,
+        bf16_bias: bool = False,
+        sinks: Value | None = None,
         kv_heads: tuple[str, Sequence[int]] | None = None,
     ):
         q, v = shape_of(SSAValue.get(query)), shape_of(SSAValue.get(value))
         super().__init__(
-            operands=[query, key, value],
+            operands=[query, key, value, slopes, sinks],
             properties={
                 "slot": IntegerAttr(slot, 64),
                 "scale": f32_attr(scale),
                 "window": None if window is None else IntegerAttr(window, 64),
                 "softcap": _f32(softcap),
+                "bf16_bias": _flag(bf16_bias),
                 "kv_heads_key": None if kv_heads is None else StringAttr(kv_heads[0]),
                 "kv_heads": None if kv_heads is None else DenseArrayBase.from_list(i64, kv_heads[1]),
             },
@@ -391,6 +402,9 @@ class AttentionOp(IRDLOperation):
         require(key[1] == value[1] and divides, "lpu.attention: heads must be a multiple of KV heads")
         require(shape_of(self.res) == (query[0], query[1], value[2]), "lpu.attention: result shape")
         require(self.window is None or self.window.value.data > 0, "lpu.attention: the window must be positive")
+        for operand in (self.slopes, self.sinks):
+            require(operand is None or shape_of(operand) == (query[1],), "lpu.attention: slopes and sinks must be [H]")
+        require(self.bf16_bias is None or self.slopes is not None, "lpu.attention: bf16_bias needs slopes")
         self._verify_table(query[1], key[1])
 
     def _verify_table(self, heads: int, groups: int) -> None:

@@ -21,7 +21,7 @@ from xdsl.printer import Printer
 from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.f32 import F32, f32_attr
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, is_matrix_element, require, shape_of
 from hyperdex_ir.dialects.lpu_ops.sharding import ShardingAttr
 from hyperdex_ir.isa.fields import format_f32
 
@@ -44,7 +44,8 @@ class WeightOp(IRDLOperation):
     Several keys are the rows of their tensors one after another. The element type says how it is stored: f16 or bf16
     for what the MAC trees stream, f32 for the rest, i64 for tables of numbers.
     shards: for each key, the part of its tensor that a device holds, one segment of rows or columns; the result has the
-    local shape then. A key may stand several times, with several parts. Absent: every device holds all of it.
+    local shape then. A key may stand several times, with several parts: of rows, or, where the tensor has a matrix or a
+    row for each expert, of dimension 1. Absent: every device holds all of it.
     """
 
     name = "lpu.weight"
@@ -63,6 +64,11 @@ class WeightOp(IRDLOperation):
     @property
     def key_names(self) -> tuple[str, ...]:
         return tuple(k.data for k in self.keys)
+
+    @property
+    def is_of_experts(self) -> bool:
+        """Whether there is a matrix, or a row, for each of several experts."""
+        return len(shape_of(self.res)) == (3 if is_matrix_element(element_of(self.res)) else 2)
 
     @classmethod
     def parse(cls, parser: Parser) -> WeightOp:
@@ -115,7 +121,8 @@ class WeightOp(IRDLOperation):
         require(all(len(shard.segments) == 1 for shard in shards), "lpu.weight: a shard is one segment")
         require(len({shard.devices for shard in shards}) == 1, "lpu.weight: shards for different numbers of devices")
         dims = {shard.dim for shard in shards}
-        require(dims == {0} or (len(shards) == 1 and dims == {1}), "lpu.weight: shards are rows, or columns of one key")
+        by_columns = len(shards) == 1 or (len(set(self.key_names)) == 1 and self.is_of_experts)
+        require(dims == {0} or (by_columns and dims == {1}), "lpu.weight: shards are rows, or columns of one key")
         dim = shards[0].dim
         held = sum(shard.size for shard in shards)
         require(dim < len(shape) and shape[dim] == held, f"lpu.weight: the shards have {held} elements along {dim}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperdex_ir.frontend.families import gpt_like, layer_norm, llama_like
+from hyperdex_ir.frontend.families import gemma_like, gpt_like, layer_norm, llama_like, routed
 from hyperdex_ir.frontend.family import Family
 
 #: Architecture -> its entry, in the order of the table that users see.
@@ -11,6 +11,7 @@ FAMILIES: dict[str, Family] = {
     for family in (
         llama_like.LLAMA,
         gpt_like.OPT,
+        gpt_like.GPT2,
         llama_like.MISTRAL,
         llama_like.QWEN2,
         llama_like.QWEN3,
@@ -18,6 +19,10 @@ FAMILIES: dict[str, Family] = {
         llama_like.ARCEE,
         layer_norm.OLMO,
         llama_like.OLMO2,
+        gemma_like.OLMO3,
+        gemma_like.GEMMA,
+        gemma_like.GEMMA2,
+        gemma_like.GEMMA3,
         llama_like.GRANITE,
         llama_like.HELIUM,
         llama_like.ERNIE,
@@ -33,7 +38,19 @@ FAMILIES: dict[str, Family] = {
         llama_like.PHI3,
         gpt_like.GPT_NEOX,
         gpt_like.BIGCODE,
+        gpt_like.GPTJ,
+        gpt_like.CODEGEN,
+        gpt_like.FALCON,
+        gpt_like.BLOOM,
+        gpt_like.MPT,
+        llama_like.EXAONE,
         llama_like.EXAONE4,
         llama_like.SEED,
+        routed.MIXTRAL,
+        routed.QWEN2_MOE,
+        routed.QWEN3_MOE,
+        routed.GPT_OSS,
+        routed.DEEPSEEK_V3,
+        llama_like.LFM2,
     )
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hyperdex_ir.frontend.family import (
     ACTIVATIONS,
     HEADS,
@@ -79,4 +81,134 @@ BIGCODE = Family(
     eos=50256,
     token_embedding="wte.weight",
     variants="multi-query or not",
+)  # fmt: skip
+
+GPT2 = replace(
+    BIGCODE,
+    architecture="GPT2LMHeadModel",
+    model_type="gpt2",
+    flags={
+        "tie_word_embeddings": True, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False,
+        "reorder_and_upcast_attn": False,
+    },
+    choices={"activation_function": ("gelu_new", ACTIVATIONS)},
+    multi_query="",
+    variants="scales that depend on the layer, no scale",
+)  # fmt: skip
+
+BLOOM = Family(
+    architecture="BloomForCausalLM",
+    model_type="bloom",
+    sizes={
+        "vocab_size": Size(250880),
+        "hidden_size": Size(64),
+        "n_layer": Size(2, most=4096),
+        "n_head": Size(8),
+        "seq_length": NONE,
+    },
+    numbers={"layer_norm_epsilon": 1e-5},
+    flags={"tie_word_embeddings": True, "apply_residual_connection_post_layernorm": False},
+    divisions=(("hidden_size", "n_head"),),
+    refused={"slow_but_exact": "matrices that are multiplied in slices"},
+    aliases={"hidden_size": "n_embed", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"},
+    names={"layers": "n_layer", "heads": "n_head", "positions": "seq_length"},
+    limit=2048,
+    rotary=False,
+    slopes=True,
+    eos=2,
+    token_embedding="word_embeddings.weight",
+    activation="gelu_tanh",
+    variants="residual before or after norms, untied",
+)
+
+#: transformers leaves out, without a word, what `fixed` refuses.
+MPT = Family(
+    architecture="MptForCausalLM",
+    model_type="mpt",
+    sizes={
+        "vocab_size": Size(50368),
+        "d_model": Size(2048),
+        "n_layers": Size(24, most=4096),
+        "n_heads": Size(16),
+        "max_seq_len": Size(2048),
+    },
+    numbers={"layer_norm_epsilon": 1e-5},
+    flags={"tie_word_embeddings": True},
+    divisions=(("d_model", "n_heads"),),
+    fixed={
+        "attn_config.alibi": (True, "other positions than ALiBi"),
+        "attn_config.alibi_bias_max": (8, "other slopes"),
+        "attn_config.attn_type": ("multihead_attention", "shared heads of keys and values"),
+        "attn_config.prefix_lm": (False, "prefixes without a causal mask"),
+        "attn_config.qk_ln": (False, "norms of queries and keys"),
+        "no_bias": (True, "biases"),
+        "expansion_ratio": (4, "other numbers of neurons"),
+        "logit_scale": (None, "scaled logits"),
+        "norm_type": ("low_precision_layernorm", "other norms"),
+    },
+    optional_numbers={"attn_config.clip_qkv": None, "attn_config.softmax_scale": None},
+    aliases={"d_model": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads"},
+    names={"hidden": "d_model", "layers": "n_layers", "heads": "n_heads", "positions": "max_seq_len"},
+    rotary=False,
+    slopes=True,
+    token_embedding="wte.weight",
+    activation="gelu",
+    own_code=True,
+    variants="clipped queries, keys and values, a scale of scores, untied",
+)
+
+GPTJ = Family(
+    architecture="GPTJForCausalLM",
+    model_type="gptj",
+    sizes={
+        "vocab_size": Size(50400),
+        "n_embd": Size(4096),
+        "n_inner": NONE,
+        "n_layer": Size(28, most=4096),
+        "n_head": Size(16),
+        "n_positions": Size(2048),
+        "rotary_dim": Size(64),
+    },
+    numbers={"layer_norm_epsilon": 1e-5},
+    flags=UNTIED,
+    choices={"activation_function": ("gelu_new", ACTIVATIONS)},
+    divisions=(("n_embd", "n_head"),),
+    names={
+        "hidden": "n_embd", "intermediate": "n_inner", "layers": "n_layer", "heads": "n_head",
+        "positions": "n_positions",
+    },
+    turned="rotary_dim",
+    eos=50256,
+    token_embedding="wte.weight",
+    variants="partial rotary or whole, tied",
+)  # fmt: skip
+
+CODEGEN = replace(GPTJ, architecture="CodeGenForCausalLM", model_type="codegen", variants="partial rotary, tied")
+
+FALCON = Family(
+    architecture="FalconForCausalLM",
+    model_type="falcon",
+    sizes={
+        "vocab_size": Size(65024),
+        "hidden_size": Size(4544),
+        "num_hidden_layers": Size(32, most=4096),
+        "num_attention_heads": Size(71),
+        "num_kv_heads": NONE,
+        "num_ln_in_parallel_attn": Size(None, optional=True, most=2),
+        "ffn_hidden_size": NONE,
+        "max_position_embeddings": Size(2048),
+    },
+    numbers={"layer_norm_epsilon": 1e-5},
+    flags={
+        "tie_word_embeddings": True, "alibi": False, "new_decoder_architecture": False, "multi_query": True,
+        "parallel_attn": True, "bias": False,
+    },
+    choices={"activation": ("gelu", ACTIVATIONS)},
+    divisions=(HEADS,),
+    names={"intermediate": "ffn_hidden_size"},
+    multi_query="multi_query",
+    eos=11,
+    own_code=True,
+    token_embedding="word_embeddings.weight",
+    variants="multi-query or not, new decoder with grouped queries and one or two norms, sequential, ALiBi, biases",
 )  # fmt: skip

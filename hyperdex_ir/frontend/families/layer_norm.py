@@ -22,9 +22,9 @@ OLMO = Family(
     flags=UNTIED | {"attention_bias": False},
     choices=activation("silu"),
     divisions=(GROUPS,),
-    refused={"clip_qkv": "clipped queries, keys and values"},
+    optional_numbers={"clip_qkv": None},
     eos=50279,
-    variants="biases",
+    variants="biases, clipped queries, keys and values",
 )
 
 NEMOTRON = Family(

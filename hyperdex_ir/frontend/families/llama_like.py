@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hyperdex_ir.frontend.family import (
+    ACTIVATIONS,
     GROUPS,
     HEADS,
     LAYER_TYPES,
@@ -38,7 +39,7 @@ LLAMA = llama_like(
     sizes(32000, 4096, 11008, 32, 32, 2048),
     flags=UNTIED | {"attention_bias": False, "mlp_bias": False},
     divisions=(HEADS, GROUPS),
-    variants="biases, scaled rotary",
+    variants="biases; linear, dynamic and llama3 rotary",
     checked="SmolLM2, made weights",
 )
 
@@ -176,7 +177,7 @@ PHI3 = llama_like(
     numbers={"rms_norm_eps": 1e-5},
     rotated=(PART, 1.0),
     eos=32000,
-    variants="sliding window, partial rotary",
+    variants="sliding window, partial rotary, longrope",
 )  # fmt: skip
 
 EXAONE4 = llama_like(
@@ -191,6 +192,25 @@ EXAONE4 = llama_like(
     variants="alternating sliding windows and layers without positions",
 )  # fmt: skip
 
+#: EXAONE 3.x: Llama under other names, see frontend/renamed.py; the defaults are those of its own code.
+EXAONE = llama_like(
+    "ExaoneForCausalLM",
+    "exaone",
+    {
+        "vocab_size": Size(102400), "hidden_size": Size(2048), "intermediate_size": NONE,
+        "num_layers": Size(32, most=4096), "num_attention_heads": Size(32), "max_position_embeddings": Size(2048),
+    },
+    numbers={"layer_norm_epsilon": 1e-5},
+    flags={"tie_word_embeddings": True},
+    choices={"activation_function": ("silu", ACTIVATIONS)},
+    divisions=(HEADS, GROUPS),
+    names={"layers": "num_layers"},
+    own_code=True,
+    token_embedding="wte.weight",
+    variants="scaled rotary",
+    checked="made weights only",
+)  # fmt: skip
+
 SEED = llama_like(
     "SeedOssForCausalLM",
     "seed_oss",
@@ -200,4 +220,21 @@ SEED = llama_like(
     ),
     flags=UNTIED | {"attention_bias": True, "attention_out_bias": False, "mlp_bias": False},
     variants="biases",
+)  # fmt: skip
+
+LFM2 = Family(
+    architecture="Lfm2ForCausalLM",
+    model_type="lfm2",
+    sizes=sizes(
+        65536, 2560, 12288, 32, 32, 128000,
+        num_key_value_heads=Size(8), head_dim=NONE, conv_L_cache=Size(3, most=1024), block_multiple_of=Size(256),
+        block_ff_dim=NONE,
+    ),
+    numbers={"norm_eps": 1e-5, "block_ffn_dim_multiplier": 1.0},
+    flags={"tie_word_embeddings": True, "conv_bias": False, "block_auto_adjust_ff_dim": True},
+    lists={"layer_types": ("full_attention", "conv")},
+    activation="silu",
+    divisions=(GROUPS,),
+    eos=2,
+    variants="convolutions first, last and adjacent, over 3 or 5 tokens, biases",
 )  # fmt: skip

@@ -11,6 +11,7 @@ from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import UnsupportedOpError
+from hyperdex_ir.frontend.attention_scales import uneven_scales
 from hyperdex_ir.frontend.graph import Graph, operator_name, shape_of_node, tensor_of
 
 
@@ -47,6 +48,7 @@ class Builder:
         self.values: dict[Node, Value] = {}
         self.weights: dict[str, SSAValue] = {}
         self.slots = 0
+        self.scales = uneven_scales(graph)
         self._locations: dict[str, NameLoc] = {}
         self._location = self.location(graph.root)
 
@@ -85,8 +87,12 @@ class Builder:
 
     def _parameter(self, node: Node) -> SSAValue:
         name = self.graph.parameters[node]
+        if name in self.graph.constants:
+            return self.constant(self.graph.constants[name])
         shape = shape_of_node(node)
         assert shape is not None, "parameters have static shapes"
+        if name in self.graph.transposed:
+            shape = (*shape[:-2], shape[-1], shape[-2])
         return self.weight(name, shape, self.matrix_type if name in self.graph.matrices else f32)
 
     def tensor(self, node: Node) -> SSAValue:

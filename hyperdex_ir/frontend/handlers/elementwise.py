@@ -19,8 +19,8 @@ aten = torch.ops.aten
 _BINARY: dict[type[lpu.BinaryOp], tuple[Any, ...]] = {
     lpu.MulOp: (aten.mul.Tensor, aten.mul.Scalar),
     lpu.DivOp: (aten.div.Tensor, aten.div.Scalar),
-    lpu.MaxOp: (aten.maximum.default,),
-    lpu.MinOp: (aten.minimum.default,),
+    lpu.MaxOp: (aten.maximum.default, aten.max.other),
+    lpu.MinOp: (aten.minimum.default, aten.min.other),
 }
 _UNARY: dict[type[lpu.UnaryOp], Any] = {
     lpu.NegOp: aten.neg.default,

@@ -9,16 +9,16 @@ from xdsl.ir import SSAValue
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.frontend.graph import arguments, shape_of_node
+from hyperdex_ir.frontend.graph import arguments, matrix_of, shape_of_node
 from hyperdex_ir.frontend.handlers.builder import Builder, Index, Value
 from hyperdex_ir.frontend.handlers.registry import handles
-from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE
+from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE, SHORT_CONV
 
 aten = torch.ops.aten
 
 
 def _check_matrix(node: Node) -> str | None:
-    return None if arguments(node)["weight"].op == "placeholder" else "a weight that is computed"
+    return None if matrix_of(node).op == "placeholder" else "a weight that is computed"
 
 
 @handles(aten.linear.default, check=_check_matrix)
@@ -32,6 +32,20 @@ def _linear(builder: Builder, node: Node) -> Value:
             None if bias is None else builder.tensor(bias),
         )
     )
+
+
+def _check_product(node: Node) -> str | None:
+    given = arguments(node)
+    scales = [(name, given[name]) for name in ("alpha", "beta") if given[name] != 1]
+    if scales:
+        return ", ".join(f"{name}={scale}" for name, scale in scales)
+    return _check_matrix(node)
+
+
+@handles(aten.addmm.default, check=_check_product)
+def _addmm(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    return builder.emit(lpu.LinearOp(*(builder.tensor(given[name]) for name in ("mat1", "mat2", "self"))))
 
 
 @handles(aten.embedding.default, check=_check_matrix, integers=True)
@@ -102,6 +116,8 @@ def _check_attention(node: Node) -> str | None:
     shapes = [shape_of_node(given[name]) for name in ("query", "key", "value")]
     if any(shape is None or len(shape) != 4 or shape[0] != 1 for shape in shapes):
         return f"shapes {shapes}, supported is [1, heads, tokens, head size]"
+    if given["sinks"] is not None and given["sinks"].op != "placeholder":
+        return "sinks that are computed"
     return None
 
 
@@ -109,11 +125,35 @@ def _check_attention(node: Node) -> str | None:
 def _attention(builder: Builder, node: Node) -> Value:
     given = arguments(node)
     operands = [_heads_last(builder, given[name]) for name in ("query", "key", "value")]
+    scale: float = given["scale"]
+    if (common := builder.scales.get(node)) is not None:
+        operands[0] = builder.emit(lpu.MulOp(operands[0], builder.constant(scale / common)))
+        scale = common
     slot, builder.slots = builder.slots, builder.slots + 1
+    key, heads = given["slopes"], lpu.shape_of(operands[0])[1]
     attended = builder.emit(
-        lpu.AttentionOp(*operands, slot=slot, scale=given["scale"], window=given["window"], softcap=given["softcap"])
+        lpu.AttentionOp(
+            *operands,
+            slot=slot,
+            scale=scale,
+            window=given["window"],
+            softcap=given["softcap"],
+            slopes=None if key is None else builder.weight(key, (heads,)),
+            bf16_bias=given["bf16_bias"],
+            sinks=_optional(builder, given["sinks"]),
+        )
     )
     return builder.reshape(attended, builder.shape(node))
+
+
+@handles(SHORT_CONV)
+def _short_conv(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    x = builder.emit(lpu.TransposeOp(builder.tensor(given["x"]), [0, 2, 1]))
+    slot, builder.slots = builder.slots, builder.slots + 1
+    rows = builder.reshape(x, lpu.shape_of(x)[1:])
+    y = builder.emit(lpu.ShortConvOp(rows, builder.tensor(given["taps"]), _optional(builder, given["bias"]), slot=slot))
+    return builder.emit(lpu.TransposeOp(builder.reshape(y, lpu.shape_of(x)), [0, 2, 1]))
 
 
 def _heads_last(builder: Builder, node: Node) -> SSAValue:

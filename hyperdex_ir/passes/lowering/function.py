@@ -25,7 +25,8 @@ ONE = 8  # holds 1: the rows of what is the same for all tokens
 QUERY, OUTPUT, KEYS, VALUES = 9, 10, 11, 12  # words into query and output rows, bytes into the KV cache
 LAYER, KIND = 13, 14  # the number of the running layer, and that of its function
 HEAD = 15  # the number of a query head among those of all devices
-_OFFSETS = range(16, DEVICE)  # words from the first device's part of a row to this device's, one for each size of part
+SLOPE, SINK = DEVICE - 2, DEVICE - 1  # byte addresses of a query head's slope and sink
+_OFFSETS = range(16, SLOPE)  # words from the first device's part of a row to this device's, one for each size of part
 
 _ROWS_REGISTER = {"tokens": TOKENS, "head": HEAD_ROWS, 1: ONE}
 

@@ -12,9 +12,21 @@ from hyperdex_ir.isa.instructions import DEVICE, KV_BASE, MATRIX_TYPES, ZERO
 from hyperdex_ir.memory.collect import parameter_of
 from hyperdex_ir.memory.map import CacheMap, ceil_div
 from hyperdex_ir.passes.lowering import ring
-from hyperdex_ir.passes.lowering.function import HEAD, KEYS, OUTPUT, QUERY, VALUES, FunctionLowering, Index
+from hyperdex_ir.passes.lowering.function import (
+    HEAD,
+    KEYS,
+    OUTPUT,
+    QUERY,
+    SINK,
+    SLOPE,
+    VALUES,
+    FunctionLowering,
+    Index,
+)
 from hyperdex_ir.passes.lowering.views import View
 from hyperdex_ir.targets import LANES
+
+_WORD_BYTES = 4  # of an f32
 
 
 def lower_embedding(to: FunctionLowering, op: lpu.EmbeddingOp) -> None:
@@ -140,18 +152,24 @@ def lower_attention(to: FunctionLowering, op: lpu.AttentionOp) -> None:
     """Keys and values to the cache, then scores, softmax and values, head by head."""
     _, heads, key_size = shape_of(op.query)
     _, kv_heads, value_size = shape_of(op.value)
-    cache = to.function_map.caches[op.slot.value.data]
+    cache = _cache_of(to, op)
     _store(to, op, cache)
     target = to.result(op.res, "tokens")
     query = to.use(op.query)
     scores = to.buffer("tokens", ceil_div(to.shared.memory.max_length, LANES) * LANES, "scores")
     for register in (QUERY, OUTPUT):
         to.emit("set", dst=register, value=0)
+    given = ((SLOPE, op.slopes), (SINK, op.sinks))
+    parameters = {register: to.address(to.weight(v, ("f32",))) for register, v in given if v is not None}
+    for register, address in parameters.items():
+        to.emit("add", dst=register, a=address.register, b=ZERO, value=address.offset)
 
     def one_head() -> None:
         _head(to, op, LmuUse(query.buffer, query.offset, QUERY), LmuUse(target.buffer, target.offset, OUTPUT), scores)
         _advance(to, QUERY, key_size)
         _advance(to, OUTPUT, value_size)
+        for register in parameters:
+            _advance(to, register, _WORD_BYTES)
 
     def one_kv_head() -> None:
         to.repeat(heads // kv_heads, one_head)
@@ -172,6 +190,12 @@ def lower_attention(to: FunctionLowering, op: lpu.AttentionOp) -> None:
         else:
             to.emit("set", dst=HEAD, value=0)
         to.repeat(heads, one_head_by_table)
+
+
+def _cache_of(to: FunctionLowering, op: lpu.AttentionOp) -> CacheMap:
+    cache = to.function_map.caches[op.slot.value.data]
+    assert isinstance(cache, CacheMap)
+    return cache
 
 
 def _from_base(to: FunctionLowering, register: int, distance: int) -> None:
@@ -217,7 +241,7 @@ def _store(to: FunctionLowering, op: lpu.AttentionOp, cache: CacheMap) -> None:
 
 
 def _head(to: FunctionLowering, op: lpu.AttentionOp, query: LmuUse, target: LmuUse, scores: object) -> None:
-    cache = to.function_map.caches[op.slot.value.data]
+    cache = _cache_of(to, op)
     common = {
         "window": op.window.value.data if op.window is not None else 0,
         "rows": to.rows_register("tokens"),
@@ -232,9 +256,11 @@ def _head(to: FunctionLowering, op: lpu.AttentionOp, query: LmuUse, target: LmuU
         scale=op.scale.value.data,
         softcap=op.softcap and op.softcap.value.data,
         type=matrix_type,
+        slope=None if op.slopes is None else HbmRef(0, SLOPE),
+        bf16_bias=int(op.bf16_bias is not None),
         **common,
     )
-    to.emit("softmax", dst=scores, src=scores, **common)
+    to.emit("softmax", dst=scores, src=scores, sink=None if op.sinks is None else HbmRef(0, SINK), **common)
     to.emit(
         "values",
         dst=target,

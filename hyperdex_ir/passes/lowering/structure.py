@@ -18,7 +18,7 @@ from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.isa.instructions import DEVICE, KV_BASE, NEXT_TOKEN, PARAM_BASE, ZERO
 from hyperdex_ir.memory.collect import find_function
-from hyperdex_ir.passes.lowering import model, ring, vector
+from hyperdex_ir.passes.lowering import convolution, model, ring, routing, vector
 from hyperdex_ir.passes.lowering.function import KIND, LAYER, ONE, FunctionLowering, Index, Place, Scalar, Shared
 from hyperdex_ir.passes.lowering.views import View
 
@@ -297,6 +297,10 @@ _HANDLERS: tuple[tuple[Any, Callable[[FunctionLowering, Any], None]], ...] = (
     (lpu.RotaryTableOp, model.lower_rotary_table),
     (lpu.LinearOp, model.lower_linear),
     (lpu.AttentionOp, model.lower_attention),
+    (lpu.TopKOp, routing.lower_top_k),
+    (lpu.TakeColumnsOp, routing.lower_take_columns),
+    (lpu.ExpertLinearOp, routing.lower_expert_linear),
+    (lpu.ShortConvOp, convolution.lower_short_conv),
     (lpu.AllGatherOp, ring.lower_all_gather),
     (lpu.SelectColumnsOp, ring.lower_select_columns),
     (lpu.LayerOp, lower_layer),

@@ -51,6 +51,12 @@ func.func @main() {
   isa.scores dst=%h query=%h[r9] cache=hbm[64 + r11] size=64 scale=0.125 type=f16 rows=tokens
   // CHECK-NEXT: isa.scores dst=%h query=%h[r9] cache=hbm[64 + r11] size=64 scale=0.125 type=f16 rows=tokens
   // CHECK-GENERIC-NEXT: "isa.scores"(%h, %h) <{query_register = 9 : i64,
+  isa.scores dst=%h query=%h cache=hbm[64] size=64 scale=0.125 type=bf16 rows=tokens slope=hbm[4 + r29] bf16_bias=1
+  // CHECK-NEXT: isa.scores dst=%h query=%h cache=hbm[64] size=64 scale=0.125 type=bf16 rows=tokens slope=hbm[4 + r29] bf16_bias=1
+  // CHECK-GENERIC-NEXT: "isa.scores"(%h, %h) <{{.*}}slope_offset = 4 : i64, slope_register = 29 : i64, bf16_bias = 1 : i64
+  isa.softmax dst=%h src=%h rows=tokens sink=hbm[r30]
+  // CHECK-NEXT: isa.softmax dst=%h src=%h rows=tokens sink=hbm[r30]
+  // CHECK-GENERIC-NEXT: "isa.softmax"(%h, %h) <{rows = 1 : i64, sink_offset = 0 : i64, sink_register = 30 : i64}>
   isa.softmax dst=%h src=%h window=512 rows=tokens
   // CHECK-NEXT: isa.softmax dst=%h src=%h window=512 rows=tokens
   // CHECK-GENERIC-NEXT: "isa.softmax"(%h, %h) <{window = 512 : i64, rows = 1 : i64}>
@@ -130,6 +136,21 @@ func.func @main() {
   isa.matmul dst=%h[r16] src=%h weight=hbm[0] k=576 n=64 type=f16 rows=tokens gated=1 prefetch=9 gate_distance=144
   // CHECK-NEXT: isa.matmul dst=%h[r16] src=%h weight=hbm[0] k=576 n=64 type=f16 rows=tokens gated=1 prefetch=9 gate_distance=144
   // CHECK-GENERIC-NEXT: gated = 1 : i64, prefetch = 9 : i64, gate_distance = 144 : i64
+  isa.top_k dst=%h src=%h columns=576 k=8 groups=8 top_groups=4 rows=tokens
+  // CHECK-NEXT: isa.top_k dst=%h src=%h columns=576 k=8 groups=8 top_groups=4 rows=tokens
+  // CHECK-GENERIC-NEXT: "isa.top_k"(%h, %h) <{columns = 576 : i64, k = 8 : i64, groups = 8 : i64, top_groups = 4 : i64, rows = 1 : i64}>
+  isa.take_columns dst=%h src=%h index=%h[8] columns=8 limit=576 rows=tokens
+  // CHECK-NEXT: isa.take_columns dst=%h src=%h index=%h[8] columns=8 limit=576 rows=tokens
+  // CHECK-GENERIC-NEXT: "isa.take_columns"(%h, %h, %h) <{index_offset = 8 : i64, columns = 8 : i64, limit = 576 : i64, rows = 1 : i64}>
+  isa.repeat_rows head_rows {
+    isa.fetch dst=r11 src=%h[r15] limit=9
+  }
+  // CHECK-NEXT: isa.repeat_rows head_rows {
+  // CHECK-NEXT:   isa.fetch dst=r11 src=%h[r15] limit=9
+  // CHECK-NEXT: }
+  // CHECK-GENERIC-NEXT: "isa.repeat_rows"() <{rows = 4 : i64}> ({
+  // CHECK-GENERIC-NEXT:   "isa.fetch"(%h) <{dst = 11 : i64, src_register = 15 : i64, limit = 9 : i64}> : (!isa.lmu<tokens x 576>) -> ()
+  // CHECK-GENERIC-NEXT: }) : () -> ()
   isa.send src=%h hop=0 parts=4 pitch=144 columns=144 rows=tokens
   // CHECK-NEXT: isa.send src=%h hop=0 parts=4 pitch=144 columns=144 rows=tokens
   // CHECK-GENERIC-NEXT: "isa.send"(%h) <{hop = 0 : i64, parts = 4 : i64, pitch = 144 : i64, columns = 144 : i64, rows = 1 : i64}>

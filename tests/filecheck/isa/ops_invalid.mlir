@@ -249,3 +249,41 @@ func.func @main() {
   func.return
 }
 // CHECK: isa.multiply: expected value=
+
+// -----
+
+func.func @main() {
+  isa.repeat_rows many {
+  }
+  func.return
+}
+// CHECK: no register 'many'
+
+// -----
+
+func.func @main() {
+  "isa.repeat_rows"() <{rows = 32 : i64}> ({
+    isa.set dst=r9 value=0
+  }) : () -> ()
+  func.return
+}
+// CHECK: isa.repeat_rows: register 32, must be in 0..31
+
+// -----
+
+func.func @main() {
+  "isa.repeat_rows"() <{rows = 1 : i64}> ({
+  ^bb0(%x: !isa.lmu<1 x 8>):
+  }) : () -> ()
+  func.return
+}
+// CHECK: isa.repeat_rows: the body takes no arguments
+
+// -----
+
+func.func @main() {
+  %h = isa.buffer : !isa.lmu<tokens x 8>
+  isa.top_k dst=%h src=%h columns=9 k=2 rows=tokens
+  func.return
+}
+// CHECK: isa.top_k: src reaches word 8 of rows that have 8 words

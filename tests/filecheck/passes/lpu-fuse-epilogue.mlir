@@ -73,6 +73,17 @@ func.func @residual_that_broadcasts(%x: tensor<?x64xf32>, %r: tensor<?x1xf32>) -
   func.return %z : tensor<?x96xf32>
 }
 // -----
+func.func @number_that_broadcasts(%x: tensor<?x64xf32>, %r: tensor<?x96xf32>) -> tensor<?x96xf32> {
+  %w = lpu.weight "a.weight" : tensor<1x64xf16>
+  %b = lpu.weight "b.weight" : tensor<96xf32>
+  %y = lpu.linear %x by %w : tensor<?x64xf32>, tensor<1x64xf16> -> tensor<?x1xf32> loc("model.layers.0.mlp.gate")
+  %z = lpu.mul %y, %r : (tensor<?x1xf32>, tensor<?x96xf32>) -> tensor<?x96xf32>
+  %v = lpu.linear %x by %w : tensor<?x64xf32>, tensor<1x64xf16> -> tensor<?x1xf32> loc("model.layers.0.mlp.gate")
+  %a = lpu.add %v, %b : (tensor<?x1xf32>, tensor<96xf32>) -> tensor<?x96xf32>
+  %s = lpu.add %z, %a : (tensor<?x96xf32>, tensor<?x96xf32>) -> tensor<?x96xf32>
+  func.return %s : tensor<?x96xf32>
+}
+// -----
 func.func @subtraction(%x: tensor<?x64xf32>, %r: tensor<?x96xf32>) -> tensor<?x96xf32> {
   %w = lpu.weight "a.weight" : tensor<96x64xf16>
   %y = lpu.linear %x by %w : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
@@ -145,6 +156,19 @@ func.func @subtraction(%x: tensor<?x64xf32>, %r: tensor<?x96xf32>) -> tensor<?x9
 // CHECK-NEXT:     %y = lpu.linear %x by %w : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
 // CHECK-NEXT:     %z = lpu.add %y, %r : (tensor<?x96xf32>, tensor<?x1xf32>) -> tensor<?x96xf32> loc(unknown)
 // CHECK-NEXT:     func.return %z : tensor<?x96xf32> loc(unknown)
+// CHECK-NEXT:   } loc(unknown)
+// CHECK-NEXT: } loc(unknown)
+//
+// CHECK:      builtin.module {
+// CHECK-NEXT:   func.func @number_that_broadcasts(%x: tensor<?x64xf32> loc(unknown), %r: tensor<?x96xf32> loc(unknown)) -> tensor<?x96xf32> {
+// CHECK-NEXT:     %w = lpu.weight "a.weight" : tensor<1x64xf16> loc(unknown)
+// CHECK-NEXT:     %b = lpu.weight "b.weight" : tensor<96xf32> loc(unknown)
+// CHECK-NEXT:     %y = lpu.linear %x by %w : tensor<?x64xf32>, tensor<1x64xf16> -> tensor<?x1xf32> loc("model.layers.0.mlp.gate")
+// CHECK-NEXT:     %z = lpu.mul %y, %r : (tensor<?x1xf32>, tensor<?x96xf32>) -> tensor<?x96xf32> loc(unknown)
+// CHECK-NEXT:     %v = lpu.linear %x by %w : tensor<?x64xf32>, tensor<1x64xf16> -> tensor<?x1xf32> loc("model.layers.0.mlp.gate")
+// CHECK-NEXT:     %a = lpu.add %v, %b : (tensor<?x1xf32>, tensor<96xf32>) -> tensor<?x96xf32> loc(unknown)
+// CHECK-NEXT:     %s = lpu.add %z, %a : (tensor<?x96xf32>, tensor<?x96xf32>) -> tensor<?x96xf32> loc(unknown)
+// CHECK-NEXT:     func.return %s : tensor<?x96xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)
 // CHECK-NEXT: } loc(unknown)
 //

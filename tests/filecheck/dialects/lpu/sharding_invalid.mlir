@@ -152,7 +152,7 @@ func.func @f(%q: tensor<?x3x16xf32>, %k: tensor<?x2x16xf32>) {
 // -----
 
 func.func @f(%q: tensor<?x2x16xf32>, %k: tensor<?x2x16xf32>) {
-  %o = "lpu.attention"(%q, %k, %k) <{slot = 0 : i64, scale = 1.000000e+00 : f32, kv_heads = array<i64: 0, 1>}> : (tensor<?x2x16xf32>, tensor<?x2x16xf32>, tensor<?x2x16xf32>) -> tensor<?x2x16xf32>
+  %o = "lpu.attention"(%q, %k, %k) <{slot = 0 : i64, scale = 1.000000e+00 : f32, kv_heads = array<i64: 0, 1>, operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}> : (tensor<?x2x16xf32>, tensor<?x2x16xf32>, tensor<?x2x16xf32>) -> tensor<?x2x16xf32>
   func.return
 }
 // CHECK: lpu.attention: kv_heads needs its key

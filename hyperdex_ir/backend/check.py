@@ -1,0 +1,63 @@
+"""Reads every byte of a compiled model and compares it with what the manifest recorded when it was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from hyperdex_ir.backend.manifest import describe_file, kind_of
+from hyperdex_ir.errors import FileFormatError, NotCompiledError
+from hyperdex_ir.memory.serialize import load_json, manifest_entries
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A file as the manifest lists it: its place below the folder, its size in bytes, the SHA-256 of its contents."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+def listed_files(manifest: Path) -> list[Listed]:
+    """All files that a manifest lists, by name.
+
+    Raises NotCompiledError when there is no manifest, FileFormatError when it is broken or leads out of its folder.
+    """
+    if not manifest.is_file():
+        raise NotCompiledError(f"{manifest.parent}: not compiled", f"hyperdex compile {manifest.parent}")
+    tables = [load_json(manifest).get("files"), *(entry["files"] for entry in manifest_entries(manifest).values())]
+    found = {one.name: one for table in tables for one in _listed(manifest, table)}
+    return [found[name] for name in sorted(found)]
+
+
+def _listed(manifest: Path, table: Any) -> Iterator[Listed]:
+    if not isinstance(table, dict):
+        raise FileFormatError(f"{manifest}: does not list files", "compile the model again")
+    for name, entry in table.items():
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise FileFormatError(f"{manifest}: lists {name!r}, which is not below the folder")
+        match entry:
+            case {"bytes": int(size), "sha256": str(sha256)}:
+                yield Listed(name, size, sha256)
+            case _:
+                raise FileFormatError(f"{manifest}: {name} has no size and hash", "compile the model again")
+
+
+def check_file(root: Path, listed: Listed, advance: Callable[[int], None] = lambda count: None) -> str:
+    """What is wrong with a file, empty when nothing is; every byte is read."""
+    path = root / listed.name
+    try:
+        found = describe_file(path, kind_of(path), advance)
+    except FileNotFoundError:
+        return "no such file"
+    except FileFormatError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if found["bytes"] != listed.size:
+        return f"{found['bytes']:,} bytes, {listed.size:,} were written"
+    return "" if found["sha256"] == listed.sha256 else "other contents than were written"

@@ -1,0 +1,51 @@
+"""One process at a time works on the folder of a model; another waits, and finds what the first has left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hyperdex_ir.files import storage_errors
+from hyperdex_ir.progress import log
+
+LOCK_FILE = ".hyperdex.lock"
+
+
+@contextmanager
+def locked_folder(root: Path) -> Iterator[None]:
+    """Holds the folder, which is made if it is not there; the system lets go of it when the process dies.
+
+    Folders that were made and hold nothing at the end are removed again. Raises StorageError when the file system
+    refuses.
+    """
+    new = [path for path in (root, *root.parents) if not path.exists()]
+    path = root / LOCK_FILE
+    lock = FileLock(path)
+    with storage_errors(path):
+        root.mkdir(parents=True, exist_ok=True)
+        _acquire(lock, root)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: who waits for it notices and begins again
+        lock.release()
+        _remove_empty(new)
+
+
+def _acquire(lock: FileLock, root: Path) -> None:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log(f"Wait for another process that works on {root}")
+        lock.acquire()
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:  # it holds something, or another process uses it
+            return

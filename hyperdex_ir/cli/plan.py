@@ -1,0 +1,69 @@
+"""`hyperdex plan`: whether a model can be compiled, what it will need and how fast it should be, before it is there."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from hyperdex_ir.cli.inspect import decode_table, lmu_lines, text_table
+from hyperdex_ir.errors import UnsupportedModelError
+
+
+def plan(
+    model: Annotated[str, typer.Argument(help="Hub id, or directory with a checkpoint.", show_default=False)],
+    num_device: Annotated[int, typer.Option("--num-device", "--num_device", help="Number of LPUs.")] = 1,
+    max_length: Annotated[int, typer.Option("--max-length", "--max_length", help="Positions. 1: as many as fit.")] = 1,
+    type_device: Annotated[str, typer.Option("--type-device", "--type_device", help="Target: u55c, asic.")] = "u55c",
+    dtype: Annotated[str, typer.Option("--dtype", help="Type of matrices: auto, f16, bf16.")] = "auto",
+    token: Annotated[
+        str | None, typer.Option("--token", envvar="HF_TOKEN", show_envvar=True, help="Hugging Face access token.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a model needs on device and host, from config.json and the headers of its weights alone."""
+    from hyperdex_ir.tools import AutoCompiler
+
+    options = {"num_device": num_device, "max_length": max_length, "type_device": type_device, "dtype": dtype}
+    try:
+        facts = AutoCompiler().plan(model, token=token, revision=revision, **options)
+    except UnsupportedModelError as error:
+        if as_json:
+            print(json.dumps({"supported": False, "reason": str(error)}, indent=1))
+        raise
+    print(json.dumps(facts, indent=1) if as_json else "\n".join(_screen(facts)))
+
+
+def _screen(facts: dict[str, Any]) -> list[str]:
+    model, device, host = facts["model"], facts["device"], facts["host"]
+    fits = "fits" if device["fits"] else "does not fit"
+    memory = [
+        ["a device", "bytes"],
+        ["parameters", f"{device['parameter_bytes']:,}"],
+        ["of each channel", f"{device['parameter_bytes_of_a_channel']:,}"],
+        [f"KV cache for {model['max_length']:,} positions", f"{device['kv_bytes']:,}"],
+        ["of a position", f"{device['kv_bytes_of_a_token']:,}"],
+        [f"together, with input and output ({fits})", f"{device['needed_bytes']:,}"],
+        [f"HBM of {model['target']}", f"{device['hbm_bytes']:,}"],
+    ]
+    disk = [
+        ["disk", "bytes"],
+        ["checkpoint", f"{host['checkpoint_bytes']:,}"],
+        ["converted checkpoint", f"{host['converted_bytes']:,}"],
+        ["parameter images", f"{host['image_bytes']:,}"],
+        ["together", f"{host['disk_bytes']:,}"],
+    ]
+    speed = [*lmu_lines(facts["lmu"], model), *decode_table(facts["decode"])[:-1]] if device["fits"] else []
+    return [
+        f"{model['name']}: {facts['architecture']}, supported",
+        f"{model['target']}, {model['devices']} of them, matrices {model['matrix_type']};"
+        f" the longest context that fits is {device['longest_context']:,}",
+        "",
+        *text_table(memory),
+        "",
+        *text_table(disk),
+        "",
+        *speed,
+    ]

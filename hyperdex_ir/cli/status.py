@@ -1,0 +1,77 @@
+"""`hyperdex status` and `hyperdex clean`: what the folders of models hold, and what of it can go."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hyperdex_ir.locations import ModelFolder, hub_root
+
+Model = Annotated[str | None, typer.Argument(help="Hub id or directory; by default all models.", show_default=False)]
+
+
+def status(model: Model = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show what has been downloaded and compiled, and how much room it takes."""
+    from hyperdex_ir.backend.status import status as facts_of
+
+    facts = [facts_of(folder) for folder in _folders(model)]
+    lines = [json.dumps(facts, indent=1)] if as_json else [line for one in facts for line in _lines(one)]
+    for line in lines:
+        print(line)
+
+
+def clean(
+    model: Model = None,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="Also what is compiled; checkpoints stay, another compile is needed.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "--dry_run", help="Only list the files.")] = False,
+) -> None:
+    """Remove what no compile uses: unfinished and stale files. Prints their names."""
+    from hyperdex_ir.backend.clean import clean_folder
+
+    for folder in _folders(model):
+        for path, size in clean_folder(folder, compiled=compiled, dry_run=dry_run):
+            print(f"{path}  {_size(size)}")
+
+
+def _folders(model: str | None) -> list[ModelFolder]:
+    """The folder of a model, or of each that lies under the hub root."""
+    from hyperdex_ir.runtime.places import compiled_folder
+
+    if model is not None:
+        return [compiled_folder(model)]
+    roots = sorted(
+        {path.parent for path in hub_root().glob("*/*/ckpt")} | {p.parent for p in hub_root().glob("*/ckpt")}
+    )
+    return [ModelFolder(root, root / "ckpt", None, made_by_tool=True) for root in roots]
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    checkpoint = facts["checkpoint"]
+    lines = [
+        facts["folder"],
+        f"  checkpoint  {_files(checkpoint)} in {Path(checkpoint['folder']).name}/",
+        f"  converted   {_size(facts['converted_bytes'])}",
+    ]
+    for count, entry in facts["devices"].items():
+        options = entry["options"]
+        what = f"{entry['target']}, {options.get('matrix_type')}, {options.get('max_length')} positions"
+        devices = f"{count} device{'s' * (count != '1')}"
+        lines.append(f"  {devices:<11} {what}: {_files(entry)}")
+    if "fault" in facts:
+        lines.append(f"  {facts['fault']}")
+    if facts["stale"]["files"]:
+        lines.append(f"  stale       {_files(facts['stale'])}, which hyperdex clean removes")
+    return lines
+
+
+def _files(facts: dict[str, Any]) -> str:
+    return f"{facts['files']} file{'s' * (facts['files'] != 1)}, {_size(facts['bytes'])}"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.2f} MB"

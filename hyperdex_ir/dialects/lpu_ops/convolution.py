@@ -1,0 +1,75 @@
+"""Short causal convolutions: the one operation besides attention that mixes tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, IntegerAttr, f32
+from xdsl.ir import Operation, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    ParsePropInAttrDict,
+    VarConstraint,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    prop_def,
+    result_def,
+    traits_def,
+)
+from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind
+
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
+
+Value = SSAValue | Operation
+
+
+class _ConvolutionState(MemoryEffect):
+    """Reads the rows before the tokens in flight, and keeps the last ones: neither dead nor common, kept in order."""
+
+    @classmethod
+    def get_effects(cls, op: Operation) -> set[EffectInstance]:
+        return {EffectInstance(MemoryEffectKind.READ), EffectInstance(MemoryEffectKind.WRITE)}
+
+
+@irdl_op_definition
+class ShortConvOp(IRDLOperation):
+    """Each column by itself: a weighted sum of the row and the L - 1 rows before it, then a bias where there is one.
+
+    y[t] = taps[0] * x[t - L + 1]; y[t] = y[t] + taps[j] * x[t - L + 1 + j] for j = 1 .. L - 1; y[t] = y[t] + bias.
+    x: [?, C]; taps: [C, 1, L] of f32, as checkpoints hold them; bias: [C]. Rows before the text are zeros; those of
+    passes before this one are in the slot, which is numbered together with those of attention.
+    """
+
+    name = "lpu.short_conv"
+    T: ClassVar = VarConstraint("T", TENSOR)
+    x = operand_def(T)
+    taps = operand_def(TENSOR)
+    bias = opt_operand_def(TENSOR)
+    slot = prop_def(IntegerAttr[I64])
+    res = result_def(T)
+    traits = traits_def(_ConvolutionState())
+    irdl_options = (ParsePropInAttrDict(),)
+    assembly_format = (
+        "$x `by` $taps (`bias` $bias^ `:` type($bias))? `slot` $slot attr-dict `:` type($taps) `->` type($res)"
+    )
+
+    def __init__(self, x: Value, taps: Value, bias: Value | None = None, *, slot: int):
+        value = SSAValue.get(x)
+        super().__init__(
+            operands=[value, taps, [] if bias is None else [bias]],
+            properties={"slot": IntegerAttr(slot, 64)},
+            result_types=[value.type],
+        )
+
+    @property
+    def history(self) -> int:
+        """L - 1: rows before the running one that are looked at."""
+        return shape_of(self.taps)[2] - 1
+
+    def verify_(self) -> None:
+        x, taps = shape_of(self.x), shape_of(self.taps)
+        require(len(taps) == 3 and taps[1] == 1 and taps[2] > 0, "lpu.short_conv: the taps must be [C, 1, L]")
+        require(element_of(self.taps) == f32, "lpu.short_conv: the taps must be f32")
+        require(x == (DYNAMIC_INDEX, taps[0]), f"lpu.short_conv: x must be [?, {taps[0]}], as there are taps")
+        require(self.bias is None or shape_of(self.bias) == taps[:1], "lpu.short_conv: the bias must be [C]")

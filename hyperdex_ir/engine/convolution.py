@@ -1,0 +1,158 @@
+"""Short convolutions: short_conv and store_state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hyperdex_ir.engine import rows as kernels
+from hyperdex_ir.engine.emit import F32, V
+from hyperdex_ir.engine.faults import Fault
+from hyperdex_ir.engine.memory_access import LmuRows, Words
+from hyperdex_ir.engine.moving import copy_rows, watch_words
+from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.isa.instructions import POSITION
+
+
+def _scratch(values: Values, sizes: Sizes) -> int:
+    taps = values["history"] + 1
+    return (sizes.chunk + 3 * taps + 1) * values["columns"]
+
+
+@operation("short_conv", scratch=_scratch)
+def short_conv(op: Operation) -> None:
+    e = op.e
+    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), _position(op)
+    src = op.lmu("src", rows, columns)
+    with e.if_then(e.less(0, history)):
+        op.words("state", e.mul(history, columns), written=True)
+    taps = op.words("taps", e.mul(e.add(history, 1), columns))
+    with e.if_then(op.present("bias")):
+        op.words("bias", columns)
+    dst = op.lmu("dst", rows, columns)
+    # Each thread works on columns of its own, so none waits for what another puts into scratch memory.
+    part = _Part(op, src, rows, columns, history, *op.share(columns))
+    part.load_taps(taps)
+    part.load_bias()
+    with e.if_then(e.less(0, history)):
+        part.load_state(op.words("state", e.mul(history, columns)), position)
+    staged = LmuRows(e, op.scratch(), columns, e.i64(0), e.i64(0))
+    rows_apart = e.builder.icmp_signed(">=", dst.stride, columns)
+    with e.if_else(e.builder.and_(op.apart(src, dst), rows_apart)) as (directly, by_way):
+        with directly:
+            part.compute(dst)
+        with by_way:
+            part.compute(staged)
+            op.barrier()
+            copy_rows(op, dst, staged, rows, columns)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The columns begin..end-1 of an instruction, which one thread computes.
+
+    In scratch memory, row after row of `columns` words: the staged result (as many rows as a pass can have), the taps
+    by number, the history from the oldest row on, the bias, a row for products, and the taps as they come.
+    """
+
+    op: Operation
+    src: LmuRows
+    rows: V
+    columns: V
+    history: V
+    begin: V
+    end: V
+
+    def _row(self, number: int | V) -> V:
+        """Where this part of a row of scratch memory begins, counted from behind the staged result."""
+        e = self.op.e
+        row = e.add(self.op.context.load("chunk"), number)
+        return self.op.scratch(e.add(e.mul(row, self.columns), self.begin))
+
+    @property
+    def _count(self) -> V:
+        return self.op.e.sub(self.end, self.begin)
+
+    @property
+    def _taps(self) -> V:
+        return self.op.e.add(self.history, 1)
+
+    @property
+    def _bias(self) -> V:
+        e = self.op.e
+        return self._row(e.add(self._taps, self.history))
+
+    @property
+    def _product(self) -> V:
+        e = self.op.e
+        return self._row(e.add(e.add(self._taps, self.history), 1))
+
+    def load_taps(self, taps: Words) -> None:
+        """From column after column to tap after tap."""
+        e = self.op.e
+        first = e.mul(self.begin, self._taps)
+        start = e.mul(e.add(self.op.context.load("chunk"), e.add(e.add(self._taps, self.history), 2)), self.columns)
+        raw = self.op.scratch(e.add(start, first))
+        taps.copy_to(raw, first, e.mul(self._count, self._taps))
+        with e.loop(0, self._count) as column, e.loop(0, self._taps) as tap:
+            value = e.load(e.element(raw, e.add(e.mul(column, self._taps), tap), F32), F32)
+            e.store(value, e.element(self._row(tap), column, F32))
+
+    def load_bias(self) -> None:
+        with self.op.e.if_then(self.op.present("bias")):
+            self.op.words("bias", self.columns).copy_to(self._bias, self.begin, self._count)
+
+    def load_state(self, state: Words, position: V) -> None:
+        """The rows before the first in flight; zeros where the text has not begun."""
+        e = self.op.e
+        with e.loop(0, self.history) as number:
+            target = self._row(e.add(self._taps, number))
+            before = e.sub(e.add(position, number), self.history)
+            with e.if_else(e.less(before, 0)) as (nothing, there):
+                with nothing:
+                    e.clear(target, e.mul(self._count, 4))
+                with there:
+                    row = e.builder.urem(before, self.history)
+                    state.copy_to(target, e.add(e.mul(row, self.columns), self.begin), self._count)
+
+    def compute(self, target: LmuRows) -> None:
+        op, e = self.op, self.op.e
+        multiply, add = kernels.binary_row(e, "mul"), kernels.binary_row(e, "add")
+        with e.loop(0, self.rows) as row:
+            op.check_stop()
+            y = e.element(target.row(row), self.begin, F32)
+            e.call(multiply, [y, self._source(e.sub(row, self.history)), self._row(0), self._count])
+            with e.loop(1, self._taps) as tap:
+                x = self._source(e.sub(e.add(row, tap), self.history))
+                e.call(multiply, [self._product, x, self._row(tap), self._count])
+                e.call(add, [y, y, self._product, self._count])
+            with e.if_then(op.present("bias")):
+                e.call(add, [y, y, self._bias, self._count])
+            watch_words(op, y, 0, self._count)
+
+    def _source(self, row: V) -> V:
+        """This part of a row of the operand; of the history, when its number is negative."""
+        e = self.op.e
+        before = self._row(e.add(e.add(self._taps, self.history), row))
+        return e.builder.select(e.less(row, 0), before, e.element(self.src.row(row), self.begin, F32))
+
+
+@operation("store_state")
+def store_state(op: Operation) -> None:
+    e = op.e
+    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), _position(op)
+    src = op.lmu("src", rows, columns)
+    state = op.words("state", e.mul(history, columns), written=True)
+    first = e.maximum(e.sub(rows, history), 0)
+    begin, end = op.share(e.sub(rows, first))
+    with e.loop(begin, end) as number:
+        row = e.add(first, number)
+        place = e.mul(e.builder.urem(e.add(position, row), history), columns)
+        state.copy_from(src.row(row), place, columns)
+        watch_words(op, src.row(row), 0, columns)
+
+
+def _position(op: Operation) -> V:
+    """The position of the first row in flight. Fault when it is negative."""
+    position = op.register_value(POSITION)
+    op.fault_if(op.e.less(position, 0), Fault.POSITION, position)
+    return position

@@ -1,0 +1,42 @@
+"""BLOOM: slopes in the place of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.models.bloom.modeling_bloom import BloomAttention, BloomGelu, build_alibi_tensor
+
+from hyperdex_ir.frontend.derived import Derived, HeadSlopes
+from hyperdex_ir.frontend.operators import ATTENTION
+
+_SLOPES = "transformer.alibi.slopes"
+
+
+def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
+    """Makes the attention of a BLOOM one node, and its activation a graph of operators."""
+    config: Any = model.config
+    # The bias of position 1 is the slope itself.
+    slopes = build_alibi_tensor(torch.ones(1, 2, device="cpu"), config.n_head, torch.float32)[:, 0, 1].numpy()
+    for module in model.modules():
+        if isinstance(module, BloomAttention):
+            module.forward = _attention(module)
+        elif isinstance(module, BloomGelu):
+            module.forward = _gelu
+    return {_SLOPES: HeadSlopes(_SLOPES, slopes)}
+
+
+def _attention(module: Any) -> Callable[..., Any]:
+    def forward(hidden_states: torch.Tensor, residual: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
+        query, key, value = module._reshape(module.query_key_value(hidden_states))
+        attended = ATTENTION(query, key, value, module.inv_norm_factor, None, None, None, _SLOPES, False)
+        return residual + module.dense(attended.flatten(2)), None
+
+    return forward
+
+
+def _gelu(x: torch.Tensor) -> torch.Tensor:
+    """The same function; BLOOM's own class is one with a gradient, which export does not look into."""
+    return torch.nn.functional.gelu(x, approximate="tanh")

@@ -1,0 +1,83 @@
+"""GPT-J and CodeGen: interleaved rotary positions from a table of sines and cosines that every layer has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+from transformers.models.codegen.modeling_codegen import CodeGenAttention
+from transformers.models.gptj.modeling_gptj import GPTJAttention
+
+from hyperdex_ir.errors import ConfigError
+from hyperdex_ir.frontend.adapters import set_forward
+from hyperdex_ir.frontend.derived import Derived, RotaryTable
+from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE
+
+_TABLE = "transformer.rotary.table"
+#: CodeGen's matrix has blocks, one for each core that it was trained on, of queries, values and keys, in this order.
+_BLOCKS = 4
+
+Projections = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+
+def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
+    """Makes the attention of a GPT-J or CodeGen one node, and its tables one table for as many positions.
+
+    Raises ConfigError when a CodeGen's heads do not divide into its blocks.
+    """
+    config: Any = model.config
+    turned = config.rotary_dim or config.n_embd
+    for module in model.modules():
+        if isinstance(module, GPTJAttention):
+            set_forward(module, _attention(module, _separate(module), turned))
+        elif isinstance(module, CodeGenAttention):
+            set_forward(module, _attention(module, _fused(module), turned))
+    # As `create_sinusoidal_positions` has it.
+    frequency = (1.0 / (10000 ** (torch.arange(0, turned, 2, dtype=torch.int64, device="cpu") / turned))).numpy()
+    column = np.repeat(np.arange(len(frequency)), 2)
+    return {_TABLE: RotaryTable(_TABLE, max_length, turned, frequency, column, np.float32(1), "default")}
+
+
+def _separate(module: Any) -> Projections:
+    def project(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        shape = (*x.shape[:-1], module.num_attention_heads, module.head_dim)
+        return module.q_proj(x).view(shape), module.k_proj(x).view(shape), module.v_proj(x).view(shape)
+
+    return project
+
+
+def _fused(module: Any) -> Projections:
+    if module.num_attention_heads % _BLOCKS:
+        raise ConfigError(f"config.json: n_head is {module.num_attention_heads}, expected a multiple of {_BLOCKS}")
+
+    def project(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        shape = (*x.shape[:-1], module.num_attention_heads, module.head_dim)
+        mixed = module.qkv_proj(x).view(*x.shape[:-1], _BLOCKS, -1)
+        query, value, key = (part.reshape(shape) for part in mixed.chunk(3, dim=-1))
+        return query, key, value
+
+    return project
+
+
+def _attention(module: Any, project: Projections, turned: int) -> Callable[..., tuple[torch.Tensor, None]]:
+    def forward(
+        hidden_states: torch.Tensor, position_ids: torch.Tensor | None = None, **_: Any
+    ) -> tuple[torch.Tensor, None]:
+        query, key, value = project(hidden_states)
+        cos, sin = ROTARY_TABLE(position_ids, _TABLE, turned)
+        query, key = (_rotated(x, cos[:, :, None], sin[:, :, None], turned) for x in (query, key))
+        operands = (x.transpose(1, 2) for x in (query, key, value))
+        attended = ATTENTION(*operands, module.head_dim**-0.5, None, None, None, None, False)
+        return module.out_proj(attended.flatten(2)), None
+
+    return forward
+
+
+def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turned: int) -> torch.Tensor:
+    """Pairs of neighbours of the first `turned` elements of each head."""
+    first = x[..., :turned]
+    partner = torch.stack((-first[..., 1::2], first[..., ::2]), dim=-1).flatten(-2)
+    return torch.cat([first * cos + partner * sin, x[..., turned:]], dim=-1)

@@ -1,0 +1,46 @@
+"""Attention whose scale depends on the layer: layers become alike when the queries are scaled instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch.fx import Node
+
+from hyperdex_ir.frontend.graph import Graph, arguments, shape_of_node
+from hyperdex_ir.frontend.operators import ATTENTION
+from hyperdex_ir.passes.layers import stack_of
+
+
+def uneven_scales(graph: Graph) -> dict[Node, float]:
+    """Attention nodes -> the scale that they get, the largest among like nodes of all layers, where those differ.
+
+    Like nodes are in modules of the same name, the layer's number aside, and take the same but for the scale. What a
+    node's own scale is smaller by, its queries are multiplied with: a constant, which layers may differ in.
+    """
+    groups: dict[object, list[Node]] = {}
+    for node in graph.live:
+        if node.target is ATTENTION:
+            groups.setdefault(_kind(graph, node), []).append(node)
+    scales: dict[Node, float] = {}
+    for nodes in groups.values():
+        given = [arguments(node)["scale"] for node in nodes]
+        if min(given) > 0 and min(given) < max(given):
+            common: float = max(given)
+            scales.update((node, common) for node in nodes)
+    return scales
+
+
+def _kind(graph: Graph, node: Node) -> object:
+    path = graph.path(node)
+    stack = stack_of(path)
+    number = None if stack is None else stack.number(path)
+    generic = path if stack is None or number is None else stack.generic(path, number)
+    others = ((name, value) for name, value in arguments(node).items() if name != "scale")
+    return generic, tuple((name, _described(value)) for name, value in others)
+
+
+def _described(value: object) -> object:
+    """A tensor by its shape, several by theirs, anything else by what it is."""
+    if isinstance(value, Node):
+        return shape_of_node(value)
+    return tuple(map(_described, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value

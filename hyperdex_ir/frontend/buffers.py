@@ -1,0 +1,42 @@
+"""Buffers that are in no checkpoint, such as the scale of Gemma's embedding: their values, as in transformers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from hyperdex_ir.frontend.derived import rotary_modules
+
+
+def buffer_values(model: PreTrainedModel) -> dict[str, np.ndarray]:
+    """For each buffer of floats that no checkpoint holds, rotary modules' aside: its name -> its value as float32.
+
+    The model is on the meta device, and stays as it is. A model that is loaded starts there too: transformers then
+    calls its `_init_weights` for what the checkpoint does not hold. That is done here, with the buffers on the CPU and
+    the parameters still without contents. A buffer that this leaves without a value is not in the result.
+    """
+    rotary = {id(module) for _, module in rotary_modules(model)}
+    values: dict[str, np.ndarray] = {}
+    for path, module in model.named_modules():
+        if id(module) not in rotary:
+            made = _made_anew(model, module)
+            values |= {f"{path}.{name}".lstrip("."): value for name, value in made.items() if np.isfinite(value).all()}
+    return values
+
+
+def _made_anew(model: PreTrainedModel, module: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The module's own buffers that are in no checkpoint, NaN where `_init_weights` writes nothing."""
+    on_meta = {
+        name: buffer
+        for name, buffer in module.named_buffers(recurse=False)
+        if name in module._non_persistent_buffers_set and buffer.is_floating_point()
+    }
+    if not on_meta:
+        return {}
+    made = {name: torch.full(buffer.shape, torch.nan, dtype=buffer.dtype) for name, buffer in on_meta.items()}
+    module._buffers.update(made)
+    with torch.no_grad():
+        model._init_weights(module)
+    module._buffers.update(on_meta)
+    return {name: buffer.float().numpy() for name, buffer in made.items()}

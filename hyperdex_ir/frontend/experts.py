@@ -1,0 +1,106 @@
+"""The torch operators that stand for routed experts while a model is traced; importing this registers them.
+
+Ranks are the last dimension, as in `lpu.expert_linear`: an expert's columns are those of each of its ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from transformers.integrations import moe
+
+from hyperdex_ir.errors import UnsupportedModelError
+from hyperdex_ir.frontend.operators import NAMESPACE
+
+#: The name under which transformers' interface of experts knows ours while a model is traced.
+EXPERTS_NAME = "hyperdex"
+#: Activations of transformers -> those that `lpu.expert_linear` has.
+_ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "sigmoid": "sigmoid",
+    "tanh": "tanh",
+}
+_NEVER_COMPUTED = "this operator is for tracing only"
+
+
+@torch.library.custom_op(f"{NAMESPACE}::expert_linear", mutates_args=())
+def _expert_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    indices: torch.Tensor,
+    bias: torch.Tensor | None,
+    scores: torch.Tensor | None,
+    activation: str | None,
+    is_transposed: bool,
+) -> torch.Tensor:
+    raise NotImplementedError(_NEVER_COMPUTED)
+
+
+@_expert_linear.register_fake
+def _expert_linear_shape(x, weight, indices, bias, scores, activation, is_transposed):
+    rows = weight.shape[2] if is_transposed else weight.shape[1]
+    columns = rows if activation is None else rows // 2
+    ranks = (indices.shape[1],) if scores is None else ()
+    return x.new_empty(x.shape[0], columns, *ranks)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::top_k", mutates_args=())
+def _top_k(scores: torch.Tensor, k: int, groups: int, top_groups: int) -> torch.Tensor:
+    raise NotImplementedError(_NEVER_COMPUTED)
+
+
+@_top_k.register_fake
+def _top_k_shape(scores, k, groups, top_groups):
+    return scores.new_empty(scores.shape[0], k, dtype=torch.int64)
+
+
+#: (x [T, K] or [T, K, k], weight [E, N, K], or [E, K, N] if transposed, indices [T, k], bias [E, N], scores [T, k],
+#: activation, is_transposed) -> [T, N, k], with scores [T, N]; with an activation its first half times the second.
+EXPERT_LINEAR = torch.ops.hyperdex.expert_linear.default
+#: (scores [T, E], k, groups, top_groups) -> the columns of the k largest of the best groups, [T, k] of int64
+TOP_K = torch.ops.hyperdex.top_k.default
+
+
+class _RanksBehind(TorchFunctionMode):
+    """What works on the last dimension works on the one before it: ranks stand behind the columns of a gate."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.chunk, torch.Tensor.chunk, torch.split, torch.Tensor.split):
+            values, parts, *dim = args
+            if kwargs.pop("dim", *dim) != -1:
+                raise UnsupportedModelError("a gate of experts that does not work along its last dimension")
+            return func(values, parts, dim=-2)
+        if func is torch.Tensor.__getitem__ and isinstance(args[1], tuple) and args[1][0] is Ellipsis:
+            return args[0][:, args[1][1]]
+        return func(*args, **kwargs)
+
+
+def experts_function(
+    module: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+) -> torch.Tensor:
+    """What transformers calls for routed experts while a model is traced: two matrices, and the gate between them.
+
+    Raises UnsupportedModelError, by name, for experts of another form.
+    """
+    experts: Any = module
+    name = type(module).__name__
+    if not experts.has_gate or experts.has_post_expert_norm:
+        raise UnsupportedModelError(f"{name}: experts without a gate, or with a norm, are not supported")
+    biases = (experts.gate_up_proj_bias, experts.down_proj_bias) if experts.has_bias else (None, None)
+    activation = None
+    if getattr(type(module), "_apply_gate", None) is moe._default_apply_gate:
+        activation = _ACTIVATIONS.get(experts.config.hidden_act)
+    hidden = EXPERT_LINEAR(
+        hidden_states, experts.gate_up_proj, top_k_index, biases[0], None, activation, experts.is_transposed
+    )
+    if activation is None:
+        with _RanksBehind():
+            hidden = experts._apply_gate(hidden)
+    return EXPERT_LINEAR(hidden, experts.down_proj, top_k_index, biases[1], top_k_weights, None, experts.is_transposed)

@@ -1,0 +1,199 @@
+"""Tensors that are read some rows at a time, whatever holds them, and what they are put together from.
+
+A row is an index of the first dimension; a tensor without dimensions is one row. Elements are given as the format
+stores them: bfloat16 as uint16 bit patterns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+
+#: Element types, as safetensors writes them -> how their bytes are given; those that NumPy lacks as bit patterns.
+ELEMENTS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "<u1", "F8_E4M3": "<u1", "F8_E5M2": "<u1",
+}  # fmt: skip
+#: How much of a matrix is in memory while it is turned.
+_TURNED_BYTES = 8 << 20
+
+
+class Tensor(Protocol):
+    """dtype: a name of ELEMENTS. names: the tensors of the checkpoint that it is made of, in order."""
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Rows start..stop-1. Raises CheckpointError when they cannot be read."""
+        ...
+
+
+def read(tensor: Tensor) -> np.ndarray:
+    """All of a tensor."""
+    return tensor.rows(0, row_count(tensor))
+
+
+def row_count(tensor: Tensor) -> int:
+    return tensor.shape[0] if tensor.shape else 1
+
+
+def row_bytes(tensor: Tensor) -> int:
+    """Bytes of one row."""
+    return prod(tensor.shape[1:]) * np.dtype(ELEMENTS[tensor.dtype]).itemsize
+
+
+def _names(parts: Sequence[Tensor]) -> tuple[str, ...]:
+    return tuple(name for part in parts for name in part.names)
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Tensors of one shape and type, each a row."""
+
+    parts: tuple[Tensor, ...]
+
+    @property
+    def dtype(self) -> str:
+        return self.parts[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self.parts), *self.parts[0].shape
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return _names(self.parts)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, *self.shape[1:]), ELEMENTS[self.dtype])
+        for row, part in zip(out, self.parts[start:stop], strict=True):
+            row[...] = read(part)
+        return out
+
+
+@dataclass(frozen=True)
+class Concatenated:
+    """Tensors of one type one after another along a dimension."""
+
+    parts: tuple[Tensor, ...]
+    dim: int
+
+    @property
+    def dtype(self) -> str:
+        return self.parts[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        first = self.parts[0].shape
+        return (*first[: self.dim], sum(part.shape[self.dim] for part in self.parts), *first[self.dim + 1 :])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return _names(self.parts)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        if self.dim:
+            return np.concatenate([part.rows(start, stop) for part in self.parts], axis=self.dim)
+        pieces = [np.empty((0, *self.shape[1:]), ELEMENTS[self.dtype])]
+        first = 0
+        for part in self.parts:
+            count = part.shape[0]
+            low, high = max(start - first, 0), min(stop - first, count)
+            if low < high:
+                pieces.append(part.rows(low, high))
+            first += count
+        return np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class Sliced:
+    """Indices start..stop-1 of one dimension."""
+
+    whole: Tensor
+    dim: int
+    start: int
+    stop: int
+
+    @property
+    def dtype(self) -> str:
+        return self.whole.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = self.whole.shape
+        return (*shape[: self.dim], self.stop - self.start, *shape[self.dim + 1 :])
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.whole.names
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        if self.dim == 0:
+            return self.whole.rows(self.start + start, self.start + stop)
+        return self.whole.rows(start, stop)[(slice(None),) * self.dim + (slice(self.start, self.stop),)]
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """A matrix the other way round; its columns are gathered some rows of the matrix at a time."""
+
+    whole: Tensor
+
+    @property
+    def dtype(self) -> str:
+        return self.whole.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.whole.shape[::-1]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.whole.names
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, self.whole.shape[0]), ELEMENTS[self.dtype])
+        step = max(_TURNED_BYTES // max(row_bytes(self.whole), 1), 1)
+        for first in range(0, self.whole.shape[0], step):
+            last = min(first + step, self.whole.shape[0])
+            out[:, first:last] = self.whole.rows(first, last)[:, start:stop].T
+        return out
+
+
+@dataclass(frozen=True)
+class Rearranged:
+    """A tensor whose rows are each a function of the same row of others; `shape` is what comes out.
+
+    function: (the rows of each part, in order) -> as many rows of `dtype`.
+    """
+
+    parts: tuple[Tensor, ...]
+    dtype: str
+    shape: tuple[int, ...]
+    function: Callable[..., np.ndarray]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return _names(self.parts)
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        return self.function(*(part.rows(start, stop) for part in self.parts))
+
+
+def transposed(tensor: Tensor) -> Tensor:
+    """The last two dimensions swapped."""
+    if len(tensor.shape) == 2:
+        return Transposed(tensor)
+    *others, first, second = tensor.shape
+    return Rearranged((tensor,), tensor.dtype, (*others, second, first), lambda rows: np.swapaxes(rows, -2, -1))

@@ -1,0 +1,195 @@
+"""GGUF files, rewritten as Hugging Face checkpoints by transformers' own tables; one tensor in memory at a time.
+
+Quantized tensors become float32 numbers, F16 and BF16 stay what they are. The names of tensors and what llama.cpp has
+done to them (rotary pairs side by side, norms plus one) are undone by transformers' tensor processors.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hyperdex_ir.errors import CheckpointError, UnsupportedModelError
+from hyperdex_ir.files import atomic_file, write_text
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader, ReaderTensor
+
+WEIGHTS = "model.safetensors"
+#: Says which file the others were made from.
+MARKER = "hyperdex_gguf.json"
+_SMALL_FILES = ("config.json", "generation_config.json")
+_KEPT = {"F16": "<f2", "BF16": "<u2"}
+
+
+def open_gguf(path: Path) -> GGUFReader:
+    """The file's reader, which maps it. Raises CheckpointError when it is not one that can be read."""
+    from gguf import GGUFReader
+
+    try:
+        return GGUFReader(path)
+    except (ValueError, OSError, IndexError, KeyError) as error:
+        raise CheckpointError(f"{path}: not a readable GGUF file: {error}") from error
+
+
+def value_of(reader: GGUFReader, key: str) -> Any:
+    """A field's value. Raises CheckpointError when the file does not have it."""
+    if key not in reader.fields:
+        raise CheckpointError(f"the GGUF file has no field {key}")
+    return reader.fields[key].contents()
+
+
+# ------------------------------------------------------------------------------------------------------- a checkpoint
+def write_small_files(path: Path, folder: Path) -> None:
+    """Writes config.json, the generation config and the tokenizer into `folder`, unless they were made from this file.
+
+    What was made from another file is removed. Raises UnsupportedModelError for an architecture whose GGUF files
+    transformers does not read, CheckpointError when the file is broken.
+    """
+    marker = json.dumps({"file": path.name, "size": path.stat().st_size, "time": path.stat().st_mtime_ns})
+    if _is_made_from(folder, marker) and all((folder / name).is_file() for name in _SMALL_FILES):
+        return
+    for name in (MARKER, WEIGHTS, *_SMALL_FILES):
+        (folder / name).unlink(missing_ok=True)
+    reader = open_gguf(path)
+    config = _read_config(path, reader)
+    folder.mkdir(parents=True, exist_ok=True)
+    if "tokenizer.ggml.tokens" in reader.fields:
+        _write_tokenizer(path, folder)
+    ids = {key: getattr(config, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    generation = {key: value for key, value in ids.items() if value is not None}
+    write_text(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
+    write_text(folder / "config.json", config.to_json_string(use_diff=True))
+    write_text(folder / MARKER, marker + "\n")
+
+
+def _is_made_from(folder: Path, marker: str) -> bool:
+    try:
+        return (folder / MARKER).read_text(encoding="utf-8").strip() == marker
+    except OSError:
+        return False
+
+
+def _read_config(path: Path, reader: GGUFReader) -> Any:
+    from transformers import AutoConfig
+    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    name = value_of(reader, "general.architecture")
+    with _one_line(path, "config"):
+        config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    if not isinstance(architecture, str):
+        known = ", ".join(one for one in GGUF_SUPPORTED_ARCHITECTURES if one not in ("general", "tokenizer"))
+        raise UnsupportedModelError(f"{path}: {name} is no language model of transformers", f"it reads {known}")
+    config.architectures = [architecture]
+    return config
+
+
+def _write_tokenizer(path: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    with _one_line(path, "tokenizer"):
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+
+
+@contextmanager
+def _one_line(path: Path, what: str) -> Iterator[None]:
+    """transformers raises whatever its readers raise, and warns about what is done here on purpose."""
+    from hyperdex_ir.frontend.trace import quiet_libraries
+
+    try:
+        with quiet_libraries():
+            yield
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedModelError(f"{path}: transformers reads no {what} from it: {first_line}") from error
+
+
+def write_weights(path: Path, folder: Path, dtype: str | None = None) -> None:
+    """Writes the tensors of a GGUF file as safetensors into `folder`, where its config.json is.
+
+    dtype: `F16` rounds all of them to that. Raises CheckpointError for a tensor that does not fit the model.
+    """
+    reader = open_gguf(path)
+    names = _Names(path, reader, folder)
+    entries = [(name, *names.described(name, dtype)) for name in sorted(names.tensors)]
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, kind, shape in entries:
+        end = offset + prod(shape) * (2 if kind in _KEPT else 4)
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_file(folder / WEIGHTS) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name, kind, _ in entries:
+            file.write(_stored(names.values(name), kind).tobytes())
+
+
+def _stored(values: np.ndarray, kind: str) -> np.ndarray:
+    if kind == "BF16":  # exact: they were bfloat16
+        return (np.ascontiguousarray(values, "<f4").view("<u4") >> 16).astype("<u2")
+    return np.ascontiguousarray(values, "<f2" if kind == "F16" else "<f4")
+
+
+class _Names:
+    """The tensors of a GGUF file under transformers' names. tensors: name -> those that it is made of."""
+
+    def __init__(self, path: Path, reader: GGUFReader, folder: Path):
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers.modeling_gguf_pytorch_utils import (
+            TENSOR_PROCESSORS,
+            TensorProcessor,
+            get_gguf_hf_weights_map,
+        )
+
+        self.path = path
+        config = AutoConfig.from_pretrained(folder)
+        with _one_line(path, "tensors"), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+            kind = TENSOR_PROCESSORS.get(value_of(reader, "general.architecture"), TensorProcessor)
+            self.processor = kind(config=config.to_dict())
+            self.names: dict[str, str] = get_gguf_hf_weights_map(model, self.processor)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        self.tensors: dict[str, list[ReaderTensor]] = {}
+        for tensor in reader.tensors:
+            name = self.names.get(tensor.name, self.names.get(tensor.name.removesuffix(".weight")))
+            if name is not None:
+                self.tensors.setdefault(name, []).append(tensor)
+
+    def described(self, name: str, dtype: str | None) -> tuple[str, tuple[int, ...]]:
+        """(type, shape) of a tensor as it is written. Raises CheckpointError when its size is not the model's."""
+        parts, shape = self.tensors[name], self.shapes[name]
+        held = sum(int(part.n_elements) for part in parts)
+        if held != prod(shape):
+            raise CheckpointError(f"{self.path}: {parts[0].name} has {held} numbers, {name} of the model {list(shape)}")
+        kinds = {part.tensor_type.name for part in parts}
+        kept = len(kinds) == 1 and next(iter(kinds)) in _KEPT
+        return dtype or (kinds.pop() if kept else "F32"), shape
+
+    def values(self, name: str) -> np.ndarray:
+        """A tensor in transformers' order of rows, float32."""
+        from gguf.quants import dequantize
+
+        parsed: dict[str, Any] = {"tensors": {}}
+        for part in self.tensors[name]:
+            weights = dequantize(part.data, part.tensor_type)
+            result = self.processor.process(
+                weights=weights, name=part.name, tensor_key_mapping=self.names, parsed_parameters=parsed
+            )
+            if result.name is not None:
+                parsed["tensors"][name] = result.weights
+        values = np.asarray(parsed["tensors"][name], np.float32)
+        if values.shape != self.shapes[name]:
+            raise CheckpointError(f"{self.path}: {name} is {list(values.shape)}, expected {list(self.shapes[name])}")
+        return values

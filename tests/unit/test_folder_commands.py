@@ -1,0 +1,149 @@
+"""`hyperdex check`, `status` and `clean` on the folder of a tiny model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny import tiny_llama_config, write_checkpoint
+
+from hyperdex_ir.backend.lock import LOCK_FILE
+from hyperdex_ir.cli.main import main
+from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.tools import AutoCompiler
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = write_checkpoint(tiny_llama_config(), tmp_path_factory.mktemp("compiled") / "model")
+    for count in (1, 2):
+        AutoCompiler().compile(str(model), num_device=count)
+    return model
+
+
+@pytest.fixture
+def model(compiled: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(compiled, tmp_path / "model"))
+
+
+def names(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, list[str]]:
+    """What a command that ends with exit code 1 prints, on stdout and as lines on stderr."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 1
+    printed = capsys.readouterr()
+    return printed.out, printed.err.splitlines()
+
+
+def succeeds(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_check_finds_nothing_in_what_was_just_compiled(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = json.loads(succeeds(capsys, "check", str(model), "--json"))
+    assert facts["faults"] == {}
+    assert facts["files"] == 2 + 4 + 2 * 3 + 32 + 64  # converted, small files; map, program, origins; images
+
+
+@pytest.mark.parametrize(
+    "name", ["param/param_2lpu_01_1f.bin", "inst/inst_1lpu.bin", "inst/inst_2lpu.json", "ckpt/hyperdex_model.bin"]
+)
+def test_check_notices_one_flipped_bit(model: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = model / name
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 4
+    path.write_bytes(contents)
+    out, err = fails(capsys, "check", str(model))
+    assert out.startswith(f"{name}: ")
+    assert err[0].startswith(f"error[HDX0501]: {path}: ")
+    assert err[1] == f"hint: hyperdex compile {model} --force"
+
+
+@pytest.mark.parametrize(("size", "words"), [(None, "no such file"), (8, "too short"), (5000, "payload")])
+def test_check_notices_missing_and_short_files(
+    model: Path, size: int | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = model / "param" / "param_1lpu_00_00.bin"
+    contents = path.read_bytes()
+    path.unlink()
+    if size is not None:
+        path.write_bytes(contents[:size])
+    assert words in fails(capsys, "check", str(model))[1][0]
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", ""])
+def test_check_stays_in_the_folder(model: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = json.loads((model / "manifest.json").read_text())
+    manifest["files"][name] = {"bytes": 1, "sha256": "0"}
+    (model / "manifest.json").write_text(json.dumps(manifest))
+    assert "not below the folder" in fails(capsys, "check", str(model))[1][0]
+
+
+def test_check_of_what_is_not_compiled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_checkpoint(tiny_llama_config(), tmp_path / "model")
+    assert fails(capsys, "check", str(model))[1][0].startswith(f"error[HDX0502]: {model}: not compiled")
+
+
+def test_status_has_the_sizes(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (facts,) = json.loads(succeeds(capsys, "status", str(model), "--json"))
+    assert facts["checkpoint"]["bytes"] == (model / "model.safetensors").stat().st_size
+    assert list(facts["devices"]) == ["1", "2"]
+    parts = [path for folder in ("param", "config", "inst") for path in (model / folder).glob("*1lpu*")]
+    assert facts["devices"]["1"]["bytes"] == sum(path.stat().st_size for path in parts)
+    assert facts["devices"]["2"]["options"]["num_device"] == 2
+    assert facts["stale"] == {"files": 0, "bytes": 0}
+
+
+def test_status_of_all_models(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path))
+    assert succeeds(capsys, "status") == ""
+    hub = tmp_path / "hub" / "an-org" / "a-model"
+    shutil.copytree(model, hub / "ckpt")
+    assert succeeds(capsys, "status").splitlines()[0] == str(hub)
+
+
+def test_status_of_a_broken_manifest(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (model / "manifest.json").write_text("{")
+    (facts,) = json.loads(succeeds(capsys, "status", str(model), "--json"))
+    assert "not JSON" in facts["fault"]
+
+
+def test_clean_removes_what_nothing_lists_and_nothing_else(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = names(model)
+    stale = {"param/param_3lpu_00_00.bin", "inst/.inst_1lpu.bin.77.part", "config/config_3lpu_hbm.json"}
+    for name in stale:
+        (model / name).write_bytes(b"123")
+    dry = succeeds(capsys, "clean", str(model), "--dry-run")
+    assert {Path(line.split("  ")[0]).relative_to(model).as_posix() for line in dry.splitlines()} == stale
+    assert names(model) == before | stale
+    assert succeeds(capsys, "clean", str(model)) == dry
+    assert names(model) == before
+    assert CompiledModel.open(model).logits([1, 2]).shape[0] == 2
+
+
+def test_clean_of_everything_compiled_leaves_the_checkpoint(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    original = {
+        path.name: path.read_bytes() for path in model.iterdir() if path.name in ("config.json", "model.safetensors")
+    }
+    succeeds(capsys, "clean", str(model), "--compiled")
+    left = names(model)
+    assert not any(name.startswith(("param/", "inst/", "config/", "manifest", "ckpt/")) for name in left)
+    assert LOCK_FILE not in left
+    assert {name: (model / name).read_bytes() for name in original} == original
+    AutoCompiler().compile(str(model))
+    succeeds(capsys, "check", str(model))
