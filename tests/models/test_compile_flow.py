@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 from hyperdex_ir.backend import compilation, length
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.errors import CapacityError, StorageError
-from hyperdex_ir.files import Kind, read_binary
+from hyperdex_ir.files import HEADER_BYTES, Kind, read_binary
 from hyperdex_ir.isa.codec import decode_program
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
@@ -114,7 +115,8 @@ def test_the_manifest_lists_every_file(model: Path):
     assert set(files) == written
     for name, entry in files.items():
         content = (model / name).read_bytes()
-        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        payload = {"crc32": zlib.crc32(content[HEADER_BYTES:])} if name.endswith(".bin") else {}
+        assert entry == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **payload}
     assert manifest["devices"]["1"]["target"] == "u55c"
     assert manifest["devices"]["1"]["options"]["max_length"] == 128
     for name in ("manifest.json", *sorted(written)):
