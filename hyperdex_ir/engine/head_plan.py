@@ -91,7 +91,6 @@ def _runs(loop: HeadLoop) -> Iterator[tuple[int, int]]:
 
 def _field_values(loop: HeadLoop, stages: Sequence[Instruction], rows: np.ndarray, table: int) -> dict[str, int]:
     """The operation's fields but those of the repeat; those of its stages as they are in the plan."""
-    scores, values = stages[0], stages[2]
 
     def of(row: int, name: str) -> int:
         return int(rows[row, slot_of(stages[row].name, (), name)])
@@ -113,8 +112,8 @@ def _field_values(loop: HeadLoop, stages: Sequence[Instruction], rows: np.ndarra
         "buffer_address": of(0, "dst.address"),
         "buffer_stride": of(0, "dst.stride"),
         "buffer_register": of(0, "dst.register"),
-        "size": scores["size"],
-        "value_size": values["size"],
+        "size": of(0, "size"),
+        "value_size": of(2, "size"),
         **{name: of(2, name) for name in ("limit", "window", "type", "rows")},
         **{name: of(0, name) for name in ("scale", "softcap")},
-    }  # type: ignore[return-value]
+    }

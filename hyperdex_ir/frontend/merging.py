@@ -78,8 +78,8 @@ def _transpose(operation: Any, converter: Any, found: Found) -> Found:
     shape = list(whole.shape)
     shape[first], shape[second] = shape[second], shape[first]
     target = converter.target_patterns[0] if len(converter.target_patterns) == 1 else converter.source_patterns[0]
-    swap = lambda rows: np.swapaxes(rows, first, second)  # noqa: E731
-    return {target: [Rearranged((whole,), whole.dtype, tuple(shape), swap)]}
+    turned = Rearranged((whole,), whole.dtype, tuple(shape), lambda rows: np.swapaxes(rows, first, second))
+    return {target: [turned]}
 
 
 _OPERATIONS: dict[str, Callable[[Any, Any, Found], Found]] = {

@@ -93,7 +93,10 @@ func.func @main({INPUTS}) -> tensor<?x8xf32> {{
   %y = lpu.short_conv %x by %w {plus} slot 0 : tensor<8x1x{length}xf32> -> tensor<?x8xf32>
   func.return %y : tensor<?x8xf32>
 }}"""
-    get = lambda key: values[key] if key in values else parameter(key)  # noqa: E731
+
+    def get(key: str) -> np.ndarray:
+        return values[key] if key in values else parameter(key)
+
     return LpuInterpreter(parse(text), get, LENGTH), values["taps"][:, 0], values["conv.bias"]
 
 
