@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 SOAK = os.environ.get("SOAK") == "1"
+
+# CI tells about the change, not about luck: the same examples every time; a soak draws new ones.
+settings.register_profile("hyperdex", derandomize=not SOAK)
+settings.load_profile("hyperdex")
 
 # A shell starts what runs in the background with Ctrl+C ignored, for its children too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

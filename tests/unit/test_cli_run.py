@@ -26,8 +26,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(model: Path | str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """What the command did; its output as written: a drawn token may be a carriage return."""
     command = [*COMMAND, "run", str(model), *arguments]
-    return subprocess.run(command, input=stdin, capture_output=True, check=False, encoding="utf-8")
+    done = subprocess.run(command, input=stdin.encode(), capture_output=True, check=False)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def test_text_on_stdout_statistics_on_stderr(model: Path) -> None:
