@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import FileFormatError, OptionError
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.runtime.engines import DEFAULT_ENGINE, Engine, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
@@ -21,13 +23,18 @@ from hyperdex_ir.runtime.sampling import Sampling, draw_seed
 
 
 class CompiledModel:
-    """A model ready to run. It holds one conversation state: the KV cache of what it ran last."""
+    """A model ready to run. It holds one conversation state: the KV cache of what it ran last.
+
+    Threads that call it take turns. Raises OptionError when `on_token` calls the model that calls it.
+    """
 
     def __init__(self, device: Device, limits: Limits, facts: dict[str, Any]):
         self.device = device
         self.limits = limits
         self.matrix_type: str = facts["matrix_type"]
         self.target: str = facts["target"]
+        self._turn = threading.Lock()
+        self._running: int | None = None  # the thread whose turn it is
 
     @classmethod
     def open(
@@ -78,15 +85,17 @@ class CompiledModel:
 
         Returns float32 [wanted rows, vocab_size]: from `first_row` on; None: the last row only.
         """
-        return self.device.forward(tokens, position, first_row)
+        with self._alone():
+            return self.device.forward(tokens, position, first_row)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits at every position of a text, float32 [tokens, vocab_size].
 
         Raises PromptError when it is empty or longer than the model was compiled for.
         """
-        self._agree({"prompt": list(ids)})
-        return all_logits(self.device, ids, self.limits)
+        with self._alone():
+            self._agree({"prompt": list(ids)})
+            return all_logits(self.device, ids, self.limits)
 
     def generate(
         self,
@@ -106,9 +115,21 @@ class CompiledModel:
         request = {"prompt": list(ids), "number of new tokens": max_new_tokens, "end tokens": sorted(eos_ids)}
         unseeded = replace(sampling, seed=None).settings.pack().hex()
         seed = sampling.seed if sampling.do_sample else None
-        self._agree(request | {"set of sampling settings": unseeded, "seed": seed})
-        sampling = sampling.seeded(lambda: self._first(draw()))
-        return generate(self.device, ids, self.limits, max_new_tokens, eos_ids, on_token, sampling)
+        with self._alone():
+            self._agree(request | {"set of sampling settings": unseeded, "seed": seed})
+            sampling = sampling.seeded(lambda: self._first(draw()))
+            return generate(self.device, ids, self.limits, max_new_tokens, eos_ids, on_token, sampling)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._running == threading.get_ident():
+            raise OptionError("the model is generating: it cannot be called by its own on_token", "open it once more")
+        with self._turn:
+            self._running = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._running = None
 
     def _agree(self, request: dict[str, Any]) -> None:
         """Raises PeerError when another process of a distributed run was asked for something else."""

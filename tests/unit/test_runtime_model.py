@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,22 @@ def test_a_second_generation_does_not_see_the_first(compiled: Path) -> None:
     first = model.generate(PROMPT, 12)
     model.generate(list(b"something else, and much longer than the prompt before it"), 5)
     assert model.generate(PROMPT, 12).tokens == first.tokens
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_threads_take_turns(compiled: Path, engine: str) -> None:
+    model = CompiledModel.open(compiled, engine=engine)
+    prompts = [PROMPT[:length] for length in (3, 20, 36, 9)]
+    alone = [model.generate(prompt, 12).tokens for prompt in prompts]
+    with ThreadPoolExecutor(4) as threads:
+        assert [one.tokens for one in threads.map(lambda ids: model.generate(ids, 12), prompts)] == alone
+
+
+def test_a_model_that_calls_itself(compiled: Path) -> None:
+    model = CompiledModel.open(compiled)
+    with pytest.raises(OptionError, match="it cannot be called by its own on_token"):
+        model.generate(PROMPT, 4, on_token=lambda token: model.generate([token], 1))
+    assert len(model.generate(PROMPT, 4).tokens) == 4
 
 
 def test_fills_all_positions(compiled: Path) -> None:
