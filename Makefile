@@ -6,7 +6,7 @@ STAMP := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast soak lint format clean
+.PHONY: help setup demo test test-fast soak fuzz lint format clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,15 @@ test-fast: $(STAMP) ## run the tests that take no real model (under 2 minutes)
 
 soak: $(STAMP) ## run all tests with their full counts (hours)
 	SOAK=1 $(PYTEST)
+
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir
+
+fuzz: $(STAMP) ## look for bugs in what reads files, guided by coverage, FUZZ_SECONDS for each reader (Linux, x86-64)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	for target in $(FUZZ_TARGETS); do \
+	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
+	done
 
 lint: $(STAMP) ## check style and types
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+_LONGEST_WORD = 400  # of an error, in characters: longer than a path, shorter than what a spoiled file may hold
+
 
 class HyperdexError(Exception):
     """Base of all errors of this package that a user can meet.
@@ -15,13 +17,19 @@ class HyperdexError(Exception):
     code: ClassVar[str] = "HDX0001"
 
     def __init__(self, message: str, hint: str = ""):
-        super().__init__(" ".join(message.split()))
-        self.hint = " ".join(hint.split())
+        super().__init__(_one_line(message))
+        self.hint = _one_line(hint)
 
     @property
     def notes(self) -> list[str]:
         """The lines of all notes."""
         return [line for note in getattr(self, "__notes__", []) for line in note.splitlines()]
+
+
+def _one_line(text: str) -> str:
+    """Without line ends, and what a terminal would obey or cannot show as Python writes it: errors quote files."""
+    shown = " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in text.split())
+    return shown if shown.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
 
 
 class ModelNotFoundError(HyperdexError):
@@ -54,6 +62,12 @@ class DownloadError(HyperdexError):
     code = "HDX0105"
 
 
+class AccessError(DownloadError):
+    """The Hub does not give access to the model."""
+
+    code = "HDX0106"
+
+
 class CheckpointError(HyperdexError):
     """The weights are missing, mis-shaped, too many, truncated, or outside the matrix type's range."""
 
@@ -70,6 +84,12 @@ class OptionError(HyperdexError):
     """An argument has a value that cannot be used."""
 
     code = "HDX0302"
+
+
+class MemoryCeilingError(HyperdexError):
+    """The compile needs more memory than max_ram allows."""
+
+    code = "HDX0303"
 
 
 class PassError(HyperdexError):

@@ -18,6 +18,7 @@ import numpy as np
 
 from hyperdex_ir.errors import CheckpointError, UnsupportedModelError
 from hyperdex_ir.files import atomic_file, write_text
+from hyperdex_ir.gguf_header import architecture_of
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -33,9 +34,10 @@ def open_gguf(path: Path) -> GGUFReader:
     """The file's reader, which maps it. Raises CheckpointError when it is not one that can be read."""
     from gguf import GGUFReader
 
+    architecture_of(path)
     try:
         return GGUFReader(path)
-    except (ValueError, OSError, IndexError, KeyError) as error:
+    except (ValueError, OSError, IndexError, KeyError, OverflowError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable GGUF file: {error}") from error
 
 
@@ -50,8 +52,8 @@ def value_of(reader: GGUFReader, key: str) -> Any:
 def write_small_files(path: Path, folder: Path) -> None:
     """Writes config.json, the generation config and the tokenizer into `folder`, unless they were made from this file.
 
-    What was made from another file is removed. Raises UnsupportedModelError for an architecture whose GGUF files
-    transformers does not read, CheckpointError when the file is broken.
+    What was made from another file is removed. Raises UnsupportedModelError when transformers makes no configuration or
+    tokenizer of it, CheckpointError when the file is broken.
     """
     marker = json.dumps({"file": path.name, "size": path.stat().st_size, "time": path.stat().st_mtime_ns})
     if _is_made_from(folder, marker) and all((folder / name).is_file() for name in _SMALL_FILES):
@@ -78,19 +80,25 @@ def _is_made_from(folder: Path, marker: str) -> bool:
 
 
 def _read_config(path: Path, reader: GGUFReader) -> Any:
+    """transformers' configuration, with what it leaves out. The architecture is one that phase 0 lets pass."""
     from transformers import AutoConfig
-    from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    name = value_of(reader, "general.architecture")
     with _one_line(path, "config"):
         config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
-    if not isinstance(architecture, str):
-        known = ", ".join(one for one in GGUF_SUPPORTED_ARCHITECTURES if one not in ("general", "tokenizer"))
-        raise UnsupportedModelError(f"{path}: {name} is no language model of transformers", f"it reads {known}")
-    config.architectures = [architecture]
+    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
+    _complete(config, reader)
     return config
+
+
+def _complete(config: Any, reader: GGUFReader) -> None:
+    """transformers reads these two of some architectures only, and takes its defaults for the others."""
+    name = value_of(reader, "general.architecture")
+    rotary = getattr(config, "rope_parameters", None) or {}
+    if "rope_theta" in rotary and (field := reader.fields.get(f"{name}.rope.freq_base")) is not None:
+        rotary["rope_theta"] = float(field.contents())
+    if hasattr(config, "sliding_window") and (field := reader.fields.get(f"{name}.attention.sliding_window")):
+        config.sliding_window = int(field.contents()) or None
 
 
 def _write_tokenizer(path: Path, folder: Path) -> None:
@@ -116,7 +124,8 @@ def _one_line(path: Path, what: str) -> Iterator[None]:
 def write_weights(path: Path, folder: Path, dtype: str | None = None) -> None:
     """Writes the tensors of a GGUF file as safetensors into `folder`, where its config.json is.
 
-    dtype: `F16` rounds all of them to that. Raises CheckpointError for a tensor that does not fit the model.
+    dtype: `F16` rounds all of them to that. Raises CheckpointError for a tensor that does not fit the model,
+    UnsupportedModelError for one that has no place in it, such as factors of rotary frequencies.
     """
     reader = open_gguf(path)
     names = _Names(path, reader, folder)
@@ -164,8 +173,11 @@ class _Names:
         self.tensors: dict[str, list[ReaderTensor]] = {}
         for tensor in reader.tensors:
             name = self.names.get(tensor.name, self.names.get(tensor.name.removesuffix(".weight")))
-            if name is not None:
-                self.tensors.setdefault(name, []).append(tensor)
+            if name is None:
+                raise UnsupportedModelError(
+                    f"{path}: {tensor.name} has no place in {type(model).__name__}", "use the original checkpoint"
+                )
+            self.tensors.setdefault(name, []).append(tensor)
 
     def described(self, name: str, dtype: str | None) -> tuple[str, tuple[int, ...]]:
         """(type, shape) of a tensor as it is written. Raises CheckpointError when its size is not the model's."""

@@ -1,8 +1,9 @@
-"""Phase 1: fetches a model from the Hugging Face Hub into `ckpt/`; only the files that a compile and a run need.
+"""Phases 0 and 1 against the Hugging Face Hub: a model into `ckpt/`, only the files that a compile and a run need.
 
-Small files come first and weights last, each file whole or not at all, so that a folder with all weights is complete.
-Weights in torch's own format are fetched only where there are no safetensors, and rewritten.
-`huggingface_hub` is imported when something has to be fetched.
+The first request finds the commit that a branch stands for; everything else is of that commit. Its files, with lengths
+and hashes, are in the marker in `ckpt/`, so that a later run goes on with the same, or sees what has changed.
+config.json comes first, small files next, weights last. Weights in torch's own format are fetched only where there are
+no safetensors, and rewritten. `huggingface_hub` is imported when something has to be fetched.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from hyperdex_ir import torch_weights
-from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, ModelNotFoundError
-from hyperdex_ir.files import storage_errors, write_text
+from hyperdex_ir.errors import ConfigError, DownloadError, ModelNotFoundError, StorageError
+from hyperdex_ir.files import write_text
+from hyperdex_ir.hub_access import Credential
+from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
+from hyperdex_ir.hub_transfer import fetch_file, part_of, same_content
 from hyperdex_ir.locations import MARKER, ModelFolder, read_marker
+from hyperdex_ir.progress import log
 
+CONFIG = "config.json"
 SMALL_FILES = (
-    "config.json",
+    CONFIG,
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -36,15 +41,26 @@ SMALL_FILES = (
 )
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
+_INDEXES = (WEIGHTS_INDEX, torch_weights.INDEX)
 
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How to fetch: access token, revision (branch, tag or commit), and whether the network may be used."""
+    """How to fetch.
 
-    token: str | None = None
+    token: access token. revision: branch, tag or commit. local_files_only: without the network. refresh: ask the Hub
+    whether a branch has moved, although all files are there.
+    """
+
+    token: str | None = field(default=None, repr=False)
     revision: str | None = None
     local_files_only: bool = False
+    refresh: bool = False
+
+    @cached_property
+    def credential(self) -> Credential:
+        """The access token, found once."""
+        return Credential(self.token)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -52,10 +68,10 @@ def weight_files(folder: Path) -> list[Path]:
     single, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
     if single.is_file() or not index.is_file():
         return [single]
-    return [folder / name for name in _shards(index)]
+    return [folder / name for name in shard_names(index)]
 
 
-def _shards(index: Path) -> list[str]:
+def shard_names(index: Path) -> list[str]:
     """The names of the files that an index names, each of a file beside it: they are fetched, and removed, by name."""
     try:
         names = sorted(dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -68,167 +84,210 @@ def _shards(index: Path) -> list[str]:
 
 
 def is_complete(folder: ModelFolder, options: HubOptions) -> bool:
-    """Whether `source` holds config.json and every weight file of the wanted revision."""
-    return _has_config(folder, options) and all(path.is_file() for path in weight_files(folder.source))
+    """Whether `source` holds every file of the wanted revision: config.json, small ones as far as known, weights."""
+    listing = _recorded(folder)
+    small = [folder.source / name for name in SMALL_FILES if listing is not None and name in listing.files]
+    present = all(path.is_file() for path in (*small, *weight_files(folder.source)))
+    return _has_config(folder, options) and present
 
 
 def _has_config(folder: ModelFolder, options: HubOptions) -> bool:
     marker = read_marker(folder.source) or {"revision": None}
-    return (folder.source / "config.json").is_file() and marker.get("revision") == options.revision
+    return (folder.source / CONFIG).is_file() and marker.get("revision") == options.revision
+
+
+def _is_settled(folder: ModelFolder) -> bool:
+    """Whether the folder has once been complete: then the commit stays as it is until something else is asked for."""
+    marker = read_marker(folder.source)
+    if marker is None or marker.get("complete") is True:
+        return True
+    return "commit" not in marker and all(path.is_file() for path in weight_files(folder.source))
 
 
 def fetch_config(folder: ModelFolder, options: HubOptions) -> None:
     """Fetches config.json, so that an unsupported model costs no download. A failed first fetch leaves no folder.
 
-    Weights of another revision are removed: what is there afterwards is of the wanted one.
+    Files of another commit are removed: what is there afterwards is of the wanted one.
 
-    Raises ModelNotFoundError when the Hub has no such model, ConfigError when that has no config.json, and
-    DownloadError when it is gated, has no such revision, or cannot be reached.
+    Raises ModelNotFoundError when the Hub has no such model, ConfigError when that has no config.json, AccessError when
+    it is gated, and DownloadError when it has no such revision, or cannot be reached.
     """
-    if folder.hub_id is None or _has_config(folder, options):
+    if folder.hub_id is None:
+        return
+    present, settled = _has_config(folder, options), _is_settled(folder)
+    if present and (options.local_files_only or (settled and not options.refresh)):
+        return
+    try:
+        listing = _listing(folder.hub_id, options)
+    except (DownloadError, ModelNotFoundError) as error:
+        if not (present and settled):
+            raise
+        log(f"{error}; go on with the files that are there")
         return
     missing = _first_missing(folder.source)
     try:
-        _fetch(folder.hub_id, folder.source, options, "config.json")
-        marker = {"hub_id": folder.hub_id, "revision": options.revision}
-        for path in weight_files(folder.source):
-            path.unlink(missing_ok=True)
-        write_text(folder.source / MARKER, json.dumps(marker, indent=1) + "\n")
+        _adopt(folder, options, listing)
+        _fetch(folder, options, CONFIG)
     except BaseException:
         if missing is not None:
             shutil.rmtree(missing, ignore_errors=True)
         raise
 
 
+def fetch_anything(folder: ModelFolder, options: HubOptions) -> None:
+    """For who needs config.json and nothing else: fetched when there is none of the revision. As `fetch_config`."""
+    if not _has_config(folder, options):
+        fetch_config(folder, options)
+
+
 def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
     """Fetches what is still missing: tokenizer and generation files, then the weights. Raises as `fetch_config`."""
-    if folder.hub_id is None or is_complete(folder, options):
+    if folder.hub_id is None or (is_complete(folder, options) and _is_settled(folder)):
         return
     if options.local_files_only:
         raise DownloadError(
-            f"{folder.hub_id}: the weights in {folder.source} are not complete", "run without --local-files-only"
+            f"{folder.hub_id}: the files in {folder.source} are not complete", "run without --local-files-only"
         )
-    names = _remote_files(folder.hub_id, options)
+    listing = _recorded(folder)
+    if listing is None:
+        listing = _listing(folder.hub_id, options)
+        _adopt(folder, options, listing)
     for name in (*SMALL_FILES, WEIGHTS_INDEX):
-        if name in names:
-            _fetch(folder.hub_id, folder.source, options, name)
-    if WEIGHTS not in names and WEIGHTS_INDEX not in names:
-        return _fetch_torch_weights(folder.hub_id, folder.source, options, names)
-    shards = [WEIGHTS] if WEIGHTS in names else _shards(folder.source / WEIGHTS_INDEX)
+        if name in listing.files:
+            _fetch(folder, options, name)
+    shards = _shards(folder, options, listing)
+    _check_room(folder.source, listing, shards)
     for name in shards:
-        _fetch(folder.hub_id, folder.source, options, name)
+        _fetch_weights(folder, options, name)
+    if not _has_safetensors(listing) and torch_weights.SINGLE not in listing.files:
+        torch_weights.rewrite_index(folder.source / torch_weights.INDEX)
+    _write_marker(folder, options, listing, complete=True)
+    if options.credential.token is None:
+        print("Not logged in!", file=sys.stderr)
 
 
-def _fetch_torch_weights(hub_id: str, folder: Path, options: HubOptions, names: dict[str, None]) -> None:
-    """For models without safetensors: fetches torch's files and rewrites them, one by one; the index comes last."""
-    if torch_weights.SINGLE not in names and torch_weights.INDEX not in names:
-        raise DownloadError(f"{hub_id}: has no weights (neither {WEIGHTS} nor {torch_weights.SINGLE}, nor an index)")
-    shards, index = [torch_weights.SINGLE], folder / torch_weights.INDEX
-    if torch_weights.SINGLE not in names:
-        _fetch(hub_id, folder, options, torch_weights.INDEX)
-        shards = _shards(index)
+def _has_safetensors(listing: Listing) -> bool:
+    return WEIGHTS in listing.files or WEIGHTS_INDEX in listing.files
+
+
+def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[str]:
+    """The files of weights to fetch; those in torch's format where there are no others."""
+    names = (WEIGHTS, WEIGHTS_INDEX) if _has_safetensors(listing) else (torch_weights.SINGLE, torch_weights.INDEX)
+    single, index = names
+    if single in listing.files:
+        return [single]
+    if index not in listing.files:
+        raise DownloadError(
+            f"{folder.hub_id}: has no weights (neither {WEIGHTS} nor {torch_weights.SINGLE}, nor an index)"
+        )
+    _fetch(folder, options, index)
+    shards = shard_names(folder.source / index)
     for name in shards:
-        if (folder / torch_weights.safetensors_name(name)).is_file():
-            continue
-        _fetch(hub_id, folder, options, name)
-        torch_weights.rewrite(folder / name)
-        (folder / name).unlink()
-    if torch_weights.SINGLE not in names:
-        torch_weights.rewrite_index(index)
+        if name not in listing.files:
+            raise DownloadError(f"{folder.hub_id}: has no file {name}, which {index} names", "its owner must repair it")
+    return shards
 
 
-def fetch_small_file(hub_id: str, folder: Path, options: HubOptions, name: str) -> None:
-    """Fetches one file into a folder. Raises as `fetch_config`."""
-    _fetch(hub_id, folder, options, name)
+def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:
+    """Raises StorageError when the disk cannot hold what is missing."""
+    files = [(name, listing.files[name]) for name in shards if not _weights_of(source, name).is_file()]
+    parts = [part for name, file in files if (part := part_of(source, name, file)).is_file()]
+    needed = sum(file.size or 0 for _, file in files) - sum(part.stat().st_size for part in parts)
+    free = shutil.disk_usage(source).free
+    if needed > free:
+        raise StorageError(
+            f"{source}: the weights still to fetch have {needed:,} bytes, {free:,} are free", "free some space"
+        )
 
 
-def remote_weights(hub_id: str, options: HubOptions) -> int:
-    """Bytes of the tensors of a model on the Hub, by the headers of its safetensors; no more of them is fetched.
+def _weights_of(source: Path, name: str) -> Path:
+    """Where the tensors of a file of weights are: in itself, or in what is made of torch's."""
+    return source / (name if name.endswith(".safetensors") else torch_weights.safetensors_name(name))
 
-    Where it has none, bytes of its files in torch's format. Raises as `fetch_config`.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
 
-    api = HfApi(token=options.token)
-    with _hub_errors(hub_id, options):
-        try:
-            found = api.get_safetensors_metadata(hub_id, revision=options.revision)
-        except NotASafetensorsRepoError:
-            info = api.model_info(hub_id, revision=options.revision, files_metadata=True)
-            files = [one for one in info.siblings or () if one.rfilename.endswith(".bin")]
-            return sum(one.size or 0 for one in files)
-        except SafetensorsParsingError as error:
-            raise CheckpointError(f"{hub_id}: a header of its safetensors does not hold: {error}") from None
-    tensors = [tensor for file in found.files_metadata.values() for tensor in file.tensors.values()]
-    return sum(tensor.data_offsets[1] - tensor.data_offsets[0] for tensor in tensors)
+def _fetch_weights(folder: ModelFolder, options: HubOptions, name: str) -> None:
+    place = _weights_of(folder.source, name)
+    if place.is_file():
+        return
+    _fetch(folder, options, name)
+    if place.name != name:
+        torch_weights.rewrite(folder.source / name)
+        (folder.source / name).unlink()
+
+
+# ------------------------------------------------------------------------------------------------------ one commit
+def _listing(hub_id: str, options: HubOptions) -> Listing:
+    if options.local_files_only:
+        raise DownloadError(f"{hub_id}: not downloaded, and only local files are allowed", "drop --local-files-only")
+    return HubModel(hub_id, options.credential).listing(options.revision)
+
+
+def _recorded(folder: ModelFolder) -> Listing | None:
+    """The commit that the folder holds, or is to hold."""
+    return Listing.from_json(read_marker(folder.source) or {})
+
+
+def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
+    """Makes the folder one of this commit: files of other content go, then the marker names what is to be there."""
+    before = _recorded(folder)
+    known = {} if before is None else before.files
+    if before is not None and before.commit != listing.commit:
+        log(f"{folder.hub_id}: has moved from commit {before.commit[:12]} to {listing.commit[:12]}")
+    if CONFIG not in listing.files:
+        raise ConfigError(f"{folder.hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
+    for path in _fetched_files(folder.source):
+        if not _belongs(path, known, listing):
+            path.unlink()
+    _write_marker(folder, options, listing, complete=False)
+
+
+def _fetched_files(source: Path) -> list[Path]:
+    """What a download puts into a folder, as far as it is there; parts of files too."""
+    patterns = ("*.safetensors", "pytorch_model*.bin", ".*.part")
+    found = [path for pattern in patterns for path in sorted(source.glob(pattern))]
+    return [path for path in (*found, *(source / name for name in (*SMALL_FILES, *_INDEXES))) if path.is_file()]
+
+
+def _belongs(path: Path, known: Mapping[str, RemoteFile], listing: Listing) -> bool:
+    """Whether a file is what a download of this commit would put there. known: what was to be there before."""
+    listed, source = listing.files, path.parent
+    if path.suffix == ".part":
+        return any(path == part_of(source, name, file) for name, file in listed.items())
+    if path.name not in listed and not _has_safetensors(listing):
+        origins = [name for name in listed if name.endswith((".bin", ".bin.index.json")) and "/" not in name]
+        made = {_weights_of(source, name).name: name for name in origins} | {WEIGHTS_INDEX: torch_weights.INDEX}
+        origin = made.get(path.name, "")
+        return origin in listed and known.get(origin) == listed[origin]
+    if path.name not in listed:
+        return False
+    expected = listed[path.name]
+    return (known.get(path.name) == expected and expected.digest is not None) or same_content(path, expected)
+
+
+def _write_marker(folder: ModelFolder, options: HubOptions, listing: Listing, *, complete: bool) -> None:
+    files = {name: file for name, file in listing.files.items() if _is_wanted(name)}
+    facts = {"hub_id": folder.hub_id, "revision": options.revision, "complete": complete}
+    text = json.dumps(facts | Listing(listing.commit, files).to_json(), indent=1)
+    write_text(folder.source / MARKER, text + "\n")
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether a file may be among those to fetch: which weights are, the index says."""
+    return "/" not in name and (name in SMALL_FILES or name in _INDEXES or name.endswith((".safetensors", ".bin")))
+
+
+def _fetch(folder: ModelFolder, options: HubOptions, name: str) -> None:
+    """Fetches a file of the folder's commit, unless it is there."""
+    listing = _recorded(folder)
+    assert listing is not None
+    assert folder.hub_id is not None
+    if (folder.source / name).is_file():
+        return
+    hub = HubModel(folder.hub_id, options.credential)
+    fetch_file(hub, listing.commit, name, listing.files[name], folder.source)
 
 
 def _first_missing(path: Path) -> Path | None:
     """The topmost component of a path that does not exist."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
     return missing[-1] if missing else None
-
-
-def _remote_files(hub_id: str, options: HubOptions) -> dict[str, None]:
-    from huggingface_hub import HfApi
-
-    with _hub_errors(hub_id, options):
-        info = HfApi().model_info(hub_id, revision=options.revision, token=options.token)
-    return {sibling.rfilename: None for sibling in info.siblings or ()}
-
-
-def _fetch(hub_id: str, folder: Path, options: HubOptions, name: str) -> None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import disable_progress_bars, logging
-
-    logging.set_verbosity_error()  # its retries are no news for the user; the last error is
-    if not sys.stderr.isatty():
-        disable_progress_bars()
-    arguments: dict[str, Any] = {
-        "local_dir": folder,
-        "revision": options.revision,
-        "token": options.token,
-        "local_files_only": options.local_files_only,
-    }
-    with _hub_errors(hub_id, options), storage_errors(folder / name):
-        hf_hub_download(hub_id, name, **arguments)
-
-
-@contextmanager
-def _hub_errors(hub_id: str, options: HubOptions) -> Iterator[None]:
-    """Turns what huggingface_hub and its HTTP client raise into one line each."""
-    from huggingface_hub import errors
-
-    http_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]  # the base of all errors of the HTTP client in use
-
-    revision = f" at revision {options.revision}" if options.revision else ""
-    try:
-        yield
-    except errors.GatedRepoError:
-        raise DownloadError(
-            f"{hub_id}: the Hub gives access on request only",
-            f"ask for access at https://huggingface.co/{hub_id} and pass --token",
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise ModelNotFoundError(
-            f"{hub_id}: no such directory, and no such model on the Hub", "a private model needs --token"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise DownloadError(f"{hub_id}: the Hub has no revision {options.revision}") from None
-    except errors.LocalEntryNotFoundError as error:
-        raise _unreachable(hub_id, options, error.__cause__ or error) from None
-    except errors.EntryNotFoundError:
-        raise ConfigError(f"{hub_id}{revision}: has no config.json", "it is no transformers checkpoint") from None
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, http_error) as error:
-        raise _unreachable(hub_id, options, error) from None
-
-
-def _unreachable(hub_id: str, options: HubOptions, error: BaseException) -> DownloadError:
-    if options.local_files_only:
-        return DownloadError(f"{hub_id}: not downloaded, and only local files are allowed", "drop --local-files-only")
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DownloadError(
-        f"{hub_id}: no such directory, and not fetched from the Hub: {first_line[:200]}",
-        "check the name and the network, or give a directory that holds the checkpoint",
-    )

@@ -13,13 +13,15 @@ from typing import Any
 from hyperdex_ir.backend.convert import model_bytes
 from hyperdex_ir.backend.instructions import program_facts
 from hyperdex_ir.backend.length import largest_length
+from hyperdex_ir.backend.memory import needed_bytes
 from hyperdex_ir.backend.options import CompileOptions, check_devices, default_pipeline, undivided
 from hyperdex_ir.backend.show import likely_matrix_type
 from hyperdex_ir.backend.tracing import Traced, trace
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import CapacityError, ConfigError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
-from hyperdex_ir.hub import fetch_small_file, remote_weights, weight_files
+from hyperdex_ir.hub import is_complete, weight_files
+from hyperdex_ir.hub_headers import fetch_headers
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
@@ -34,8 +36,8 @@ def plan_model(name: str, folder: ModelFolder, options: CompileOptions) -> dict[
     """The facts as JSON values; sizes in bytes. No weights are read and no file of the model's folder is written.
 
     supported, architecture; device: parameters and KV cache, bytes a token, the longest context, whether all fits;
-    host: bytes of the checkpoint and of what a compile writes. For a model that fits, also what `inspect` says when it
-    is compiled: LMU use, estimated cycles and tokens a second.
+    host: bytes of the checkpoint and of what a compile writes, and the memory that it takes. For a model that fits,
+    also what `inspect` says when it is compiled: LMU use, estimated cycles and tokens a second.
     Raises UnsupportedModelError and ConfigError with the reason, ModelNotFoundError, DownloadError.
     """
     with _configured(folder, options) as (place, checkpoint_bytes):
@@ -50,16 +52,16 @@ def plan_model(name: str, folder: ModelFolder, options: CompileOptions) -> dict[
 @contextmanager
 def _configured(folder: ModelFolder, options: CompileOptions) -> Iterator[tuple[ModelFolder, int]]:
     """A folder that holds config.json, and how many bytes of weights belong to it."""
-    present = [path for path in weight_files(folder.source) if path.is_file()]
-    if (folder.source / "config.json").is_file() and (present or folder.hub_id is None):
+    if folder.hub_id is None or is_complete(folder, options.hub):
+        if not (folder.source / "config.json").is_file():
+            raise ConfigError(f"{folder.source}: no config.json", "give the directory of a Hugging Face checkpoint")
+        present = [path for path in weight_files(folder.source) if path.is_file()]
         yield folder, sum(path.stat().st_size for path in present)
         return
-    if folder.hub_id is None:
-        raise ConfigError(f"{folder.source}: no config.json", "give the directory of a Hugging Face checkpoint")
     place = Path(tempfile.mkdtemp(prefix="hyperdex-plan-"))
     try:
-        fetch_small_file(folder.hub_id, place, options.hub, "config.json")
-        yield ModelFolder(place, place, None, made_by_tool=False), remote_weights(folder.hub_id, options.hub)
+        size = fetch_headers(folder.hub_id, place, options.hub)
+        yield ModelFolder(place, place, None, made_by_tool=False), size
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
@@ -78,13 +80,14 @@ def _plan(
     memory = plan_memory(traced.layout, replace(target, hbm_bytes=_BOUNDLESS), traced.max_length)
     converted = _converted_bytes(folder, summary, asked, traced)
     device = _device(memory, target, longest)
+    images, needed = memory.parameter_end * options.num_device, needed_bytes(traced.layout)
     facts = _program(name, traced, replace(memory, target=target), options.num_device) if device["fits"] else {}
     model = {"name": name, "target": target.name, "devices": options.num_device, "matrix_type": traced.matrix_type}
     return {
         "model": model | {"max_length": traced.max_length},
         **facts,
         "device": device,
-        "host": _host(checkpoint_bytes, converted, memory.parameter_end * options.num_device),
+        "host": _host(checkpoint_bytes, converted, images, needed),
     }
 
 
@@ -126,11 +129,12 @@ def _device(memory: MemoryMap, target: Target, longest: int) -> dict[str, Any]:
     }
 
 
-def _host(checkpoint: int, converted: int, images: int) -> dict[str, int]:
-    """Room on the disk; the program and the tables are small beside it."""
+def _host(checkpoint: int, converted: int, images: int, memory: int) -> dict[str, int]:
+    """Room on the disk, beside which the program and the tables are small, and memory for a compile."""
     return {
         "checkpoint_bytes": checkpoint,
         "converted_bytes": converted,
         "image_bytes": images,
         "disk_bytes": checkpoint + converted + images,
+        "memory_bytes": memory,
     }

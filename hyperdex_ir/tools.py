@@ -45,7 +45,8 @@ class AutoCompiler:
         converted checkpoint at the end, in a folder that the compiler made. token, revision, local_files_only: for
         the Hub. type_device: target. dtype: `auto` (the checkpoint's), `f16` or `bf16`. fast_compile: what is finished
         is not compared with the checkpoint's files again. pipeline: name, file or text of the passes. dump_ir: a folder
-        for the IR as numbered text files. output_dir: the folder to write to. force: do everything anew.
+        for the IR as numbered text files. output_dir: the folder to write to. max_ram: what the
+        process may have resident at most, bytes or a text such as `1536MiB`. force: do everything anew.
         compile_from: a file that dump_ir wrote, to go on from; pipeline is then what is left of the passes.
 
         Returns the paths of what was written. Raises HyperdexError subclasses; then nothing is half-written.
@@ -112,6 +113,6 @@ def _request(
     command = command_line(
         os.fspath(model_id), output_dir=output_dir, revision=revision, local_files_only=local_files_only, **asked
     )
-    hub = HubOptions(token, revision, local_files_only)
+    hub = HubOptions(token, revision, local_files_only, refresh=bool(rest.get("force")))
     options = make_options(**asked, hub=hub, max_ram=max_ram, pipeline=pipeline, command=command, **rest)
     return find_folder(model_id, output_dir), options

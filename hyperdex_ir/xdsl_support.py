@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -28,9 +29,12 @@ from xdsl.pattern_rewriter import (
 )
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import DiagnosticException, ParseError, PassFailedException, VerifyException
+from xdsl.utils.mlir_lexer import MLIRLexer
 
 from hyperdex_ir.errors import HyperdexError, PassError
 
+#: The strings of xDSL 0.74's own pattern, which takes time exponential in the length of one that does not end.
+MLIRLexer._unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
 #: Longest line of an operation shown in an error.
 _SHOWN_COLUMNS = 160
 

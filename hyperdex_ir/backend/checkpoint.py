@@ -31,8 +31,10 @@ def stored_matrix_type(source: Path, summary: ModelSummary) -> str:
     return matrix_type_for(open_checkpoint(source), summary)
 
 
-def checkpoint_blocks(imported: ImportedModel, source: Path) -> Blocks:
+def checkpoint_blocks(imported: ImportedModel, source: Path, block_bytes: int = BLOCK_BYTES) -> Blocks:
     """The tensors of a model by key, derived ones included; quantized ones as what they stand for.
+
+    block_bytes: about as many are read at a time.
 
     Raises CheckpointError when the checkpoint's tensors are not those of the model.
     """
@@ -47,14 +49,14 @@ def checkpoint_blocks(imported: ImportedModel, source: Path) -> Blocks:
             return
         tensor = sources[key].tensor
         assert tensor is not None
-        yield from _rows(tensor)
+        yield from _rows(tensor, block_bytes)
 
     return blocks
 
 
-def _rows(tensor: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+def _rows(tensor: Tensor, block_bytes: int) -> Iterator[tuple[str, np.ndarray]]:
     dtype, rows = _TYPES[tensor.dtype], row_count(tensor)
-    step = max(BLOCK_BYTES // max(row_bytes(tensor), 1), 1)
+    step = max(block_bytes // max(row_bytes(tensor), 1), 1)
     for start in range(0, rows, step):
         yield dtype, tensor.rows(start, min(start + step, rows))
 

@@ -15,21 +15,25 @@ from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
 from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.lock import locked_folder
-from hyperdex_ir.backend.manifest import listed_counts, withdraw, write_manifest
+from hyperdex_ir.backend.manifest import describe_files, listed_counts, unread_bytes, write_manifest
+from hyperdex_ir.backend.memory import Ceiling
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, default_pipeline, undivided
+from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
 from hyperdex_ir.backend.state import (
+    STAGING,
+    STATE_FILE,
     State,
     compiler_digest,
     digest,
     extension_digest,
     file_digest,
-    input_digest,
     leftovers,
     versions,
 )
-from hyperdex_ir.errors import HyperdexError
+from hyperdex_ir.errors import CheckpointError, HyperdexError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.gguf_checkpoint import MARKER as GGUF_MARKER
+from hyperdex_ir.gguf_header import check_architecture
 from hyperdex_ir.hub import fetch_config, fetch_model
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import plan_memory
@@ -42,7 +46,6 @@ if TYPE_CHECKING:
     from hyperdex_ir.backend.tracing import Traced
 
 CONVERT = "2"
-_SUBFOLDERS = ("ckpt", "param", "config", "inst")
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,15 @@ class Compilation:
         self.passes = parse_pipeline(pipeline) if self.dump is None else self.dump.passes
         self.pipeline = pipeline_spec(self.passes)
         self.state = State(folder.root)
+        self.memory = Ceiling(options.max_ram)
         self.images = f"3-{options.num_device}lpu"
         self.program = f"4-{options.num_device}lpu"
 
     def run(self) -> CompiledFiles:
-        """Compiles. Raises HyperdexError subclasses; then nothing is half-written."""
+        """Compiles. Raises HyperdexError subclasses; then what was compiled before is as it was."""
         log_banner()
         with locked_folder(self.folder.root), _empty_folders_removed(self.folder):
-            self.state = State.load(self.folder.root)
+            self.state = settle(self.folder)
             self._check_model()
             if self._is_finished():
                 log(f"Compiled already with these options: {self.folder.root}")
@@ -91,34 +95,46 @@ class Compilation:
                 self._compile()
             if self.options.low_memory_usage:
                 self._delete_weights()
+        log(self.memory.report())
         log("Model compile Complete!")
         return self._result()
 
     def _compile(self) -> None:
+        self.memory.check_base()
         self._download(needed=not self._has_converted())
         for path in leftovers(self.folder.root):
             path.unlink(missing_ok=True)
+        self._discard_outdated()
         self._convert()
         self._map()
         self._generate()
         self._write_manifest()
+        self.state = settle(self.folder)
+
+    def _discard_outdated(self) -> None:
+        """What a compile that broke off has staged goes, unless it is what this one would write."""
+        for phase in sorted(self.state.staged):  # that of the converted checkpoint first: the others depend on it
+            if phase not in self._phases or not self._is_done(phase):
+                self.state.discard(phase)
 
     # ------------------------------------------------------------------------------------------------ phases
     def _check_model(self) -> None:
         log_phase(0, "Check supported model", "In this phase, check if given model is supported by hyperdex-ir.")
         fetch_config(self.folder, self.options.hub)
         if self.folder.gguf is not None:
-            from hyperdex_ir.gguf_checkpoint import write_small_files
-
-            write_small_files(self.folder.gguf, self.folder.ckpt)
+            check_architecture(self.folder.gguf)
+            self._read_gguf_config(self.folder.gguf)
         self.summary: ModelSummary = read_config(self.folder.source)
         check_devices(self.options.num_device, self.summary.heads)
         check_dividing(self.passes, self.options.num_device)
 
     def _download(self, needed: bool) -> None:
         folder = self.folder
-        if folder.gguf is not None and needed:
-            self._read_gguf(folder.gguf)
+        if needed:
+            self._check_weights()
+        if folder.gguf is not None:
+            if needed:
+                self._read_gguf(folder.gguf)
             return
         if folder.hub_id is None or not needed:
             log_phase(1, "Download model from HuggingFace Hub", f"The checkpoint is at {folder.source}")
@@ -129,12 +145,36 @@ class Compilation:
             f"In this phase, download the HuggingFace model and save it to (={folder.root}).",
             f"Download model at {folder.source}",
         )
+        if self._were_weights_deleted():
+            log("A compile with low_memory_usage=True has deleted the weights: they are downloaded again")
         fetch_model(folder, self.options.hub)
+
+    def _check_weights(self) -> None:
+        """Raises CheckpointError when they were deleted, and cannot be had again."""
+        downloadable = self.folder.hub_id is not None and not self.options.hub.local_files_only
+        if downloadable or self.folder.gguf is not None or not self._were_weights_deleted():
+            return
+        raise CheckpointError(
+            f"{self.folder.source}: a compile with low_memory_usage=True has deleted the weights; "
+            f"what is asked for (num_device {self.options.num_device}) needs them",
+            "put the weights there and compile again with low_memory_usage=False",
+        )
+
+    def _were_weights_deleted(self) -> bool:
+        converted = self.state.phases.get(CONVERT)
+        return (
+            converted is not None and self._binary_name not in converted["files"] and not weight_files_of(self.folder)
+        )
+
+    def _read_gguf_config(self, file: Path) -> None:
+        from hyperdex_ir.gguf_checkpoint import write_small_files
+
+        log_phase(1, "Read the GGUF file", f"What is in {file} becomes a checkpoint at {self.folder.ckpt}")
+        write_small_files(file, self.folder.ckpt)
 
     def _read_gguf(self, file: Path) -> None:
         from hyperdex_ir.gguf_checkpoint import WEIGHTS, write_weights
 
-        log_phase(1, "Read the GGUF file", f"The tensors of {file} become safetensors at {self.folder.ckpt}")
         if not (self.folder.ckpt / WEIGHTS).is_file():
             write_weights(file, self.folder.ckpt)
 
@@ -153,13 +193,14 @@ class Compilation:
         plan_memory(self._traced.layout, load_target(self.options.target), self._traced.max_length)
         whole = self._whole
         inputs = self._inputs()
-        blocks = whole.open_blocks()
-        self._begin(CONVERT)
+        blocks = whole.open_blocks(self.memory.block_bytes(whole.layout))
+        staged = self._staged(self.state.staging / self.folder.ckpt.name)
         log("Convert the model to hyperdex-ir model format")
         facts = {"max_length": whole.max_length}
         with byte_progress("convert", model_bytes(whole.layout)) as advance:
-            files = write_model(self.folder, whole.layout, blocks, facts, advance)
-        files += copy_small_files(self.folder)
+            files = write_model(staged, whole.layout, blocks, facts, self.memory.watched(advance))
+        if self.folder.source != self.folder.ckpt:
+            files += copy_small_files(staged)
         self._finish(CONVERT, inputs, files)
         log(f"Save the converted checkpoint at {self.folder.ckpt}")
 
@@ -175,11 +216,12 @@ class Compilation:
             return
         number = self.options.num_device
         layout = self._traced.layout if number > 1 else None
-        self._begin(self.images)
+        staged = self._staged(self._current.ckpt)
+        block_bytes = self.memory.block_bytes(read_layout(staged.model_config))
         log("Optimize the model parameter")
-        with byte_progress("map", self.folder.model_binary.stat().st_size) as advance:
-            files = write_images(self.folder, self.options.target, number, layout, advance)
-        self._remove_stale_images(files)
+        with byte_progress("map", staged.model_binary.stat().st_size) as advance:
+            watched = self.memory.watched(advance)
+            files = write_images(staged, self.options.target, number, layout, watched, block_bytes)
         self._finish(self.images, None, files)
         log(f"Save the optimized data at {self.folder.root / 'param'}")
 
@@ -197,49 +239,48 @@ class Compilation:
         from hyperdex_ir.backend.instructions import write_instructions
 
         module = self._lowered()
-        self._begin(self.program)
+        staged = self._staged(self._current.ckpt)
+        self.memory.check()
         log("Optimize the model instruction")
-        vocab_size = load_json(self.folder.model_config)["vocab_size"]
-        files = write_instructions(self.folder, module, vocab_size, self.options.num_device)
+        vocab_size = load_json(staged.model_config)["vocab_size"]
+        files = write_instructions(staged, module, vocab_size, self.options.num_device)
         self._finish(self.program, None, files)
         log(f"Save the optimized instruction at {self.folder.root / 'inst'}")
 
     def _write_manifest(self) -> None:
-        number, table = self.options.num_device, load_json(self.folder.model_config)
+        """Reads back what was written and writes its manifest: from now on only renames are left."""
+        table, own = load_json(self._current.model_config), (self.images, self.program)
+        doomed = self.options.low_memory_usage and self.folder.made_by_tool
+        log("Verify what was written")
+        with byte_progress("verify", unread_bytes(self.state, self._phases)) as advance:
+            watched = self.memory.watched(advance)
+            shared = describe_files(self.state, [CONVERT], watched, [self._binary_name] if doomed else [])
+            files = describe_files(self.state, own, watched)
         model = {"architecture": self.summary.architecture, "config_sha256": self._config_digest}
-        facts = {
+        entry = {
             "target": self.options.target,
             "options": {
-                "num_device": number,
+                "num_device": self.options.num_device,
                 "max_length": table["max_length"],
                 "matrix_type": table["matrix_type"],
                 "pipeline": self.pipeline,
             },
+            "files": files,
         }
-        checkpoint = self.state.files(CONVERT)
-        if self.options.low_memory_usage and self.folder.made_by_tool:
-            checkpoint = [path for path in checkpoint if path != self.folder.model_binary]  # about to be deleted
-        files = [path for phase in (self.images, self.program) for path in self.state.files(phase)]
-        log("Verify what was written")
-        with byte_progress("verify", sum(path.stat().st_size for path in [*checkpoint, *files])) as advance:
-            write_manifest(self.folder.manifest, model, checkpoint, number, facts, files, advance)
+        staging, manifest = self.state.staging, self.folder.manifest
+        self.state.save_adopted(staging / STATE_FILE)
+        head = {"model": model, "files": shared}
+        write_manifest(staging / manifest.name, manifest, head, self.options.num_device, entry)
 
     # ------------------------------------------------------------------------------------------- low memory
     def _delete_weights(self) -> None:
         if not self.folder.made_by_tool:
             log(f"Nothing is deleted in {self.folder.root}: the folder is not the compiler's own")
             return
-        self.state.drop_file(CONVERT, self.folder.model_binary)
+        self.state.drop_file(CONVERT, self._binary_name)
         for path in [*weight_files_of(self.folder), self.folder.model_binary]:
             path.unlink(missing_ok=True)
         log(f"Delete the original weights and the converted checkpoint in {self.folder.source}")
-
-    def _remove_stale_images(self, files: list[Path]) -> None:
-        """An earlier target may have had more channels."""
-        pattern = f"param_{self.options.num_device}lpu_*.bin"
-        for path in sorted((self.folder.root / "param").glob(pattern)):
-            if path not in files:
-                path.unlink()
 
     # --------------------------------------------------------------------------------------------- what is done
     @cached_property
@@ -261,12 +302,13 @@ class Compilation:
             traced = self._whole
             facts |= {"layout": layout_to_json(traced.layout), "max_length": traced.max_length}
             return digest({**facts, "matrix_type": traced.matrix_type})
-        table = file_digest(self.folder.model_config) if self.folder.model_config.is_file() else ""
+        table = self._table_digest(phase)
         return digest({**facts, "table": table, "target": self.options.target, "num_device": self.options.num_device})
 
     def _finish(self, phase: str, inputs: str | None, files: list[Path]) -> None:
+        self.state.stage(phase, inputs, files)
         content = self._key(phase) if phase == self.program else self._content_key(phase)
-        self.state.finish(phase, self._key(phase), content, inputs, files)
+        self.state.finish(phase, self._key(phase), content)
 
     def _request_key(self, phase: str) -> str:
         options = self.options
@@ -283,7 +325,7 @@ class Compilation:
             request["gguf"] = file_digest(self.folder.ckpt / GGUF_MARKER)
         if phase == CONVERT:
             return digest(request | {"pipeline": pipeline_spec(undivided(self.passes))})
-        table = {"table": file_digest(self.folder.model_config)} if self.folder.model_config.is_file() else {}
+        table = {"table": self._table_digest(phase)} if self._current.model_config.is_file() else {}
         return digest({**request, **table, "target": options.target, "num_device": options.num_device})
 
     def _unchosen_length(self) -> str:
@@ -291,17 +333,27 @@ class Compilation:
         number = self.options.num_device
         memory = self.options.target if number == 1 else f"{self.options.target} x {number}"
         try:
-            table = load_json(self.folder.model_config)
-            layout = read_layout(self.folder.model_config)
+            table = load_json(self._current.model_config)
+            layout = read_layout(self._current.model_config)
             plan_memory(layout, load_target(self.options.target), table["max_length"])
         except (HyperdexError, KeyError):
             return memory
         return "limit" if table["max_length"] == self.summary.max_positions else memory
 
+    def _table_digest(self, phase: str) -> str:
+        """Of the table of the converted checkpoint, what the phase depends on: the program on no tensor."""
+        path = self._current.model_config
+        if not path.is_file() or phase != self.program:
+            return file_digest(path) if path.is_file() else ""
+        return digest({key: value for key, value in load_json(path).items() if key != "tensors"})
+
     def _inputs(self) -> str | None:
-        """Sizes and times of the weight files; None when there are none."""
+        """Names and hashes of the weight files; None when there are none."""
         weights = weight_files_of(self.folder)
-        return input_digest(weights) if weights else None
+        if not weights:
+            return None
+        with byte_progress("hash", self.state.unread(weights)) as advance:
+            return self.state.source_digest(weights, advance)
 
     def _is_done(self, phase: str) -> bool:
         if self.options.force:
@@ -310,17 +362,31 @@ class Compilation:
         return self.state.is_done(phase, self._key(phase), inputs)
 
     def _is_finished(self) -> bool:
-        phases = (CONVERT, self.images, self.program)
-        listed = self.options.num_device in listed_counts(self.folder.manifest)
-        return listed and self.options.dump_ir is None and all(map(self._is_done, phases))
+        listed = self.options.num_device in listed_counts(self.folder.manifest) and not self.state.staged
+        return listed and self.options.dump_ir is None and all(map(self._is_done, self._phases))
 
     def _has_converted(self) -> bool:
         """Whether phase 2 is finished and what it wrote, as far as phase 3 will need it, is still there."""
-        return self._is_done(CONVERT) and (self.folder.model_binary.is_file() or self._is_done(self.images))
+        return self._is_done(CONVERT) and (self._current.model_binary.is_file() or self._is_done(self.images))
 
-    def _begin(self, phase: str) -> None:
-        withdraw(self.folder.manifest, self.options.num_device, checkpoint=phase == CONVERT)
-        self.state.begin(phase)
+    # -------------------------------------------------------------------------------------------------- places
+    @property
+    def _phases(self) -> tuple[str, str, str]:
+        return CONVERT, self.images, self.program
+
+    @property
+    def _binary_name(self) -> str:
+        return self.folder.model_binary.relative_to(self.folder.root).as_posix()
+
+    @property
+    def _current(self) -> ModelFolder:
+        """The folder with the converted checkpoint that this compile uses: the old one, or its own."""
+        root = self.state.staging if CONVERT in self.state.staged else self.folder.root
+        return compile_folder(self.folder, self.folder.root, root / self.folder.ckpt.name)
+
+    def _staged(self, converted: Path) -> ModelFolder:
+        """The folder to write to."""
+        return compile_folder(self.folder, self.state.staging, converted)
 
     # ------------------------------------------------------------------------------------------------- tracing
     @cached_property
@@ -331,7 +397,7 @@ class Compilation:
             log(f"Continue from {self.dump.path}")
             return resume(self.folder, self.options, self.dump)
         log("Trace the model")
-        known = load_json(self.folder.model_config) if self._is_done(CONVERT) else None
+        known = load_json(self._current.model_config) if self._is_done(CONVERT) else None
         options = self.options if self.dump is None else replace(self.options, dump_ir=None)
         return trace(self.folder, self.summary, options, self.pipeline, known)
 
@@ -353,7 +419,7 @@ class Compilation:
         from hyperdex_ir.backend.tracing import resume_lowered
 
         log(f"Continue from {self.dump.path}")
-        return resume_lowered(self.folder, self.options, self.dump)
+        return resume_lowered(self._current, self.options, self.dump)
 
     def _result(self) -> CompiledFiles:
         folder, number = self.folder, self.options.num_device
@@ -378,11 +444,12 @@ class Compilation:
 @contextlib.contextmanager
 def _empty_folders_removed(folder: ModelFolder) -> Iterator[None]:
     """A compile that fails leaves no empty folders that were not there before."""
-    new = [path for name in _SUBFOLDERS if not (path := folder.root / name).exists()]
+    new = not folder.ckpt.exists()
     try:
         yield
     except (HyperdexError, OSError, KeyboardInterrupt):
-        for path in new:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        with contextlib.suppress(OSError):
+            remove_empty_folders(folder.root / STAGING)
+            if new:
+                folder.ckpt.rmdir()
         raise

@@ -27,13 +27,16 @@ from hyperdex_ir.memory.serialize import FORMAT, dump_json, layout_to_json
 Blocks = Callable[[str], Iterator[tuple[str, np.ndarray]]]
 
 
-def _write_key(writer: PayloadWriter, digest: Any, blocks: Blocks, key: str, dtype: str) -> int:
+def _write_key(
+    writer: PayloadWriter, digest: Any, blocks: Blocks, key: str, dtype: str, advance: Callable[[int], None]
+) -> int:
     """Writes the tensor of one key; returns its number of elements."""
     row = count = 0
     for source, values in blocks(key):
         data = np.ascontiguousarray(convert(values, source, dtype, key, row), STORAGE[dtype])
         writer.write(data)
         digest.update(data)
+        advance(data.nbytes)
         row += len(values) if values.ndim else 1
         count += data.size
     return count
@@ -47,11 +50,13 @@ def _blocks_of(parameter: Parameter, blocks: Blocks) -> Blocks:
     return lambda key: iter([(parameter.dtype, values)])
 
 
-def _write_parameter(writer: PayloadWriter, blocks: Blocks, parameter: Parameter) -> dict[str, Any]:
+def _write_parameter(
+    writer: PayloadWriter, blocks: Blocks, parameter: Parameter, advance: Callable[[int], None]
+) -> dict[str, Any]:
     writer.pad()
     offset, digest = writer.size, hashlib.sha256()
     source = _blocks_of(parameter, blocks)
-    count = sum(_write_key(writer, digest, source, key, parameter.dtype) for key in parameter.keys)
+    count = sum(_write_key(writer, digest, source, key, parameter.dtype, advance) for key in parameter.keys)
     if count != prod(parameter.shape):
         raise CheckpointError(
             f"{parameter.name}: {count} elements from {', '.join(parameter.keys)}, the model has {parameter.shape}"
@@ -86,8 +91,7 @@ def write_model(
     tensors: list[dict[str, Any]] = []
     with atomic_payloads([folder.model_binary], Kind.MODEL, PayloadWriter) as (writer,):
         for parameter in layout.parameters():
-            tensors.append(_write_parameter(writer, blocks, parameter))
-            advance(prod(parameter.shape) * STORAGE[parameter.dtype].itemsize)
+            tensors.append(_write_parameter(writer, blocks, parameter, advance))
     table = {
         "format": FORMAT,
         "matrix_type": layout.matrix_type,

@@ -21,6 +21,7 @@ from hyperdex_ir.backend.values import STORAGE
 from hyperdex_ir.errors import FileFormatError, StorageError
 from hyperdex_ir.files import UNIT, Kind, read_header, write_text
 from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.fields import Fields, shown
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import dump_json, layout_from_json, layout_to_json, load_json, map_to_json
@@ -48,9 +49,9 @@ class ModelReader:
 
     def read(self, count: int) -> np.ndarray:
         """The next `count` bytes, uint8. Raises FileFormatError at the file's end."""
-        data = self._file.read(count)
+        data = self._file.read(count) if count <= self.size - self._offset else b""
         if len(data) != count:
-            raise FileFormatError(f"{self._path}: ends at {self._offset + len(data)}", _FORCE)
+            raise FileFormatError(f"{self._path}: ends at {self.size}, {self._offset + count} are needed", _FORCE)
         self._crc = zlib.crc32(data, self._crc)
         self._offset += count
         return np.frombuffer(data, np.uint8)
@@ -63,22 +64,26 @@ class ModelReader:
             raise FileFormatError(f"{self._path}: corrupted (CRC of the payload differs)", _FORCE)
 
 
-def _blocks(reader: ModelReader, dtype: str, shape: list[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(reader: ModelReader, dtype: str, shape: list[int], block_bytes: int) -> Iterator[tuple[int, np.ndarray]]:
     """A tensor in blocks of rows: (first row, values [rows, ...])."""
     item, count = STORAGE[dtype], prod(shape[:1])
     row_bytes = prod(shape[1:]) * item.itemsize
-    step = max(BLOCK_BYTES // max(row_bytes, 1), 1)
+    step = max(block_bytes // max(row_bytes, 1), 1)
     for start in range(0, count, step):
         rows = min(step, count - start)
         yield start, reader.read(rows * row_bytes).view(item).reshape(rows, *shape[1:])
 
 
 def _write_tensors(
-    reader: ModelReader, tensors: list[Mapping[str, Any]], routes: Routes, advance: Callable[[int], None]
+    reader: ModelReader,
+    tensors: list[Mapping[str, Any]],
+    routes: Routes,
+    advance: Callable[[int], None],
+    block_bytes: int,
 ) -> None:
     for tensor in tensors:
         reader.skip_to(tensor["offset"])
-        for first, rows in _blocks(reader, tensor["dtype"], tensor["shape"]):
+        for first, rows in _blocks(reader, tensor["dtype"], tensor["shape"], block_bytes):
             routes.put(tensor, first, rows)
             advance(rows.nbytes)
     reader.finish()
@@ -91,20 +96,26 @@ def write_images(
     num_device: int = 1,
     layout: ModelLayout | None = None,
     advance: Callable[[int], None] = lambda count: None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> list[Path]:
     """Writes `param/param_*` of all devices and `config/config_*`; returns their paths.
 
     layout: what each of several devices stores; None: that of the converted checkpoint, for one. `advance` is told of
-    bytes read. Raises CapacityError when the model does not fit, FileFormatError when the converted checkpoint is
-    missing or damaged, StorageError when the file system refuses. The image files appear together or not at all.
+    bytes read, about `block_bytes` at a time. Raises CapacityError when the model does not fit, FileFormatError when
+    the converted checkpoint is missing or damaged, StorageError when the file system refuses. The image files appear
+    together or not at all.
     """
     table = load_json(folder.model_config)
     target = load_target(target_name)
     try:
         stored = layout_from_json(table["layout"])
-        tensors, length = table["tensors"], table["max_length"]
-    except (KeyError, TypeError) as error:
+        length = Fields(table, "").whole("max_length", 1)
+        _check_tensors(Fields(table, "").objects("tensors"), stored)
+    except KeyError as error:
         raise FileFormatError(f"{folder.model_config}: lacks {error}", _FORCE) from None
+    except TypeError as error:
+        raise FileFormatError(f"{folder.model_config}: {error}", _FORCE) from None
+    tensors = table["tensors"]
     memory_map = plan_memory(layout or stored, target, length)
     channels = range(target.channels)
     paths = [folder.parameter_file(num_device, device, channel) for device in range(num_device) for channel in channels]
@@ -115,11 +126,23 @@ def write_images(
     ):
         devices = [writers[start : start + len(channels)] for start in range(0, len(writers), len(channels))]
         routes = Routes(layout or stored, tensors, memory_map, devices)
-        _write_tensors(ModelReader(file, folder.model_binary), tensors, routes, advance)
+        _write_tensors(ModelReader(file, folder.model_binary), tensors, routes, advance, block_bytes)
     divided = {} if layout is None else {"layout": layout_to_json(layout)}
     map_path = folder.memory_map(num_device)
     write_text(map_path, dump_json(map_to_json(memory_map) | divided))
     return [*paths, map_path]
+
+
+def _check_tensors(tensors: list[Fields], layout: ModelLayout) -> None:
+    """Raises KeyError or TypeError unless the table has the parameters of the layout, in its order."""
+    expected = list(layout.parameters())
+    if len(tensors) != len(expected):
+        raise TypeError(f"{len(tensors)} tensors, the layout has {len(expected)}")
+    for tensor, parameter in zip(tensors, expected, strict=True):
+        tensor.whole("offset")
+        found = tensor.text("name"), tensor.text("dtype"), tensor.wholes("shape"), tensor.texts("keys")
+        if found != (parameter.name, parameter.dtype, parameter.shape, parameter.keys):
+            raise TypeError(f"{found[0]}: {found[1]} {shown(list(found[2]))}, the layout has {parameter.name}")
 
 
 def _allow_open_files(count: int) -> None:

@@ -1,4 +1,4 @@
-"""`manifest.json`, written last: size and hash of every file, each read back once; versions, target and options.
+"""`manifest.json`: size and hash of every file, each read back once; versions, target and options.
 
     {"format", "model", "files": of ckpt/, "devices": {"1": {"versions", "target", "options", "files"}, "2": ...}}
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.backend.payload import BLOCK_BYTES
-from hyperdex_ir.backend.state import versions
+from hyperdex_ir.backend.state import State, versions
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.files import HEADER_BYTES, Kind, read_header, write_text
-from hyperdex_ir.memory.serialize import FORMAT, dump_json, load_json, manifest_entries
+from hyperdex_ir.memory.serialize import FORMAT, dump_json, manifest_entries
 
 _KINDS = {"param": Kind.PARAMETERS, "inst": Kind.INSTRUCTIONS, "ckpt": Kind.MODEL}
 
@@ -48,32 +48,40 @@ def describe_file(path: Path, kind: Kind | None, advance: Callable[[int], None])
     return {"bytes": size, "sha256": sha.hexdigest(), **known}
 
 
-def write_manifest(
-    path: Path,
-    model: Mapping[str, Any],
-    checkpoint: Iterable[Path],
-    num_device: int,
-    facts: Mapping[str, Any],
-    files: Iterable[Path],
-    advance: Callable[[int], None] = lambda count: None,
-) -> None:
-    """Reads the files of one compile back, checks them, and writes the manifest of the folder that `path` is in.
+def describe_files(
+    state: State, phases: Iterable[str], advance: Callable[[int], None], without: Collection[str] = ()
+) -> dict[str, Any]:
+    """The manifest's table of the files of finished phases; what the state has no hash of is read, and then it has.
 
-    checkpoint: the files that the compiles for all numbers of devices share; `model` describes them. files: those of
-    the compile for `num_device`; `facts` (target, options) stand before them. Entries for other numbers stay.
-    Raises FileFormatError when a file is damaged.
+    without: names of files to leave out. Raises FileFormatError when a file is damaged.
     """
-    shared = _describe(path.parent, checkpoint, advance)
-    entry = {"versions": versions(), **facts, "files": _describe(path.parent, files, advance)}
-    entries = {**_entries(path), str(num_device): entry}
-    _write(path, {"format": FORMAT, "model": model, "files": shared}, entries)
-
-
-def _describe(root: Path, files: Iterable[Path], advance: Callable[[int], None]) -> dict[str, Any]:
     table: dict[str, Any] = {}
-    for file in sorted(files):
-        table[file.relative_to(root).as_posix()] = describe_file(file, kind_of(file), advance)
-    return table
+    for phase in phases:
+        entries = state.entries(phase)
+        for name, path in state.files(phase).items():
+            if name in without:
+                continue
+            if "sha256" not in entries[name]:
+                entries[name] |= describe_file(path, kind_of(path), advance)
+            table[name] = {key: entries[name][key] for key in ("bytes", "sha256", "crc32") if key in entries[name]}
+    state.save()
+    return dict(sorted(table.items()))
+
+
+def unread_bytes(state: State, phases: Iterable[str]) -> int:
+    """How many bytes `describe_files` would read."""
+    entries = [entry for phase in phases for entry in state.entries(phase).values()]
+    return sum(entry["bytes"] for entry in entries if "sha256" not in entry)
+
+
+def write_manifest(path: Path, old: Path, head: Mapping[str, Any], num_device: int, entry: Mapping[str, Any]) -> None:
+    """Writes a manifest with an entry for `num_device`; those for other numbers are as in the manifest `old`.
+
+    head: `model` and the `files` that the compiles for all numbers of devices share. entry: target, options, files.
+    """
+    entries = {**_entries(old), str(num_device): {"versions": versions(), **entry}}
+    devices = {key: entries[key] for key in sorted(entries, key=int)}
+    write_text(path, dump_json({"format": FORMAT, **head, "devices": devices}))
 
 
 def listed_counts(path: Path) -> list[int]:
@@ -81,26 +89,8 @@ def listed_counts(path: Path) -> list[int]:
     return [int(count) for count in _entries(path)]
 
 
-def withdraw(path: Path, num_device: int, checkpoint: bool) -> None:
-    """Takes out what is about to be written anew: an entry, and with `checkpoint` the files that all share.
-
-    A manifest that has no entries left, or cannot be read, is deleted.
-    """
-    entries = _entries(path)
-    found = entries.pop(str(num_device), None)
-    if not entries:
-        path.unlink(missing_ok=True)
-    elif found is not None or checkpoint:
-        rest = {key: value for key, value in load_json(path).items() if key not in ("files", "devices")}
-        _write(path, rest | {"files": {} if checkpoint else load_json(path).get("files", {})}, entries)
-
-
 def _entries(path: Path) -> dict[str, Any]:
     try:
         return manifest_entries(path)
     except FileFormatError:  # of another version, say: nothing in it can be relied on
         return {}
-
-
-def _write(path: Path, head: Mapping[str, Any], entries: Mapping[str, Any]) -> None:
-    write_text(path, dump_json({**head, "devices": {key: entries[key] for key in sorted(entries, key=int)}}))

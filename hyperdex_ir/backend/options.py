@@ -8,6 +8,7 @@ from pathlib import Path
 
 from xdsl.passes import ModulePass
 
+from hyperdex_ir.backend.memory import parse_size
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.hub import HubOptions
 from hyperdex_ir.locations import user_path
@@ -34,8 +35,8 @@ class CompileOptions:
     """What is asked of a compile.
 
     matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default_pipeline`, or
-    what the header of `compile_from` says is left. dump_shown: `dump_ir` as the user named it. command: the command
-    line that asks for the same compile, but for pipeline and dumps.
+    what the header of `compile_from` says is left. max_ram: bytes. dump_shown: `dump_ir` as the user
+    named it. command: the command line that asks for the same compile, but for pipeline and dumps.
     """
 
     hub: HubOptions
@@ -51,9 +52,10 @@ class CompileOptions:
     low_memory_usage: bool = False
     fast_compile: bool = False
     force: bool = False
+    max_ram: int | None = None
 
 
-def check_numbers(num_device: int, max_length: int, max_ram: object) -> None:
+def check_numbers(num_device: int, max_length: int) -> None:
     """Raises OptionError for a number that cannot be used."""
     if isinstance(num_device, bool) or not isinstance(num_device, int):
         raise OptionError(f"num_device is {num_device!r}: must be a whole number")
@@ -61,8 +63,6 @@ def check_numbers(num_device: int, max_length: int, max_ram: object) -> None:
         raise OptionError(f"max_length is {max_length!r}: must be a positive whole number")
     if max_length > MOST_POSITIONS:
         raise OptionError(f"max_length is {max_length}: must be at most {MOST_POSITIONS}")
-    if max_ram is not None:
-        raise OptionError("max_ram: a bound on the compiler's memory is not there yet", "leave it out")
 
 
 def check_devices(num_device: int, heads: int) -> None:
@@ -95,7 +95,7 @@ def make_options(
     max_length: int,
     dtype: str,
     type_device: str,
-    max_ram: object = None,
+    max_ram: str | int | None = None,
     pipeline: str | None = None,
     dump_ir: str | Path | None = None,
     low_memory_usage: bool = False,
@@ -106,7 +106,7 @@ def make_options(
     command: Sequence[str] = ("hyperdex", "compile"),
 ) -> CompileOptions:
     """The options that the arguments of `AutoCompiler.compile` stand for. Raises OptionError."""
-    check_numbers(num_device, max_length, max_ram)
+    check_numbers(num_device, max_length)
     if dtype not in MATRIX_TYPES:
         raise OptionError(f"no dtype {dtype!r}; there are {', '.join(MATRIX_TYPES)}")
     folder = None if dump_ir is None else user_path(dump_ir).absolute()
@@ -126,6 +126,7 @@ def make_options(
         low_memory_usage=low_memory_usage,
         fast_compile=fast_compile,
         force=force,
+        max_ram=None if max_ram is None else parse_size(max_ram),
     )
 
 

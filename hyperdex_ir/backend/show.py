@@ -16,7 +16,7 @@ from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowere
 from hyperdex_ir.errors import NotCompiledError, OptionError
 from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.frontend.config import ModelSummary, load_json, read_config
-from hyperdex_ir.hub import fetch_config
+from hyperdex_ir.hub import fetch_anything
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory import serialize
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec, run_passes
@@ -99,7 +99,7 @@ def compile_to(folder: ModelFolder, options: CompileOptions, level: str) -> str:
     """
     if level not in LEVELS:
         raise OptionError(f"--compile-to {level}: no such level", f"choose from {', '.join(LEVELS)}")
-    fetch_config(folder, options.hub)
+    fetch_anything(folder, options.hub)
     module, passes, done = _module_at(folder, options, level)
     command = [*options.command, "--compile-from", "FILE"]
     return dump_text(module, passes[:done], passes[done:], command)

@@ -1,7 +1,8 @@
 """Which phases of a model's folder are finished, and with what: the memory between one compile and the next.
 
-Kept in a hidden file beside the manifest, because it holds what the manifest must not: it depends on the modification
-times of the checkpoint. Losing it costs a compile from the beginning, nothing else.
+Kept in a hidden file beside the manifest, because it holds what the manifest must not: modification times and inodes,
+by which a file that has not changed is known without being read. Losing it costs a compile from the beginning, nothing
+else.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
 from hyperdex_ir.files import write_text
-from hyperdex_ir.memory.serialize import FORMAT, dump_json
+from hyperdex_ir.memory.serialize import dump_json
 
 STATE_FILE = ".hyperdex_state.json"
+#: The folder, in that of the model, of what a compile has written but not yet put into its place.
+STAGING = ".hyperdex_next"
+STATE_FORMAT = 3
+_BLOCK_BYTES = 1 << 20
+_LONGEST_NAME = 200  # characters; the longest that is written has 40
 _COMPILER = ("backend", "dialects", "frontend", "isa", "memory", "passes", "targets")
 
 
@@ -67,24 +73,34 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_digest(path: Path, advance: Callable[[int], None] = lambda count: None) -> str:
+    """The SHA-256 of a file; `advance` is told of bytes read."""
+    found = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            found.update(block)
+            advance(len(block))
+    return found.hexdigest()
 
 
-def input_digest(files: Iterable[Path]) -> str:
-    """A hash of names, sizes and modification times."""
-    stats = [(path, path.stat()) for path in files]
-    return digest([[path.name, stat.st_size, stat.st_mtime_ns] for path, stat in stats])
+def describe_place(path: Path) -> dict[str, int]:
+    """Size, modification time and inode of a file: as long as these stay, so do its contents."""
+    found = path.stat()
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
 
 
 @dataclass
 class State:
-    """The finished phases of the folder `root`, by phase name."""
+    """What the folder `root` holds, each file with its size, its hash once that is known, and its place on the disk.
+
+    phases: the finished phases by name, whose files are where they belong. staged: those that a compile has finished
+    since; their files are below `staging`. sources: the original weight files by name.
+    """
 
     root: Path
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
+    staged: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, root: Path) -> State:
@@ -93,61 +109,139 @@ class State:
             value = json.loads((root / STATE_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return cls(root)
-        if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("phases"), dict):
+        if not isinstance(value, dict) or value.get("format") != STATE_FORMAT:
             return cls(root)
-        phases = value["phases"]
-        return cls(root, {name: record for name, record in phases.items() if _is_record(record)})
+        phases, staged, sources = (_table(value, name) for name in ("phases", "staged", "sources"))
+        return cls(
+            root,
+            {name: record for name, record in phases.items() if _is_record(record)},
+            {name: record for name, record in staged.items() if _is_record(record)},
+            {name: entry for name, entry in sources.items() if isinstance(entry, dict)},
+        )
+
+    @property
+    def staging(self) -> Path:
+        """Where a compile keeps what it has written until all of it is there."""
+        return self.root / STAGING
 
     def is_done(self, phase: str, key: str, inputs: str | None = None) -> bool:
         """Whether the phase has finished with this key (and these inputs, unless None) and its files are all there.
 
-        key: that of the request, or of what the request came to.
+        key: that of the request, or of what the request came to. A file that was touched is read again.
         """
-        record = self.phases.get(phase)
+        record = self.staged.get(phase) or self.phases.get(phase)
         if not record or key not in (record.get("key"), record.get("content")):
             return False
         if inputs is not None and record.get("inputs") != inputs:
             return False
-        return all(_has_size(self.root / name, size) for name, size in record["files"].items())
+        return all(self._is_intact(path, record["files"][name]) for name, path in self.files(phase).items())
 
-    def begin(self, phase: str) -> None:
-        """Forgets the phase, which is about to be done anew."""
-        if self.phases.pop(phase, None) is not None:
-            self._save()
+    def _is_intact(self, path: Path, entry: dict[str, Any]) -> bool:
+        try:
+            place = describe_place(path)
+        except (OSError, ValueError):  # the second: a name that no file can have
+            return False
+        if place.items() <= entry.items():
+            return True
+        if place["bytes"] != entry.get("bytes") or file_digest(path) != entry.get("sha256"):
+            return False
+        entry.update(place)
+        self.save()
+        return True
 
-    def finish(self, phase: str, key: str, content: str, inputs: str | None, files: Iterable[Path]) -> None:
-        """Records that the phase has written `files`.
+    def discard(self, phase: str) -> None:
+        """Removes what a compile has staged of the phase."""
+        if phase in self.staged:
+            paths = self.files(phase).values()
+            del self.staged[phase]
+            self.save()
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+    def forget_staged(self) -> None:
+        """Nothing is staged any more."""
+        if self.staged:
+            self.staged = {}
+            self.save()
+
+    def stage(self, phase: str, inputs: str | None, files: Iterable[Path]) -> None:
+        """Takes `files`, below `staging`, as what the phase has written; not saved before `finish`."""
+        entries = {path.relative_to(self.staging).as_posix(): describe_place(path) for path in files}
+        self.staged[phase] = {"inputs": inputs, "files": entries}
+
+    def finish(self, phase: str, key: str, content: str) -> None:
+        """Records that the phase, whose files are staged, is finished.
 
         key: what was asked for. content: what that came to; who knows that too finds the phase done by it.
         """
-        sizes = {path.relative_to(self.root).as_posix(): path.stat().st_size for path in files}
-        self.phases[phase] = {"key": key, "content": content, "inputs": inputs, "files": sizes}
-        self._save()
+        self.staged[phase] |= {"key": key, "content": content}
+        self.save()
 
-    def files(self, phase: str) -> list[Path]:
-        """The files of a finished phase."""
-        return [self.root / name for name in self.phases[phase]["files"]]
+    def files(self, phase: str) -> dict[str, Path]:
+        """The files of a finished phase: name in the folder -> where it is now."""
+        record, place = (self.staged[phase], self.staging) if phase in self.staged else (self.phases[phase], self.root)
+        return {name: place / name for name in record["files"]}
 
-    def drop_file(self, phase: str, path: Path) -> None:
+    def entries(self, phase: str) -> dict[str, dict[str, Any]]:
+        """What is known of the files of a finished phase, by name; for who adds to it, and saves."""
+        return (self.staged if phase in self.staged else self.phases)[phase]["files"]
+
+    def drop_file(self, phase: str, name: str) -> None:
         """The phase stays finished without this file."""
-        self.phases[phase]["files"].pop(path.relative_to(self.root).as_posix(), None)
-        self._save()
+        self.entries(phase).pop(name, None)
+        self.save()
 
-    def _save(self) -> None:
-        write_text(self.root / STATE_FILE, dump_json({"format": FORMAT, "phases": dict(sorted(self.phases.items()))}))
+    def source_digest(self, files: Iterable[Path], advance: Callable[[int], None] = lambda count: None) -> str:
+        """A hash of names and contents; only what is new or was touched is read. `advance` is told of its bytes."""
+        return digest([[path.name, self._source_hash(path, advance)] for path in files])
+
+    def unread(self, files: Iterable[Path]) -> int:
+        """How many bytes `source_digest` would read."""
+        return sum(path.stat().st_size for path in files if not self._is_known(path))
+
+    def _is_known(self, path: Path) -> bool:
+        return describe_place(path).items() <= self.sources.get(path.name, {}).items()
+
+    def _source_hash(self, path: Path, advance: Callable[[int], None]) -> str:
+        if not self._is_known(path):
+            place = describe_place(path)
+            self.sources[path.name] = {**place, "sha256": file_digest(path, advance)}
+            if (self.root / STATE_FILE).is_file():  # a first compile that fails leaves none
+                self.save()
+        return self.sources[path.name]["sha256"]
+
+    def save(self) -> None:
+        """Writes the file that `load` reads."""
+        self._write(self.root / STATE_FILE, {"phases": self.phases, "staged": self.staged, "sources": self.sources})
+
+    def save_adopted(self, path: Path) -> None:
+        """Writes it as it is to be when all that is staged has its place."""
+        self._write(path, {"phases": self.phases | self.staged, "sources": self.sources})
+
+    def _write(self, path: Path, tables: dict[str, dict[str, Any]]) -> None:
+        tables = {name: dict(sorted(table.items())) for name, table in tables.items() if table}
+        write_text(path, dump_json({"format": STATE_FORMAT, **tables}))
+
+
+def _table(value: dict[str, Any], name: str) -> dict[str, Any]:
+    found = value.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _is_record(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("files"), dict)
-
-
-def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except OSError:
+    """Whether it lists files of the folder: who could name others would have them deleted."""
+    if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         return False
+    return all(_is_below(name) and isinstance(entry, dict) for name, entry in record["files"].items())
+
+
+def _is_below(name: str) -> bool:
+    path = PurePosixPath(name)
+    is_name = name.isprintable() and len(name) < _LONGEST_NAME
+    return is_name and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def leftovers(root: Path) -> list[Path]:
     """Unfinished files of compiles that were killed; for who holds the folder."""
-    return sorted(path for path in (*root.glob(".*.part"), *root.glob("*/.*.part")) if path.is_file())
+    patterns = (".*.part", "*/.*.part", f"{STAGING}/*/.*.part")
+    return sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()})

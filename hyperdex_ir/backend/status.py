@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.backend.state import State, leftovers
+from hyperdex_ir.backend.state import STAGING, State, leftovers
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.hub import weight_files
 from hyperdex_ir.locations import ModelFolder
@@ -14,7 +14,7 @@ from hyperdex_ir.memory.serialize import manifest_entries
 
 #: What the compiler writes into a folder, beside ckpt/: the patterns of the files.
 _WRITTEN = ("ckpt/hyperdex_config.json", "ckpt/hyperdex_model.bin", "param/*.bin", "config/*.json", "inst/*.bin",
-            "inst/*.json")  # fmt: skip
+            "inst/*.json", f"{STAGING}/*", f"{STAGING}/*/*")  # fmt: skip
 
 
 def status(folder: ModelFolder) -> dict[str, Any]:
@@ -37,7 +37,8 @@ def status(folder: ModelFolder) -> dict[str, Any]:
     except FileFormatError as error:
         return {**facts, "fault": str(error)}
     for count, entry in entries.items():
-        sizes = [file.get("bytes", 0) for file in entry["files"].values() if isinstance(file, dict)]
+        sizes = [one["bytes"] for one in entry["files"].values() if isinstance(one, dict) and "bytes" in one]
+        sizes = [size for size in sizes if isinstance(size, int)]
         facts["devices"][count] = {
             "target": entry.get("target"),
             "options": entry.get("options", {}),
@@ -52,7 +53,7 @@ def _weights(place: Path) -> list[Path]:
 
 
 def stale_files(root: Path) -> list[Path]:
-    """What no compile uses: unfinished files, and files of the compiler's that no finished phase lists.
+    """What no model uses: unfinished files, those of unfinished compiles, and what of the compiler's nothing lists.
 
     For who holds the folder; while a compile works, its own files are among them.
     """
@@ -67,7 +68,7 @@ def written_files(root: Path) -> list[Path]:
 
 def _listed(root: Path) -> set[Path]:
     state = State.load(root)
-    return {path for phase in state.phases for path in state.files(phase)}
+    return {root / name for record in state.phases.values() for name in record["files"]}
 
 
 def _found(root: Path) -> list[Path]:

@@ -50,12 +50,15 @@ class Traced:
         run_passes(self.module, self.lowering, observers=self.observers, repro=self.folder.root / FOLDER)
         return self.module
 
-    def open_blocks(self) -> Blocks:
-        """The tensors of the checkpoint and the derived ones. Raises CheckpointError when they do not fit the model."""
+    def open_blocks(self, block_bytes: int) -> Blocks:
+        """The tensors of the checkpoint and the derived ones, so many bytes at a time.
+
+        Raises CheckpointError when they do not fit the model.
+        """
         imported = self.imported or trace_model(
             self.folder.source, target=self.target, max_length=self.max_length, matrix_type=self.matrix_type
         )
-        return checkpoint_blocks(imported, self.folder.source)
+        return checkpoint_blocks(imported, self.folder.source, block_bytes)
 
 
 def trace(

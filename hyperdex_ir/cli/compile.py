@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from hyperdex_ir.cli.token_option import Token, given_token
+
 
 def compile_model(
     model_id: Annotated[
@@ -23,9 +25,7 @@ def compile_model(
         bool,
         typer.Option("--low-memory-usage", "--low_memory_usage", help="Delete downloaded weights at the end."),
     ] = False,
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="HF_TOKEN", show_envvar=True, help="Hugging Face access token.")
-    ] = None,
+    token: Token = None,
     type_device: Annotated[str, typer.Option("--type-device", "--type_device", help="Target: u55c, asic.")] = "u55c",
     dtype: Annotated[
         str, typer.Option("--dtype", help="Type of matrices: auto (the checkpoint's), f16, bf16.")
@@ -42,7 +42,8 @@ def compile_model(
     ] = None,
     output_dir: Annotated[Path | None, typer.Option("--output-dir", "--output_dir", help="Folder to write to.")] = None,
     max_ram: Annotated[
-        str | None, typer.Option("--max-ram", "--max_ram", help="Bound on the compiler's memory (not there yet).")
+        str | None,
+        typer.Option("--max-ram", "--max_ram", help="Ceiling on the compiler's resident memory, such as 1536MiB."),
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
     local_files_only: Annotated[
@@ -74,7 +75,7 @@ def compile_model(
         "num_device": num_device,
         "max_length": max_length,
         "low_memory_usage": low_memory_usage,
-        "token": token,
+        "token": given_token(token),
         "type_device": type_device,
         "dtype": dtype,
         "fast_compile": fast_compile,

@@ -21,7 +21,7 @@ from hyperdex_ir.cli.inspect import inspect
 from hyperdex_ir.cli.ir import print_ir
 from hyperdex_ir.cli.plan import plan
 from hyperdex_ir.cli.run import run
-from hyperdex_ir.cli.start import interrupted
+from hyperdex_ir.cli.start import hide_token, interrupted
 from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
 from hyperdex_ir.errors import HyperdexError, StorageError
@@ -137,4 +137,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    hide_token()
     main()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from hyperdex_ir.cli.inspect import decode_table, lmu_lines, text_table
+from hyperdex_ir.cli.token_option import Token, given_token
 from hyperdex_ir.errors import UnsupportedModelError
 
 
@@ -17,9 +18,7 @@ def plan(
     max_length: Annotated[int, typer.Option("--max-length", "--max_length", help="Positions. 1: as many as fit.")] = 1,
     type_device: Annotated[str, typer.Option("--type-device", "--type_device", help="Target: u55c, asic.")] = "u55c",
     dtype: Annotated[str, typer.Option("--dtype", help="Type of matrices: auto, f16, bf16.")] = "auto",
-    token: Annotated[
-        str | None, typer.Option("--token", envvar="HF_TOKEN", show_envvar=True, help="Hugging Face access token.")
-    ] = None,
+    token: Token = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -28,7 +27,7 @@ def plan(
 
     options = {"num_device": num_device, "max_length": max_length, "type_device": type_device, "dtype": dtype}
     try:
-        facts = AutoCompiler().plan(model, token=token, revision=revision, **options)
+        facts = AutoCompiler().plan(model, token=given_token(token), revision=revision, **options)
     except UnsupportedModelError as error:
         if as_json:
             print(json.dumps({"supported": False, "reason": str(error)}, indent=1))
@@ -49,11 +48,12 @@ def _screen(facts: dict[str, Any]) -> list[str]:
         [f"HBM of {model['target']}", f"{device['hbm_bytes']:,}"],
     ]
     disk = [
-        ["disk", "bytes"],
-        ["checkpoint", f"{host['checkpoint_bytes']:,}"],
+        ["host", "bytes"],
+        ["disk: checkpoint", f"{host['checkpoint_bytes']:,}"],
         ["converted checkpoint", f"{host['converted_bytes']:,}"],
         ["parameter images", f"{host['image_bytes']:,}"],
         ["together", f"{host['disk_bytes']:,}"],
+        ["memory of the compiler", f"{host['memory_bytes']:,}"],
     ]
     speed = [*lmu_lines(facts["lmu"], model), *decode_table(facts["decode"])[:-1]] if device["fits"] else []
     return [

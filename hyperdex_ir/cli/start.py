@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 INTERRUPTED = 130
+_ASK_HUB = (["compile"], ["plan"])
 
 
 def interrupted(command: str) -> int:
@@ -14,8 +16,38 @@ def interrupted(command: str) -> int:
     return INTERRUPTED
 
 
+def hide_token() -> None:
+    """Takes the value of --token out of the process list, where everybody on the machine could read it.
+
+    The process goes on as the same command without it, and with HF_TOKEN; the value was to be seen for the moment until
+    here.
+    """
+    arguments, values = _without_token(sys.argv[1:])
+    if not values:
+        return
+    command = [*sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1], *arguments]
+    os.execve(sys.executable, command, {**os.environ, "HF_TOKEN": values[-1]})
+
+
+def _without_token(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments of a command that asks the Hub without those of --token, and the values of these."""
+    kept, values, left = list[str](), list[str](), iter(arguments if arguments[:1] in _ASK_HUB else ())
+    for argument in left:
+        name, equals, value = argument.partition("=")
+        if name != "--token":
+            kept.append(argument)
+            continue
+        value = value if equals else next(left, "-")
+        if value in ("", "-"):
+            kept += [argument] if equals else [argument, value]
+        else:
+            values.append(value)
+    return kept, values
+
+
 def hyperdex() -> None:
     """`hyperdex`."""
+    hide_token()
     try:
         from hyperdex_ir.cli.main import main
 

@@ -35,6 +35,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when done.")] = False,
 ) -> None:
     """Check that every pass keeps the logits of a model, bit for bit."""
+    from hyperdex_ir.errors import PassError
     from hyperdex_ir.verify.model import open_model
     from hyperdex_ir.verify.passes import Verifier, random_tokens
 
@@ -50,6 +51,9 @@ def verify(
     if as_json:
         value = {"model": model, "tokens": ids, "passed": passed, "passes": [result_json(r) for r in results]}
         print(json.dumps(value, ensure_ascii=False))
+    for result in results:
+        if result.error:
+            raise PassError(f"{model}: {result.name} failed: {result.error}")
     raise typer.Exit(0 if passed else 1)
 
 

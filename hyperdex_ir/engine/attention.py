@@ -113,6 +113,8 @@ class _Attention:
         self.first = first_seen(op.e, self.position, self.window)
         self.stop = op.e.add(self.position, self.rows)
         self.columns = op.e.sub(self.stop, self.first)
+        count, words = op.e.mul(self.rows, self.columns), op.context.load("lmu_words")
+        op.fault_if(op.e.less(words, count), Fault.LMU_ELEMENTS, count, words)
 
     def seen(self, name: str) -> LmuRows:
         """The columns seen of an operand, from position `first` on."""

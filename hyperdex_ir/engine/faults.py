@@ -47,6 +47,7 @@ class Fault(IntEnum):
     CHOICE = auto()  # k, columns, groups to choose from, groups
     COLUMN_NUMBER = auto()  # rank, row, columns
     NUMBER = auto()  # what it must be below
+    LMU_ELEMENTS = auto()  # elements of an operand, words of the LMU
 
 
 def _overflow(register: int, low: int, high: int) -> str:
@@ -114,6 +115,7 @@ _MESSAGES: dict[Fault, Callable[..., str]] = {
     Fault.CHOICE: lambda k, columns, top, groups: f"{k} of {columns} columns, from {top} of {groups} groups",
     Fault.COLUMN_NUMBER: lambda rank, row, limit: f"word {rank} of row {row} is no number below {limit}",
     Fault.NUMBER: lambda limit: f"the word is no number below {limit}",
+    Fault.LMU_ELEMENTS: lambda count, words: f"an operand of {count} elements, the LMU has {words} words",
 }
 
 

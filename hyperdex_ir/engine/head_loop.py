@@ -173,6 +173,7 @@ class _Loop:
             b.icmp_signed("<=", self.stop, n["limit"]),
             b.or_(one, b.icmp_signed(">=", n["buffer_stride"], e.sub(self.stop, self.first))),
             b.or_(one, b.icmp_signed(">=", n["result_stride"], n["span"])),
+            b.icmp_signed("<=", e.mul(self.rows, n["size"]), self.op.context.load("lmu_words")),
         ]
         return self._all(conditions)
 

@@ -180,7 +180,7 @@ class EngineMachine:
         """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
 
         Raises MachineFault when the host does what the machine forbids: no tokens or more than the chunk, a first row
-        that is none of them, or after `close`.
+        that is none of them, or after `close`; FileFormatError when a parameter image has become shorter.
         """
         if not 1 <= len(tokens) <= self.chunk:
             raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.chunk}")
@@ -191,6 +191,7 @@ class EngineMachine:
             if self._pool.closed:
                 raise MachineFault("the machine has been closed")
             self._pool.settle()
+            self.memory.check_files()
             self.memory.write(self.memory.map.tokens, np.array(tokens, np.int64))
             if self._exchange is not None:
                 self._exchange.failure = None

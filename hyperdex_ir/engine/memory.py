@@ -25,6 +25,7 @@ class EngineMemory:
         self.map = memory_map
         self.parameters, self.runtime = parameters, runtime
         self._owners = list(owners)  # what keeps the memory alive
+        self._files: list[tuple[Path, mmap.mmap]] = []
 
     @classmethod
     def from_images(cls, paths: Sequence[Path], memory_map: MemoryMap) -> EngineMemory:
@@ -35,11 +36,14 @@ class EngineMemory:
         channels = memory_map.target.channels
         if len(paths) != channels:
             raise FileFormatError(f"{len(paths)} parameter images, {memory_map.target.name} has {channels} channels")
-        images = [_map_image(path, memory_map.parameter_end // channels) for path in paths]
+        files = [_map_image(path, memory_map.parameter_end // channels) for path in paths]
+        images = [np.frombuffer(file, np.uint8) for file in files]
         pointers, table = _pointer_table([image.ctypes.data + HEADER_BYTES for image in images])
         parameters = Region(0, memory_map.parameter_end, table, BEAT_BYTES)
         runtime, area = _runtime_area(memory_map)
-        return cls(memory_map, parameters, runtime, [images, pointers, area])
+        memory = cls(memory_map, parameters, runtime, [images, pointers, area])
+        memory._files = list(zip(paths, files, strict=True))
+        return memory
 
     @classmethod
     def from_hbm(cls, hbm: Hbm) -> EngineMemory:
@@ -49,6 +53,14 @@ class EngineMemory:
         start = memory_map.parameter_end
         runtime, second = _linear(memory_map, base + start, start, memory_map.end)
         return cls(memory_map, parameters, runtime, [hbm, first, second])
+
+    def check_files(self) -> None:
+        """Raises FileFormatError when a mapped image has become shorter: reading what is gone would end the process."""
+        for path, file in self._files:
+            if (size := file.size()) < len(file):
+                raise FileFormatError(
+                    f"{path}: {size} bytes, {len(file)} when the model was opened", "compile the model again"
+                )
 
     def read(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """A copy of an array in the run-time area. Raises MachineFault outside it."""
@@ -71,18 +83,18 @@ class EngineMemory:
         return np.frombuffer(raw, dtype).reshape(shape)
 
 
-def _map_image(path: Path, payload: int) -> np.ndarray:
-    """A parameter image, header included, uint8."""
+def _map_image(path: Path, payload: int) -> mmap.mmap:
+    """A parameter image, header included."""
     try:
         with path.open("rb") as file:
-            image = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+            image = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None
     except ValueError:  # an empty file cannot be mapped
         raise FileFormatError(f"{path}: empty", "compile the model again") from None
-    if image.size != HEADER_BYTES + payload:
+    if len(image) != HEADER_BYTES + payload:
         raise FileFormatError(
-            f"{path}: {image.size - HEADER_BYTES} bytes, the memory map says {payload}", "compile the model again"
+            f"{path}: {len(image) - HEADER_BYTES} bytes, the memory map says {payload}", "compile the model again"
         )
     return image
 
@@ -91,7 +103,11 @@ def _runtime_area(memory_map: MemoryMap) -> tuple[Region, Any]:
     """A run-time area of zeros; pages take memory when they are first touched."""
     start = memory_map.parameter_end
     private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # a process that this one forks has its own
-    area = np.frombuffer(mmap.mmap(-1, memory_map.end - start + BEAT_BYTES, flags=private), np.uint8)
+    size = memory_map.end - start + BEAT_BYTES
+    try:
+        area = np.frombuffer(mmap.mmap(-1, size, flags=private), np.uint8)
+    except OSError:
+        raise MachineFault(f"a run-time area of {size:,} bytes: more than this process can have") from None
     region, pointers = _linear(memory_map, area.ctypes.data, start, memory_map.end)
     return region, (area, pointers)
 

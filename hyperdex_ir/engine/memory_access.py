@@ -184,7 +184,7 @@ def lmu_rows(op: Operation, name: str, rows: V, columns: V, added: V) -> LmuRows
     e = op.e
     stride = op.immediate(f"{name}.stride")
     distance = e.add(e.mul(e.sub(rows, 1), stride), e.sub(columns, 1))
-    pointer, start = _lmu(op, name, distance, added)
+    pointer, start = _lmu(op, name, distance, added, e.mul(rows, columns))
     return LmuRows(e, pointer, stride, start, e.add(start, distance))
 
 
@@ -195,19 +195,21 @@ def lmu_view(op: Operation, name: str, rows: V, groups: V, columns: V) -> LmuVie
     distance: V = I64(0)
     for extent, stride in zip((rows, groups, columns), strides, strict=True):
         distance = e.add(distance, e.mul(e.sub(extent, 1), stride))
-    pointer, start = _lmu(op, name, distance, I64(0))
+    pointer, start = _lmu(op, name, distance, I64(0), e.mul(rows, e.mul(groups, columns)))
     row, group, column = strides
     return LmuView(e, pointer, row, group, column, start, e.add(start, distance))
 
 
-def _lmu(op: Operation, name: str, distance: V, added: V) -> tuple[V, V]:
-    """Pointer and number of the first word, when it and the one `distance` words further on are in the LMU."""
+def _lmu(op: Operation, name: str, distance: V, added: V, count: V) -> tuple[V, V]:
+    """Pointer and number of the first word, when it and the one `distance` words further on are in the LMU, and
+    `count` elements are no more than it has words."""
     e, b = op.e, op.e.builder
     address, register = e.add(op.immediate(f"{name}.address"), added), op.register(f"{name}.register")
     start, words = e.add(address, register), op.context.load("lmu_words")
     outside = b.or_(e.less(start, 0), e.less(_FARTHEST, start))
     outside = b.or_(outside, b.icmp_signed(">=", e.add(start, distance), words))
     op.fault_if(outside, Fault.LMU, address, register, distance, words)
+    op.fault_if(e.less(words, count), Fault.LMU_ELEMENTS, count, words)
     return e.element(op.context.load_pointer("lmu"), start, F32), start
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -64,6 +65,17 @@ class TensorEntry:
         row = prod(self.shape[1:])
         return _load(self, start * row, (stop - start) * row).reshape(stop - start, *self.shape[1:])
 
+    def columns(self, start: int, stop: int) -> np.ndarray:
+        """Columns start..stop-1 of a matrix, nothing else being read. Raises CheckpointError as `rows`."""
+        rows, width = self.shape
+        if not 0 <= start <= stop <= width:
+            raise IndexError(f"{self.name}: columns {start}..{stop} of shape {list(self.shape)}")
+        out, item = np.empty((rows, stop - start), self.numpy_dtype), self.numpy_dtype.itemsize
+        with _reading(self), self.path.open("rb", buffering=0) as file:
+            for number, row in enumerate(out):
+                _fill(self, file.fileno(), row, self.start + (number * width + start) * item)
+        return out
+
 
 class Checkpoint:
     """The tensors of a checkpoint by name, from one file or from those that an index names.
@@ -107,15 +119,35 @@ def _entries(path: Path) -> Mapping[str, Tensor]:
 
 def _load(entry: TensorEntry, first: int, count: int) -> np.ndarray:
     dtype = entry.numpy_dtype
-    try:
+    with _reading(entry):
         values = np.fromfile(entry.path, dtype, count, offset=entry.start + first * dtype.itemsize)
+    if len(values) < count:
+        raise _truncated(entry)
+    return values
+
+
+def _fill(entry: TensorEntry, file: int, row: np.ndarray, offset: int) -> None:
+    """Reads a row from a place in the file."""
+    view = row.data.cast("B")
+    while view.nbytes:
+        count = os.preadv(file, [view], offset)
+        if count == 0:
+            raise _truncated(entry)
+        view, offset = view[count:], offset + count
+
+
+@contextmanager
+def _reading(entry: TensorEntry) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CheckpointError(f"{entry.path}: tensor {entry.name} cannot be read: {error.strerror}") from error
-    if len(values) < count:
-        raise CheckpointError(
-            f"{entry.path}: truncated: tensor {entry.name} ends at byte {entry.stop}, the file is shorter", _AGAIN
-        )
-    return values
+
+
+def _truncated(entry: TensorEntry) -> CheckpointError:
+    return CheckpointError(
+        f"{entry.path}: truncated: tensor {entry.name} ends at byte {entry.stop}, the file is shorter", _AGAIN
+    )
 
 
 def weight_paths(directory: Path) -> list[Path]:

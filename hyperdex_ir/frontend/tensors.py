@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,6 +36,15 @@ class Tensor(Protocol):
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1. Raises CheckpointError when they cannot be read."""
+        ...
+
+
+@runtime_checkable
+class ByColumns(Protocol):
+    """A matrix whose columns can be read without the others."""
+
+    def columns(self, start: int, stop: int) -> np.ndarray:
+        """Columns start..stop-1 of all rows. Raises CheckpointError when they cannot be read."""
         ...
 
 
@@ -146,7 +155,7 @@ class Sliced:
 
 @dataclass(frozen=True)
 class Transposed:
-    """A matrix the other way round; its columns are gathered some rows of the matrix at a time."""
+    """A matrix the other way round; its columns are read by themselves, or gathered some rows at a time."""
 
     whole: Tensor
 
@@ -163,6 +172,8 @@ class Transposed:
         return self.whole.names
 
     def rows(self, start: int, stop: int) -> np.ndarray:
+        if isinstance(self.whole, ByColumns):
+            return np.ascontiguousarray(self.whole.columns(start, stop).T)
         out = np.empty((stop - start, self.whole.shape[0]), ELEMENTS[self.dtype])
         step = max(_TURNED_BYTES // max(row_bytes(self.whole), 1), 1)
         for first in range(0, self.whole.shape[0], step):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperdex_ir.errors import CheckpointError, FileFormatError
+from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault
 from hyperdex_ir.files import Kind, read_binary
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
@@ -25,7 +25,10 @@ class Hbm:
 
     def __init__(self, memory_map: MemoryMap):
         self.map = memory_map
-        self.bytes = np.zeros(memory_map.end, np.uint8)
+        try:
+            self.bytes = np.zeros(memory_map.end, np.uint8)
+        except MemoryError:
+            raise MachineFault(f"an HBM of {memory_map.end:,} bytes: more than this process can have") from None
         self._written = np.zeros(ceil_div(memory_map.end - memory_map.parameter_end, _CELL), bool)
 
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from hyperdex_ir.interpreter.access import AccessError
@@ -69,10 +71,19 @@ class Lmu:
         return np.ndarray(shape, np.float32, self._words.data, start * _WORD, tuple(s * _WORD for s in strides))
 
     def check(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-        """Raises AccessError when words start + index . strides are not all in the LMU."""
+        """Raises AccessError when words start + index . strides are not all in the LMU, or more than it has.
+
+        The second happens where strides let elements share words; it bounds what one instruction can do.
+        """
         last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
         if start < 0 or last >= self.size:
             raise AccessError(f"LMU words {start} to {last}, it has {self.size}")
+        self.check_count(prod(shape))
+
+    def check_count(self, count: int) -> None:
+        """Raises AccessError when an operand has more elements than the LMU words."""
+        if count > self.size:
+            raise AccessError(f"an operand of {count} elements, the LMU has {self.size} words")
 
 
 def _apart(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:

@@ -120,12 +120,18 @@ class Machine:
         return self.state.hbm
 
     def read_hbm(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """A copy of an array in HBM. Raises AccessError as `Hbm.read`."""
-        return self.hbm.read(address, shape, dtype).copy()
+        """A copy of an array in HBM. Raises MachineFault outside it, and where nothing has been written."""
+        try:
+            return self.hbm.read(address, shape, dtype).copy()
+        except AccessError as error:
+            raise MachineFault(f"what the program leaves: {error}") from None
 
     def write_hbm(self, address: int, data: np.ndarray) -> None:
-        """Writes to the run-time area of HBM. Raises AccessError outside it."""
-        self.hbm.write(address, data)
+        """Writes to the run-time area of HBM. Raises MachineFault outside it."""
+        try:
+            self.hbm.write(address, data)
+        except AccessError as error:
+            raise MachineFault(f"what the program is given: {error}") from None
 
     def clear(self) -> None:
         """Forgets the sticky flag, and counts passes from 0 again."""
@@ -156,7 +162,7 @@ class Machine:
         if not 0 <= first_row < len(tokens):
             raise MachineFault(f"first row {first_row} of a pass of {len(tokens)} tokens")
         self._reset(len(tokens))
-        self.hbm.write(self.hbm.map.tokens, np.array(tokens, np.int64))
+        self.write_hbm(self.hbm.map.tokens, np.array(tokens, np.int64))
         head_rows = len(tokens) - first_row
         given = {TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: head_rows}
         for register, value in (given | {DEVICE: self.device}).items():

@@ -32,6 +32,7 @@ def embed(s: State, v: Mapping[str, Any]) -> None:
     rows = s.rows(v["rows"])
     index = _indices(s, v, rows)
     tiles = s.hbm.tiles(s.address(v["table"]), v["limit"], v["columns"])
+    s.check_rows(v["dst"], len(index), v["columns"])
     trees = tiles.shape[2]
     bits = tiles[index // trees, :, index % trees].reshape(rows, -1)[:, : v["columns"]]
     s.write_rows(v["dst"], scaled(widen(bits, v["type"]), v["scale"]))
@@ -41,6 +42,7 @@ def embed(s: State, v: Mapping[str, Any]) -> None:
 def gather(s: State, v: Mapping[str, Any]) -> None:
     index = _indices(s, v, s.rows(v["rows"]))
     table = s.hbm.view(s.address(v["table"]), (v["limit"], v["columns"]), np.float32)
+    s.check_rows(v["dst"], len(index), v["columns"])
     s.write_rows(v["dst"], scaled(table[index], v["scale"]))
 
 

@@ -13,6 +13,7 @@ from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, w
 from hyperdex_ir.interpreter.attention import Span, span
 from hyperdex_ir.interpreter.state import State, instruction
 from hyperdex_ir.isa.instructions import POSITION
+from hyperdex_ir.isa.operands import HBM_OFFSET_BITS
 
 
 def _issue(s: State, x: np.ndarray, matrix_type: str) -> np.ndarray:
@@ -30,10 +31,12 @@ def _check_written(flags: np.ndarray, reach: Span) -> None:
 
 
 def reach_of(s: State, rows: int, window: int) -> Span:
-    """The positions that the rows in flight see. Raises AccessError for a negative position."""
+    """The positions that the rows in flight see. Raises AccessError for a negative position, or too many of them."""
     position = s.register(POSITION)
     if position < 0:
         raise AccessError(f"position {position}")
+    last = min(position, 1 << HBM_OFFSET_BITS)  # positions beyond lie outside any HBM
+    s.lmu.check_count(rows * (last + rows - (max(0, last - window + 1) if window else 0)))
     return span(position, rows, window)
 
 
@@ -42,9 +45,12 @@ def matmul(s: State, v: Mapping[str, Any]) -> None:
     rows, n = s.rows(v["rows"]), v["n"]
     x = _issue(s, s.read_rows(v["src"], rows, v["k"]), v["type"])
     times, plus = (None if v[name] is None else s.read_rows(v[name], rows, n) for name in ("times", "plus"))
+    weights = [(first, s.hbm.tiles(s.address(v["weight"]), first + n, v["k"])) for first in _first_rows(v)]
+    bias = _bias(s, v)
+    s.check_rows(v["dst"], rows, n)
     steps = epilogue(
-        np.concatenate([_product(s, v, x, first) for first in _first_rows(v)], axis=1),
-        bias=_bias(s, v),
+        np.concatenate([_product(v, x, first, tiles) for first, tiles in weights], axis=1),
+        bias=bias,
         scale=v["scale"],
         softcap=v["softcap"],
         activation=v["activation"],
@@ -63,9 +69,8 @@ def _first_rows(v: Mapping[str, Any]) -> tuple[int, ...]:
     return (0, v["gate_distance"] or v["n"]) if v["gated"] else (0,)
 
 
-def _product(s: State, v: Mapping[str, Any], x: np.ndarray, first: int) -> np.ndarray:
-    """MAC with n rows of the weight, float32 [rows, n]. x: uint16 [rows, k], rounded."""
-    tiles = s.hbm.tiles(s.address(v["weight"]), first + v["n"], v["k"])
+def _product(v: Mapping[str, Any], x: np.ndarray, first: int, tiles: np.ndarray) -> np.ndarray:
+    """MAC with n rows of the weight from `first` on, float32 [rows, n]. x: uint16 [rows, k], rounded."""
     group, lead = divmod(first, tiles.shape[2])
     return mac(tiles[group:], x, v["type"])[:, lead : lead + v["n"]]
 

@@ -74,10 +74,11 @@ def short_conv(s: State, v: Mapping[str, Any]) -> None:
     if position < 0:
         raise AccessError(f"position {position}")
     data = s.read_rows(v["src"], rows, columns)
-    before = np.zeros((history, columns), np.float32)
+    before = np.zeros((0, columns), np.float32)
     if history:
         address = s.address(v["state"])
         s.hbm.flags(address, (history, columns), np.float32)  # all of it lies in the run-time area
+        before = np.zeros((history, columns), np.float32)
         for number in range(max(0, history - position), history):
             row = (position - history + number) % history
             before[number] = s.hbm.read(address + 4 * columns * row, (columns,), np.float32)

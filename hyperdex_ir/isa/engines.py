@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.cost import Cost, instruction_cost, positions_seen, stream_cycles
 from hyperdex_ir.isa.footprint import Footprint, lmu_columns, part_columns, view_words
 from hyperdex_ir.isa.instructions import Engine
@@ -54,9 +55,14 @@ class Engines:
         self.waits: dict[int, int] = {}
 
     def prepare(self, index: int, item: Instruction, register: Callable[[int], int]) -> Step:
-        """What an instruction is, for registers as they are."""
+        """What an instruction is, for registers as they are. Raises FileFormatError when the machine would stop there.
+
+        That is said of rows and of words of the LMU; of HBM nothing is known here.
+        """
         values: Any = item.values
         rows = register(values["rows"]) if "rows" in values else 1
+        if rows < 1:
+            raise FileFormatError(f"instruction {index} ({item.name}): {rows} rows", "compile the model again")
         cost = instruction_cost(item.name, values, self.target, rows, self.position)
         reads: list[int] = []
         epilogue: list[int] = []
@@ -65,9 +71,19 @@ class Engines:
             if isinstance(value, LmuRef | ViewRef):
                 kind = writes if name == "dst" else epilogue if name in _EPILOGUE else reads
                 low = value.address + register(value.register)
-                kind.append(self.board.number(self._footprint(item.name, name, values, value, low, rows)))
+                footprint = self._footprint(item.name, name, values, value, low, rows)
+                self._check(index, item.name, footprint)
+                kind.append(self.board.number(footprint))
         prefetch = min(values.get("prefetch", 0), self.target.prefetch_stripes)
         return Step(index, item.name, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
+
+    def _check(self, index: int, name: str, footprint: Footprint) -> None:
+        if footprint.low < 0 or footprint.end > self.target.lmu_words:
+            raise FileFormatError(
+                f"instruction {index} ({name}): LMU words {footprint.low} to {footprint.end - 1}, there are"
+                f" {self.target.lmu_words}",
+                "compile the model again",
+            )
 
     def _footprint(self, name: str, operand: str, values: Any, ref: LmuRef | ViewRef, low: int, rows: int) -> Footprint:
         rows = rows if ref.stride else 1

@@ -26,12 +26,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.engines import Engines, Step
 from hyperdex_ir.isa.footprint import Footprint
-from hyperdex_ir.isa.instructions import BY_NAME, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Engine
+from hyperdex_ir.isa.instructions import BY_NAME, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, ZERO, Engine
 from hyperdex_ir.isa.operands import LmuRef, Reg, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.targets import Target
+
+#: Instructions that are gone through one by one; those of trips that are like the one before do not count.
+MOST_STEPS = 2_000_000
+_WORD_LIMIT = 1 << 63
+_AGAIN = "compile the model again"
 
 
 @dataclass
@@ -66,6 +72,8 @@ def estimate(
 ) -> Estimate:
     """The estimate of one pass of a valid program over `tokens` tokens, the first at absolute position `position`, with
     the logits of the last `head_rows` rows wanted. Decode with a context of c positions: one token at position c - 1.
+
+    Raises FileFormatError for a program that the machine would stop, or whose trips are too many to go through.
     """
     registers = {TOKENS: tokens, POSITION: position, FIRST_ROW: tokens - head_rows, HEAD_ROWS: head_rows}
     run = _Run(program, Engines(target, position, overlap), registers)
@@ -85,7 +93,7 @@ class _Run:
         self.shaping = [_shaping_registers(item) for item in self.code]
         self.watched = sorted({register for registers in self.shaping for register in registers})
         self.choices = _choices(self.code)
-        self.lookups = 0
+        self.lookups = self.gone_through = 0
 
     def result(self) -> Estimate:
         engines = self.engines
@@ -106,6 +114,9 @@ class _Run:
             values: Any = item.values
             self.engines.issue += 1
             self.executed[index] += 1
+            self.gone_through += 1
+            if self.gone_through > MOST_STEPS:
+                raise FileFormatError(f"{MOST_STEPS} instructions and no halt: too many to estimate", _AGAIN)
             index += 1
             match item.name:
                 case "halt" | "ret":
@@ -133,15 +144,17 @@ class _Run:
 
     def _scalar(self, name: str, values: Any) -> None:
         if name == "set":
-            self.registers[values["dst"]] = values["value"]
+            result = values["value"]
         elif name == "add":
             result = self._register(values["a"]) + self._register(values["b"]) + values["value"]
-            self.registers[values["dst"]] = result
         elif name == "multiply":
-            self.registers[values["dst"]] = self._register(values["a"]) * values["value"]
+            result = self._register(values["a"]) * values["value"]
         else:
             self.engines.issue += self.engines.target.hbm_latency_cycles
-            self.registers[values["dst"]] = self._choose(values["dst"])
+            result = self._choose(values["dst"])
+        if not -_WORD_LIMIT <= result < _WORD_LIMIT:
+            raise FileFormatError(f"register r{values['dst']} holds 64 bits, {result} does not fit", _AGAIN)
+        self.registers[values["dst"]] = result if values["dst"] != ZERO else 0
 
     def _choose(self, register: int) -> int:
         """What a lookup reads, when skips compare it; else 0."""

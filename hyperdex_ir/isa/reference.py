@@ -95,6 +95,8 @@ A device's HBM is one linear byte address space: parameters from 0 on, then the 
 settings, logits). Each access is checked before anything of it is done, and ends the pass with a fault when
 
 - it leaves HBM or the LMU;
+- an operand in the LMU has more elements, rows times groups times columns, than the LMU has words, as strides of 0
+  would allow; what attention sees counts as rows times positions;
 - an address is no multiple of the element's size, or a matrix in tile order starts off a stripe (a beat of every
   channel);
 - an operand is partly in the parameters and partly in the run-time area;

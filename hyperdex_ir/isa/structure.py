@@ -55,6 +55,32 @@ def check_structure(instructions: Sequence[Instruction]) -> None:
     _check_recursion(calls)
 
 
+def fewest_steps(instructions: Sequence[Instruction]) -> int:
+    """How many instructions a pass of a valid program executes at least: nothing is skipped that need not be, and there
+    is one row in flight."""
+    starts = function_starts(instructions)
+    stops = [*starts[1:], len(instructions)]
+    steps: dict[int, int] = {}
+
+    def of_function(start: int) -> int:
+        if start not in steps:
+            steps[start] = of_block(start, stops[starts.index(start)])
+        return steps[start]
+
+    def of_block(index: int, stop: int) -> int:
+        total = 0
+        while index < stop:
+            item = instructions[index]
+            length = _integer(item, "length") if item.name in BODIES else 0
+            body = 0 if item.name == "skip_unless" or not length else of_block(index + 1, index + 1 + length)
+            total += 1 + body * (_integer(item, "count") if item.name == "repeat" else 1)
+            total += of_function(_integer(item, "target")) if item.name == "call" else 0
+            index += 1 + length
+        return total
+
+    return of_function(0)
+
+
 def _check_ends(instructions: Sequence[Instruction]) -> None:
     last = len(instructions) - 1
     if instructions[last].name not in ENDS:

@@ -151,11 +151,8 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
             addresses[parameter.of_layer(number).name] = address + functions[function.name].parameters[parameter.name]
         address += functions[function.name].parameter_bytes
         kv_bytes += functions[function.name].cache_bytes
-    stripe = target.stripe_bytes
     tokens = address + kv_bytes
-    sampling = tokens + ceil_div(8 * MAX_CHUNK, stripe) * stripe
-    logits = sampling + ceil_div(SETTINGS_BYTES + layout.vocab_size, stripe) * stripe
-    end = logits + ceil_div(4 * MAX_CHUNK * layout.vocab_size, stripe) * stripe
+    sampling, logits, end = io_places(tokens, layout.vocab_size, target)
     _check_capacity(target, address, kv_bytes, end, max_length)
     return MemoryMap(
         target=target,
@@ -173,6 +170,14 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
         logits=logits,
         end=end,
     )
+
+
+def io_places(tokens: int, vocab_size: int, target: Target) -> tuple[int, int, int]:
+    """Where the sampling settings, the logits and the end of the map are, for tokens at byte `tokens`."""
+    stripe = target.stripe_bytes
+    sampling = tokens + ceil_div(8 * MAX_CHUNK, stripe) * stripe
+    logits = sampling + ceil_div(SETTINGS_BYTES + vocab_size, stripe) * stripe
+    return sampling, logits, logits + ceil_div(4 * MAX_CHUNK * vocab_size, stripe) * stripe
 
 
 def _check_capacity(target: Target, parameters: int, kv_bytes: int, end: int, max_length: int) -> None:

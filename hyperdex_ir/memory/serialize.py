@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.isa.instructions import MATRIX_TYPES
+from hyperdex_ir.isa.operands import LMU_ADDRESS_BITS
+from hyperdex_ir.memory.fields import MOST, Fields, shown
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
-from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap
-from hyperdex_ir.targets import Target
+from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap, io_places
+from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
 
 FORMAT = 2
+_DTYPES = (*MATRIX_TYPES, "f32", "i64")
+_MOST_CHANNELS = 256  # the names of the images have two hexadecimal digits for it
+#: The numbers of a memory map that are byte addresses.
+_PLACES = ("layer_start", "parameter_end", "kv_start", "kv_layer_start", "tokens", "sampling", "logits", "end")
 
 
 def dump_json(value: Any) -> str:
@@ -42,12 +50,28 @@ def manifest_entries(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    entries = load_json(path).get("devices")
-    if not isinstance(entries, dict) or not all(
-        isinstance(entry, dict) and isinstance(entry.get("files"), dict) for entry in entries.values()
-    ):
-        raise FileFormatError(f"{path}: does not list what is compiled", "compile the model again")
-    return entries
+    value = load_json(path)
+    try:
+        for count, entry in Fields(value, "").named("devices").items():
+            _check_entry(count, entry)
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: does not list what is compiled ({error})", "compile the model again") from None
+    return value["devices"]
+
+
+def _check_entry(count: str, entry: Fields) -> None:
+    """Raises KeyError or TypeError when an entry of the manifest is none, or not of a number of devices."""
+    if not count.isdecimal() or len(count) > 4 or str(int(count)) != count or count == "0":
+        raise TypeError(f"{shown(count)} devices")
+    entry.object("files")
+    if "target" in entry:
+        entry.text("target")
+    options = entry.object("options") if "options" in entry else Fields({}, "")
+    for name in ("matrix_type", "pipeline"):
+        if options.value(name) is not None:
+            options.text(name)
+    if options.value("max_length") is not None:
+        options.whole("max_length")
 
 
 def layout_to_json(layout: ModelLayout) -> dict[str, Any]:
@@ -62,42 +86,51 @@ def layout_to_json(layout: ModelLayout) -> dict[str, Any]:
 
 def layout_from_json(value: Mapping[str, Any]) -> ModelLayout:
     """The layout that `layout_to_json` wrote. Raises KeyError or TypeError when it is not one."""
+    fields = Fields(value, "layout")
+    functions = fields.objects("functions")
+    layers = fields.wholes("layers", len(functions) - 1)
     return ModelLayout(
-        matrix_type=value["matrix_type"],
-        vocab_size=value["vocab_size"],
-        main=_function_layout(value["main"]),
-        functions=tuple(_function_layout(entry) for entry in value["functions"]),
-        layers=tuple(value["layers"]),
+        matrix_type=fields.text("matrix_type", MATRIX_TYPES),
+        vocab_size=fields.whole("vocab_size", 1),
+        main=_function_layout(fields.object("main"), None),
+        functions=tuple(_function_layout(entry, len(layers)) for entry in functions),
+        layers=layers,
     )
 
 
-def _function_layout(value: Mapping[str, Any]) -> FunctionLayout:
-    parameters = tuple(
-        Parameter(
-            name=entry["name"],
-            dtype=entry["dtype"],
-            shape=tuple(entry["shape"]),
-            keys=tuple(entry["keys"]),
-            values=_values(entry["values"]),
-            shards=_shards(entry.get("shards")),
-        )
-        for entry in value["parameters"]
+def _function_layout(fields: Fields, layers: int | None) -> FunctionLayout:
+    """layers: how many there are, for the function of a layer."""
+    parameters = tuple(_parameter(entry, layers) for entry in fields.objects("parameters"))
+    return FunctionLayout(fields.text("name"), parameters, tuple(map(_slot, fields.objects("caches"))))
+
+
+def _parameter(fields: Fields, layers: int | None) -> Parameter:
+    parameter = Parameter(
+        name=fields.text("name"),
+        dtype=fields.text("dtype", _DTYPES),
+        shape=fields.wholes("shape"),
+        keys=fields.texts("keys"),
+        values=None if fields.value("values") is None else fields.numbers("values"),
+        shards=None if fields.value("shards") is None else tuple(map(_shard, fields.objects("shards"))),
     )
-    return FunctionLayout(value["name"], parameters, tuple(_slot(entry) for entry in value["caches"]))
+    shape, values, shards = parameter.shape, parameter.values, parameter.shards
+    if parameter.is_matrix and len(shape) not in (2, 3):
+        raise TypeError(f"{parameter.name}: a matrix of shape {shown(list(shape))}")
+    if values is not None and len(values) != (prod(shape) if layers is None else layers):
+        raise TypeError(f"{parameter.name}: {len(values)} values for shape {shown(list(shape))}, {layers or 0} layers")
+    if shards is not None and (len(shards) != len(parameter.keys) or any(shard.dim >= len(shape) for shard in shards)):
+        raise TypeError(f"{parameter.name}: {len(shards)} shards of {len(parameter.keys)} tensors")
+    return parameter
 
 
-def _slot(entry: Mapping[str, Any]) -> Slot:
-    return KvCache(**entry) if "heads" in entry else ConvState(**entry)
+def _slot(fields: Fields) -> Slot:
+    if "heads" in fields:
+        return KvCache(fields.whole("heads"), fields.whole("key_size"), fields.whole("value_size"))
+    return ConvState(fields.whole("rows"), fields.whole("columns"))
 
 
-def _values(numbers: list[float] | None) -> tuple[float, ...] | None:
-    return None if numbers is None else tuple(numbers)
-
-
-def _shards(entries: list[dict[str, Any]] | None) -> tuple[Shard, ...] | None:
-    if entries is None:
-        return None
-    return tuple(Shard(e["dim"], e["size"], e["extent"], tuple(e["starts"])) for e in entries)
+def _shard(fields: Fields) -> Shard:
+    return Shard(fields.whole("dim", high=1), fields.whole("size"), fields.whole("extent"), fields.wholes("starts"))
 
 
 def map_to_json(memory_map: MemoryMap) -> dict[str, Any]:
@@ -107,16 +140,70 @@ def map_to_json(memory_map: MemoryMap) -> dict[str, Any]:
 
 def map_from_json(value: Mapping[str, Any]) -> MemoryMap:
     """The memory map that `map_to_json` wrote, perhaps beside a layout. Raises KeyError or TypeError if it is none."""
-    fields = {key: item for key, item in value.items() if key not in ("format", "layout")}
-    fields["target"] = Target(**value["target"])
-    fields["main"] = _function_map(value["main"])
-    fields["functions"] = {name: _function_map(entry) for name, entry in value["functions"].items()}
-    return MemoryMap(**fields)
+    fields = Fields(value, "")
+    memory_map = MemoryMap(
+        target=_target(fields.object("target")),
+        max_length=fields.whole("max_length", 1),
+        vocab_size=fields.whole("vocab_size", 1),
+        main=_function_map(fields.object("main")),
+        functions={name: _function_map(entry) for name, entry in fields.named("functions").items()},
+        addresses=fields.offsets("addresses"),
+        **{name: fields.whole(name) for name in _PLACES},
+    )
+    _check_places(memory_map)
+    return memory_map
 
 
-def _function_map(value: Mapping[str, Any]) -> FunctionMap:
-    caches = tuple(CacheMap(**entry) if "key_offset" in entry else StateMap(**entry) for entry in value["caches"])
-    return FunctionMap(value["parameters"], value["parameter_bytes"], caches, value["cache_bytes"])
+def _target(fields: Fields) -> Target:
+    """Its numbers need not be those of a target of this version, but make a machine."""
+    bounds = {"channels": _MOST_CHANNELS, "lmu_bytes": 4 << LMU_ADDRESS_BITS}
+    sizes = ("channels", "trees", "hbm_bytes", "lmu_bytes", "vector_lanes")
+    counts = ("vector_latency_cycles", "tree_latency_cycles", "partial_write_cycles", "prefetch_bytes")
+    rates = ("clock_hz", "hbm_bytes_per_second", "link_bytes_per_second", "link_latency_seconds", "hbm_latency_seconds")
+    values: dict[str, Any] = {name: fields.whole(name, 1, bounds.get(name, MOST)) for name in sizes}
+    values |= {name: fields.whole(name) for name in counts} | {name: fields.positive(name) for name in rates}
+    target = Target(fields.text("name"), **values)
+    if target.channels * BEAT_BYTES != target.trees * LANES * 2:
+        raise TypeError(f"{target.channels} channels do not feed {target.trees} MAC trees")
+    if target.hbm_bytes_per_cycle < 1:
+        raise TypeError(f"an HBM of {target.hbm_bytes_per_second:g} bytes a second gives no byte a cycle")
+    return target
+
+
+def _function_map(fields: Fields) -> FunctionMap:
+    caches = tuple(map(_cache_map, fields.objects("caches")))
+    return FunctionMap(
+        fields.offsets("parameters"), fields.whole("parameter_bytes"), caches, fields.whole("cache_bytes")
+    )
+
+
+def _cache_map(fields: Fields) -> CacheMap | StateMap:
+    if "key_offset" in fields:
+        names = ("key_offset", "key_pitch", "value_offset", "value_pitch")
+        return CacheMap(*(fields.whole(name) for name in names))
+    return StateMap(fields.whole("offset"), fields.whole("size"))
+
+
+def _check_places(memory_map: MemoryMap) -> None:
+    """Raises TypeError unless everything lies where `plan_memory` puts it."""
+    stripe = memory_map.target.stripe_bytes
+    sampling, logits, end = io_places(memory_map.tokens, memory_map.vocab_size, memory_map.target)
+    expected = {
+        "layer_start": memory_map.main.parameter_bytes,
+        "kv_start": memory_map.parameter_end,
+        "kv_layer_start": memory_map.kv_start + memory_map.main.cache_bytes,
+        "sampling": sampling,
+        "logits": logits,
+        "end": end,
+    }
+    for name, place in expected.items():
+        if getattr(memory_map, name) != place:
+            raise TypeError(f"{name} is {getattr(memory_map, name)}, expected {place}")
+    places = (memory_map.layer_start, memory_map.parameter_end, memory_map.kv_layer_start, memory_map.tokens)
+    if sorted(places) != list(places) or any(place % stripe for place in places):
+        raise TypeError(f"parameters, KV cache and tokens at {shown(places)}, expected whole stripes in this order")
+    if end > memory_map.target.hbm_bytes:
+        raise TypeError(f"the end is {end}, {memory_map.target.name} has {memory_map.target.hbm_bytes} bytes")
 
 
 def read_map(path: Path) -> MemoryMap:
@@ -124,7 +211,7 @@ def read_map(path: Path) -> MemoryMap:
     value = load_json(path)
     try:
         return map_from_json(value)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: not a memory map ({error})", "compile the model again") from None
 
 
@@ -136,5 +223,5 @@ def read_layout(path: Path) -> ModelLayout:
     value = load_json(path)
     try:
         return layout_from_json(value["layout"])
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: not a model layout ({error})", "compile the model again") from None

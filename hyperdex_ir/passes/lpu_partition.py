@@ -28,6 +28,7 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.grid import check_grid
 from hyperdex_ir.dialects.lpu import SHARDING, ShardingAttr, element_of, grid_of, shape_of, sharding_of
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.passes.layers import find_stack
@@ -65,17 +66,12 @@ def _error(op: Operation, reason: str) -> LoweringError:
 
 
 # ---------------------------------------------------------------------------------------------------- decisions
-def _decide(op: Operation, devices: int) -> _Step:
+def _decide(op: Operation) -> _Step:
     sharding = sharding_of(op)
     if sharding is None:
         return _Step(op, None, [None] * len(op.operands), (), {})
-    if sharding.devices != devices:
-        raise _error(op, f"sharded over {sharding.devices} devices, the module is for {devices}")
-    value = op.results[0]
-    if sharding.dim >= len(shape_of(value)):
-        raise _error(op, f"has no dimension {sharding.dim} to shard")
     needed, properties = _needed(op, sharding)
-    return _Step(op, sharding, needed, local_shape(value, sharding), properties)
+    return _Step(op, sharding, needed, local_shape(op.results[0], sharding), properties)
 
 
 def _needed(op: Operation, sharding: ShardingAttr) -> tuple[Operands, dict[str, Attribute]]:
@@ -147,7 +143,7 @@ class _Partition:
         self.parts: dict[tuple[SSAValue, ShardingAttr], SSAValue] = {}
 
     def run(self) -> None:
-        steps = [_decide(op, self.devices) for op in self.block.ops]
+        steps = [_decide(op) for op in self.block.ops]
         for step in steps:
             for number, needed in enumerate(step.needed):
                 step.op.operands[number] = self._converted(step.op.operands[number], needed, step.op)
@@ -241,6 +237,7 @@ class LpuPartitionPass(ModulePass):
     exactness: ClassVar[str] = "exact"
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
+        check_grid(op)
         devices = grid_of(op)
         for function in op.ops:
             if isinstance(function, FuncOp) and not function.is_declaration:

@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import DiagnosticException, PassFailedException, ShrinkException, VerifyException
 
+from hyperdex_ir.dialects.grid import check_grid
 from hyperdex_ir.errors import CapacityError, HyperdexError
 from hyperdex_ir.passes.pipeline_text import (
     known_passes,
@@ -78,7 +79,8 @@ class Observer:
 
 
 def run_pass(module: ModuleOp, one: ModulePass, context: Context | None = None, *, check: bool = True) -> None:
-    """Runs a pass, then checks the module: every operation verifies, every value is defined before it is used.
+    """Runs a pass, then checks the module: every operation verifies, every value is defined before it is used, and all
+    operations are for the devices of the module's grid.
 
     Raises PassError, one line with pass, operation and module path, whatever the pass raises; errors of this package,
     such as LoweringError and CapacityError, come as they are.
@@ -87,6 +89,7 @@ def run_pass(module: ModuleOp, one: ModulePass, context: Context | None = None, 
         one.apply(context or make_context(), module)
         if check:
             check_module(module)
+            check_grid(module)
     except ShrinkException:  # no failure: the answer of a pass to xdsl-opt's --shrink
         raise
     except (HyperdexError, VerifyException, PassFailedException, DiagnosticException) as error:

@@ -8,9 +8,13 @@ from typing import Any
 
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.files import Kind, read_binary, read_header
+from hyperdex_ir.interpreter.machine import BUDGET
+from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.isa.program import Origin, Program
+from hyperdex_ir.isa.structure import fewest_steps
 from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.memory.map import MemoryMap
+from hyperdex_ir.memory.fields import Fields, shown
+from hyperdex_ir.memory.map import MAX_CHUNK, MemoryMap
 from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_map
 
 
@@ -30,7 +34,13 @@ def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Progr
     memory_map = read_map(folder.memory_map(num_device))
     facts = _read_facts(folder.origins(num_device), memory_map)
     instructions = decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions
-    return Program(instructions, _read_origins(path, facts)), memory_map, facts
+    if (steps := fewest_steps(instructions)) > BUDGET:
+        raise FileFormatError(f"{path}: a pass of {steps} instructions, the machine executes {BUDGET}", "compile again")
+    origins = _read_origins(path, facts)
+    if len(origins) != len(instructions):
+        where = folder.origins(num_device)
+        raise FileFormatError(f"{where}: {len(origins)} origins of {len(instructions)} instructions", "compile again")
+    return Program(instructions, origins), memory_map, facts
 
 
 def listed_files(folder: ModelFolder, num_device: int, name: str) -> dict[str, Any]:
@@ -86,15 +96,26 @@ def _read_facts(path: Path, memory_map: MemoryMap) -> dict[str, Any]:
         "vocab_size": memory_map.vocab_size,
         "target": memory_map.target.name,
     }
-    for key in ("chunk", "head_rows", "lmu_words", "matrix_type"):
-        if key not in facts:
-            raise FileFormatError(f"{path}: says nothing of {key}", "compile the model again")
+    try:
+        _check_facts(Fields(facts, ""), memory_map)
+    except KeyError as error:
+        raise FileFormatError(f"{path}: says nothing of {error.args[0]}", "compile the model again") from None
+    except TypeError as error:
+        raise FileFormatError(f"{path}: {error}", "compile the model again") from None
     for key, value in expected.items():
         if facts.get(key) != value:
             raise FileFormatError(
-                f"{path}: {key} is {facts.get(key)}, the memory map says {value}", "compile the model again"
+                f"{path}: {key} is {shown(facts.get(key))}, the memory map says {value}", "compile the model again"
             )
     return facts
+
+
+def _check_facts(fields: Fields, memory_map: MemoryMap) -> None:
+    """Raises KeyError or TypeError when a fact is missing or is not one of the machine's."""
+    chunk = fields.whole("chunk", 1, MAX_CHUNK)
+    fields.whole("head_rows", 1, chunk)
+    fields.whole("lmu_words", 0, memory_map.target.lmu_words)
+    fields.text("matrix_type", MATRIX_TYPES)
 
 
 def _read_header(path: Path) -> tuple[int, int]:
@@ -108,6 +129,7 @@ def _read_header(path: Path) -> tuple[int, int]:
 
 def _read_origins(path: Path, facts: dict[str, Any]) -> tuple[Origin, ...]:
     try:
-        return tuple(Origin(entry["function"], entry["path"], entry["op"]) for entry in facts["origins"])
+        entries = Fields(facts, "").objects("origins")
+        return tuple(Origin(*(entry.text(key) for key in ("function", "path", "op"))) for entry in entries)
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"{path.with_suffix('.json')}: no table of origins ({error})", "compile again") from None

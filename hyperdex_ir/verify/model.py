@@ -96,6 +96,11 @@ def _parameters(folder: ModelFolder, imported: ImportedModel, table: dict[str, A
     types = _types(imported.module)
     if table is not None and folder.model_binary.is_file():
         stored = _stored_at(folder, table, types)
+    elif table is not None and not any(weights_folder(folder).glob("*.safetensors")):
+        raise CheckpointError(
+            f"{folder.root}: the weights were deleted after they were compiled",
+            "compile again with low_memory_usage=False",
+        )
     else:
         stored = _from_blocks(checkpoint_blocks(imported, weights_folder(folder)), types)
 

@@ -101,7 +101,7 @@ def test_transcript(example: Example, tmp_path: Path) -> None:
 
 def _without_numbers(text: str) -> list[str]:
     """Lines with every measured number as N: times, rates and sizes differ from machine to machine."""
-    return [re.sub(r"\d[\d.,]*(?= ?(s|tokens/s|MB|GB|B)\b)", "N", line).rstrip() for line in text.splitlines()]
+    return [re.sub(r"\d[\d.,]*(?= ?(s|tokens/s|MiB|MB|GB|B)\b)", "N", line).rstrip() for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

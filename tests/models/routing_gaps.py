@@ -1,13 +1,24 @@
-"""Where routed models choose among experts that score almost alike, and rounding decides: those are not compared."""
+"""Where routed models choose among experts that score almost alike, rounding decides: no such choice is compared.
+
+A token whose expert rounding has chosen is another vector from that layer on, in the KV cache too: every later token
+that attends to it is another as well. So a text can be compared up to the first such choice of any router, and is left
+out from there, for both sides: whether one of them did choose differently does not matter. A few choices in a hundred
+are of that kind, so that little of a random text would remain; `clear_text` draws its tokens again where they are.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
+
+_TOKENS = 256
+_MOST_DRAWS = 100
 
 
 @contextmanager
@@ -30,15 +41,43 @@ def recorded_scores(model: PreTrainedModel) -> Iterator[list[tuple[Any, np.ndarr
             handle.remove()
 
 
-def clear_positions(
-    exact: list[tuple[Any, np.ndarray]], theirs: list[tuple[Any, np.ndarray]], count: int
-) -> np.ndarray:
-    """Which positions to compare: where in each layer the last choice leads by over 4 times the error of `theirs`."""
-    clear = np.ones(count, bool)
-    for (router, scores), (_, others) in zip(exact, theirs, strict=True):
+@dataclass(frozen=True)
+class Reference:
+    """What transformers computes of a text: logits [tokens, vocabulary], and the scores of its routers."""
+
+    logits: np.ndarray
+    scores: list[tuple[Any, np.ndarray]]
+
+
+def reference(model: PreTrainedModel, tokens: list[int]) -> Reference:
+    """One forward pass over the text."""
+    with torch.no_grad(), recorded_scores(model) as scores:
+        return Reference(model(torch.tensor([tokens])).logits[0].float().numpy(), scores)
+
+
+def clear_text(
+    models: tuple[PreTrainedModel, PreTrainedModel], tokens: list[int], random: np.random.Generator
+) -> tuple[list[int], tuple[Reference, Reference]]:
+    """The text with tokens drawn again where a choice of theirs is not clear, and what both models compute of it."""
+    tokens, (first, second) = list(tokens), models
+    found = reference(first, tokens), reference(second, tokens)
+    for _ in range(_MOST_DRAWS):
+        compared = clear_positions(*found)
+        if compared.all():
+            break
+        tokens[int(compared.argmin())] = int(random.integers(0, _TOKENS))
+        found = reference(first, tokens), reference(second, tokens)
+    return tokens, found
+
+
+def clear_positions(exact: Reference, theirs: Reference) -> np.ndarray:
+    """Which positions to compare: up to the first whose last choice, in any layer, leads by at most 4 times the error
+    of the scores of `theirs`."""
+    clear = np.ones(len(exact.logits), bool)
+    for (router, scores), (_, others) in zip(exact.scores, theirs.scores, strict=True):
         error = float(np.sqrt(np.mean(np.square(others - scores, dtype=np.float64))))
         clear &= _lead(router, scores) > 4 * error
-    return clear
+    return np.logical_and.accumulate(clear)
 
 
 def _lead(router: Any, scores: np.ndarray) -> np.ndarray:

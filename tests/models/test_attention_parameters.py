@@ -24,6 +24,8 @@ from hyperdex_ir.runtime.device import RingDevice
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import parse_module, print_module
 
+pytestmark = pytest.mark.slow
+
 HEADS, KV_HEADS, SIZE, WIDTH, VOCABULARY, LAYERS = 6, 2, 23, 67, 256, 3
 CHUNK = 8
 

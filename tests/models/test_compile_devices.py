@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_compile_flow import STATE, compile_model, files_of, phases_done
+from interruptions import contents
+from test_compile_flow import STATE, compile_model, phases_done
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend import compilation
@@ -23,6 +24,8 @@ from hyperdex_ir.runtime.sampling import Sampling
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.transformers import AutoModelForCausalLM
 from hyperdex_ir.verify.against import compare_with_transformers
+
+pytestmark = pytest.mark.slow
 
 TOKENS = list(b"Once upon a time")
 
@@ -44,11 +47,11 @@ def of_count(files: dict[str, bytes], count: int) -> dict[str, bytes]:
 
 def test_counts_lie_side_by_side(model: Path, capsys):
     alone = compile_model(model)
-    before = files_of(model)
+    before = contents(model)
     capsys.readouterr()
     compiled = compile_model(model, num_device=3)
     assert phases_done(capsys) == ["3", "4"]
-    after = files_of(model)
+    after = contents(model)
     assert of_count(after, 1) == of_count(before, 1)
     assert after["ckpt/hyperdex_model.bin"] == before["ckpt/hyperdex_model.bin"]
     assert list(manifest_entries(alone.manifest)) == ["1", "3"]
@@ -59,18 +62,18 @@ def test_counts_lie_side_by_side(model: Path, capsys):
     for count in (1, 3):
         compile_model(model, num_device=count)
         assert phases_done(capsys) == []
-        assert files_of(model) == after
+        assert contents(model) == after
 
 
 def test_the_order_of_compiles_does_not_matter(checkpoint: Path, tmp_path: Path):
-    contents = []
+    found = []
     for name, counts in (("a", (2, 1)), ("b", (1, 2))):
         folder = Path(shutil.copytree(checkpoint, tmp_path / name))
         for count in counts:
             compile_model(folder, num_device=count)
-        contents.append(files_of(folder))
-        assert contents[-1].pop(STATE)
-    assert contents[0] == contents[1]
+        found.append(contents(folder))
+        assert found[-1].pop(STATE)
+    assert found[0] == found[1]
 
 
 def test_another_count_needs_no_weights(model: Path, capsys):
@@ -98,11 +101,11 @@ def test_a_compile_that_broke_off_leaves_the_other_count(model: Path, monkeypatc
 
 @pytest.mark.parametrize("count", [0, -1, 5, 100])
 def test_counts_out_of_range_are_refused(model: Path, count: int):
-    before = files_of(model)
+    before = contents(model)
     words = f"num_device is {count}: must be from 1 to 4, the number of the model's query heads"
     with pytest.raises(OptionError, match=re.escape(words)):
         compile_model(model, num_device=count)
-    assert files_of(model) == before
+    assert contents(model) == before
 
 
 def test_a_pipeline_that_does_not_divide_is_refused(model: Path):
@@ -114,9 +117,9 @@ def test_a_pipeline_that_does_not_divide_is_refused(model: Path):
 def test_a_dump_for_another_count_is_refused(model: Path, tmp_path: Path):
     compile_model(model, num_device=2, dump_ir=tmp_path / "ir")
     name = next(path for path in sorted((tmp_path / "ir").iterdir()) if "partition" in path.name)
-    before = files_of(model)
+    before = contents(model)
     compile_model(model, num_device=2, compile_from=name, force=True)
-    after = files_of(model)
+    after = contents(model)
     assert {name for name in before if before[name] != after[name]} <= {STATE}
     with pytest.raises(OptionError, match="made for num_device 2, asked for is 3"):
         compile_model(model, num_device=3, compile_from=name)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tiny import tiny_llama_config, write_checkpoint
 
+from hyperdex_ir.backend.check import check_file, listed_files
 from hyperdex_ir.backend.lock import LOCK_FILE, locked_folder
 from hyperdex_ir.tools import AutoCompiler
 
@@ -52,6 +53,22 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
             holder.send_signal(signal.SIGKILL)
             assert "Model compile Complete!" in waiter.stderr.read()
     assert waiter.returncode == 0
+
+
+def test_the_waiter_finishes_the_job_of_a_killed_process(tmp_path: Path) -> None:
+    model = write_checkpoint(tiny_llama_config(), tmp_path / "model")
+    with subprocess.Popen([*COMPILE, str(model)], stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stderr is not None
+        assert any("Phase-0" in line for line in worker.stderr)
+        with subprocess.Popen([*COMPILE, str(model)], stderr=subprocess.PIPE, text=True) as waiter:
+            assert waiter.stderr is not None
+            assert any("Save the converted checkpoint" in line for line in worker.stderr)
+            worker.send_signal(signal.SIGKILL)
+            log = waiter.stderr.read()
+    assert worker.returncode == -signal.SIGKILL
+    assert waiter.returncode == 0
+    assert "Model compile Complete!" in log
+    assert not any(check_file(model, one) for one in listed_files(model / "manifest.json"))
 
 
 def test_a_folder_that_was_made_for_nothing_is_removed(tmp_path: Path) -> None:

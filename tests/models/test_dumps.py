@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_compile_flow import STATE, files_of
+from interruptions import contents
+from test_compile_flow import STATE
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend import tracing
@@ -24,6 +25,8 @@ from hyperdex_ir.passes import lpu_fuse_norm
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_lines, pipeline_spec
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.xdsl_support import module_path, parse_module
+
+pytestmark = pytest.mark.slow
 
 CONFIGS = {"llama": (tiny_llama_config, "default"), "opt": (tiny_opt_config, "debug"), "o0": (tiny_llama_config, "o0")}
 
@@ -40,7 +43,7 @@ def hyperdex(capsys, monkeypatch, *arguments: str) -> str:
 
 
 def compiled_files(root: Path) -> dict[str, bytes]:
-    return {name: data for name, data in files_of(root).items() if name != STATE}
+    return {name: data for name, data in contents(root).items() if name != STATE}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,8 @@ from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.sampling import Sampling
 from hyperdex_ir.tools import AutoCompiler
 
+pytestmark = pytest.mark.slow
+
 SOAK = os.environ.get("SOAK") == "1"
 POSITIONS = 320
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, 300).tolist()

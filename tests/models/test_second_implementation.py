@@ -17,6 +17,8 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
+pytestmark = pytest.mark.slow
+
 VOCABULARY = 96
 SEED = 3  # weights for which a rounding elsewhere in a function shows: most do not outlive the rounding at issue
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, 70).tolist()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SOAK
 from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.backend.tracing import place_of_lowering
@@ -32,7 +33,7 @@ PROMPTS = (
     "Rome was founded",
     "List five fruits:",
     "The weather today is",
-)
+)[: None if SOAK else 3]
 NEW_TOKENS = 48
 GAP = 0.05  # between float32's two best logits, below which the argmax is not compared
 
@@ -80,7 +81,7 @@ def test_argmax_equals_float32(references, logits) -> None:
         clear = best[:, 1] - best[:, 0] >= GAP
         compared += int(clear.sum())
         assert (ours.argmax(axis=1) == single.argmax(axis=1))[clear].all()
-    assert compared >= 400
+    assert compared >= 40 * len(PROMPTS)
 
 
 def test_error_is_below_float16s(references, logits) -> None:

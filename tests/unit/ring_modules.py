@@ -6,7 +6,9 @@ import numpy as np
 
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import Segment, ShardingAttr, block_segment
+from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
@@ -178,12 +180,20 @@ def module_text(devices: int) -> str:
     return f"builtin.module attributes {{{facts}}} {{\n{main}\n{_layer(devices)}\n}}"
 
 
-def ring_device(devices: int, pipeline: str = PIPELINE, chunk: int = 8) -> RingDevice:
-    """The module lowered, on `devices` devices in this process."""
+def ring_device(devices: int, pipeline: str = PIPELINE, chunk: int = 8, native: bool = False) -> RingDevice:
+    """The module lowered, on `devices` devices in this process, of the interpreter or of the native engine."""
     module = parse_module(module_text(devices))
     layout = collect_layout(module)
     memory = plan_memory(layout, load_target("u55c"), LENGTH)
     for one in parse_pipeline(pipeline):
         run_pass(module, one)
+    program = to_program(module)
     hbms = [Hbm.from_parameters(memory, layout, parameter, device) for device in range(devices)]
-    return RingDevice.interpreting(to_program(module), hbms, memory, chunk, 1)
+    if not native:
+        return RingDevice.interpreting(program, hbms, memory, chunk, 1)
+    links = in_memory_links(devices)
+    machines = [
+        EngineMachine(program, hbm, chunk=chunk, lmu_words=memory.target.lmu_words, threads=1, device=device, link=link)
+        for device, (hbm, link) in enumerate(zip(hbms, links, strict=True))
+    ]
+    return RingDevice(machines, links, memory, chunk, 1)

@@ -106,6 +106,7 @@ def _by_argument(logits: np.ndarray) -> np.ndarray:
     return by_function.transpose(0, 2, 1).reshape(-1, len(NAMES))[: len(ARGUMENTS)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_values_are_those_of_torch(results: Results, name: str) -> None:
     column = NAMES.index(name)

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperdex_ir.backend import images, payload
+from hyperdex_ir.backend import payload
 from hyperdex_ir.backend.assemble import matrix_beats, vector_beats
 from hyperdex_ir.backend.convert import write_model
 from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.payload import BLOCK_BYTES
 from hyperdex_ir.errors import CheckpointError, FileFormatError, StorageError
 from hyperdex_ir.files import HEADER_BYTES, Kind, read_binary
 from hyperdex_ir.locations import ModelFolder
@@ -81,11 +82,11 @@ def folder(tmp_path: Path) -> ModelFolder:
     return ModelFolder(tmp_path, tmp_path, None, made_by_tool=False)
 
 
-def write_all(folder: ModelFolder, target: str = "u55c", matrix_type: str = "f16"):
+def write_all(folder: ModelFolder, target: str = "u55c", matrix_type: str = "f16", block_bytes: int = BLOCK_BYTES):
     tensors = make_tensors()
     facts = {"target": target, "max_length": 8}
     write_model(folder, make_layout(matrix_type), blocks_of(tensors), facts)
-    write_images(folder, target, 1)
+    write_images(folder, target, 1, block_bytes=block_bytes)
     return tensors
 
 
@@ -127,9 +128,8 @@ def test_model_binary_holds_every_parameter_at_its_offset(folder: ModelFolder, m
 
 @pytest.mark.parametrize("target_name", ["u55c", "asic"])
 @pytest.mark.parametrize("block_bytes", [4096, 1 << 20])
-def test_images_hold_every_element_where_the_map_says(folder: ModelFolder, target_name, block_bytes, monkeypatch):
-    monkeypatch.setattr(images, "BLOCK_BYTES", block_bytes)
-    tensors = write_all(folder, target_name)
+def test_images_hold_every_element_where_the_map_says(folder: ModelFolder, target_name, block_bytes):
+    tensors = write_all(folder, target_name, block_bytes=block_bytes)
     target = load_target(target_name)
     memory = np.frombuffer(
         b"".join(
@@ -243,6 +243,34 @@ def test_a_damaged_model_binary_gives_no_images(folder: ModelFolder):
     folder.model_binary.unlink()
     with pytest.raises(FileFormatError, match="no such file"):
         write_images(folder, "u55c", 1)
+
+
+#: What is done to the table of the converted checkpoint, and what phase 3 says.
+TABLES = {
+    "no tensors": (lambda t: t.pop("tensors"), "lacks 'tensors'"),
+    "a tensor too few": (lambda t: t["tensors"].pop(), "tensors, the layout has"),
+    "no offset": (lambda t: t["tensors"][0].pop("offset"), "lacks 'offset'"),
+    "an offset of text": (lambda t: t["tensors"][0].update(offset="0"), "offset is '0', expected a whole number"),
+    "an offset behind the end": (lambda t: t["tensors"][0].update(offset=1 << 39), "no tensor at 549755813888"),
+    "a giant tensor": (lambda t: t["tensors"][0].update(shape=[1 << 39, 2]), r"\[549755813888, 2\], the layout has"),
+    "no length": (lambda t: t.update(max_length=0), "max_length is 0, expected a whole number"),
+    "a giant layout": (
+        lambda t: [v["layout"]["main"]["parameters"][0].update(shape=[1 << 39, 2]) for v in (t,)],
+        "the layout has",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_spoiled_table_gives_no_images(case: str, folder: ModelFolder):
+    edit, message = TABLES[case]
+    write_model(folder, make_layout(), blocks_of(make_tensors()), {"target": "u55c", "max_length": 8})
+    table = json.loads(folder.model_config.read_text())
+    edit(table)
+    folder.model_config.write_text(json.dumps(table))
+    with pytest.raises(FileFormatError, match=message):
+        write_images(folder, "u55c", 1)
+    assert not list((folder.root / "param").glob("*"))
 
 
 def test_json_forms_round_trip():

@@ -135,10 +135,9 @@ def folder(tmp_path: Path) -> ModelFolder:
 @pytest.mark.parametrize("target_name", ["u55c", "asic"])
 @pytest.mark.parametrize("block_bytes", [500, 4096, 1 << 20])
 def test_every_device_has_its_parts(folder: ModelFolder, target_name: str, block_bytes: int, monkeypatch):
-    for module in (images, assemble):
-        monkeypatch.setattr(module, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(assemble, "BLOCK_BYTES", block_bytes)
     layout, target, tensors = divided_layout(), load_target(target_name), make_tensors()
-    files = write_images(folder, target_name, DEVICES, layout)
+    files = write_images(folder, target_name, DEVICES, layout, block_bytes=block_bytes)
     assert len(files) == DEVICES * target.channels + 1
     assert len({path.stat().st_size for path in files[:-1]}) == 1
     memory_map = plan_memory(layout, target, 8)

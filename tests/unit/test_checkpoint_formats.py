@@ -49,6 +49,7 @@ def as_torch_files(directory: Path, shards: int, legacy: bool = False) -> dict[s
     return tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shards", "legacy"), [(1, False), (1, True), (3, False)])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_torch_files_compile_to_the_same_model(tmp_path: Path, dtype: str, shards: int, legacy: bool) -> None:

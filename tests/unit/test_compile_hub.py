@@ -1,27 +1,25 @@
-"""Phase 1 against a Hub of our own on this machine: which files are fetched, in what order, and what goes wrong."""
+"""Phase 1 against a Hub of our own on this machine: which files are fetched, in what order, and what is there then."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
 import pickle
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import COMMIT, MOVED, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
-from hyperdex_ir.errors import ConfigError
+from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, HyperdexError, ModelNotFoundError
 from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.hub import WEIGHTS_INDEX, weight_files
+from hyperdex_ir.hub import WEIGHTS_INDEX, HubOptions, fetch_config, fetch_model, weight_files
+from hyperdex_ir.locations import MARKER, find_folder
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 FILES = {
     "config.json": b'{"architectures": ["OPTForCausalLM"]}',
@@ -36,151 +34,156 @@ FILES = {
     SHARDS[0]: b"first shard",
     SHARDS[1]: b"second shard",
 }
-
-
-class FakeHub(BaseHTTPRequestHandler):
-    """The few answers of the Hub that a download takes. `owner/model` exists; `owner/gated` is gated."""
-
-    files: dict[str, bytes]
-    fetched: list[str]
-    refused: str | None
-
-    def do_HEAD(self) -> None:
-        self._answer(send_body=False)
-
-    def do_GET(self) -> None:
-        self._answer(send_body=True)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def _answer(self, send_body: bool) -> None:
-        path = self.path.split("?")[0]
-        if path.startswith("/owner/gated/"):
-            return self._send(403, b"", {"X-Error-Code": "GatedRepo"}, send_body)
-        if path == "/api/models/owner/model" or path.startswith("/api/models/owner/model/revision/"):
-            siblings = [{"rfilename": name} for name in self.files]
-            body = json.dumps({"id": "owner/model", "sha": COMMIT, "siblings": siblings}).encode()
-            return self._send(200, body, {}, send_body)
-        prefix = "/owner/model/resolve/"
-        if not path.startswith(prefix):
-            return self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, send_body)
-        revision, name = path.removeprefix(prefix).split("/", 1)
-        if revision not in ("main", COMMIT):
-            return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, send_body)
-        if name not in self.files:
-            return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, send_body)
-        if send_body:
-            self.fetched.append(name)
-        if name == self.refused:
-            return self._send(400, b"", {}, send_body)
-        tag = hashlib.sha1(self.files[name]).hexdigest()
-        return self._send(200, self.files[name], {"ETag": f'"{tag}"', "X-Repo-Commit": COMMIT}, send_body)
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str], send_body: bool) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if send_body:
-            self.wfile.write(body)
+NEEDED = {name: body for name, body in FILES.items() if name.endswith((".json", ".safetensors"))}
 
 
 @pytest.fixture
-def hub() -> Iterator[tuple[type[FakeHub], str]]:
-    handler = type("Handler", (FakeHub,), {"files": dict(FILES), "fetched": [], "refused": None})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield handler, f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubState]:
+    with hub_of_tests(dict(FILES), tmp_path, monkeypatch) as state:
+        yield state
 
 
-SCRIPT = """
-import sys
-from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.hub import HubOptions, fetch_config, fetch_model
-from hyperdex_ir.locations import find_folder
-model_id, revision, local = sys.argv[1], sys.argv[2] or None, sys.argv[3] == "local"
-options = HubOptions(None, revision, local)
-try:
-    fetch_config(find_folder(model_id), options)
-    fetch_model(find_folder(model_id), options)
-except HyperdexError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
+def fetch(model_id: str | Path = "owner/model", revision: str | None = None, **options: bool) -> Path:
+    """Both fetches; the folder of the files."""
+    asked = HubOptions(None, revision, **options)
+    fetch_config(find_folder(model_id), asked)
+    fetch_model(find_folder(model_id), asked)
+    return find_folder(model_id).source
 
 
-def fetch(home: Path, endpoint: str, model_id: str, revision: str = "", local: str = "", **environment: str):
-    """Runs both fetches in a process of its own, because huggingface_hub reads its environment when imported."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    own = {"HYPERDEX_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf"), "HF_HUB_DISABLE_XET": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(model_id), revision, local],
-        env={**kept, **own, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def contents(ckpt: Path) -> dict[str, bytes]:
+    """Everything in the folder but the marker, hidden files too."""
+    return {path.name: path.read_bytes() for path in sorted(ckpt.iterdir()) if path.name != MARKER}
 
 
-def test_only_what_is_needed_is_fetched_and_weights_come_last(hub, tmp_path: Path):
-    handler, endpoint = hub
-    done = fetch(tmp_path, endpoint, "owner/model")
-    assert done.returncode == 0, done.stderr
-    ckpt = tmp_path / "hub/owner/model/ckpt"
-    expected = {name: body for name, body in FILES.items() if name.endswith((".json", ".safetensors"))}
-    assert {name: (ckpt / name).read_bytes() for name in expected} == expected
-    assert not any((ckpt / name).exists() for name in ("README.md", "pytorch_model.bin", "onnx"))
-    assert handler.fetched[0] == "config.json"
-    assert handler.fetched[-2:] == list(SHARDS)
-    handler.fetched.clear()
-    assert fetch(tmp_path, "http://127.0.0.1:9", "owner/model").returncode == 0
-    assert handler.fetched == []
+def test_only_what_is_needed_is_fetched_and_weights_come_last(hub: HubState, tmp_path: Path):
+    ckpt = fetch()
+    assert ckpt == tmp_path / "hub/owner/model/ckpt"
+    assert contents(ckpt) == NEEDED
+    assert hub.requests[0].path == "/api/models/owner/model"
+    assert hub.fetched[0] == "config.json"
+    assert hub.fetched[-2:] == list(SHARDS)
+    assert sorted(hub.fetched) == sorted(NEEDED)
+    assert not (tmp_path / "hf").exists()
+    marker = json.loads((ckpt / MARKER).read_text())
+    assert (marker["hub_id"], marker["commit"], marker["complete"]) == ("owner/model", COMMIT, True)
+    hub.requests.clear()
+    fetch()
+    fetch(local_files_only=True)
+    assert hub.requests == []
 
 
-def test_an_install_location_and_a_broken_off_download(hub, tmp_path: Path):
-    handler, endpoint = hub
-    handler.refused = SHARDS[1]
+def test_everything_is_of_the_commit_that_was_found_first(hub: HubState):
+    """The branch moves while the files are fetched."""
+    fetch_config(find_folder("owner/model"), HubOptions())
+    hub.move({SHARDS[0]: b"of the next commit", "tokenizer.json": b"[]"})
+    fetch_model(find_folder("owner/model"), HubOptions())
+    assert contents(find_folder("owner/model").source) == NEEDED
+    assert all(COMMIT in one.path for one in hub.requests[1:])
+
+
+def test_a_branch_that_has_moved_in_the_meantime(hub: HubState, capsys: pytest.CaptureFixture[str]):
+    """A download that broke off goes on with the branch as it is now; what is the same is not fetched again."""
+    hub.faults[SHARDS[1]] = Fault("status", status=400)
+    with pytest.raises(DownloadError):
+        fetch()
+    hub.faults.clear()
+    hub.move({"config.json": b'{"model_type": "opt"}', SHARDS[1]: b"the second of the next commit"})
+    hub.requests.clear()
+    ckpt = fetch()
+    assert contents(ckpt) == {name: hub.files[name] for name in NEEDED}
+    assert hub.fetched == ["config.json", SHARDS[1]]
+    assert f"owner/model: has moved from commit {COMMIT[:12]} to {MOVED[:12]}" in capsys.readouterr().err
+
+
+def test_a_complete_model_stays_until_it_is_asked_anew(hub: HubState, capsys: pytest.CaptureFixture[str]):
+    ckpt = fetch()
+    hub.move({SHARDS[0]: b"of the next commit"})
+    hub.requests.clear()
+    fetch()
+    assert hub.requests == []
+    fetch(refresh=True)
+    assert hub.fetched == [SHARDS[0]]
+    assert contents(ckpt) == {name: hub.files[name] for name in NEEDED}
+    hub.faults[""] = Fault("status", status=500)
+    fetch(refresh=True)
+    assert "500 Internal Server Error (2 attempts); go on with the files that are there" in capsys.readouterr().err
+
+
+def test_a_file_that_was_deleted_comes_back_of_the_same_commit(hub: HubState):
+    ckpt = fetch()
+    for name in (SHARDS[0], "tokenizer.json"):
+        (ckpt / name).unlink()
+    with pytest.raises(DownloadError, match="are not complete"):
+        fetch(local_files_only=True)
+    hub.move({SHARDS[0]: b"of the next commit"})
+    hub.requests.clear()
+    assert contents(fetch()) == NEEDED
+    assert hub.fetched == ["tokenizer.json", SHARDS[0]]
+
+
+def test_a_commit_that_is_gone(hub: HubState):
+    """The history was rewritten between the two phases."""
+    fetch_config(find_folder("owner/model"), HubOptions())
+    hub.move({})
+    del hub.commits[COMMIT]
+    with pytest.raises(DownloadError, match=r"generation_config\.json: the commit is gone from the Hub"):
+        fetch_model(find_folder("owner/model"), HubOptions())
+    assert contents(fetch()) == NEEDED
+
+
+def test_an_install_location_and_a_broken_off_download(hub: HubState, tmp_path: Path):
+    hub.faults[SHARDS[1]] = Fault("status", status=400)
     path = tmp_path / "models/owner/model"
-    broken = fetch(tmp_path, endpoint, str(path))
-    assert broken.returncode == 1
-    assert broken.stderr.startswith("DownloadError: owner/model: ")
-    assert len(broken.stderr.splitlines()) == 1
+    with pytest.raises(DownloadError, match=r"^owner/model: "):
+        fetch(path)
     assert not (path / "ckpt" / SHARDS[1]).exists()
-    handler.refused = None
-    handler.fetched.clear()
-    assert fetch(tmp_path, endpoint, str(path)).returncode == 0
-    assert handler.fetched == [SHARDS[1]]
-    assert (path / "ckpt" / SHARDS[1]).read_bytes() == FILES[SHARDS[1]]
+    hub.faults.clear()
+    hub.requests.clear()
+    assert contents(fetch(path)) == NEEDED
+    assert hub.fetched == [SHARDS[1]]
 
 
-def test_another_revision_replaces_the_weights(hub, tmp_path: Path):
-    handler, endpoint = hub
-    assert fetch(tmp_path, endpoint, "owner/model").returncode == 0
-    handler.fetched.clear()
-    handler.files[SHARDS[0]] = b"first shard of another revision"
-    assert fetch(tmp_path, endpoint, "owner/model", COMMIT).returncode == 0
-    assert (tmp_path / "hub/owner/model/ckpt" / SHARDS[0]).read_bytes() == handler.files[SHARDS[0]]
-    handler.fetched.clear()
-    assert fetch(tmp_path, "http://127.0.0.1:9", "owner/model", COMMIT).returncode == 0
+def test_another_revision_replaces_what_differs(hub: HubState):
+    ckpt = fetch()
+    hub.requests.clear()
+    hub.commits[MOVED] = {**FILES, SHARDS[0]: b"first shard of another revision"}
+    fetch(revision=MOVED)
+    assert hub.fetched == [SHARDS[0]]
+    assert contents(ckpt) == {name: hub.commits[MOVED][name] for name in NEEDED}
+    hub.requests.clear()
+    fetch(revision=MOVED)
+    assert hub.requests == []
+
+
+def test_files_that_are_there_are_compared_not_fetched(hub: HubState):
+    """A folder of an older version has a marker without a commit; someone has put other weights into it."""
+    ckpt = fetch()
+    (ckpt / MARKER).write_text(json.dumps({"hub_id": "owner/model", "revision": None}))
+    (ckpt / SHARDS[0]).unlink()
+    (ckpt / SHARDS[1]).write_bytes(b"SECOND shard")
+    hub.requests.clear()
+    assert contents(fetch()) == NEEDED
+    assert sorted(hub.fetched) == sorted(SHARDS)
+
+
+def test_a_mirror_that_lists_names_only(hub: HubState):
+    hub.details = False
+    assert contents(fetch()) == NEEDED
 
 
 @pytest.mark.parametrize(
-    ("model_id", "revision", "local", "words"),
+    ("model_id", "revision", "local", "error", "words"),
     [
-        ("owner/none", "", "", "ModelNotFoundError: owner/none: no such directory, and no such model on the Hub"),
-        ("owner/gated", "", "", "DownloadError: owner/gated: the Hub gives access on request only"),
-        ("owner/model", "v9", "", "DownloadError: owner/model: the Hub has no revision v9"),
-        ("owner/model", "", "local", "DownloadError: owner/model: not downloaded, and only local files are allowed"),
+        ("owner/none", None, False, ModelNotFoundError, "owner/none: no such directory, and no such model on the Hub"),
+        ("owner/model", "v9", False, DownloadError, "owner/model: the Hub has no revision v9"),
+        ("owner/model", None, True, DownloadError, "owner/model: not downloaded, and only local files are allowed"),
     ],
 )
-def test_refusals_are_one_line_and_leave_no_folder(hub, tmp_path: Path, model_id, revision, local, words):
-    done = fetch(tmp_path, hub[1], model_id, revision, local)
-    assert done.returncode == 1
-    assert done.stderr.strip() == words
+def test_refusals_leave_no_folder(hub: HubState, tmp_path: Path, model_id, revision, local, error, words):
+    with pytest.raises(error) as caught:
+        fetch(model_id, revision, local_files_only=local)
+    assert str(caught.value) == words
     assert not (tmp_path / "hub").exists()
 
 
@@ -190,55 +193,60 @@ def torch_file(**tensors: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def test_torch_files_become_safetensors_where_there_are_no_others(hub, tmp_path: Path):
-    handler, endpoint = hub
-    del handler.files["model.safetensors.index.json"]
+def test_torch_files_become_safetensors_where_there_are_no_others(hub: HubState):
     weight = torch.arange(12, dtype=torch.float16).reshape(3, 4)
     first = {"a": weight.t(), "tied": weight}
     second = {"b": torch.tensor([1.5, -2.0], dtype=torch.bfloat16)}
     shards = {"pytorch_model-00001-of-00002.bin": first, "pytorch_model-00002-of-00002.bin": second}
     weight_map = {name: file for file, tensors in shards.items() for name in tensors}
-    handler.files = {"config.json": b"{}", **{file: torch_file(**tensors) for file, tensors in shards.items()}}
-    handler.files["pytorch_model.bin.index.json"] = json.dumps({"weight_map": weight_map}).encode()
-    assert fetch(tmp_path, endpoint, "owner/model").returncode == 0
-    ckpt = tmp_path / "hub/owner/model/ckpt"
+    files = {"config.json": b"{}", **{file: torch_file(**tensors) for file, tensors in shards.items()}}
+    files["pytorch_model.bin.index.json"] = json.dumps({"weight_map": weight_map}).encode()
+    hub.commits[COMMIT] = files
+    ckpt = fetch()
     checkpoint = Checkpoint(ckpt)
     assert sorted(checkpoint.tensors) == ["a", "b", "tied"]
     assert checkpoint.read("a").tolist() == weight.t().tolist()
     assert checkpoint.read("tied").tolist() == weight.tolist()
     assert checkpoint.read("b").tolist() == [0x3FC0, 0xC000]
     assert not list(ckpt.glob("*.bin"))
-    handler.fetched.clear()
-    assert fetch(tmp_path, endpoint, "owner/model").returncode == 0
-    assert handler.fetched == []
+    hub.requests.clear()
+    fetch()
+    assert hub.requests == []
+    hub.move({"pytorch_model-00002-of-00002.bin": torch_file(b=torch.zeros(2, dtype=torch.bfloat16))})
+    fetch(refresh=True)
+    assert hub.fetched == ["pytorch_model-00002-of-00002.bin"]
+    assert Checkpoint(ckpt).read("b").tolist() == [0, 0]
 
 
-def test_a_torch_file_with_code_in_it_is_refused(hub, tmp_path: Path):
-    handler, endpoint = hub
-    handler.files = {"config.json": b"{}", "pytorch_model.bin": pickle.dumps({"a": print})}
-    done = fetch(tmp_path, endpoint, "owner/model")
-    assert done.returncode == 1
-    assert "CheckpointError: " in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_torch_file_with_code_in_it_is_refused(hub: HubState, tmp_path: Path):
+    hub.commits[COMMIT] = {"config.json": b"{}", "pytorch_model.bin": pickle.dumps({"a": print})}
+    with pytest.raises(CheckpointError):
+        fetch()
     assert not (tmp_path / "hub/owner/model/ckpt/model.safetensors").exists()
 
 
-def test_no_config_and_no_weights(hub, tmp_path: Path):
-    handler, endpoint = hub
+def test_no_config_and_no_weights(hub: HubState, tmp_path: Path):
     for name in ("model.safetensors.index.json", "pytorch_model.bin"):
-        del handler.files[name]
-    done = fetch(tmp_path, endpoint, "owner/model")
-    assert "DownloadError: owner/model: has no weights" in done.stderr
-    del handler.files["config.json"]
-    done = fetch(tmp_path / "other", endpoint, "owner/model")
-    assert done.stderr.strip() == "ConfigError: owner/model: has no config.json"
+        del hub.files[name]
+    with pytest.raises(DownloadError, match="owner/model: has no weights"):
+        fetch()
+    del hub.files["config.json"]
+    with pytest.raises(ConfigError, match=r"owner/model: has no config\.json"):
+        fetch(tmp_path / "other/owner/model")
 
 
-def test_a_hub_that_is_not_there(tmp_path: Path):
-    done = fetch(tmp_path, "http://127.0.0.1:9", "owner/model", HF_HUB_OFFLINE="1")
-    assert done.returncode == 1
-    assert done.stderr.startswith("DownloadError: owner/model: no such directory, and not fetched from the Hub: ")
-    assert len(done.stderr.splitlines()) == 1
+def test_a_file_that_only_the_index_knows(hub: HubState):
+    del hub.files[SHARDS[1]]
+    with pytest.raises(DownloadError, match=f"owner/model: has no file {SHARDS[1]}, which {WEIGHTS_INDEX} names"):
+        fetch()
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "/outside.json", "a/../../outside.json", "..", "a\\..\\b", "", 3])
+def test_a_list_names_only_files_in_its_folder(hub: HubState, tmp_path: Path, name: object):
+    hub.extra = [{"rfilename": name, "size": 1}]
+    with pytest.raises(HyperdexError, match="outside its folder"):
+        fetch()
+    assert not (tmp_path / "hub").exists()
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/b.safetensors", "..", 3])
@@ -246,3 +254,62 @@ def test_an_index_names_only_files_beside_it(tmp_path: Path, name: object):
     (tmp_path / WEIGHTS_INDEX).write_text(json.dumps({"weight_map": {"a.weight": name}}))
     with pytest.raises(ConfigError, match="expected the name of a file beside it"):
         weight_files(tmp_path)
+
+
+def test_an_index_from_the_hub_is_looked_at_too(hub: HubState, tmp_path: Path):
+    hub.files[WEIGHTS_INDEX] = json.dumps({"weight_map": {"a": "../../../../outside.safetensors"}}).encode()
+    with pytest.raises(ConfigError, match="expected the name of a file beside it"):
+        fetch()
+    assert not list(tmp_path.rglob("outside*"))
+
+
+def test_the_disk_is_looked_at_before_the_weights(hub: HubState, monkeypatch: pytest.MonkeyPatch):
+    from shutil import disk_usage
+
+    monkeypatch.setattr("shutil.disk_usage", lambda path: disk_usage(path)._replace(free=20))
+    with pytest.raises(HyperdexError, match=r"the weights still to fetch have 23 bytes, 20 are free"):
+        fetch()
+    assert not set(SHARDS) & set(hub.fetched)
+
+
+# ------------------------------------------------------------------------------------ the environment, as a user has it
+def command(home: Path, endpoint: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs `hyperdex`; huggingface_hub reads its environment when it is imported."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    own = {"HYPERDEX_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf")}
+    return subprocess.run(
+        [sys.executable, "-m", "hyperdex_ir.cli.main", *arguments],
+        env={**kept, **own, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_an_unsupported_model_costs_no_download(tmp_path: Path):
+    files = {**FILES, "config.json": b'{"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}'}
+    store = tmp_path / "hf/token"
+    store.parent.mkdir()
+    store.write_text(TOKEN)
+    with running_hub(files) as (state, endpoint):
+        state.gate = gated
+        done = command(tmp_path, endpoint, "compile", "owner/model")
+        assert done.returncode == 1
+        assert "error[HDX0103]: " in done.stderr
+        assert state.fetched == ["config.json"]
+        state.requests.clear()
+        done = command(tmp_path, endpoint, "compile", "owner/model", "--local-files-only", "--revision", "v1")
+        assert "error[HDX0105]: owner/model: not downloaded, and only local files are allowed" in done.stderr
+        assert state.requests == []
+    assert list(store.parent.iterdir()) == [store]
+
+
+@pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {}])
+def test_a_hub_that_is_not_there(tmp_path: Path, environment: dict[str, str]):
+    done = command(tmp_path, "http://127.0.0.1:9", "compile", "owner/model", HYPERDEX_HUB_ATTEMPTS="1", **environment)
+    assert done.returncode == 1
+    line = next(one for one in done.stderr.splitlines() if one.startswith("error"))
+    assert line.startswith("error[HDX0105]: owner/model: no such directory, and not fetched from the Hub: ")
+    assert ("HF_HUB_OFFLINE" if environment else "no connection to http://127.0.0.1:9") in line
+    assert "Traceback" not in done.stderr

@@ -21,6 +21,8 @@ from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.verify.against import FORWARDS, Comparison, Comparisons, compare_program, compare_with_transformers
 from hyperdex_ir.verify.reference import Reference, run_reference
 
+pytestmark = pytest.mark.slow
+
 References = tuple[Reference, list[Reference]]
 TOKENS = [int(token) for token in np.random.default_rng(5).integers(0, 256, 21)]
 

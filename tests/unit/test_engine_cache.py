@@ -107,6 +107,7 @@ def test_every_instruction_has_code() -> None:
     assert all(OPERATIONS[spec.name].number == spec.opcode for spec in SPECS)
 
 
+@pytest.mark.slow
 def test_code_for_another_processor_is_generated_and_compiled() -> None:
     neon = FEATURES["neon"]
     code = compile_module(engine_module(neon), neon)
@@ -114,6 +115,7 @@ def test_code_for_another_processor_is_generated_and_compiled() -> None:
     assert int.from_bytes(code[18:20], "little") == 183  # EM_AARCH64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
 def test_the_engine_calls_nothing_but_memory_functions(name: str) -> None:
     """Where LLVM has no instruction for something it calls a library, which the loader would not find."""

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from machine_programs import LENGTH, LMU_WORDS, WIDTH, attention, embed, layout, memory_map, op, parameter
+from machine_programs import LENGTH, LMU_WORDS, WIDTH, attention, embed, layout, memory_map, op, parameter, view
 
 from hyperdex_ir.engine.features import available
 from hyperdex_ir.engine.machine import EngineMachine
@@ -122,6 +122,11 @@ FAULTS = {
     "table": [gather(table=HbmRef(MAP.parameter_end - 8))],
     "matrix off the stripes": [embed(table=HbmRef(64))],
     "lmu": [embed(LMU_WORDS - 10)],
+    "more elements than words": [embed(), op(
+        "unary", function="copy", dst=view(0), a=ViewRef(0, 0, 0, 0), columns=LMU_WORDS, groups=1, rows=1)],
+    "more positions than words": [op("set", dst=2, value=LMU_WORDS), op(
+        "softmax", dst=LmuRef(0), src=LmuRef(0), rows=1)],
+    "more scores than words": [op("set", dst=2, value=1 << 46), embed(), attention("scores", size=0)],
     "lmu, far away": [op("set", dst=9, value=(1 << 47) - 1), embed(), op("load", dst=LmuRef(0, 0, 9), **{
         "src": HbmRef(ROW), "columns": 2})],
     "lmu, negative": [op("set", dst=9, value=-1), op("load", dst=LmuRef(0, 0, 9), src=HbmRef(ROW), columns=2)],
@@ -175,6 +180,7 @@ def test_a_program_without_halt() -> None:
     assert "no halt here" in same(ONE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [item.name for item in available()])
 def test_every_instruction_set_of_this_computer(features: str) -> None:
     chosen = next(item for item in available() if item.name == features)

@@ -83,6 +83,7 @@ def test_names_that_clash(entries: str, message: str, site: Path, tmp_path: Path
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_compile_with_the_package(site: Path, tmp_path: Path) -> None:
     """The same program as without it, compiled again when the package's code changes."""
     script = f"""

@@ -25,6 +25,8 @@ from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass, run_pipeline
 from hyperdex_ir.xdsl_support import print_module
 
+pytestmark = pytest.mark.slow
+
 LENGTH = 32
 
 

@@ -10,7 +10,7 @@ from machine_programs import HEADS, LENGTH, LMU_WORDS, VOCAB, WIDTH, attention, 
 
 from hyperdex_ir.errors import MachineFault
 from hyperdex_ir.interpreter.machine import NumericFault
-from hyperdex_ir.isa.operands import HbmRef, LmuRef
+from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin
 
 HALT = op("halt")
@@ -24,6 +24,10 @@ def copy(src: int, dst: int = 0, rows: int = 1, columns: int = WIDTH) -> Instruc
 FAULTS = {
     "LMU read outside": (copy(LMU_WORDS - 10), rf"LMU words {LMU_WORDS - 10} to {LMU_WORDS + 199}, it has {LMU_WORDS}"),
     "LMU write outside": (embed(LMU_WORDS - 10), rf"LMU words {LMU_WORDS - 10} to"),
+    "more elements than words": (
+        op("unary", function="copy", dst=view(0), a=ViewRef(0, 0, 0, 0), columns=LMU_WORDS, groups=1, rows=1),
+        f"an operand of {3 * LMU_WORDS} elements, the LMU has {LMU_WORDS} words",
+    ),
     "LMU unwritten": (copy(300), "LMU word 300 is read, nothing has written it"),
     "HBM outside": (op("load", dst=LmuRef(0), src=HbmRef(END - 4), columns=2), f"HBM bytes {END - 4} to {END + 3}"),
     "HBM misaligned": (op("load", dst=LmuRef(0), src=HbmRef(2), columns=2), "HBM address 2 is not a multiple of 4"),

@@ -191,6 +191,15 @@ def test_values_that_no_type_holds(value: str, message: str, options: list[str],
     assert (captured.out, captured.err) == ("", f"error: {path}: {message} [HDX0401]\n")
 
 
+def test_a_string_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The lexer does not try all ways to divide it, which are 2 to the power of its length."""
+    path = tmp_path / "model.mlir"
+    path.write_text(f'"test.op"() {{a = "{"a" * 5000}\n')
+    with pytest.raises(SystemExit, match="1"):
+        main([str(path)])
+    assert "before closing string literal" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--print-ir-before", "--print-ir-after"])
 def test_printing_around_a_pass_that_does_not_run(option: str, module: str, capsys) -> None:
     with pytest.raises(SystemExit, match="1"):

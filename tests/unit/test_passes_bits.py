@@ -37,6 +37,8 @@ from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import parse_module, print_module
 
+pytestmark = pytest.mark.slow
+
 LPU_PASSES = "lpu-token-major,canonicalize,cse,dce"
 
 MODELS: dict[str, tuple[Callable[[], PreTrainedConfig], str]] = {

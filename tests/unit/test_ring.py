@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from ring_modules import HEADS, INNER, LAYERS, SIZE, VOCAB, WIDTH, module_text, ring_device
 
+from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.interpreter.link import MemoryLink, Message
 from hyperdex_ir.interpreter.machine import Machine
@@ -52,24 +55,30 @@ def test_the_same_run_again_gives_the_same_bits() -> None:
     assert (forward(4).view(np.uint32) == forward(4).view(np.uint32)).all()
 
 
-@pytest.mark.parametrize("devices", [2, 3, 4, 7])
-def test_bytes_sent_are_what_the_formula_and_the_estimate_say(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[int] = []
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("devices", range(2, 9))
+@pytest.mark.parametrize("native", [False, True], ids=["interpreter", "native"])
+def test_bytes_sent_are_what_the_formula_and_the_estimate_say(
+    native: bool, devices: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every device, for one token and for a chunk of several; `hyperdex inspect` prints the estimate's."""
+    sent = Counter[int]()
     send = MemoryLink.send
 
     def count(link: MemoryLink, message: Message) -> None:
-        sent.append(message.words.nbytes)
+        sent[link.device] += message.words.nbytes
         send(link, message)
 
     monkeypatch.setattr(MemoryLink, "send", count)
-    device, rows = ring_device(devices), 5
+    device = ring_device(devices, native=native)
     device.forward(TOKENS[:rows], 0)
     machine = device.machine.machines[0]
-    assert isinstance(machine, Machine)
+    assert isinstance(machine, (Machine, EngineMachine))
     found = estimate(machine.program, load_target("u55c"), tokens=rows)
     layer = -(-HEADS // devices) * SIZE + sum(-(-columns // devices) for columns in (WIDTH, INNER, WIDTH))
     logits = -(-VOCAB // devices)
-    assert sum(sent) // devices == found.link_bytes == 4 * (devices - 1) * (LAYERS * rows * layer + logits)
+    assert found.link_bytes == 4 * (devices - 1) * (LAYERS * rows * layer + logits)
+    assert sent == dict.fromkeys(range(devices), found.link_bytes)
 
 
 def test_links_that_are_hidden_behind_work_cost_less() -> None:

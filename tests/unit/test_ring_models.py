@@ -23,6 +23,8 @@ from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import RingDevice
 from hyperdex_ir.targets import load_target
 
+pytestmark = pytest.mark.slow
+
 MODELS: dict[str, tuple[Callable[[], PreTrainedConfig], tuple[int, ...]]] = {
     "nothing-divides": (
         lambda: tiny_llama_config(hidden_size=72, num_attention_heads=9, num_key_value_heads=3, intermediate_size=100),

@@ -49,7 +49,10 @@ def _end() -> list[str]:
 
 def _hop(buffer: str, hop: int, first: int, columns: int = HALF) -> list[str]:
     common = f"parts={DEVICES} pitch={PITCH} first={first} columns={columns} rows=tokens"
-    return [f"isa.send src=%{buffer} hop={hop} {common}", f"isa.receive dst=%{buffer} hop={hop + 1} {common}"]
+    return [
+        f"isa.send src=%{buffer} hop={hop} {common}",
+        f"isa.receive dst=%{buffer} hop={(hop + 1) % DEVICES} {common}",
+    ]
 
 
 @st.composite

@@ -94,6 +94,7 @@ def model(kind: str, matrix: str = "f16") -> tuple[ModuleOp, Parameters]:
     return module, random_parameters(module, {}.__getitem__)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("matrix", "pipeline", "devices"),
@@ -167,6 +168,7 @@ def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
         assert np.array_equal(found.bytes, expected.bytes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("pipeline", "devices"), [("default", 1), ("sharded", 2)])
 def test_verify_finds_every_pass_exact(kind: str, pipeline: str, devices: int, tmp_path: Path):

@@ -18,6 +18,8 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.xdsl_support import parse_module, print_module
 
+pytestmark = pytest.mark.slow
+
 #: Of SmolLM2: 9 query heads on 3 KV heads.
 NINE_HEADS = {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 8}
 

@@ -23,6 +23,8 @@ from hyperdex_ir.passes.pipeline import parse_pipeline
 from hyperdex_ir.verify.model import Model, open_model
 from hyperdex_ir.verify.passes import Verifier, random_tokens
 
+pytestmark = pytest.mark.slow
+
 NINE_HEADS = {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 8}
 
 

@@ -182,6 +182,7 @@ def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> t
     return name, path
 
 
+@pytest.mark.slow
 def test_a_broken_pass_is_named(model: Model, broken: tuple[str, str]) -> None:
     name, path = broken
     wrong = [result for result in verified(model) if not result.passed]
@@ -248,6 +249,7 @@ def test_command(checkpoint: Path) -> None:
     assert [entry["pass"] for entry in found["passes"]] == [one.name for one in parse_pipeline("default")]
 
 
+@pytest.mark.slow
 def test_command_reports_a_broken_pass(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = parse_pipeline("lpu-fuse-norm")
     original = type(one).apply

@@ -26,7 +26,7 @@ def reference(use: LmuUse | ViewUse, address: int) -> LmuRef | ViewRef:
 
 
 def check_instruction(spec: Spec, operands: Mapping[str, OperandValue]) -> None:
-    """Raises VerifyException when a value does not fit its field, or a buffer its use."""
+    """Raises VerifyException when a value does not fit its field, a hop its ring, or a buffer its use."""
     owner = f"isa.{spec.name}"
     for operand in spec.operands:
         value = operands[operand.name]
@@ -39,6 +39,9 @@ def check_instruction(spec: Spec, operands: Mapping[str, OperandValue]) -> None:
             check_operand(owner, operand, encoded)
         except (AssemblyError, CapacityError) as error:
             raise VerifyException(str(error)) from None
+    hop, parts = operands.get("hop"), operands.get("parts")
+    if isinstance(hop, int) and isinstance(parts, int) and hop >= parts:
+        raise VerifyException(f"{owner}: hop {hop} around a ring of {parts}, must be less")
     for name, value in operands.items():
         if isinstance(value, LmuUse | ViewUse):
             _check_width(owner, name, value, _last_word(spec, name, value, operands))

@@ -287,3 +287,21 @@ func.func @main() {
   func.return
 }
 // CHECK: isa.top_k: src reaches word 8 of rows that have 8 words
+
+// -----
+
+func.func @main() {
+  %h = isa.buffer : !isa.lmu<tokens x 576>
+  isa.send src=%h hop=4 parts=4 pitch=144 columns=144 rows=tokens
+  func.return
+}
+// CHECK: isa.send: hop 4 around a ring of 4, must be less
+
+// -----
+
+func.func @main() {
+  %h = isa.buffer : !isa.lmu<tokens x 576>
+  isa.receive dst=%h hop=0 parts=0 pitch=144 columns=144 rows=tokens
+  func.return
+}
+// CHECK: isa.receive: hop 0 around a ring of 0, must be less

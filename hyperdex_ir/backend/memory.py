@@ -1,0 +1,129 @@
+"""The ceiling on a compile's memory: what it will need, how large its blocks may be, and a watch while it works.
+
+What counts is resident memory, imported libraries and mapped pages included. A compile is one process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from hyperdex_ir.backend.payload import BLOCK_BYTES
+from hyperdex_ir.errors import MemoryCeilingError, OptionError
+from hyperdex_ir.memory.layout import ModelLayout
+
+MIB = 1 << 20
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
+#: The libraries and the trace of a model, as measured (332 and 60 MiB for 24 layers of OPT), and some to spare.
+_LIBRARIES = 368 * MIB
+_TRACE = 80 * MIB
+#: Of a block: as it is read, converted and checked; its tiles and their beats; and what sorting it out takes besides.
+_COPIES = 8
+_SMALLEST_BLOCK = 64 << 10
+_OTHER_BUFFERS = 24 * MIB  # what turns matrices, and reads files back
+_WIDEST_ITEM = 4  # bytes: a checkpoint's float32 becomes a matrix of two bytes
+
+
+def parse_size(value: object) -> int:
+    """Bytes from a number of bytes, or a text such as `1536MiB` or `1.5 GiB`. Raises OptionError."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    unit = _UNITS.get(match[2].upper()) if match else None
+    size = 0 if match is None or unit is None or len(match[1]) > 20 else int(float(match[1]) * unit)
+    if size < 1:
+        raise OptionError(f"max_ram is {value!r}: must be a size such as 1536MiB", "units are KiB, MiB, GiB and bytes")
+    return size
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had resident so far (VmHWM)."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):  # not Linux
+        largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return largest if sys.platform == "darwin" else largest << 10
+
+
+def resident_bytes() -> int:
+    """What is resident now; where the system does not say, the most that was."""
+    try:
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_bytes()
+
+
+def largest_row(layout: ModelLayout) -> int:
+    """Bytes of the largest row in a checkpoint, which is never taken apart; of experts, a row is one's matrix."""
+    return max((prod(parameter.shape[1:]) * _WIDEST_ITEM for parameter in layout.parameters()), default=0)
+
+
+def base_bytes() -> int:
+    """What a compile takes before it touches a weight: what is resident, and what it has yet to import and trace."""
+    return resident_bytes() + _TRACE + (0 if "torch" in sys.modules else _LIBRARIES - min(resident_bytes(), 40 * MIB))
+
+
+def needed_bytes(layout: ModelLayout) -> int:
+    """A ceiling that a process of its own will hold while it compiles the model, with the usual blocks."""
+    return _LIBRARIES + _TRACE + _OTHER_BUFFERS + _COPIES * max(BLOCK_BYTES, largest_row(layout))
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What a compile may have resident, in bytes; None: as much as it needs."""
+
+    limit: int | None = None
+
+    def check_base(self) -> None:
+        """To be called before anything is done. Raises MemoryCeilingError when not even small blocks fit."""
+        self._check(base_bytes() + _OTHER_BUFFERS + _COPIES * _SMALLEST_BLOCK, "libraries and trace")
+
+    def block_bytes(self, layout: ModelLayout) -> int:
+        """How large the blocks may be in which weights are read; to be called when the model is traced.
+
+        Raises MemoryCeilingError, with the numbers, when the largest row does not fit beside what is resident.
+        """
+        if self.limit is None:
+            return BLOCK_BYTES
+        now, row = resident_bytes() + _OTHER_BUFFERS, largest_row(layout)
+        self._check(now + _COPIES * max(row, _SMALLEST_BLOCK), f"{_COPIES} copies of rows of {row:,} bytes")
+        return max(min((self.limit - now) // _COPIES, BLOCK_BYTES), _SMALLEST_BLOCK)
+
+    def check(self) -> None:
+        """To be called between two steps. Raises MemoryCeilingError when more is resident than allowed."""
+        self._check(resident_bytes(), "resident now")
+
+    def watched(self, advance: Callable[[int], None]) -> Callable[[int], None]:
+        """`advance`, and a check after each block."""
+        if self.limit is None:
+            return advance
+
+        def step(count: int) -> None:
+            advance(count)
+            self.check()
+
+        return step
+
+    def _check(self, needed: int, what: str) -> None:
+        if self.limit is not None and needed > self.limit:
+            raise MemoryCeilingError(
+                f"max_ram is {_mib(self.limit)}, the compile needs {_mib(needed)} ({what})",
+                f"allow at least --max-ram {-(-needed // (64 * MIB)) * 64}MiB",
+            )
+
+    def report(self) -> str:
+        """How much memory the process has had resident at most, for the log."""
+        allowed = "" if self.limit is None else f" of {_mib(self.limit)} allowed"
+        return f"Peak memory: {_mib(peak_bytes())}{allowed}"
+
+
+def _mib(count: int) -> str:
+    return f"{-(-count // MIB):,} MiB"

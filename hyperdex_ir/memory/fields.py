@@ -1,0 +1,117 @@
+"""The values of a JSON object by name, each of the kind that is asked for: a file may hold anything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: Bytes that HBM addresses reach, and more than anything that is counted.
+MOST = 1 << 40
+MOST_RATE = 1e18
+
+
+class Fields:
+    """An object of a JSON file; `name` is what errors call it.
+
+    Asking for a value raises KeyError when there is none of that key, TypeError when it is of another kind.
+    """
+
+    def __init__(self, value: Any, name: str):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{name} is {shown(value)}, expected an object")
+        self._values: Mapping[str, Any] = value
+        self._name = name
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def names(self) -> tuple[str, ...]:
+        """The keys."""
+        for name in self._values:
+            if not name.isprintable():
+                raise TypeError(f"{self._name} has the key {shown(name)}, expected text")
+        return tuple(self._values)
+
+    def value(self, key: str) -> Any:
+        """Whatever there is; None also when there is nothing."""
+        return self._values.get(key)
+
+    def whole(self, key: str, low: int = 0, high: int = MOST) -> int:
+        """A whole number in low..high."""
+        return self._whole(key, self._values[key], low, high)
+
+    def positive(self, key: str) -> float:
+        """A number above 0, of seconds or per second."""
+        value = self._values[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_RATE:
+            raise self._wrong(key, value, f"a number above 0, at most {MOST_RATE:g}")
+        return value
+
+    def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
+        """A text, one of `choices` where there are any."""
+        value = self._values[key]
+        if not isinstance(value, str) or not value.isprintable() or (choices and value not in choices):
+            raise self._wrong(key, value, f"one of {', '.join(choices)}" if choices else "text")
+        return value
+
+    def object(self, key: str) -> Fields:
+        """An object."""
+        return Fields(self._values[key], self._part(key))
+
+    def objects(self, key: str) -> list[Fields]:
+        """The objects of a list."""
+        return [Fields(item, f"{self._part(key)}[{number}]") for number, item in enumerate(self._list(key))]
+
+    def named(self, key: str) -> dict[str, Fields]:
+        """The objects of an object."""
+        values = self.object(key)
+        return {name: values.object(name) for name in values.names()}
+
+    def wholes(self, key: str, high: int = MOST) -> tuple[int, ...]:
+        """A list of whole numbers from 0 to `high`."""
+        return tuple(self._whole(key, item, 0, high) for item in self._list(key))
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """A list of finite numbers."""
+        values = self._list(key)
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float) or not -math.inf < value < math.inf:
+                raise self._wrong(key, value, "a number")
+        return tuple(values)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """A list of texts."""
+        values = self._list(key)
+        for value in values:
+            if not isinstance(value, str):
+                raise self._wrong(key, value, "text")
+        return tuple(values)
+
+    def offsets(self, key: str) -> dict[str, int]:
+        """An object of whole numbers from 0 on."""
+        values = self.object(key)
+        return {name: values.whole(name) for name in values.names()}
+
+    def _list(self, key: str) -> Sequence[Any]:
+        value = self._values[key]
+        if not isinstance(value, list | tuple):
+            raise self._wrong(key, value, "a list")
+        return value
+
+    def _whole(self, key: str, value: Any, low: int, high: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise self._wrong(key, value, f"a whole number in {low}..{high}")
+        return value
+
+    def _part(self, key: str) -> str:
+        return f"{self._name}.{key}" if self._name else key
+
+    def _wrong(self, key: str, value: Any, expected: str) -> TypeError:
+        return TypeError(f"{self._part(key)} is {shown(value)}, expected {expected}")
+
+
+def shown(value: Any) -> str:
+    """A value in an error, cut short."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

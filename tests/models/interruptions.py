@@ -1,0 +1,179 @@
+"""Ways to disturb a compile: a process that kills itself at a chosen moment, a disk that is full at a chosen byte.
+
+A moment is a step that the file system sees: a file opened, written, synced, renamed or removed in the model's folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hyperdex_ir.backend.state import STATE_FILE
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file by name, hidden ones included; of the state, all but when and where on the disk they were written."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+    if STATE_FILE in found:
+        found[STATE_FILE] = json.dumps(_timeless(json.loads(found[STATE_FILE]))).encode()
+    return found
+
+
+def _timeless(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {key: _timeless(each) for key, each in value.items() if key not in ("mtime_ns", "inode")}
+
+
+#: Compiles in a child of its own what each line of stdin names: the moment at which it kills itself (0: never), the
+#: model's folder. Answers with the child's exit status and how many moments it had. What takes long to import is
+#: imported once.
+_SERVER = """
+import os, signal, sys
+import hyperdex_ir.backend.convert, hyperdex_ir.backend.images, hyperdex_ir.backend.instructions
+import hyperdex_ir.backend.tracing, hyperdex_ir.frontend, torch.export
+from hyperdex_ir.tools import AutoCompiler
+
+def compile_watched(model, last, answers):
+    count = 0
+    def moment():
+        nonlocal count
+        count += 1
+        if count == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def watch(event, arguments):
+        if event in ("open", "os.remove", "os.mkdir", "os.rmdir", "os.rename") and str(arguments[0]).startswith(model):
+            moment()
+    def watched(function):
+        def call(*arguments):
+            moment()
+            result = function(*arguments)
+            moment()
+            return result
+        return call
+    for name in ("fsync", "pwrite", "replace"):
+        setattr(os, name, watched(getattr(os, name)))
+    sys.addaudithook(watch)
+    AutoCompiler().compile(model)
+    os.write(answers, str(count).encode())
+
+for line in sys.stdin:
+    last, model = line.rstrip("\\n").split(" ", 1)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            compile_watched(model, int(last), writing)
+        finally:
+            os._exit(0)
+    os.close(writing)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status, os.read(reading, 20).decode() or 0, flush=True)
+    os.close(reading)
+"""
+
+
+class CompileServer:
+    """A process that has imported the compiler, and has a child do each compile."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _SERVER]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def compile(self, model: Path) -> int:
+        """Compiles undisturbed; returns how many moments it took."""
+        status, moments = self._ask(0, model)
+        assert status == 0
+        return moments
+
+    def kill(self, model: Path, moment: int) -> None:
+        """A compile that ends with SIGKILL at that moment, the first being 1."""
+        assert self._ask(moment, model) == (-signal.SIGKILL, 0)
+
+    def _ask(self, moment: int, model: Path) -> tuple[int, int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(moment, model, file=self._process.stdin, flush=True)
+        status, moments = self._process.stdout.readline().split()
+        return int(status), int(moments)
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class Disk:
+    """What is written below a folder, by bytes and syncs; refused like on a full disk from a chosen one on."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.bytes = self.syncs = 0
+        self._bytes = self._syncs = sys.maxsize
+
+    @contextlib.contextmanager
+    def full_at(self, *, byte: int = sys.maxsize, sync: int = sys.maxsize) -> Iterator[None]:
+        """Within it the disk takes that many bytes, and that many files are synced; the defaults only count."""
+        self.bytes = self.syncs = 0
+        self._bytes, self._syncs = byte, sync
+        plain_open, plain_pwrite, plain_sync = io.open, os.pwrite, os.fsync
+
+        def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
+            if "b" not in mode or not set(mode) & set("wax+") or not os.fspath(file).startswith(str(self.folder)):
+                return plain_open(file, mode, buffering, *rest, **options)
+            raw = _File(self, file, mode.replace("b", ""))
+            buffered = io.BufferedRandom if "+" in mode else io.BufferedWriter
+            return raw if buffering == 0 else buffered(raw)
+
+        def pwrite(descriptor: int, data: Any, place: int) -> int:
+            view = memoryview(data).cast("B")
+            return plain_pwrite(descriptor, view[: self.take(view.nbytes)], place)
+
+        def fsync(descriptor: int) -> None:
+            if self.syncs >= self._syncs:
+                raise _full()
+            self.syncs += 1
+            plain_sync(descriptor)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(io, "open", opened)
+            patch.setattr(os, "pwrite", pwrite)
+            patch.setattr(os, "fsync", fsync)
+            yield
+
+    def take(self, count: int) -> int:
+        """How many of so many bytes there is room for. Raises OSError when for none."""
+        fits = min(count, self._bytes - self.bytes)
+        if count and not fits:
+            raise _full()
+        self.bytes += fits
+        return fits
+
+
+class _File(io.FileIO):
+    """A file on such a disk."""
+
+    def __init__(self, disk: Disk, path: Any, mode: str):
+        super().__init__(path, mode)
+        self._disk = disk
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        return super().write(view[: self._disk.take(view.nbytes)])
+
+
+def _full() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
