@@ -16,7 +16,6 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 from hyperdex_ir import __version__
 from hyperdex_ir.cli.opt_arguments import add_arguments
 from hyperdex_ir.cli.start import interrupted
-from hyperdex_ir.dialects.grid import check_grid
 from hyperdex_ir.errors import HyperdexError, OptionError, StorageError
 from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes
 from hyperdex_ir.xdsl_support import check_module, value_errors
@@ -65,6 +64,8 @@ class HyperdexOptMain(xDSLOptMain):
         arguments = self.args
         try:
             if not arguments.disable_verify:
+                from hyperdex_ir.dialects.grid import check_grid
+
                 check_module(prog)
                 check_grid(prog)
             run_passes(

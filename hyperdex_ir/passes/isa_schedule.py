@@ -14,7 +14,7 @@ last position become the attributes `isa.cycles_before` and `isa.cycles` of the 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from xdsl.context import Context
@@ -59,6 +59,8 @@ class _Scheduler:
     def __init__(self, module: ModuleOp, target: Target, max_length: int):
         self.module = module
         self.target = target
+        #: For estimates: buffers are not placed yet, and some of their words have numbers beyond the LMU's last.
+        self.roomy = replace(target, lmu_bytes=sys.maxsize)
         self.max_length = max_length
         self.placement: Placement = choose(find_frames(module), target, max_length)
         self.functions = [op for op in module.ops if isinstance(op, FuncOp)]
@@ -86,7 +88,7 @@ class _Scheduler:
         return Scheduled(before[1], self._cycles()[1], tuple(moved), tuple(too_large), prefetched)
 
     def _estimate(self, position: int) -> Estimate:
-        return estimate(to_program(self.module, chunk=1, head_rows=1), self.target, position=position)
+        return estimate(to_program(self.module, chunk=1, head_rows=1), self.roomy, position=position)
 
     def _cycles(self) -> tuple[int, int]:
         """Of a decode step at the first and at the last position."""
@@ -106,7 +108,7 @@ class _Scheduler:
         """Lets the weights stream in where the operand is late; says of how many matmuls."""
         program = to_program(self.module, chunk=1, head_rows=1)
         indices = [index for index, item in enumerate(program.instructions) if item.name == "matmul"]
-        waits = [estimate(program, self.target, position=position).waits for position in (0, self.max_length - 1)]
+        waits = [estimate(program, self.roomy, position=position).waits for position in (0, self.max_length - 1)]
         count = 0
         for index, op in zip(indices, self._matmuls(), strict=True):
             if max(found.get(index, 0) for found in waits) <= 0:

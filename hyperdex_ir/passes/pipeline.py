@@ -12,7 +12,6 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import DiagnosticException, PassFailedException, ShrinkException, VerifyException
 
-from hyperdex_ir.dialects.grid import check_grid
 from hyperdex_ir.errors import CapacityError, HyperdexError
 from hyperdex_ir.passes.pipeline_text import (
     known_passes,
@@ -88,6 +87,8 @@ def run_pass(module: ModuleOp, one: ModulePass, context: Context | None = None, 
     try:
         one.apply(context or make_context(), module)
         if check:
+            from hyperdex_ir.dialects.grid import check_grid  # the dialects take long to import
+
             check_module(module)
             check_grid(module)
     except ShrinkException:  # no failure: the answer of a pass to xdsl-opt's --shrink

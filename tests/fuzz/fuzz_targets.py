@@ -129,10 +129,11 @@ def gguf() -> tuple[Check, list[bytes]]:
     """The header of a GGUF file."""
     from hyperdex_ir.gguf_header import architecture_of
 
-    name = struct.pack("<Q", 1) + b"n"
-    field = name + struct.pack("<II", 9, 8) + struct.pack("<Q", 1) + name
+    name, key = struct.pack("<Q", 1) + b"n", b"general.architecture"
+    field = struct.pack("<Q", len(key)) + key + struct.pack("<I", 8) + name
+    field += name + struct.pack("<II", 9, 8) + struct.pack("<Q", 1) + name
     tensor = name + struct.pack("<IQIQ", 1, 2, 0, 0)
-    return _in_a_file(architecture_of, ".gguf"), [b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + field + tensor]
+    return _in_a_file(architecture_of, ".gguf"), [b"GGUF" + struct.pack("<IQQ", 3, 1, 2) + field + tensor]
 
 
 def assembly() -> tuple[Check, list[bytes]]:
