@@ -1,4 +1,7 @@
-"""Every supported architecture: nearer to float32 than transformers in the matrix type, and the same bits every way."""
+"""Every supported architecture: nearer to float32 than transformers in the matrix type, and the same bits every way.
+
+Half of the table is in test_architectures_rest.py, so that two workers share it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from hyperdex_ir.tools import AutoCompiler
 SEEDS = range(5) if os.environ.get("SOAK") == "1" else range(1)
 POSITIONS = 40
 CHUNKS = (1, 7, 32)
+NAMES = list(CASES)[::2]
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +42,15 @@ class Compiled:
     references: tuple[Reference, Reference]
 
 
-@pytest.fixture(
-    scope="module", params=[(name, seed) for name in CASES for seed in SEEDS], ids=lambda p: f"{p[0]}-{p[1]}"
-)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each of the module's NAMES with each seed."""
+    if "compiled" in metafunc.fixturenames:
+        params = [(name, seed) for name in metafunc.module.NAMES for seed in SEEDS]
+        ids = [f"{name}-{seed}" for name, seed in params]
+        metafunc.parametrize("compiled", params, indirect=True, ids=ids, scope="module")
+
+
+@pytest.fixture(scope="module")
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     name, seed = request.param
     folder = write_case(CASES[name], tmp_path_factory.mktemp(name), seed)
