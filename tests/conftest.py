@@ -17,6 +17,9 @@ SOAK = os.environ.get("SOAK") == "1"
 settings.register_profile("hyperdex", derandomize=not SOAK)
 settings.load_profile("hyperdex")
 
+# Otherwise huggingface_hub's first request of a day, in whichever test comes first, is one of its own.
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
 # A shell starts what runs in the background with Ctrl+C ignored, for its children too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
