@@ -22,6 +22,8 @@ from hyperdex_ir.frontend import checkpoint as source
 from hyperdex_ir.memory.layout import FunctionLayout, ModelLayout, Parameter
 from hyperdex_ir.tools import AutoCompiler
 
+pytestmark = pytest.mark.slow
+
 MAIN = """
 import sys
 from hyperdex_ir.cli.main import main

@@ -14,6 +14,8 @@ from hyperdex_ir.runtime.sampling import Sampling
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.transformers import AutoModelForCausalLM
 
+pytestmark = pytest.mark.slow
+
 PROMPT = list(b"Once upon a time, once upon")
 NEW_TOKENS = 24
 CHOICES = {

@@ -19,6 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 SOAK = os.environ.get("SOAK") == "1"
 CASES = 100_000 if SOAK else 2_000
 HERE = Path(__file__).parent
@@ -118,7 +120,6 @@ def test_every_surface_is_tried(worker: Worker) -> None:
         assert answer["outcome"] == "runs", f"{name}: {answer['text']}"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("surface", list(SURFACES))
 def test_spoiled_files(worker: Worker, surface: str) -> None:
     kind, share = SURFACES[surface]

@@ -63,6 +63,7 @@ def test_any_64_bytes_are_refused_or_kept(data: bytes) -> None:
         assert encode(decode(data)) == data
 
 
+@pytest.mark.slow
 @many
 @given(programs(), st.data())
 def test_damaged_programs_are_refused_or_kept(program: tuple[Instruction, ...], data: st.DataObject) -> None:
@@ -82,6 +83,7 @@ def test_any_payload_is_refused_or_kept(opcodes: list[int], tail: bytes) -> None
         assert encode_program(decode_program(payload).instructions) == payload
 
 
+@pytest.mark.slow
 # ------------------------------------------------------------------------------------------------ text
 @many
 @given(programs(), st.booleans())

@@ -20,6 +20,8 @@ from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Para
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.targets import load_target
 
+pytestmark = pytest.mark.slow
+
 LMU_WORDS, CHUNK = 60_000, 40
 FEATURES = {item.name: item for item in available()}
 SRC, DST, TIMES, PLUS = 0, 20_000, 30_000, 40_000

@@ -29,6 +29,7 @@ def trace_case(name: str, directory: Path) -> ImportedModel:
     return trace_model(directory, target="u55c", max_length=16, matrix_type="f16", outlined=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUTED)
 def test_means_what_transformers_computes(name: str, tmp_path: Path) -> None:
     """In float64 on both sides, so that nothing but a wrong import can tell them apart."""

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SOAK = os.environ.get("SOAK") == "1"
 #: Kilobytes that the process may need: those of the interpreter and its libraries.
 MOST_MEMORY = 200 << 10

@@ -147,6 +147,7 @@ def test_version_names_the_tool() -> None:
     assert result.stdout.startswith(f"hyperdex-opt {hyperdex_ir.__version__} (xdsl 0.")
 
 
+@pytest.mark.slow
 def test_version_takes_no_longer_than_half_more_than_xdsl_opts() -> None:
     def seconds(name: str) -> float:
         started = time.perf_counter()
@@ -157,6 +158,7 @@ def test_version_takes_no_longer_than_half_more_than_xdsl_opts() -> None:
     assert min(ratios) < 1.5, ratios
 
 
+@pytest.mark.slow
 def test_every_option_of_xdsl_opt_is_there() -> None:
     def options(name: str) -> list[str]:
         words = tool(name, "--help").stdout.replace("[", " ").replace("]", " ").replace(",", " ").split()

@@ -17,6 +17,8 @@ from hyperdex_ir.passes.pipeline import run_pipeline
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import parse_module
 
+pytestmark = pytest.mark.slow
+
 TOKENS = [3, 44, 0, 17, 8, 21, 30, 2, 9, 40, 41]
 
 

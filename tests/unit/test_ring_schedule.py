@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from machine_programs import LENGTH, LMU_WORDS, WIDTH, layout, memory_map, parameter
@@ -20,6 +21,8 @@ from hyperdex_ir.passes.isa_schedule import orders_of, reorder, schedule_module
 from hyperdex_ir.runtime.ring import Ring
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import check_module, parse_module
+
+pytestmark = pytest.mark.slow
 
 DEVICES, PITCH, HALF = 3, 20, 10
 _MAP = memory_map()

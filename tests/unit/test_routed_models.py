@@ -112,6 +112,7 @@ def _instructions(kind: str, ranks: int = RANKS, layers: int = LAYERS) -> int:
     return len(Compiled(module, random_parameters(module, {}.__getitem__), "default").program.instructions)
 
 
+@pytest.mark.slow
 def test_neither_experts_nor_ranks_nor_layers_make_instructions(monkeypatch: pytest.MonkeyPatch):
     few = _instructions("groups")
     monkeypatch.setattr(routed_modules, "EXPERTS", 15)
@@ -147,6 +148,7 @@ def test_a_router_without_numbers_raises_the_flag_and_nothing_else(threads: int 
         compiled.logits(threads, len(TOKENS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 3])
 def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
     module, parameters = model("softmax-of-chosen")

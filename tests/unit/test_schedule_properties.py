@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine_programs import HEADS, LENGTH, LMU_WORDS, SIZE, VOCAB, WIDTH, layout, memory_map, parameter
@@ -23,6 +24,8 @@ from hyperdex_ir.passes.isa_order import RULES
 from hyperdex_ir.passes.isa_schedule import orders_of, reorder, schedule_module
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import check_module, parse_module, print_module
+
+pytestmark = pytest.mark.slow
 
 settings.register_profile("schedule", max_examples=1000 if os.environ.get("SOAK") else 60, deadline=None)
 PROFILE = settings.get_profile("schedule")
