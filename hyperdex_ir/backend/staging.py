@@ -8,12 +8,15 @@ next compile goes on.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hyperdex_ir.backend.payload import BLOCK_BYTES
 from hyperdex_ir.backend.state import STAGING, STATE_FILE, State
-from hyperdex_ir.files import storage_errors
+from hyperdex_ir.files import atomic_file, storage_errors
 from hyperdex_ir.locations import ModelFolder
 
 _FOLDERS = ("ckpt", "param", "config", "inst")
@@ -59,10 +62,22 @@ def _settle_files(old: State, new: State) -> None:
         place = new.root / name
         if (new.staging / name).is_file():
             place.parent.mkdir(exist_ok=True)
-            os.replace(new.staging / name, place)
+            _move(new.staging / name, place)
     replaced = {name for phase, record in old.phases.items() if phase in new.phases for name in record["files"]}
     for name in sorted(replaced.difference(names)):  # an earlier target may have had more channels
         (new.root / name).unlink(missing_ok=True)
+
+
+def _move(source: Path, place: Path) -> None:
+    """Renames a file; one that belongs on another disk, as where `ckpt` is a link, is copied there first."""
+    try:
+        os.replace(source, place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        with source.open("rb") as original, atomic_file(place) as copy:
+            shutil.copyfileobj(original, copy, BLOCK_BYTES)
+        source.unlink()
 
 
 def remove_empty_folders(root: Path) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.backend.state import STAGING
 from hyperdex_ir.cli.main import main
+from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow
+_OTHER_DISK = Path("/dev/shm")
 
 #: The command line in a process of its own, whose writes can be slowed down.
 SLOW_MAIN = """
@@ -208,3 +211,22 @@ def test_ctrl_c(model: Path):
     assert not [name for name in left if ".part" in name or "manifest" in name]
     assert not [name for name in left if {"param", "config", "inst"}.intersection(Path(name).parts)]
     assert f"{STAGING}/ckpt/hyperdex_model.bin" in left
+
+
+@pytest.mark.skipif(not _OTHER_DISK.is_dir(), reason="no file system in memory at /dev/shm")
+@pytest.mark.parametrize("name", ["ckpt", "param"])
+def test_a_folder_may_be_a_link_to_another_disk(checkpoint: Path, tmp_path: Path, name: str) -> None:
+    assert _OTHER_DISK.stat().st_dev != tmp_path.stat().st_dev
+    here, linked = (Path(shutil.copytree(checkpoint, tmp_path / kind / "ckpt")).parent for kind in ("here", "linked"))
+    with tempfile.TemporaryDirectory(dir=_OTHER_DISK) as other:
+        if (linked / name).is_dir():
+            shutil.move(linked / name, other)
+        (Path(other) / name).mkdir(exist_ok=True)
+        (linked / name).symlink_to(Path(other) / name)
+        for folder in (here, linked):
+            AutoCompiler().compile(str(folder))
+        same = {path.name: path.read_bytes() for path in here.glob("*/*.*") if path.is_file()}
+        assert {path.name: path.read_bytes() for path in linked.glob("*/*.*") if path.is_file()} == same
+        assert not (linked / STAGING).exists()
+        AutoCompiler().compile(str(linked), max_length=32)
+        assert not list(Path(other).glob("*/.*"))
