@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import pickle
 import re
 import struct
@@ -34,7 +36,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        mapped = zipfile.is_zipfile(path)
+        mapped = is_mapped(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -66,6 +68,11 @@ def element_type(path: Path, name: str, tensor: Any) -> str:
     return names[tensor.dtype]
 
 
+def is_mapped(path: Path) -> bool:
+    """Whether `load_tensors` maps a file, so that its tensors are no memory of the process before they are read."""
+    return zipfile.is_zipfile(path)
+
+
 def raw_bytes(tensor: Any) -> np.ndarray:
     """The elements of a tensor in order, as bytes."""
     import torch
@@ -73,12 +80,24 @@ def raw_bytes(tensor: Any) -> np.ndarray:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
+def let_go(tensor: Any) -> None:
+    """Gives back the memory of the pages that a tensor of a mapped file lies on; who reads it again has them again."""
+    if not tensor.numel():
+        return
+    extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    start = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    stop = (tensor.data_ptr() + extent * tensor.element_size()) // mmap.PAGESIZE * mmap.PAGESIZE
+    if start < stop:
+        advise = ctypes.CDLL(None).madvise
+        advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
+
+
 def rewrite(path: Path) -> Path:
     """Writes the tensors of a torch file to a safetensors file beside it, and returns that file's path.
 
     Tensors that share memory are written once a name. Raises CheckpointError as `load_tensors`.
     """
-    tensors = load_tensors(path)
+    tensors, mapped = load_tensors(path), is_mapped(path)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, tensor in tensors.items():
@@ -92,7 +111,9 @@ def rewrite(path: Path) -> Path:
     with atomic_file(output) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
-            file.write(raw_bytes(tensor).tobytes())
+            file.write(raw_bytes(tensor).data)
+            if mapped:
+                let_go(tensor)
     return output
 
 

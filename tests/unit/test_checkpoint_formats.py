@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
+from hyperdex_ir import torch_weights
 from hyperdex_ir.errors import CheckpointError, ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.config import check_config
@@ -66,6 +67,30 @@ def test_torch_files_compile_to_the_same_model(tmp_path: Path, dtype: str, shard
     assert second is not None
     assert first.read_bytes() == second.read_bytes()
     assert not list((tmp_path / "b").glob("*.safetensors"))
+
+
+def mapped_bytes() -> int:
+    """How much of the files that this process has mapped is resident."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile:"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc, which says what is resident")
+@pytest.mark.parametrize("is_turned", [False, True])
+def test_reading_torch_files_takes_memory_for_some_rows_only(tmp_path: Path, is_turned: bool) -> None:
+    rows, limit = 64, 8 << 20
+    values = torch.arange(1 << 23, dtype=torch.int32).reshape(1 << 10, -1)  # 32 MiB
+    torch.save({"a": values.T if is_turned else values}, tmp_path / "pytorch_model.bin")
+    tensor = Checkpoint(tmp_path).tensors["a"]
+    before, most = mapped_bytes(), 0
+    for start in range(0, tensor.shape[0], rows):
+        expected = (values.T if is_turned else values)[start : start + rows].numpy()
+        np.testing.assert_array_equal(tensor.rows(start, start + rows), expected)
+        most = max(most, mapped_bytes() - before)
+    assert most < limit
+    output = torch_weights.rewrite(tmp_path / "pytorch_model.bin")
+    assert mapped_bytes() - before < limit
+    np.testing.assert_array_equal(load_file(output)["a"].numpy(), (values.T if is_turned else values).numpy())
 
 
 class Runs:
