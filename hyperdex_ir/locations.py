@@ -113,6 +113,8 @@ def find_folder(model_id: str | os.PathLike[str], output_dir: str | os.PathLike[
     text = os.fspath(model_id)
     if not text:
         raise OptionError("the model id is empty", "give a Hub id such as facebook/opt-1.3b, or a directory")
+    if output_dir is not None and not os.fspath(output_dir):
+        raise OptionError("output_dir is empty", "name a folder; . is the current one")
     redirected = user_path(output_dir).absolute() if output_dir is not None else None
     if redirected is not None and redirected.exists() and not redirected.is_dir():
         raise OptionError(f"output_dir {redirected}: not a directory", "name a folder, which may not exist yet")

@@ -40,7 +40,7 @@ def compile_model(
     dump_ir: Annotated[
         Path | None, typer.Option("--dump-ir", "--dump_ir", help="Folder for the IR, as numbered text files.")
     ] = None,
-    output_dir: Annotated[Path | None, typer.Option("--output-dir", "--output_dir", help="Folder to write to.")] = None,
+    output_dir: Annotated[str | None, typer.Option("--output-dir", "--output_dir", help="Folder to write to.")] = None,
     max_ram: Annotated[
         str | None,
         typer.Option("--max-ram", "--max_ram", help="Ceiling on the compiler's resident memory, such as 1536MiB."),

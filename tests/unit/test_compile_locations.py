@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hyperdex_ir.cli.main import main
 from hyperdex_ir.errors import ConfigError, ModelNotFoundError, OptionError
 from hyperdex_ir.locations import MARKER, find_folder, hub_root, is_hub_id
 
@@ -105,6 +106,20 @@ def test_names_that_are_nothing(model_id: str, words: str):
 def test_an_empty_name():
     with pytest.raises(OptionError, match="the model id is empty"):
         find_folder("")
+
+
+def test_an_empty_output_dir():
+    with pytest.raises(OptionError, match="output_dir is empty"):
+        find_folder("facebook/opt-1.3b", "")
+
+
+def test_an_empty_output_dir_of_the_command(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(["compile", str(make_checkpoint(tmp_path / "model")), "--output-dir", ""])
+    assert caught.value.code == 1
+    assert "error[HDX0302]: output_dir is empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_directory_without_a_checkpoint(tmp_path: Path):
