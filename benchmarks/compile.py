@@ -10,76 +10,46 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-#: Both children end with one line of JSON: the peak resident memory (VmHWM, kB) and what else they measured.
-_COMMON = """
-import json, sys, time
+from timed_compile import run_python, timed_compile
+
+_BEFORE = """
 import torch, transformers
 import hyperdex_ir.backend.compilation, hyperdex_ir.backend.convert, hyperdex_ir.backend.instructions
 import hyperdex_ir.backend.tracing, hyperdex_ir.frontend.model, hyperdex_ir.tools
 from hyperdex_ir.passes.pipeline import parse_pipeline
 parse_pipeline("default")
-def peak():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
 """
 _IMPORTS = (
-    _COMMON
+    _BEFORE
     + """
+import json, sys
+from hyperdex_ir.backend.memory import peak_bytes
 for name in json.loads(sys.stdin.read()):
     try:
         __import__(name)
     except ImportError:
         pass
-print(json.dumps({"peak": peak()}))
+print(json.dumps({"peak": peak_bytes()}))
 """
 )
-_COMPILE = (
-    _COMMON
-    + """
-from hyperdex_ir.backend.compilation import Compilation
-seconds = {}
-def timed(name, phase):
-    method = getattr(Compilation, name)
-    def run(self):
-        start = time.perf_counter()
-        method(self)
-        seconds[phase] = time.perf_counter() - start
-    setattr(Compilation, name, run)
-for name, phase in (("_convert", "2"), ("_map", "3"), ("_generate", "4"), ("_write_manifest", "verify")):
-    timed(name, phase)
-hyperdex_ir.tools.AutoCompiler().compile(sys.argv[1], output_dir=sys.argv[2])
-print(json.dumps({"peak": peak(), "seconds": seconds, "modules": sorted(sys.modules)}))
-"""
-)
-
-
-def _run(code: str, *arguments: str, text: str = "") -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], input=text, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+_MB = 1 << 20
 
 
 def measure(model: Path, folder: Path) -> dict[str, Any]:
     """Seconds of each phase, and peak memory in MB: of the compile, of the imports alone, and the difference."""
-    compiled = _run(_COMPILE, os.fspath(model), os.fspath(folder / "compiled"))
-    imported = _run(_IMPORTS, text=json.dumps(compiled["modules"]))
+    compiled = timed_compile(model, folder / "compiled", before=_BEFORE)
+    imported = run_python(_IMPORTS, text=json.dumps(compiled["modules"]))
     seconds = compiled["seconds"]
     return {
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
         "seconds_2_to_4": round(sum(seconds.values()), 2),
-        "peak_mb": round(compiled["peak"] / 1024),
-        "imports_mb": round(imported["peak"] / 1024),
-        "above_imports_mb": round((compiled["peak"] - imported["peak"]) / 1024),
+        "peak_mb": round(compiled["peak"] / _MB),
+        "imports_mb": round(imported["peak"] / _MB),
+        "above_imports_mb": round((compiled["peak"] - imported["peak"]) / _MB),
     }
 
 

@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,41 +24,11 @@ from statistics import median
 from typing import Any
 
 from opt_checkpoint import write_checkpoint
+from timed_compile import PHASES, timed_compile
 
 MOST_TIMES, MOST_SECONDS = 5.0, 2.0
 MAX_RAM = "1536MiB"
 _BLOCK = 8 << 20
-_PHASES = {"_convert": "2", "_map": "3", "_generate": "4", "_write_manifest": "verify"}
-
-#: A compile in a process of its own, which ends with one line of JSON.
-_COMPILE = """
-import json, sys, time
-from hyperdex_ir.tools import AutoCompiler
-from hyperdex_ir.backend.compilation import Compilation
-from hyperdex_ir.backend.memory import peak_bytes
-seconds = {}
-def timed(name, phase):
-    method = getattr(Compilation, name)
-    def run(self):
-        start = time.perf_counter()
-        method(self)
-        seconds[phase] = time.perf_counter() - start
-    setattr(Compilation, name, run)
-for name, phase in json.loads(sys.argv[4]).items():
-    timed(name, phase)
-AutoCompiler().compile(sys.argv[1], output_dir=sys.argv[2], max_ram=sys.argv[3])
-heavy = [name for name in ("torch", "transformers") if name in sys.modules]
-print(json.dumps({"seconds": seconds, "peak": peak_bytes(), "imported": heavy}))
-"""
-
-
-def _compile(model: Path, folder: Path, max_ram: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", _COMPILE, os.fspath(model), os.fspath(folder), max_ram, json.dumps(_PHASES)]
-    start = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1]) | {"whole": time.perf_counter() - start}
 
 
 def _copy(model: Path, folder: Path) -> float:
@@ -88,24 +57,24 @@ def measure(model: Path, scratch: Path, rounds: int, max_ram: str) -> dict[str, 
     for number in range(rounds):
         steps = [
             lambda: copies.append(_copy(model, _fresh(place) / "copy")),
-            lambda: compiles.append(_compile(model, _fresh(place) / "compiled", max_ram)),
+            lambda: compiles.append(timed_compile(model, _fresh(place) / "compiled", max_ram=max_ram)),
         ]
         for step in steps if (rounds - number) % 2 else reversed(steps):  # the last one is a compile
             step()
-    again = _compile(model, place / "compiled", max_ram)
+    again = timed_compile(model, place / "compiled", max_ram=max_ram)
     both = [one["seconds"]["2"] + one["seconds"]["3"] for one in compiles]
     return {
         "bytes": sum(path.stat().st_size for path in model.glob("*.safetensors")),
         "rounds": rounds,
         "copy": round(median(copies), 2),
-        **{phase: round(median(one["seconds"][phase] for one in compiles), 2) for phase in _PHASES.values()},
+        **{phase: round(median(one["seconds"][phase] for one in compiles), 2) for phase in PHASES.values()},
         "phases_2_and_3": round(median(both), 2),
         "times_copy": round(median(one / copy for one, copy in zip(both, copies, strict=True)), 2),
         "times_copy_by_round": [round(one / copy, 2) for one, copy in zip(both, copies, strict=True)],
         "peak_mib": -(-max(one["peak"] for one in compiles) // (1 << 20)),
         "max_ram": max_ram,
         "again": round(again["whole"], 2),
-        "again_imports": again["imported"],
+        "again_imports": [name for name in ("torch", "transformers") if name in again["modules"]],
         "load": [round(value, 2) for value in os.getloadavg()],
     }
 

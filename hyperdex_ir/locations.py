@@ -31,6 +31,11 @@ def engine_cache() -> Path:
     return _home() / "engine"
 
 
+def instruction_cache() -> Path:
+    """Instructions that models share: `$HYPERDEX_HOME/instructions`, by default `~/.cache/hyperdex/instructions`."""
+    return _home() / "instructions"
+
+
 def _home() -> Path:
     home = os.environ.get("HYPERDEX_HOME")
     return user_path(home or "~/.cache/hyperdex").absolute()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,6 +36,20 @@ def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERDEX_HOME", str(home))
         yield home
+
+
+@pytest.fixture(autouse=True)
+def forget_instructions(hyperdex_home: Path) -> Callable[[], None]:
+    """Forgets the instructions that compiles share; done before each test, so that it is its own compile that lowers.
+
+    To be called where two compiles of one test are compared.
+    """
+
+    def forget() -> None:
+        shutil.rmtree(hyperdex_home / "instructions", ignore_errors=True)
+
+    forget()
+    return forget
 
 
 @pytest.fixture(scope="session")

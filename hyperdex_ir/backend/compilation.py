@@ -9,8 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xdsl.dialects.builtin import ModuleOp
-
 from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
 from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.images import write_images
@@ -43,6 +41,7 @@ from hyperdex_ir.progress import byte_progress, log, log_banner, log_phase
 from hyperdex_ir.targets import load_target
 
 if TYPE_CHECKING:
+    from hyperdex_ir.backend.instructions import Encoded
     from hyperdex_ir.backend.tracing import Traced
 
 CONVERT = "2"
@@ -238,12 +237,10 @@ class Compilation:
             return
         from hyperdex_ir.backend.instructions import write_instructions
 
-        module = self._lowered()
         staged = self._staged(self._current.ckpt)
+        encoded = self._encoded(load_json(staged.model_config)["vocab_size"])
         self.memory.check()
-        log("Optimize the model instruction")
-        vocab_size = load_json(staged.model_config)["vocab_size"]
-        files = write_instructions(staged, module, vocab_size, self.options.num_device)
+        files = write_instructions(staged, encoded, self.options.num_device)
         self._finish(self.program, None, files)
         log(f"Save the optimized instruction at {self.folder.root / 'inst'}")
 
@@ -412,14 +409,19 @@ class Compilation:
         known = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
         return trace(self.folder, self.summary, options, pipeline_spec(undivided(self.passes)), known)
 
-    def _lowered(self) -> ModuleOp:
-        """The module to encode: what the passes made of the trace, or of the dump to continue from."""
+    def _encoded(self, vocab_size: int) -> Encoded:
+        """The program: of the trace, which may have another model's, or of the dump to continue from."""
         if self.dump is None or not self.dump.is_lowered:
-            return self._traced.lower()
+            from hyperdex_ir.backend.shared_instructions import encode_shared
+
+            return encode_shared(self._traced, vocab_size, self.options.num_device, anew=self.options.force)
+        from hyperdex_ir.backend.instructions import encode_module
         from hyperdex_ir.backend.tracing import resume_lowered
 
         log(f"Continue from {self.dump.path}")
-        return resume_lowered(self._current, self.options, self.dump)
+        module = resume_lowered(self._current, self.options, self.dump)
+        log("Optimize the model instruction")
+        return encode_module(module, vocab_size)
 
     def _result(self) -> CompiledFiles:
         folder, number = self.folder, self.options.num_device

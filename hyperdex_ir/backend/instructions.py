@@ -5,6 +5,7 @@ Neither depends on weights: two checkpoints of one architecture give the same by
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,14 @@ from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.serialize import FORMAT, dump_json
 
 _NUMBERS = {"chunk": "isa.chunk", "head_rows": "isa.head_rows", "lmu_words": "isa.lmu_words"}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A program as it is stored. code: the encoded instructions. origins: the table of where each came from, JSON."""
+
+    code: bytes
+    origins: str
 
 
 def program_facts(module: ModuleOp, vocab_size: int) -> dict[str, Any]:
@@ -47,14 +56,17 @@ def _origins(program: Program) -> list[dict[str, Any]]:
     ]
 
 
-def write_instructions(folder: ModelFolder, module: ModuleOp, vocab_size: int, num_device: int) -> list[Path]:
-    """Encodes the module's program and writes both files; returns their paths.
-
-    Raises PassError when the module is no allocated `isa` module, StorageError when the file system refuses.
-    """
+def encode_module(module: ModuleOp, vocab_size: int) -> Encoded:
+    """The module's program. Raises PassError when it is no allocated `isa` module."""
     facts = program_facts(module, vocab_size)
     program = to_program(module)
+    origins = dump_json({"format": FORMAT, **facts, "origins": _origins(program)})
+    return Encoded(encode_program(program.instructions), origins)
+
+
+def write_instructions(folder: ModelFolder, encoded: Encoded, num_device: int) -> list[Path]:
+    """Writes both files; returns their paths. Raises StorageError when the file system refuses."""
     paths = [folder.instructions(num_device), folder.origins(num_device)]
-    write_binary(paths[0], Kind.INSTRUCTIONS, encode_program(program.instructions))
-    write_text(paths[1], dump_json({"format": FORMAT, **facts, "origins": _origins(program)}))
+    write_binary(paths[0], Kind.INSTRUCTIONS, encoded.code)
+    write_text(paths[1], encoded.origins)
     return paths

@@ -29,7 +29,7 @@ STAGING = ".hyperdex_next"
 STATE_FORMAT = 3
 _BLOCK_BYTES = 1 << 20
 _LONGEST_NAME = 200  # characters; the longest that is written has 40
-_COMPILER = ("backend", "dialects", "frontend", "isa", "memory", "passes", "targets")
+_COMPILER = ("backend", "dialects", "frontend", "isa", "memory", "passes", "targets", "xdsl_support.py")
 
 
 def versions() -> dict[str, str]:
@@ -41,8 +41,8 @@ def versions() -> dict[str, str]:
 def compiler_digest() -> str:
     """A hash of the code that shapes what a compile writes: in development, one version has many."""
     package, found = Path(__file__).parent.parent, hashlib.sha256()
-    for folder in _COMPILER:
-        for path in sorted((package / folder).rglob("*")):
+    for name in _COMPILER:
+        for path in sorted([package / name, *(package / name).rglob("*")]):
             if path.suffix in (".py", ".toml", ".pipeline"):
                 found.update(path.relative_to(package).as_posix().encode())
                 found.update(path.read_bytes())

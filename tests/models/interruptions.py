@@ -132,7 +132,7 @@ class Disk:
         plain_open, plain_pwrite, plain_sync = io.open, os.pwrite, os.fsync
 
         def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
-            if "b" not in mode or not set(mode) & set("wax+") or not os.fspath(file).startswith(str(self.folder)):
+            if "b" not in mode or not set(mode) & set("wax+") or not str(file).startswith(str(self.folder)):
                 return plain_open(file, mode, buffering, *rest, **options)
             raw = _File(self, file, mode.replace("b", ""))
             buffered = io.BufferedRandom if "+" in mode else io.BufferedWriter

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
@@ -52,8 +53,9 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*.bin"))}
 
 
-def test_a_ceiling_holds(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_ceiling_holds(checkpoint: Path, tmp_path: Path, forget_instructions: Callable[[], None]) -> None:
     free = AutoCompiler().compile(str(checkpoint), output_dir=tmp_path / "free")
+    forget_instructions()
     done = compile_process(str(checkpoint), "--output-dir", os.fspath(tmp_path / "held"), "--max-ram", "500MiB")
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.splitlines()[-1])

@@ -154,7 +154,7 @@ def test_a_compile_that_ends_among_the_renames_is_noticed_and_repaired(
 
     def replace(source: Any, target: Any) -> None:
         nonlocal left
-        is_last = ".part" not in os.fspath(source)
+        is_last = os.fspath(target).startswith(str(model)) and ".part" not in os.fspath(source)
         if is_last and left == 0:
             raise KeyboardInterrupt
         left -= is_last
@@ -176,18 +176,26 @@ def test_a_compile_that_ends_among_the_renames_is_noticed_and_repaired(
 
 LIGHT = """
 import sys
+opened = set()
+def watch(event, arguments):
+    if event == "open" and str(arguments[0]).endswith((".safetensors", ".bin")):
+        opened.add(str(arguments[0]))
+sys.addaudithook(watch)
 from hyperdex_ir.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as end:
     assert not end.code, end.code
+print("opened:", len(opened))
 print("loaded:", *({"torch", "transformers", "huggingface_hub", "llvmlite"} & sys.modules.keys()))
 """
 
 
 @pytest.mark.parametrize("command", ["compile", "status", "check", "run"])
 def test_nothing_heavy_is_imported_when_there_is_nothing_to_do(compiled: Path, tmp_path: Path, command: str) -> None:
-    """For a folder, and for a Hub id whose files are there."""
+    """For a folder, and for a Hub id whose files are there. Nor is a file with weights or instructions opened, but by
+    `check`, for which it is all there is to do.
+    """
     home = tmp_path / "home"
     shutil.copytree(compiled, home / "hub" / "tiny" / "llama" / "ckpt", ignore=lambda folder, names: [
         name for name in names if Path(folder, name).is_dir() or name in ("manifest.json", ".hyperdex_state.json")
@@ -203,7 +211,9 @@ def test_nothing_heavy_is_imported_when_there_is_nothing_to_do(compiled: Path, t
             arguments, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "loaded:"
+        opened, loaded = done.stdout.splitlines()[-2:]
+        assert loaded == "loaded:"
+        assert (opened == "opened: 0") == (command != "check"), opened
 
 
 def test_what_needs_deleted_weights_says_so(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,9 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_dump_leads_to_the_same_binaries(name: str, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_every_dump_leads_to_the_same_binaries(
+    name: str, tmp_path: Path, capsys, monkeypatch, forget_instructions
+) -> None:
     """By the command that its header gives, in a folder that is compiled already, and once in a new one."""
     config, pipeline = CONFIGS[name]
     monkeypatch.chdir(tmp_path)
@@ -77,6 +79,7 @@ def test_every_dump_leads_to_the_same_binaries(name: str, tmp_path: Path, capsys
         if number in (0, lowering - 1, lowering, len(files) - 1):
             shutil.rmtree("a model")
             shutil.copytree(original, "a model")
+        forget_instructions()
         hyperdex(capsys, monkeypatch, *words[1:])
         assert compiled_files(Path("a model")) == expected, file.name
 
@@ -115,7 +118,9 @@ def test_what_is_changed_by_hand_counts(dumped: tuple[Path, Path], tmp_path: Pat
     assert again.parameters[0].stat().st_size == images
 
 
-def test_the_rest_of_the_pipeline_may_be_another(dumped: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_rest_of_the_pipeline_may_be_another(
+    dumped: tuple[Path, Path], tmp_path: Path, forget_instructions
+) -> None:
     model = Path(shutil.copytree(dumped[0], tmp_path / "model"))
     rest = pipeline_spec(parse_pipeline("o0")[3:])
     expected = AutoCompiler().compile(model, pipeline="o0").instructions.read_bytes()
@@ -125,6 +130,7 @@ def test_the_rest_of_the_pipeline_may_be_another(dumped: tuple[Path, Path], tmp_
     bare.write_text("\n".join(line for line in lines if not line.startswith("//")))
     with pytest.raises(OptionError, match="does not say which passes are left"):
         AutoCompiler().compile(model, compile_from=bare)
+    forget_instructions()
     compiled = AutoCompiler().compile(model, compile_from=bare, pipeline=f"lpu-token-major,canonicalize,dce,{rest}")
     assert compiled.instructions.read_bytes() == expected
 
@@ -157,7 +163,9 @@ def test_a_dump_that_is_not_there(dumped: tuple[Path, Path], tmp_path: Path) -> 
 
 # ---------------------------------------------------------------------------------------------------- --compile-to
 @pytest.mark.parametrize("level", ["import", "lpu", "isa"])
-def test_compile_to_a_level_and_on(level: str, dumped: tuple[Path, Path], tmp_path: Path, capsys, monkeypatch) -> None:
+def test_compile_to_a_level_and_on(
+    level: str, dumped: tuple[Path, Path], tmp_path: Path, capsys, monkeypatch, forget_instructions
+) -> None:
     model = Path(shutil.copytree(dumped[0], tmp_path / "model"))
     AutoCompiler().compile(model)
     expected = compiled_files(model)
@@ -166,6 +174,7 @@ def test_compile_to_a_level_and_on(level: str, dumped: tuple[Path, Path], tmp_pa
     assert ("isa.matmul" in text) == (level == "isa")
     file = tmp_path / "level.mlir"
     file.write_text(text)
+    forget_instructions()
     AutoCompiler().compile(model, compile_from=file)
     assert compiled_files(model) == expected
     assert AutoCompiler().compile_to("isa", model, compile_from=file).split("builtin.module")[1] == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_a_damaged_entry_is_made_anew(folder: Path, damage: str) -> None:
     data = path.read_bytes()
     other = {"flip": data[:-1] + b"\x00", "cut": data[:-1], "empty": b"", "foreign": b"\x7fELF" * 20}
     if damage == "other key":
-        cache._write(path, "key", b"code 0")
+        cache.code_cache().write(path.name, "key", b"code 0")
     else:
         path.write_bytes(other[damage])
     assert cache.engine_code(HOST) == b"code 2"
@@ -85,8 +86,8 @@ def test_old_entries_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _open_at_once(home: str, code: bytes) -> bool:
-    path = Path(home) / "engine" / "x.o"
-    return all(cache._read(path, "key") in (None, code) for _ in range(20) if cache._write(path, "key", code) is None)
+    own = replace(cache.code_cache(), folder=Path(home) / "engine")
+    return all(own.read("x.o", "key") in (None, code) for _ in range(20) if own.write("x.o", "key", code) is None)
 
 
 def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with context.Pool(3) as pool:
         assert all(pool.starmap(_open_at_once, [(str(tmp_path), code)] * 3))
-    assert cache._read(tmp_path / "engine" / "x.o", "key") == code
+    assert replace(cache.code_cache(), folder=tmp_path / "engine").read("x.o", "key") == code
     assert [path.name for path in (tmp_path / "engine").iterdir()] == ["x.o"]
 
 

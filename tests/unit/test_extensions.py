@@ -87,15 +87,17 @@ def test_names_that_clash(entries: str, message: str, site: Path, tmp_path: Path
 def test_compile_with_the_package(site: Path, tmp_path: Path) -> None:
     """The same program as without it, compiled again when the package's code changes."""
     script = f"""
-import sys, hyperdex_example.expand_square as module
+import shutil, sys, hyperdex_example.expand_square as module
 sys.path.insert(0, {str(EXAMPLE.parents[1] / "tests" / "models")!r})
 from pathlib import Path
 from tiny import tiny_llama_config, write_checkpoint
+from hyperdex_ir.locations import instruction_cache
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 model = write_checkpoint(tiny_llama_config(), Path({str(tmp_path / "model")!r}))
 first = AutoCompiler().compile(model, pipeline="default").instructions.read_bytes()
 passes = pipeline_spec(parse_pipeline("default")).replace("lpu-outline", "{FUSE},example-expand-square,lpu-outline")
+shutil.rmtree(instruction_cache())
 assert AutoCompiler().compile(model, pipeline=passes).instructions.read_bytes() == first
 print("again", file=sys.stderr)
 AutoCompiler().compile(model, pipeline=passes)

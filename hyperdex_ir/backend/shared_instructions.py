@@ -1,0 +1,69 @@
+"""Instructions that models share: what one compile has encoded, a model of the same architecture and options takes.
+
+That two models may share is seen, not known in advance: the key of an entry is a hash of the module that is to be
+lowered, all of it, with its locations, and of everything else that the bytes follow from. An entry holds both files of
+phase 4 and is written like any other result of it, so a model's folder has files of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+
+from hyperdex_ir.backend.instructions import Encoded, encode_module
+from hyperdex_ir.backend.state import compiler_digest, digest, extension_digest, versions
+from hyperdex_ir.backend.tracing import Traced
+from hyperdex_ir.disk_cache import DiskCache
+from hyperdex_ir.locations import instruction_cache
+from hyperdex_ir.passes.pipeline import pipeline_spec
+from hyperdex_ir.progress import log
+from hyperdex_ir.targets import load_target
+from hyperdex_ir.xdsl_support import print_module
+
+#: Entries that stay when one is added; those of small programs have 7 kB, of large ones 100.
+_KEEP = 200
+_MAGIC = b"HDXP\x01\x00\x00\x00"
+_LENGTH_BYTES = 8
+
+
+def encode_shared(traced: Traced, vocab_size: int, num_device: int, *, anew: bool) -> Encoded:
+    """The program of a traced model: what another has left, or else lowered, which is to be done once, and encoded.
+
+    A lowering that is watched (`--dump-ir`) is done in any case, and so it is when `anew`. Raises what passes raise,
+    and PassError when they did not leave an allocated `isa` module.
+    """
+    key = _key(traced, vocab_size, num_device)
+    name, cache = f"{key[:32]}.bin", DiskCache(instruction_cache(), _MAGIC, _KEEP)
+    entry = None if anew or traced.observers else cache.read(name, key)
+    if entry is not None:
+        log("Reuse the instructions of a model of the same architecture and options")
+        return _unpacked(entry)
+    log("Optimize the model instruction")
+    encoded = encode_module(traced.lower(), vocab_size)
+    cache.write(name, key, _packed(encoded))
+    return encoded
+
+
+def _key(traced: Traced, vocab_size: int, num_device: int) -> str:
+    text = print_module(traced.module, locations=True, generic=True)
+    return digest(
+        {
+            "module": hashlib.sha256(text.encode()).hexdigest(),
+            "passes": pipeline_spec(traced.lowering),
+            "extensions": extension_digest(traced.lowering),
+            "target": asdict(load_target(traced.target)),
+            "versions": versions(),
+            "compiler": compiler_digest(),
+            "vocab_size": vocab_size,
+            "num_device": num_device,
+        }
+    )
+
+
+def _packed(encoded: Encoded) -> bytes:
+    return len(encoded.code).to_bytes(_LENGTH_BYTES, "little") + encoded.code + encoded.origins.encode()
+
+
+def _unpacked(entry: bytes) -> Encoded:
+    end = _LENGTH_BYTES + int.from_bytes(entry[:_LENGTH_BYTES], "little")
+    return Encoded(entry[_LENGTH_BYTES:end], entry[end:].decode())
