@@ -1,14 +1,16 @@
 """GGUF files, rewritten as Hugging Face checkpoints by transformers' own tables; one tensor in memory at a time.
 
 Quantized tensors become float32 numbers, F16 and BF16 stay what they are. The names of tensors and what llama.cpp has
-done to them (rotary pairs side by side, norms plus one) are undone by transformers' tensor processors.
+done to them (rotary pairs side by side, norms plus one) are undone by transformers' tensor processors. What it leaves
+out of the configuration is added: see also gguf_rotary.py.
 """
 
 from __future__ import annotations
 
 import json
+import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -19,6 +21,7 @@ import numpy as np
 from hyperdex_ir.errors import CheckpointError, UnsupportedModelError
 from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.gguf_header import architecture_of
+from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 #: Says which file the others were made from.
 MARKER = "hyperdex_gguf.json"
+#: Of what is written for a file: another where the same file gives others, so that earlier ones are made anew.
+_VERSION = 2
 _SMALL_FILES = ("config.json", "generation_config.json")
+#: Of a tensor in float32: as it is dequantized, rearranged and stored.
+_COPIES = 3
 _KEPT = {"F16": "<f2", "BF16": "<u2"}
 
 
@@ -55,7 +62,8 @@ def write_small_files(path: Path, folder: Path) -> None:
     What was made from another file is removed. Raises UnsupportedModelError when transformers makes no configuration or
     tokenizer of it, CheckpointError when the file is broken.
     """
-    marker = json.dumps({"file": path.name, "size": path.stat().st_size, "time": path.stat().st_mtime_ns})
+    found = path.stat()
+    marker = json.dumps({"file": path.name, "size": found.st_size, "time": found.st_mtime_ns, "version": _VERSION})
     if _is_made_from(folder, marker) and all((folder / name).is_file() for name in _SMALL_FILES):
         return
     for name in (MARKER, WEIGHTS, *_SMALL_FILES):
@@ -87,18 +95,17 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
     with _one_line(path, "config"):
         config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
-    _complete(config, reader)
-    return config
-
-
-def _complete(config: Any, reader: GGUFReader) -> None:
-    """transformers reads these two of some architectures only, and takes its defaults for the others."""
     name = value_of(reader, "general.architecture")
-    rotary = getattr(config, "rope_parameters", None) or {}
-    if "rope_theta" in rotary and (field := reader.fields.get(f"{name}.rope.freq_base")) is not None:
-        rotary["rope_theta"] = float(field.contents())
+    # transformers reads the window of some architectures only, and takes its default for the others.
     if hasattr(config, "sliding_window") and (field := reader.fields.get(f"{name}.attention.sliding_window")):
         config.sliding_window = int(field.contents()) or None
+    try:
+        complete_rotary(config, reader, name)
+    except (CheckpointError, UnsupportedModelError) as error:
+        raise type(error)(f"{path}: {error}", error.hint) from error
+    with _one_line(path, "config"):
+        config.validate_rope()
+    return config
 
 
 def _write_tokenizer(path: Path, folder: Path) -> None:
@@ -121,15 +128,25 @@ def _one_line(path: Path, what: str) -> Iterator[None]:
         raise UnsupportedModelError(f"{path}: transformers reads no {what} from it: {first_line}") from error
 
 
-def write_weights(path: Path, folder: Path, dtype: str | None = None) -> None:
+def write_weights(
+    path: Path,
+    folder: Path,
+    dtype: str | None = None,
+    room: Callable[[int, str], None] = lambda count, what: None,
+) -> None:
     """Writes the tensors of a GGUF file as safetensors into `folder`, where its config.json is.
 
-    dtype: `F16` rounds all of them to that. Raises CheckpointError for a tensor that does not fit the model,
-    UnsupportedModelError for one that has no place in it, such as factors of rotary frequencies.
+    dtype: `F16` rounds all of them to that. room: is told, before anything is written, how many bytes of memory that
+    takes, and for what. Raises CheckpointError for a tensor that does not fit the model,
+    UnsupportedModelError for one that has no place in it.
     """
     reader = open_gguf(path)
     names = _Names(path, reader, folder)
     entries = [(name, *names.described(name, dtype)) for name in sorted(names.tensors)]
+    if not entries:
+        raise CheckpointError(f"{path}: has no tensors", "download the file again")
+    name, _, shape = max(entries, key=lambda entry: prod(entry[2]))
+    room(_COPIES * 4 * prod(shape), f"{_COPIES} copies of {name}, {list(shape)}, in float32")
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, kind, shape in entries:
@@ -141,7 +158,15 @@ def write_weights(path: Path, folder: Path, dtype: str | None = None) -> None:
     with atomic_file(folder / WEIGHTS) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, kind, _ in entries:
-            file.write(_stored(names.values(name), kind).tobytes())
+            file.write(_stored(names.values(name), kind).data)
+            _let_go(reader)
+
+
+def _let_go(reader: GGUFReader) -> None:
+    """Gives back the memory of what has been read: the file is mapped, and what is read again comes back."""
+    mapping = reader.data.base
+    if isinstance(mapping, mmap.mmap):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _stored(values: np.ndarray, kind: str) -> np.ndarray:
@@ -172,6 +197,8 @@ class _Names:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self.tensors: dict[str, list[ReaderTensor]] = {}
         for tensor in reader.tensors:
+            if tensor.name in FACTORS:  # they are in the configuration
+                continue
             name = self.names.get(tensor.name, self.names.get(tensor.name.removesuffix(".weight")))
             if name is None:
                 raise UnsupportedModelError(

@@ -31,9 +31,15 @@ def engine_cache() -> Path:
     return _home() / "engine"
 
 
-def instruction_cache() -> Path:
-    """Instructions that models share: `$HYPERDEX_HOME/instructions`, by default `~/.cache/hyperdex/instructions`."""
-    return _home() / "instructions"
+def instruction_cache() -> Path | None:
+    """Instructions that models share: `$HYPERDEX_HOME/instructions`, by default `~/.cache/hyperdex/instructions`.
+
+    None where there is no home directory: a compile into a folder of its own needs none.
+    """
+    try:
+        return _home() / "instructions"
+    except OptionError:
+        return None
 
 
 def _home() -> Path:

@@ -175,7 +175,7 @@ class Compilation:
         from hyperdex_ir.gguf_checkpoint import WEIGHTS, write_weights
 
         if not (self.folder.ckpt / WEIGHTS).is_file():
-            write_weights(file, self.folder.ckpt)
+            write_weights(file, self.folder.ckpt, room=self.memory.check_room)
 
     def _convert(self) -> None:
         log_phase(

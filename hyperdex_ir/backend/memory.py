@@ -101,6 +101,10 @@ class Ceiling:
         """To be called between two steps. Raises MemoryCeilingError when more is resident than allowed."""
         self._check(resident_bytes(), "resident now")
 
+    def check_room(self, count: int, what: str) -> None:
+        """To be called before so many bytes are taken. Raises MemoryCeilingError when that would be too much."""
+        self._check(resident_bytes() + count, what)
+
     def watched(self, advance: Callable[[int], None]) -> Callable[[int], None]:
         """`advance`, and a check after each block."""
         if self.limit is None:

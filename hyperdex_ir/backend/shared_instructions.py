@@ -33,14 +33,16 @@ def encode_shared(traced: Traced, vocab_size: int, num_device: int, *, anew: boo
     and PassError when they did not leave an allocated `isa` module.
     """
     key = _key(traced, vocab_size, num_device)
-    name, cache = f"{key[:32]}.bin", DiskCache(instruction_cache(), _MAGIC, _KEEP)
-    entry = None if anew or traced.observers else cache.read(name, key)
+    name, folder = f"{key[:32]}.bin", instruction_cache()
+    cache = None if folder is None else DiskCache(folder, _MAGIC, _KEEP)
+    entry = None if cache is None or anew or traced.observers else cache.read(name, key)
     if entry is not None:
         log("Reuse the instructions of a model of the same architecture and options")
         return _unpacked(entry)
     log("Optimize the model instruction")
     encoded = encode_module(traced.lower(), vocab_size)
-    cache.write(name, key, _packed(encoded))
+    if cache is not None:
+        cache.write(name, key, _packed(encoded))
     return encoded
 
 

@@ -14,6 +14,7 @@ from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
 from hyperdex_ir.frontend.quantization import check_quantization
+from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
 
 #: Keys whose presence means a mechanism that is not supported, and what it is.
 _REFUSED = {
@@ -25,6 +26,8 @@ _LARGEST_FILE = 1 << 22
 _COMPARED = 200
 #: More parameters than any model has.
 _MOST_PARAMETERS = 1 << 42
+#: More labels of a classifier than any has; transformers makes two names for each.
+_MOST_LABELS = 1 << 16
 #: What follows the name of a family in the name of an architecture.
 _SUFFIX = re.compile(r"(For[A-Z]|LMHead|Model).*")
 
@@ -108,6 +111,8 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported")
     if config.get("auto_map") is not None and not family.own_code:
         raise UnsupportedModelError(f"{source}: auto_map: models with code of their own are not supported")
+    if (count := config.get("num_labels")) is not None and not (type(count) is int and 0 <= count <= _MOST_LABELS):
+        raise ConfigError(f"{source}: num_labels is {_show(count)}, expected a whole number up to {_MOST_LABELS}")
     check_quantization(config, source)
     for key, mechanism in family.refused.items():
         if config.get(key) not in (None, False):
@@ -186,6 +191,10 @@ def _printable(text: str) -> str:
 def _show(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _rule(rope: Mapping[str, Any]) -> Any:
+    return rope.get("rope_type", rope.get("type", "default"))
 
 
 class _Checker:
@@ -297,7 +306,7 @@ class _Checker:
             self._list(key, self.config.get(key), allowed)
 
     def _number(self, key: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if not is_positive(value):
             raise self._wrong(key, value, "a positive number")
 
     def _flag(self, key: str, default: bool) -> bool:
@@ -329,16 +338,20 @@ class _Checker:
 
     def _rotary(self, head_size: int) -> None:
         self._number("rope_theta", self.config.get("rope_theta", 1.0))
-        self._rope("rope_scaling", self.config.get("rope_scaling"))
         rope = self.config.get("rope_parameters")
+        ropes = {"rope_scaling": self.config.get("rope_scaling")}
         if self.family.rotary_kinds and rope is not None:
             if not isinstance(rope, dict) or not set(rope) <= set(LAYER_TYPES):
                 raise self._wrong("rope_parameters", rope, f"an object with {' and '.join(LAYER_TYPES)}, or null")
-            for kind in LAYER_TYPES:
-                self._rope(f"rope_parameters.{kind}", rope.get(kind))
+            ropes |= {f"rope_parameters.{kind}": rope.get(kind) for kind in LAYER_TYPES}
         else:
-            self._rope("rope_parameters", rope)
-        self._rotated(head_size)
+            ropes["rope_parameters"] = rope
+        for key, value in ropes.items():
+            self._rope(key, value)
+        frequencies = self._rotated(head_size) // 2
+        for key, value in ropes.items():
+            for name, found, expected in flaws(_rule(value), value, frequencies) if value else ():
+                raise self._wrong(f"{key}.{name}", found, expected)
 
     def _rope(self, key: str, rope: Any) -> None:
         """What says how positions rotate, or null."""
@@ -346,21 +359,21 @@ class _Checker:
             return
         if not isinstance(rope, dict):
             raise self._wrong(key, rope, "an object or null")
-        self._choice(f"{key}.rope_type", rope.get("rope_type", rope.get("type", "default")), ROPE_TYPES)
+        self._choice(f"{key}.rope_type", _rule(rope), ROPE_TYPES)
         for name in ("rope_theta", "factor"):
             self._number(f"{key}.{name}", rope.get(name, 1.0))
 
-    def _rotated(self, head_size: int) -> None:
-        """An even number of elements of a head rotates."""
+    def _rotated(self, head_size: int) -> int:
+        """How many elements of a head rotate: an even number."""
         if self.family.turned:
             size = self._positive(self.family.turned)
             if size > head_size or size % 2:
                 raise self._wrong(self.family.turned, size, f"an even number of at most the head size {head_size}")
-            return
+            return size
         if self.family.rotated is None:
             if head_size % 2:
                 raise self._wrong("head_dim", head_size, "an even number, because positions rotate pairs")
-            return
+            return head_size
         name, default = self.family.rotated
         rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}
         part = rope.get(PART, self.config.get(name, default))
@@ -370,6 +383,7 @@ class _Checker:
             raise self._wrong(
                 name, part, f"a part of the head size {head_size} that is even, because positions rotate pairs"
             )
+        return size
 
     def _eos(self) -> tuple[int, ...]:
         value = self.config.get("eos_token_id", self.family.eos)

@@ -95,8 +95,10 @@ def _our_functions() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
+    """Its type and first line, with the next one where that is only announced."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    shown = lines[: 2 if lines and lines[0].endswith(":") else 1]
+    return ": ".join([type(error).__name__, " ".join(shown)]) if shown else type(error).__name__
 
 
 def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:

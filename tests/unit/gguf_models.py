@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 _EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps")
 
 
-def make_model(arch: str) -> PreTrainedModel:
+def make_model(arch: str, **more: Any) -> PreTrainedModel:
+    """more: of its configuration."""
     model_type, fields = MODELS[arch]
-    sizes = {key: value for key, value in (SIZES | fields).items() if value is not None}
+    sizes = {key: value for key, value in (SIZES | fields | more).items() if value is not None}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes), dtype=torch.float32)
     with torch.no_grad():
@@ -62,11 +64,18 @@ def make_model(arch: str) -> PreTrainedModel:
     return model.eval()
 
 
-def write_gguf(path: Path, arch: str, kind: gguf.GGMLQuantizationType) -> None:
-    """Writes a model with random weights; norms and biases in float32."""
-    model = make_model(arch)
+def write_gguf(
+    path: Path, arch: str, kind: gguf.GGMLQuantizationType, factors: dict[str, np.ndarray] | None = None, **more: Any
+) -> None:
+    """Writes a model with random weights; norms and biases in float32.
+
+    factors: tensors in place of those that the converter makes. more: of the model's configuration.
+    """
+    model = make_model(arch, **more)
     writer = gguf.GGUFWriter(path, arch)
     _write_config(writer, arch, model.config)
+    for name, values in (_write_scaling(writer, model.config) if factors is None else factors).items():
+        writer.add_tensor(f"{name}.weight", values)
     _write_vocabulary(writer)
     names = gguf.get_tensor_name_map(next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == arch), 2)
     for name, tensor in tensors_of(model, arch):
@@ -96,7 +105,7 @@ def _write_config(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
     writer.add_layer_norm_eps(epsilon)
     rotary = getattr(config, "rope_parameters", None) or {}
     writer.add_rope_freq_base(rotary.get("full_attention", rotary).get("rope_theta", 1e4))
-    writer.add_rope_dimension_count(head)
+    writer.add_rope_dimension_count(int(head * rotary.get("partial_rotary_factor", 1.0)))
     writer.add_key_length(head)
     writer.add_vocab_size(config.vocab_size)
     if (window := getattr(config, "sliding_window", None)) is not None:
@@ -107,6 +116,39 @@ def _write_config(writer: gguf.GGUFWriter, arch: str, config: Any) -> None:
         writer.add_expert_count(3)
         writer.add_expert_used_count(2)
         writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+
+
+def _write_scaling(writer: gguf.GGUFWriter, config: Any) -> dict[str, np.ndarray]:
+    """The rule of the rotary frequencies as fields; the factors of them, which the converter makes tensors of."""
+    rotary = getattr(config, "rope_parameters", None) or {}
+    rotary = rotary.get("full_attention", rotary)
+    rule = rotary.get("rope_type")
+    if rule in ("linear", "yarn"):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(rule))
+        writer.add_rope_scaling_factor(rotary["factor"])
+    if rule == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(rotary["original_max_position_embeddings"])
+        writer.add_rope_scaling_yarn_beta_fast(rotary["beta_fast"])
+    if rule == "llama3":
+        return {"rope_freqs": llama3_factors(rotary, config.head_dim)}
+    if rule != "longrope":
+        return {}
+    original = rotary["original_max_position_embeddings"]
+    writer.add_rope_scaling_orig_ctx_len(original)
+    writer.add_rope_scaling_attn_factors(
+        math.sqrt(1 + math.log(config.max_position_embeddings / original) / math.log(original))
+    )
+    return {f"rope_factors_{name}": np.array(rotary[f"{name}_factor"], np.float32) for name in ("short", "long")}
+
+
+def llama3_factors(rotary: dict[str, Any], head: int) -> np.ndarray:
+    """What the frequencies are divided by: 1 for short waves, the factor for long ones, and between them a mean. In
+    float32, from torch's frequencies."""
+    frequency = 1 / rotary["rope_theta"] ** (torch.arange(0, head, 2).float() / head)
+    low, high, factor = rotary["low_freq_factor"], rotary["high_freq_factor"], rotary["factor"]
+    turns = rotary["original_max_position_embeddings"] / (2 * math.pi / frequency)
+    smooth = ((turns - low) / (high - low)).clamp(0, 1)
+    return (1 / ((1 - smooth) / factor + smooth)).numpy()
 
 
 def _write_vocabulary(writer: gguf.GGUFWriter) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from resident import mapped_bytes, needs_proc
 from safetensors.torch import load_file, save_file
 from tiny import tiny_llama_config, write_checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -69,13 +70,7 @@ def test_torch_files_compile_to_the_same_model(tmp_path: Path, dtype: str, shard
     assert not list((tmp_path / "b").glob("*.safetensors"))
 
 
-def mapped_bytes() -> int:
-    """How much of the files that this process has mapped is resident."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("RssFile:"))
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc, which says what is resident")
+@needs_proc
 @pytest.mark.parametrize("is_turned", [False, True])
 def test_reading_torch_files_takes_memory_for_some_rows_only(tmp_path: Path, is_turned: bool) -> None:
     rows, limit = 64, 8 << 20

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from gguf_models import MODELS, make_model, write_gguf
+from resident import mapped_bytes, needs_proc
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from hyperdex_ir.errors import CheckpointError, ConfigError, UnsupportedModelError
+from hyperdex_ir import gguf_checkpoint
+from hyperdex_ir.backend.memory import Ceiling
+from hyperdex_ir.errors import CheckpointError, ConfigError, MemoryCeilingError, UnsupportedModelError
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.gguf_checkpoint import write_small_files, write_weights
 from hyperdex_ir.gguf_header import ARCHITECTURES, architecture_of, check_architecture
@@ -84,17 +87,10 @@ def test_the_model_of_every_architecture(tmp_path: Path, arch: str) -> None:
     assert left_out == ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
 
 
-def test_tensors_without_a_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Factors of rotary frequencies, which transformers drops: what it computes would be another model."""
-    close = gguf.GGUFWriter.write_header_to_file
-
-    def add(writer: gguf.GGUFWriter) -> None:
-        writer.add_tensor("rope_freqs.weight", np.ones(8, np.float32))
-        close(writer)
-
-    monkeypatch.setattr(gguf.GGUFWriter, "write_header_to_file", add)
-    write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16)
-    with pytest.raises(UnsupportedModelError, match=r"rope_freqs\.weight has no place in LlamaForCausalLM"):
+def test_tensors_without_a_place(tmp_path: Path) -> None:
+    extra = {"blk.0.attn_sinks": np.ones(6, np.float32)}
+    write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16, extra)
+    with pytest.raises(UnsupportedModelError, match=r"attn_sinks\.weight has no place in LlamaForCausalLM"):
         AutoCompiler().compile(str(tmp_path / "tiny.gguf"))
 
 
@@ -112,6 +108,38 @@ def test_a_directory_with_one_file(tmp_path: Path) -> None:
     (tmp_path / "other.gguf").touch()
     with pytest.raises(ConfigError, match=r"holds 2 GGUF files and no config.json: other.gguf, tiny.gguf"):
         find_folder(tmp_path)
+
+
+@needs_proc
+def test_a_file_takes_memory_for_some_tensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, inner = tmp_path / "tiny.gguf", 16384
+    write_gguf(path, "llama", gguf.GGMLQuantizationType.F32, intermediate_size=inner)
+    write_small_files(path, tmp_path)
+    write_weights(path, tmp_path)
+    before, grown, stored = mapped_bytes(), [], gguf_checkpoint._stored
+
+    def watched(values: np.ndarray, kind: str) -> np.ndarray:
+        grown.append(mapped_bytes() - before)
+        return stored(values, kind)
+
+    monkeypatch.setattr(gguf_checkpoint, "_stored", watched)
+    write_weights(path, tmp_path)
+    largest = inner * 96 * 4
+    assert path.stat().st_size > 6 * largest
+    assert len(grown) == 21
+    assert max(grown) < 2 * largest
+
+
+def test_memory_is_asked_for_before_anything_is_written(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.Q8_0)
+    write_small_files(tmp_path / "tiny.gguf", tmp_path)
+    ceiling, asked = Ceiling(1 << 20), []
+    write_weights(tmp_path / "tiny.gguf", tmp_path, room=lambda count, what: asked.append((count, what)))
+    assert asked == [(3 * 259 * 96 * 4, "3 copies of lm_head.weight, [259, 96], in float32")]
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(MemoryCeilingError, match=r"max_ram is 1 MiB, .* \(3 copies of lm_head.weight, \[259, 96\]"):
+        write_weights(tmp_path / "tiny.gguf", tmp_path, room=ceiling.check_room)
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def _header(path: Path, arch: str) -> Path:

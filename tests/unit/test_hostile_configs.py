@@ -22,6 +22,8 @@ MOST_MEMORY = 200 << 10
 MOST_SECONDS = 1.0
 
 LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+MIXTRAL = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}
+YARN = {"rope_type": "yarn", "factor": 4.0}
 
 
 def llama(**changes: Any) -> bytes:
@@ -62,6 +64,12 @@ CASES: dict[str, tuple[bytes, str]] = {
     "unknown-positions": (llama(rope_scaling={"rope_type": "warp"}), "rope_type warp is not supported; the nearest"),
     "positions-of-no-type": (llama(rope_scaling={"rope_type": {"a": []}}), "rope_type is"),
     "negative-factor": (llama(rope_scaling={"rope_type": "linear", "factor": -4}), "rope_scaling.factor is -4"),
+    "experts-without-end": (
+        json.dumps(MIXTRAL | {"num_local_experts": 2**31 - 1}).encode(),
+        "num_local_experts is 2147483647, expected a whole number from 1 to 4096",
+    ),
+    "a-billion-labels": (llama(num_labels=10**9), "num_labels is 1000000000, expected a whole number up to 65536"),
+    "colours-for-a-number": (llama(rope_parameters=YARN | {"attention_factor": "\x1b[31m"}), "factor is"),
     "unknown-activation": (llama(hidden_act="explode"), "hidden_act explode is not supported; the nearest"),
     "code": (json.dumps(UNKNOWN).encode(), "code of its own (auto_map), which is never run; the nearest"),
     "code-for-a-known-model": (llama(auto_map={"AutoModel": "evil.Model"}), "auto_map: models with code of their own"),
