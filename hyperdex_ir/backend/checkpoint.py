@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.payload import BLOCK_BYTES
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.files import atomic_file
-from hyperdex_ir.frontend.checkpoint import matrix_type_for, weight_paths
+from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for, weight_paths
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.quantized import open_checkpoint
 from hyperdex_ir.frontend.tensors import Tensor, row_bytes, row_count
@@ -31,16 +31,21 @@ def stored_matrix_type(source: Path, summary: ModelSummary) -> str:
     return matrix_type_for(open_checkpoint(source), summary)
 
 
-def checkpoint_blocks(imported: ImportedModel, source: Path, block_bytes: int = BLOCK_BYTES) -> Blocks:
+def checkpoint_blocks(
+    imported: ImportedModel,
+    source: Path,
+    block_bytes: int = BLOCK_BYTES,
+    watch: Callable[[Checkpoint], None] | None = None,
+) -> Blocks:
     """The tensors of a model by key, derived ones included; quantized ones as what they stand for.
 
-    block_bytes: about as many are read at a time.
+    block_bytes: about as many are read at a time. watch: as of `open_checkpoint`.
 
     Raises CheckpointError when the checkpoint's tensors are not those of the model.
     """
     from hyperdex_ir.frontend.names import resolve_sources
 
-    sources = resolve_sources(imported.names, open_checkpoint(source))
+    sources = resolve_sources(imported.names, open_checkpoint(source, watch))
 
     def blocks(key: str) -> Iterator[tuple[str, np.ndarray]]:
         if key in imported.derived:

@@ -16,6 +16,7 @@ from hyperdex_ir.backend.lock import locked_folder
 from hyperdex_ir.backend.manifest import describe_files, listed_counts, unread_bytes, write_manifest
 from hyperdex_ir.backend.memory import Ceiling
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, default_pipeline, undivided
+from hyperdex_ir.backend.sources import KnownSources, SourceWatch
 from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
 from hyperdex_ir.backend.state import (
     STAGING,
@@ -78,6 +79,7 @@ class Compilation:
         self.passes = parse_pipeline(pipeline) if self.dump is None else self.dump.passes
         self.pipeline = pipeline_spec(self.passes)
         self.state = State(folder.root)
+        self.sources = KnownSources()
         self.memory = Ceiling(options.max_ram)
         self.images = f"3-{options.num_device}lpu"
         self.program = f"4-{options.num_device}lpu"
@@ -189,10 +191,10 @@ class Compilation:
             return
         from hyperdex_ir.backend.convert import model_bytes, write_model
 
+        sources = SourceWatch(weight_files_of(self.folder))
         plan_memory(self._traced.layout, load_target(self.options.target), self._traced.max_length)
         whole = self._whole
-        inputs = self._inputs()
-        blocks = whole.open_blocks(self.memory.block_bytes(whole.layout))
+        blocks = whole.open_blocks(self.memory.block_bytes(whole.layout), sources.watch)
         staged = self._staged(self.state.staging / self.folder.ckpt.name)
         log("Convert the model to hyperdex-ir model format")
         facts = {"max_length": whole.max_length}
@@ -200,7 +202,7 @@ class Compilation:
             files = write_model(staged, whole.layout, blocks, facts, self.memory.watched(advance))
         if self.folder.source != self.folder.ckpt:
             files += copy_small_files(staged)
-        self._finish(CONVERT, inputs, files)
+        self._finish(CONVERT, sources.describe(), files)
         log(f"Save the converted checkpoint at {self.folder.ckpt}")
 
     def _map(self) -> None:
@@ -302,7 +304,7 @@ class Compilation:
         table = self._table_digest(phase)
         return digest({**facts, "table": table, "target": self.options.target, "num_device": self.options.num_device})
 
-    def _finish(self, phase: str, inputs: str | None, files: list[Path]) -> None:
+    def _finish(self, phase: str, inputs: dict[str, Any] | None, files: list[Path]) -> None:
         self.state.stage(phase, inputs, files)
         content = self._key(phase) if phase == self.program else self._content_key(phase)
         self.state.finish(phase, self._key(phase), content)
@@ -344,19 +346,11 @@ class Compilation:
             return file_digest(path) if path.is_file() else ""
         return digest({key: value for key, value in load_json(path).items() if key != "tensors"})
 
-    def _inputs(self) -> str | None:
-        """Names and hashes of the weight files; None when there are none."""
-        weights = weight_files_of(self.folder)
-        if not weights:
-            return None
-        with byte_progress("hash", self.state.unread(weights)) as advance:
-            return self.state.source_digest(weights, advance)
-
     def _is_done(self, phase: str) -> bool:
-        if self.options.force:
+        if self.options.force or not self.state.is_done(phase, self._key(phase)):
             return False
-        inputs = self._inputs() if phase == CONVERT and not self.options.fast_compile else None
-        return self.state.is_done(phase, self._key(phase), inputs)
+        weights = weight_files_of(self.folder) if phase == CONVERT and not self.options.fast_compile else []
+        return not weights or self.sources.are_unchanged(self.state, phase, weights)
 
     def _is_finished(self) -> bool:
         listed = self.options.num_device in listed_counts(self.folder.manifest) and not self.state.staged

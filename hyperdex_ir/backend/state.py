@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from hyperdex_ir.memory.serialize import dump_json
 STATE_FILE = ".hyperdex_state.json"
 #: The folder, in that of the model, of what a compile has written but not yet put into its place.
 STAGING = ".hyperdex_next"
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 _BLOCK_BYTES = 1 << 20
 _LONGEST_NAME = 200  # characters; the longest that is written has 40
 _COMPILER = ("backend", "dialects", "frontend", "isa", "memory", "passes", "targets", "xdsl_support.py")
@@ -73,13 +73,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def file_digest(path: Path, advance: Callable[[int], None] = lambda count: None) -> str:
-    """The SHA-256 of a file; `advance` is told of bytes read."""
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file."""
     found = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while block := file.read(_BLOCK_BYTES):
             found.update(block)
-            advance(len(block))
     return found.hexdigest()
 
 
@@ -94,13 +93,12 @@ class State:
     """What the folder `root` holds, each file with its size, its hash once that is known, and its place on the disk.
 
     phases: the finished phases by name, whose files are where they belong. staged: those that a compile has finished
-    since; their files are below `staging`. sources: the original weight files by name.
+    since; their files are below `staging`. The inputs of a phase, if it has any, are what `sources.py` keeps of them.
     """
 
     root: Path
     phases: dict[str, dict[str, Any]] = field(default_factory=dict)
     staged: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, root: Path) -> State:
@@ -111,12 +109,11 @@ class State:
             return cls(root)
         if not isinstance(value, dict) or value.get("format") != STATE_FORMAT:
             return cls(root)
-        phases, staged, sources = (_table(value, name) for name in ("phases", "staged", "sources"))
+        phases, staged = (_table(value, name) for name in ("phases", "staged"))
         return cls(
             root,
             {name: record for name, record in phases.items() if _is_record(record)},
             {name: record for name, record in staged.items() if _is_record(record)},
-            {name: entry for name, entry in sources.items() if isinstance(entry, dict)},
         )
 
     @property
@@ -124,15 +121,13 @@ class State:
         """Where a compile keeps what it has written until all of it is there."""
         return self.root / STAGING
 
-    def is_done(self, phase: str, key: str, inputs: str | None = None) -> bool:
-        """Whether the phase has finished with this key (and these inputs, unless None) and its files are all there.
+    def is_done(self, phase: str, key: str) -> bool:
+        """Whether the phase has finished with this key and its files are all there.
 
         key: that of the request, or of what the request came to. A file that was touched is read again.
         """
         record = self.staged.get(phase) or self.phases.get(phase)
         if not record or key not in (record.get("key"), record.get("content")):
-            return False
-        if inputs is not None and record.get("inputs") != inputs:
             return False
         return all(self._is_intact(path, record["files"][name]) for name, path in self.files(phase).items())
 
@@ -164,7 +159,11 @@ class State:
             self.staged = {}
             self.save()
 
-    def stage(self, phase: str, inputs: str | None, files: Iterable[Path]) -> None:
+    def inputs(self, phase: str) -> Any:
+        """What was kept of a finished phase's inputs; any JSON value."""
+        return (self.staged if phase in self.staged else self.phases)[phase].get("inputs")
+
+    def stage(self, phase: str, inputs: Mapping[str, Any] | None, files: Iterable[Path]) -> None:
         """Takes `files`, below `staging`, as what the phase has written; not saved before `finish`."""
         entries = {path.relative_to(self.staging).as_posix(): describe_place(path) for path in files}
         self.staged[phase] = {"inputs": inputs, "files": entries}
@@ -191,32 +190,13 @@ class State:
         self.entries(phase).pop(name, None)
         self.save()
 
-    def source_digest(self, files: Iterable[Path], advance: Callable[[int], None] = lambda count: None) -> str:
-        """A hash of names and contents; only what is new or was touched is read. `advance` is told of its bytes."""
-        return digest([[path.name, self._source_hash(path, advance)] for path in files])
-
-    def unread(self, files: Iterable[Path]) -> int:
-        """How many bytes `source_digest` would read."""
-        return sum(path.stat().st_size for path in files if not self._is_known(path))
-
-    def _is_known(self, path: Path) -> bool:
-        return describe_place(path).items() <= self.sources.get(path.name, {}).items()
-
-    def _source_hash(self, path: Path, advance: Callable[[int], None]) -> str:
-        if not self._is_known(path):
-            place = describe_place(path)
-            self.sources[path.name] = {**place, "sha256": file_digest(path, advance)}
-            if (self.root / STATE_FILE).is_file():  # a first compile that fails leaves none
-                self.save()
-        return self.sources[path.name]["sha256"]
-
     def save(self) -> None:
         """Writes the file that `load` reads."""
-        self._write(self.root / STATE_FILE, {"phases": self.phases, "staged": self.staged, "sources": self.sources})
+        self._write(self.root / STATE_FILE, {"phases": self.phases, "staged": self.staged})
 
     def save_adopted(self, path: Path) -> None:
         """Writes it as it is to be when all that is staged has its place."""
-        self._write(path, {"phases": self.phases | self.staged, "sources": self.sources})
+        self._write(path, {"phases": self.phases | self.staged})
 
     def _write(self, path: Path, tables: dict[str, dict[str, Any]]) -> None:
         tables = {name: dict(sorted(table.items())) for name, table in tables.items() if table}

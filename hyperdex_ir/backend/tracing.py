@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.frontend import ImportedModel, trace_model
+from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.collect import collect_layout
@@ -50,15 +51,17 @@ class Traced:
         run_passes(self.module, self.lowering, observers=self.observers, repro=self.folder.root / FOLDER)
         return self.module
 
-    def open_blocks(self, block_bytes: int) -> Blocks:
-        """The tensors of the checkpoint and the derived ones, so many bytes at a time.
+    def open_blocks(self, block_bytes: int, watch: Callable[[Checkpoint], None]) -> Blocks:
+        """The tensors of the checkpoint, which `watch` is given as they are stored, and the derived ones.
+
+        block_bytes: about as many are read at a time.
 
         Raises CheckpointError when they do not fit the model.
         """
         imported = self.imported or trace_model(
             self.folder.source, target=self.target, max_length=self.max_length, matrix_type=self.matrix_type
         )
-        return checkpoint_blocks(imported, self.folder.source, block_bytes)
+        return checkpoint_blocks(imported, self.folder.source, block_bytes, watch)
 
 
 def trace(

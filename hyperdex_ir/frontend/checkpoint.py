@@ -87,17 +87,17 @@ class Checkpoint:
         """Reads headers. Raises CheckpointError when there are no weights, or a file does not hold what it says."""
         self.directory = directory
         self.tensors: dict[str, Tensor] = {}
-        places: dict[str, Path] = {}
+        self.files: dict[str, Path] = {}  # that each tensor is in
         for path, expected in _files(directory):
             entries = _entries(path)
             for name in expected:
                 if name not in entries:
                     raise CheckpointError(f"{path}: no tensor {name}, which the index places there", _AGAIN)
             for name, entry in entries.items():
-                if name in places:
-                    raise CheckpointError(f"{path}: tensor {name} is also in {places[name].name}")
+                if name in self.files:
+                    raise CheckpointError(f"{path}: tensor {name} is also in {self.files[name].name}")
                 self.tensors[name] = entry
-                places[name] = path
+                self.files[name] = path
 
     def read(self, name: str) -> np.ndarray:
         """A whole tensor, as it is stored. Raises CheckpointError when the file has become shorter."""

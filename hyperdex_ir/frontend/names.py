@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.merging import merge
-from hyperdex_ir.frontend.tensors import Tensor, row_bytes, row_count, transposed
+from hyperdex_ir.frontend.tensors import Same, Tensor, transposed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
 _FLOATS = ("F16", "BF16", "F32", "F64")
 #: Names given in full in a message; the rest are counted.
 _LISTED = 8
-_COMPARED_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,8 @@ def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, Sourc
     """For each parameter of the model, by its key, the tensor of the checkpoint that holds it.
 
     Raises CheckpointError listing the missing, mis-shaped and unexpected tensors that transformers would report; for
-    tied parameters that differ; for tensors of a type without fractions, or converted in a way that is not known.
+    tensors of a type without fractions, or converted in a way that is not known. Of tied parameters that are stored
+    several times, those that differ are told when they are read.
     """
     found, unexpected = _match(rules, checkpoint)
     groups: dict[str, list[str]] = {}
@@ -128,8 +126,7 @@ def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, Sourc
         held = [found[name] for name in sorted(names, key=lambda name: name != key) if name in found]
         if held:
             _check_type(checkpoint, held[0])
-            _check_equal(checkpoint, held)
-            tensor = transposed(held[0]) if key in rules.transposed else held[0]
+            tensor = _one(checkpoint, [transposed(one) if key in rules.transposed else one for one in held])
             sources[key] = SourceTensor(key, tensor.shape, tensor.names, tensor)
     return sources
 
@@ -193,18 +190,19 @@ def _check_type(checkpoint: Checkpoint, tensor: Tensor) -> None:
         )
 
 
-def _check_equal(checkpoint: Checkpoint, tensors: list[Tensor]) -> None:
-    """Raises CheckpointError when tied parameters are stored several times with different values."""
-    first = tensors[0]
-    for other in tensors[1:]:
-        step = max(1, _COMPARED_BYTES // max(1, row_bytes(first)))
-        blocks = ((start, min(start + step, row_count(first))) for start in range(0, row_count(first), step))
-        same = first.dtype == other.dtype and all(
-            np.array_equal(first.rows(*block), other.rows(*block), equal_nan=first.dtype != "BF16") for block in blocks
+def _one(checkpoint: Checkpoint, tensors: list[Tensor]) -> Tensor:
+    """The first of tied parameters; when they are stored several times, compared with the others while it is read.
+
+    Raises CheckpointError when they are of different types.
+    """
+    first, *others = tensors
+    for other in others:
+        fault = (
+            f"{checkpoint.directory}: config.json ties {_called(first)} and {_called(other)}, which hold different "
+            "values",
+            "set tie_word_embeddings to false in config.json",
         )
-        if not same:
-            raise CheckpointError(
-                f"{checkpoint.directory}: config.json ties {_called(first)} and {_called(other)}, which hold "
-                "different values",
-                "set tie_word_embeddings to false in config.json",
-            )
+        if first.dtype != other.dtype:
+            raise CheckpointError(*fault)
+        first = Same(first, other, fault)
+    return first

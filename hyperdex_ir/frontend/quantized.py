@@ -7,7 +7,7 @@ a factor for each block of weight_block_size, the last of a row or column possib
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ _BLOCKS, _SCALES, _SCALE_INV = "_blocks", "_scales", "_scale_inv"
 _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
+def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None = None) -> Checkpoint:
     """The checkpoint of a directory, quantized tensors as what its config.json says that they stand for.
 
+    watch: what is given the tensors as they are stored, and may put others in their place.
     Raises CheckpointError when it has no weights or a quantized tensor lacks what belongs to it.
     """
     checkpoint = Checkpoint(directory)
+    if watch is not None:
+        watch(checkpoint)
     config = directory / "config.json"
     quantization = load_json(config).get("quantization_config") if config.is_file() else None
     if quantization is not None:

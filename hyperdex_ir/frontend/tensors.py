@@ -13,6 +13,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from hyperdex_ir.errors import CheckpointError
+
 #: Element types, as safetensors writes them -> how their bytes are given; those that NumPy lacks as bit patterns.
 ELEMENTS = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
@@ -200,6 +202,37 @@ class Rearranged:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         return self.function(*(part.rows(start, stop) for part in self.parts))
+
+
+@dataclass(frozen=True)
+class Same:
+    """A tensor that is stored twice, with the same shape and type; the two are compared while the first is read.
+
+    fault: what to say when they differ, and what to do then.
+    """
+
+    first: Tensor
+    second: Tensor
+    fault: tuple[str, str]
+
+    @property
+    def dtype(self) -> str:
+        return self.first.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.first.shape
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.first.names
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """Raises CheckpointError when they differ there."""
+        values = self.first.rows(start, stop)
+        if not np.array_equal(values, self.second.rows(start, stop), equal_nan=self.dtype != "BF16"):
+            raise CheckpointError(*self.fault)
+        return values
 
 
 def transposed(tensor: Tensor) -> Tensor:

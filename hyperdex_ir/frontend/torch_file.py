@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.frontend.tensors import ELEMENTS
+from hyperdex_ir.frontend.tensors import ELEMENTS, row_bytes
 from hyperdex_ir.torch_weights import element_type, is_mapped, let_go, load_tensors, raw_bytes
+
+#: How much of a mapped matrix is in memory while columns are taken from it.
+_BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,17 @@ class TorchTensor:
 
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1 of the first dimension."""
-        part = self.values[start:stop] if self.shape else self.values[None]
+        return self._read(self.values[start:stop] if self.shape else self.values[None])
+
+    def columns(self, start: int, stop: int) -> np.ndarray:
+        """Columns start..stop-1 of a matrix."""
+        out = np.empty((self.shape[0], stop - start), ELEMENTS[self.dtype])
+        step = max(_BLOCK_BYTES // max(row_bytes(self), 1), 1)
+        for first in range(0, len(out), step):
+            out[first : first + step] = self._read(self.values[first : first + step, start:stop])
+        return out
+
+    def _read(self, part: Any) -> np.ndarray:
         data = raw_bytes(part)
         if self.mapped:
             data = data.copy()

@@ -107,7 +107,7 @@ def test_what_has_not_changed_is_not_read(model: Path) -> None:
     assert contents(model) == before
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, "param/param_1lpu_00_05.bin", "ckpt/hyperdex_model.bin"])
+@pytest.mark.parametrize("name", ["param/param_1lpu_00_05.bin", "ckpt/hyperdex_model.bin"])
 def test_what_was_touched_is_read_once_and_nothing_is_done(
     model: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 from hostile_edits import edit_bytes, edit_json, edit_program
 
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks
+from hyperdex_ir.backend.sources import is_unchanged
 from hyperdex_ir.backend.state import STATE_FILE, State
 from hyperdex_ir.cli.check import check
 from hyperdex_ir.cli.inspect import inspect
@@ -32,7 +33,7 @@ from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.files import HEADER_BYTES
-from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for
+from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for, weight_paths
 from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.gguf_checkpoint import open_gguf
 from hyperdex_ir.interpreter.machine import Machine
@@ -202,6 +203,7 @@ class Workshop:
         for phase, record in list(state.phases.items()):
             state.is_done(phase, str(record.get("key")))
             state.files(phase)
+            is_unchanged(state.inputs(phase), weight_paths(self.model))
         self.all_of(
             lambda: self.says(status, str(self.model)),
             lambda: self.says(clean, str(self.model), True, True),

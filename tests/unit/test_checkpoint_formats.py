@@ -24,7 +24,7 @@ from hyperdex_ir.frontend.config import check_config
 from hyperdex_ir.frontend.model import canonical_names
 from hyperdex_ir.frontend.names import name_rules, resolve_sources
 from hyperdex_ir.frontend.quantized import open_checkpoint
-from hyperdex_ir.frontend.tensors import Transposed, read
+from hyperdex_ir.frontend.tensors import ByColumns, Transposed, read
 from hyperdex_ir.tools import AutoCompiler
 
 
@@ -62,6 +62,10 @@ def test_torch_files_compile_to_the_same_model(tmp_path: Path, dtype: str, shard
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(checkpoint.read(name), bits(tensor))
         np.testing.assert_array_equal(checkpoint.rows(name, 3, 7), bits(tensor[3:7]))
+        if tensor.dim() == 2:
+            matrix = checkpoint.tensors[name]
+            assert isinstance(matrix, ByColumns)
+            np.testing.assert_array_equal(matrix.columns(3, 7), bits(tensor[:, 3:7]))
     compiled = [AutoCompiler().compile(str(tmp_path / name), max_length=9) for name in ("a", "b")]
     first, second = (files.model for files in compiled)
     assert first is not None
