@@ -16,6 +16,7 @@ from hyperdex_ir.backend.assemble import matrix_beats, vector_beats
 from hyperdex_ir.backend.convert import write_model
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.payload import BLOCK_BYTES
+from hyperdex_ir.backend.values import convert
 from hyperdex_ir.errors import CheckpointError, FileFormatError, StorageError
 from hyperdex_ir.files import HEADER_BYTES, Kind, read_binary
 from hyperdex_ir.locations import ModelFolder
@@ -209,6 +210,16 @@ def test_infinities_of_every_type_are_found(folder: ModelFolder, source: str, va
     tensors["layers.0.gate.weight"] = (source, weight)
     with pytest.raises(CheckpointError, match=r"layers\.0\.gate\.weight: .* \[2, 1\]"):
         write_model(folder, make_layout("bf16"), blocks_of(tensors), {})
+
+
+@pytest.mark.parametrize("place", [(0, 0), (299, 599), (218, 271), (218, 272)])
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_one_infinity_in_a_large_block_is_found(dtype: str, place: tuple[int, int]):
+    bits = np.ones((300, 600), np.uint16)
+    bits[place] = {"f16": 0xFC00, "bf16": 0xFF80}[dtype]
+    values = bits.view(np.float16) if dtype == "f16" else bits
+    with pytest.raises(CheckpointError, match=rf"^a: the value at \[{place[0] + 7}, {place[1]}\] is -inf$"):
+        convert(values, dtype, dtype, "a", 7)
 
 
 def test_a_full_disk_leaves_nothing(folder: ModelFolder, monkeypatch):
