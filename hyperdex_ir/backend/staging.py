@@ -57,7 +57,8 @@ def settle(folder: ModelFolder) -> State:
 
 
 def _settle_files(old: State, new: State) -> None:
-    names = [name for phase in new.phases for name in new.entries(phase)]
+    # The program first: an opened model sees at once that it does not fit the manifest. The tokenizer comes last.
+    names = [name for phase in sorted(new.phases, reverse=True) for name in new.entries(phase)]
     for name in names:
         place = new.root / name
         if (new.staging / name).is_file():
