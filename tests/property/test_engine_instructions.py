@@ -17,6 +17,8 @@ from hypothesis_choose import Drawn, examples
 from hyperdex_ir.engine.features import VARIABLE, available, host_features
 from hyperdex_ir.isa.instructions import SPECS, Group
 
+pytestmark = pytest.mark.slow
+
 NAMES = tuple(sorted(MAKERS))
 
 
@@ -46,14 +48,12 @@ def test_one_instruction(name: str) -> None:
     compare()
 
 
-@pytest.mark.slow
 @examples(150, 10_000)
 @given(case=cases(NAMES, 6), threads=st.integers(1, 3))
 def test_several_instructions(case: Case, threads: int) -> None:
     check(case, threads)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [item.name for item in available()])
 def test_with_fewer_vector_instructions(name: str) -> None:
     """Each set of features that this computer has, in a process of its own."""

@@ -28,6 +28,8 @@ from hyperdex_ir.isa.instructions import SPECS
 from hyperdex_ir.isa.operands import FieldKind, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 
+pytestmark = pytest.mark.slow
+
 many = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -63,7 +65,6 @@ def test_any_64_bytes_are_refused_or_kept(data: bytes) -> None:
         assert encode(decode(data)) == data
 
 
-@pytest.mark.slow
 @many
 @given(programs(), st.data())
 def test_damaged_programs_are_refused_or_kept(program: tuple[Instruction, ...], data: st.DataObject) -> None:
@@ -83,7 +84,6 @@ def test_any_payload_is_refused_or_kept(opcodes: list[int], tail: bytes) -> None
         assert encode_program(decode_program(payload).instructions) == payload
 
 
-@pytest.mark.slow
 # ------------------------------------------------------------------------------------------------ text
 @many
 @given(programs(), st.booleans())

@@ -14,6 +14,8 @@ from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.tools import AutoCompiler
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "hyperdex_ir.cli.main"]
 
 
@@ -117,7 +119,6 @@ def test_vector_instructions_that_are_not_there(model: Path) -> None:
     assert second.startswith("hint: ")
 
 
-@pytest.mark.slow
 def test_ctrl_c_while_generating(smollm2_dir: Path) -> None:
     command = [*COMMAND, "run", str(smollm2_dir), "--prompt", "Once upon a time", "--max-new-tokens", "500"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -129,7 +130,6 @@ def test_ctrl_c_while_generating(smollm2_dir: Path) -> None:
     assert stderr.strip() == "hyperdex: interrupted"
 
 
-@pytest.mark.slow
 def test_second_demo_only_runs(smollm2_dir: Path, tmp_path: Path) -> None:
     organisation = tmp_path / "hub" / "HuggingFaceTB"
     organisation.mkdir(parents=True)

@@ -27,10 +27,11 @@ from hyperdex_ir.locations import find_folder
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
+pytestmark = pytest.mark.slow
+
 TOKENS = np.random.default_rng(0).integers(0, 256, 20).tolist()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1"])
 @pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen2moe"])
 def test_equals_transformers(tmp_path: Path, arch: str, kind: str) -> None:

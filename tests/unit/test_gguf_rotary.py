@@ -22,6 +22,8 @@ from hyperdex_ir.gguf_checkpoint import write_small_files, write_weights
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
+pytestmark = pytest.mark.slow
+
 TOKENS = np.random.default_rng(0).integers(0, 256, 20).tolist()
 F32 = gguf.GGMLQuantizationType.F32
 #: With the tiny model's waves of 6, 20, 63, 199, ... positions: one lies between, or none does.
@@ -105,7 +107,6 @@ def test_the_frequencies_of_llama3(head: int, theta: float, factor: float) -> No
     assert scaling == 1.0
 
 
-@pytest.mark.slow
 def test_bits_of_llama3(tmp_path: Path) -> None:
     """Where no wave lies between, all factors are powers of two: the same bits as of the original checkpoint."""
     more: dict[str, Any] = {"rope_parameters": WITHOUT_MEAN}
@@ -118,7 +119,6 @@ def test_bits_of_llama3(tmp_path: Path) -> None:
     assert logits[0].tobytes() == logits[1].tobytes()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("max_length", [16, 24])
 def test_bits_of_longrope(tmp_path: Path, max_length: int) -> None:
     """Within and beyond the original length."""

@@ -22,6 +22,8 @@ from hyperdex_ir.isa.program import Instruction
 from hyperdex_ir.runtime.engines import Engine
 from hyperdex_ir.runtime.ring import Ring
 
+pytestmark = pytest.mark.slow
+
 LOOP = [op("repeat", count=1 << 31, length=1), op("set", dst=9, value=1)]
 #: Instructions that a native machine may execute; the default is over within the tests' deadlines.
 ENDLESS = 1 << 40

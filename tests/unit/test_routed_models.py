@@ -37,6 +37,8 @@ from hyperdex_ir.verify.passes import Verifier
 from hyperdex_ir.verify.values import Value, first_difference, plan_runs, trace_lpu, trace_program
 from hyperdex_ir.xdsl_support import parse_module, print_module
 
+pytestmark = pytest.mark.slow
+
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(0, VOCAB, 13)]
 
 
@@ -94,7 +96,6 @@ def model(kind: str, matrix: str = "f16") -> tuple[ModuleOp, Parameters]:
     return module, random_parameters(module, {}.__getitem__)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("matrix", "pipeline", "devices"),
@@ -112,7 +113,6 @@ def _instructions(kind: str, ranks: int = RANKS, layers: int = LAYERS) -> int:
     return len(Compiled(module, random_parameters(module, {}.__getitem__), "default").program.instructions)
 
 
-@pytest.mark.slow
 def test_neither_experts_nor_ranks_nor_layers_make_instructions(monkeypatch: pytest.MonkeyPatch):
     few = _instructions("groups")
     monkeypatch.setattr(routed_modules, "EXPERTS", 15)
@@ -148,7 +148,6 @@ def test_a_router_without_numbers_raises_the_flag_and_nothing_else(threads: int 
         compiled.logits(threads, len(TOKENS))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 3])
 def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
     module, parameters = model("softmax-of-chosen")
@@ -170,7 +169,6 @@ def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
         assert np.array_equal(found.bytes, expected.bytes)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("pipeline", "devices"), [("default", 1), ("sharded", 2)])
 def test_verify_finds_every_pass_exact(kind: str, pipeline: str, devices: int, tmp_path: Path):
