@@ -216,7 +216,8 @@ def test_ctrl_c(model: Path):
 @pytest.mark.skipif(not _OTHER_DISK.is_dir(), reason="no file system in memory at /dev/shm")
 @pytest.mark.parametrize("name", ["ckpt", "param"])
 def test_a_folder_may_be_a_link_to_another_disk(checkpoint: Path, tmp_path: Path, name: str) -> None:
-    assert _OTHER_DISK.stat().st_dev != tmp_path.stat().st_dev
+    if _OTHER_DISK.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("no second file system: temporary files are in /dev/shm")
     here, linked = (Path(shutil.copytree(checkpoint, tmp_path / kind / "ckpt")).parent for kind in ("here", "linked"))
     with tempfile.TemporaryDirectory(dir=_OTHER_DISK) as other:
         if (linked / name).is_dir():
