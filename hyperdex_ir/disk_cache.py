@@ -1,29 +1,51 @@
-"""Files kept because making them takes long: each is whole and what was made for its key, or counts as not there."""
+"""Files kept because making them takes long: each is whole and what was made for its key, or counts as not there.
+
+A hash says that an entry is whole, not who made it: anyone can compute it. So an entry counts only when it and its
+folder belong to this user and nobody else may write them. Both are looked at through open descriptors, so that what was
+looked at is what is read.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from hyperdex_ir.progress import log
+
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_TEMPORARY = r"(\.[0-9a-f]{16}\.tmp)?"
+#: A larger file is no entry; the engine's machine code has about 1 MB.
+_LARGEST = 1 << 28
 
 
 @dataclass(frozen=True)
 class DiskCache:
     """Entries of one kind in a folder: magic, SHA-256 of key and data, data.
 
-    magic: the first bytes of a file. keep: how many files stay when one is added; the oldest go.
+    magic: the first bytes of a file. names: a regular expression for the names of entries. keep: how many files stay
+    when one is added; the oldest go.
     """
 
     folder: Path
     magic: bytes
+    names: str
     keep: int
 
     def read(self, name: str, key: str) -> bytes | None:
         """The data in a file; None when there is none that can be read, or it is not what was written for this key."""
         try:
-            entry = (self.folder / name).read_bytes()
+            with self._opened() as folder, _opened_file(folder, name) as file:
+                self._check_private(file, name)
+                entry = _contents(file)
         except OSError:
             return None
         head = len(self.magic) + hashlib.sha256().digest_size
@@ -31,30 +53,101 @@ class DiskCache:
         return data if entry[:head] == self.magic + _digest(key, data) else None
 
     def write(self, name: str, key: str, data: bytes) -> None:
-        """Keeps data, whole or not at all. A folder that cannot be written keeps nothing: who has the data has no need
-        of it, and making it again is all that it costs.
+        """Keeps data, whole or not at all. A folder that cannot be written or trusted keeps nothing, which is no error:
+        the caller has the data.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._put(self.folder / name, self.magic + _digest(key, data) + data)
-            self._prune()
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            with self._opened() as folder:
+                _put(folder, name, self.magic + _digest(key, data) + data)
+                self._prune(folder)
         except OSError:
             return
 
-    def _put(self, path: Path, entry: bytes) -> None:
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=path.stem, suffix=".tmp")
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        """A descriptor of the folder. Raises OSError when it cannot be opened or is not this user's alone."""
+        link = os.lstat(self.folder)
+        if stat.S_ISLNK(link.st_mode) and link.st_uid != os.geteuid():
+            raise _refusal(self.folder, f"it is a link of user {link.st_uid}")
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(entry)
-            os.replace(temporary, path)
+            self._check_private(folder, "")
+            yield folder
         finally:
-            Path(temporary).unlink(missing_ok=True)
+            os.close(folder)
 
-    def _prune(self) -> None:
-        """Removes the oldest files; another process may do so at the same time."""
-        files = sorted(self.folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in files[self.keep :]:
-            path.unlink(missing_ok=True)
+    def _check_private(self, descriptor: int, name: str) -> None:
+        """Raises OSError, after one log line, unless what is open is this user's and nobody else may write it."""
+        found = os.fstat(descriptor)
+        if found.st_uid != os.geteuid():
+            raise _refusal(self.folder / name, f"it belongs to user {found.st_uid}, not to {os.geteuid()}")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise _refusal(self.folder / name, f"others may write it (mode {stat.S_IMODE(found.st_mode):04o})")
+
+    def _prune(self, folder: int) -> None:
+        """Removes the oldest entries and what killed writers left. A file by another name, or without the magic, is
+        not the cache's; neither is anything in a folder that is a link. Another process may prune at the same time.
+        """
+        if self.folder.is_symlink():
+            return
+        found = [(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns, name) for name in self._own(folder)]
+        for _, name in sorted(found, reverse=True)[self.keep :]:
+            os.unlink(name, dir_fd=folder)
+
+    def _own(self, folder: int) -> Iterator[str]:
+        for name in os.listdir(folder):
+            if re.fullmatch(self.names + _TEMPORARY, name) is None:
+                continue
+            try:
+                with _opened_file(folder, name) as file:
+                    head = os.read(file, len(self.magic))
+            except OSError:
+                continue
+            # A writer that was killed may have left the beginning of an entry.
+            if self.magic.startswith(head):
+                yield name
+
+
+@contextmanager
+def _opened_file(folder: int, name: str) -> Iterator[int]:
+    """A descriptor of a file in an open folder. Raises OSError for what is no file, a link included."""
+    file = os.open(name, _READ, dir_fd=folder)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise FileNotFoundError(name)
+        yield file
+    finally:
+        os.close(file)
+
+
+def _contents(file: int) -> bytes:
+    with os.fdopen(os.dup(file), "rb") as stream:
+        return stream.read(_LARGEST)
+
+
+def _put(folder: int, name: str, entry: bytes) -> None:
+    temporary = f"{name}.{secrets.token_hex(8)}.tmp"
+    handle = os.open(temporary, _CREATE, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(entry)
+        os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        os.unlink(temporary, dir_fd=folder)
+        raise
+
+
+@cache
+def _say(message: str) -> None:
+    """Logs a line the first time that it comes."""
+    log(message)
+
+
+def _refusal(path: Path, reason: str) -> PermissionError:
+    _say(f"{path}: not used, because {reason}; remove it, or make it yours alone with chown and chmod go-w")
+    return PermissionError(reason)
 
 
 def _digest(key: str, data: bytes) -> bytes:

@@ -22,6 +22,7 @@ from hyperdex_ir.errors import CheckpointError, UnsupportedModelError
 from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary
+from hyperdex_ir.own_code import code_digest
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 #: Says which file the others were made from.
 MARKER = "hyperdex_gguf.json"
-#: Of what is written for a file: another where the same file gives others, so that earlier ones are made anew.
-_VERSION = 2
 _SMALL_FILES = ("config.json", "generation_config.json")
 #: Of a tensor in float32: as it is dequantized, rearranged and stored.
 _COPIES = 3
@@ -63,7 +62,8 @@ def write_small_files(path: Path, folder: Path) -> None:
     tokenizer of it, CheckpointError when the file is broken.
     """
     found = path.stat()
-    marker = json.dumps({"file": path.name, "size": found.st_size, "time": found.st_mtime_ns, "version": _VERSION})
+    facts = {"file": path.name, "size": found.st_size, "time": found.st_mtime_ns, "code": code_digest()}
+    marker = json.dumps(facts)
     if _is_made_from(folder, marker) and all((folder / name).is_file() for name in _SMALL_FILES):
         return
     for name in (MARKER, WEIGHTS, *_SMALL_FILES):

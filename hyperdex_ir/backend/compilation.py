@@ -22,7 +22,6 @@ from hyperdex_ir.backend.state import (
     STAGING,
     STATE_FILE,
     State,
-    compiler_digest,
     digest,
     extension_digest,
     file_digest,
@@ -37,6 +36,7 @@ from hyperdex_ir.hub import fetch_config, fetch_model
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout
+from hyperdex_ir.own_code import code_digest
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 from hyperdex_ir.progress import byte_progress, log, log_banner, log_phase
 from hyperdex_ir.targets import load_target
@@ -296,7 +296,7 @@ class Compilation:
 
     def _content_key(self, phase: str) -> str:
         """The same by what the request came to: the layout, whichever pipeline led to it."""
-        facts: dict[str, Any] = {"versions": versions(), "compiler": compiler_digest(), "config": self._config_digest}
+        facts: dict[str, Any] = {"versions": versions(), "compiler": code_digest(), "config": self._config_digest}
         if phase == CONVERT:
             traced = self._whole
             facts |= {"layout": layout_to_json(traced.layout), "max_length": traced.max_length}
@@ -313,7 +313,7 @@ class Compilation:
         options = self.options
         request = {
             "versions": versions(),
-            "compiler": compiler_digest(),
+            "compiler": code_digest(),
             "config": self._config_digest,
             "max_length": options.max_length or self._unchosen_length(),
             "matrix_type": options.matrix_type,

@@ -11,10 +11,11 @@ import hashlib
 from dataclasses import asdict
 
 from hyperdex_ir.backend.instructions import Encoded, encode_module
-from hyperdex_ir.backend.state import compiler_digest, digest, extension_digest, versions
+from hyperdex_ir.backend.state import digest, extension_digest, versions
 from hyperdex_ir.backend.tracing import Traced
 from hyperdex_ir.disk_cache import DiskCache
 from hyperdex_ir.locations import instruction_cache
+from hyperdex_ir.own_code import code_digest
 from hyperdex_ir.passes.pipeline import pipeline_spec
 from hyperdex_ir.progress import log
 from hyperdex_ir.targets import load_target
@@ -23,6 +24,7 @@ from hyperdex_ir.xdsl_support import print_module
 #: Entries that stay when one is added; those of small programs have 7 kB, of large ones 100.
 _KEEP = 200
 _MAGIC = b"HDXP\x01\x00\x00\x00"
+_NAMES = r"[0-9a-f]{32}\.bin"
 _LENGTH_BYTES = 8
 
 
@@ -34,7 +36,7 @@ def encode_shared(traced: Traced, vocab_size: int, num_device: int, *, anew: boo
     """
     key = _key(traced, vocab_size, num_device)
     name, folder = f"{key[:32]}.bin", instruction_cache()
-    cache = None if folder is None else DiskCache(folder, _MAGIC, _KEEP)
+    cache = None if folder is None else DiskCache(folder, _MAGIC, _NAMES, _KEEP)
     entry = None if cache is None or anew or traced.observers else cache.read(name, key)
     if entry is not None:
         log("Reuse the instructions of a model of the same architecture and options")
@@ -55,7 +57,7 @@ def _key(traced: Traced, vocab_size: int, num_device: int) -> str:
             "extensions": extension_digest(traced.lowering),
             "target": asdict(load_target(traced.target)),
             "versions": versions(),
-            "compiler": compiler_digest(),
+            "compiler": code_digest(),
             "vocab_size": vocab_size,
             "num_device": num_device,
         }

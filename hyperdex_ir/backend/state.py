@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,24 +28,11 @@ STAGING = ".hyperdex_next"
 STATE_FORMAT = 4
 _BLOCK_BYTES = 1 << 20
 _LONGEST_NAME = 200  # characters; the longest that is written has 40
-_COMPILER = ("backend", "dialects", "frontend", "isa", "memory", "passes", "targets", "xdsl_support.py")
 
 
 def versions() -> dict[str, str]:
     """Versions of this package and of those that shape what it writes."""
     return {"hyperdex-ir": __version__, **{name: version(name) for name in ("xdsl", "torch", "transformers", "numpy")}}
-
-
-@cache
-def compiler_digest() -> str:
-    """A hash of the code that shapes what a compile writes: in development, one version has many."""
-    package, found = Path(__file__).parent.parent, hashlib.sha256()
-    for name in _COMPILER:
-        for path in sorted([package / name, *(package / name).rglob("*")]):
-            if path.suffix in (".py", ".toml", ".pipeline"):
-                found.update(path.relative_to(package).as_posix().encode())
-                found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def extension_digest(passes: Iterable[ModulePass]) -> str:

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -191,7 +190,7 @@ def test_what_decides_is_in_the_key(
     assert encoded(other, **facts, anew=True) == first
 
 
-@pytest.mark.parametrize("name", ["versions", "compiler_digest", "extension_digest", "load_target"])
+@pytest.mark.parametrize("name", ["versions", "code_digest", "extension_digest", "load_target"])
 def test_another_compiler_or_target_lowers_anew(
     traced: Traced, lowered: list[Traced], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -285,18 +284,18 @@ def test_a_disk_that_refuses_is_no_error(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path))
-    for module, name in ((tempfile, "mkstemp"), (os, "replace")):
+    for name in ("open", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, refuse)
+            patch.setattr(os, name, refuse)
             encoded(traced)
     assert (len(lowered), entries()) == (2, [])
 
 
 def test_an_interrupt_is_not_held_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*_: Any) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    cache = DiskCache(tmp_path, b"magic", 2)
+    cache = DiskCache(tmp_path, b"magic", "name", 2)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):

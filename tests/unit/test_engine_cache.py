@@ -53,7 +53,7 @@ def test_each_feature_set_has_its_own(folder: Path) -> None:
 
 def test_changed_sources_make_it_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache.engine_code(HOST)
-    monkeypatch.setattr(cache, "sources_digest", lambda: "others")
+    monkeypatch.setattr(cache, "code_digest", lambda *_: "others")
     assert cache.engine_code(HOST) == b"code 2"
 
 
@@ -79,7 +79,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(folder: Path) -> None:
 
 def test_old_entries_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
-        monkeypatch.setattr(cache, "sources_digest", lambda number=number: str(number))
+        monkeypatch.setattr(cache, "code_digest", lambda *_, number=number: str(number))
         cache.engine_code(HOST)
     assert len(list(folder.iterdir())) == cache._KEEP
     assert cache.engine_code(HOST) == b"code 30"
