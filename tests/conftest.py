@@ -31,7 +31,7 @@ def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) ->
     """A HYPERDEX_HOME of the session's own; all workers share the native engine's code."""
     home = tmp_path_factory.mktemp("home")
     code = shared_dir / "engine"
-    code.mkdir(exist_ok=True)
+    code.mkdir(mode=0o700, exist_ok=True)
     (home / "engine").symlink_to(code)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERDEX_HOME", str(home))
