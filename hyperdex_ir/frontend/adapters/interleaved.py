@@ -1,4 +1,4 @@
-"""GPT-J and CodeGen: interleaved rotary positions from a table of sines and cosines that every layer has."""
+"""GPT-J and CodeGen: interleaved rotary positions from a table of sines and cosines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.models.codegen.modeling_codegen import CodeGenAttention
-from transformers.models.gptj.modeling_gptj import GPTJAttention
 
 from hyperdex_ir.errors import ConfigError
-from hyperdex_ir.frontend.adapters import set_forward
-from hyperdex_ir.frontend.derived import Derived, RotaryTable
+from hyperdex_ir.frontend.adapters import modules_with, set_forward
+from hyperdex_ir.frontend.derived import Derived, RotaryTable, rotary_modules
 from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE
 
 _TABLE = "transformer.rotary.table"
@@ -30,11 +28,11 @@ def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
     """
     config: Any = model.config
     turned = config.rotary_dim or config.n_embd
-    for module in model.modules():
-        if isinstance(module, GPTJAttention):
-            set_forward(module, _attention(module, _separate(module), turned))
-        elif isinstance(module, CodeGenAttention):
-            set_forward(module, _attention(module, _fused(module), turned))
+    for module in modules_with(model, "out_proj", "num_attention_heads", "head_dim"):
+        project = _fused(module) if hasattr(module, "qkv_proj") else _separate(module)
+        set_forward(module, _attention(module, project, turned))
+    for _, module in list(rotary_modules(model)):
+        set_forward(module, _no_embeddings)
     # As `create_sinusoidal_positions` has it.
     frequency = (1.0 / (10000 ** (torch.arange(0, turned, 2, dtype=torch.int64, device="cpu") / turned))).numpy()
     column = np.repeat(np.arange(len(frequency)), 2)
@@ -74,6 +72,10 @@ def _attention(module: Any, project: Projections, turned: int) -> Callable[..., 
         return module.out_proj(attended.flatten(2)), None
 
     return forward
+
+
+def _no_embeddings(*_: Any, **__: Any) -> None:
+    """The positions' sines and cosines, which the replaced attention does not take: it is given the positions, too."""
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turned: int) -> torch.Tensor:
