@@ -85,7 +85,7 @@ def print_versions(lowest: bool) -> int:
     for name, installed, floor in versions():
         note = ", taken as given" if name == "torch" else ""
         if lowest and name != "torch" and Version(installed) != Version(floor):
-            note, status = ", which cannot be installed with the others: raise it", 1
+            note, status = ", which cannot be had beside the others: raise it", 1
         print(f"  {name} {installed}; its range begins at {floor}{note}")
     return status
 
