@@ -152,6 +152,19 @@ def test_sines_and_cosines_of_interleaved_positions(model_type: str) -> None:
         torch.testing.assert_close(buffer[:50], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("model_type", ["gptj", "codegen"])
+def test_other_sines_and_cosines_are_refused(model_type: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = on_meta(model_type)
+    rotary = dict(rotary_modules(model))
+    if not rotary:
+        pytest.skip(f"transformers {transformers.__version__} has no rotary module in a {model_type}")
+    for kind in {type(module) for module in rotary.values()}:
+        theirs = kind.forward
+        monkeypatch.setattr(kind, "forward", lambda self, x, position_ids, f=theirs: f(self, x, position_ids)[::-1])
+    with pytest.raises(UnsupportedModelError, match=r"transformer.rotary_emb \(\w+\): does not compute the sines"):
+        adapt(model, 8)
+
+
 #: model type -> modules of each layer that are replaced, beside those of the model.
 REPLACED = {"bloom": 2, "codegen": 1, "falcon": 6, "gptj": 1, "mpt": 1}
 
