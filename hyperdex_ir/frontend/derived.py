@@ -138,7 +138,12 @@ def layer_kinds(path: str, module: torch.nn.Module) -> tuple[str, ...]:
 
 
 def rotary_modules(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Module]]:
-    """The model's rotary modules and their paths, in order."""
+    """The model's rotary modules and their paths, in order.
+
+    A rotary module has neither parameters nor modules of its own, and its forward takes positions. `RotaryTable` checks
+    the values that it gives.
+    """
     for path, module in model.named_modules():
-        if type(module).__name__.endswith("RotaryEmbedding"):
+        plain = not any(module.children()) and not any(True for _ in module.parameters())
+        if plain and "position_ids" in inspect.signature(module.forward).parameters:
             yield path, module

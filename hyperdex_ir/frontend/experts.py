@@ -5,27 +5,30 @@ Ranks are the last dimension, as in `lpu.expert_linear`: an expert's columns are
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from transformers.integrations import moe
 
 from hyperdex_ir.errors import UnsupportedModelError
 from hyperdex_ir.frontend.operators import NAMESPACE
 
 #: The name under which transformers' interface of experts knows ours while a model is traced.
 EXPERTS_NAME = "hyperdex"
-#: Activations of transformers -> those that `lpu.expert_linear` has.
-_ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "relu": "relu",
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "sigmoid": "sigmoid",
-    "tanh": "tanh",
+#: The activations that `lpu.expert_linear` has.
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
 }
+#: Neurons of a probed gate, and the largest of their values.
+_PROBES, _LARGEST = 257, 16.0
 _NEVER_COMPUTED = "this operator is for tracing only"
 
 
@@ -82,6 +85,31 @@ class _RanksBehind(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def name_gates(model: torch.nn.Module) -> None:
+    """Notes at each module of experts which activation its gate has, `gate_activation`: None when it has another form.
+
+    The model must be ours alone, and not being exported: its gates are computed.
+    """
+    for module in model.modules():
+        if hasattr(module, "_apply_gate"):
+            experts: Any = module
+            experts.gate_activation = _activation_of(experts)
+
+
+def _activation_of(experts: Any) -> str | None:
+    """The activation with which a gate computes activation(first half) * second half, bit for bit; None when it has
+    another form."""
+    if not experts.has_gate:
+        return None
+    first = torch.linspace(-_LARGEST, _LARGEST, _PROBES, device="cpu")
+    second = torch.linspace(0.5, 2, _PROBES, device="cpu")
+    gated = experts._apply_gate(torch.cat([first, second])[None])[0]
+    for name, activation in _ACTIVATIONS.items():
+        if torch.equal(gated, activation(first) * second):
+            return name
+    return None
+
+
 def experts_function(
     module: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
 ) -> torch.Tensor:
@@ -91,12 +119,11 @@ def experts_function(
     """
     experts: Any = module
     name = type(module).__name__
-    if not experts.has_gate or experts.has_post_expert_norm:
+    # Before 5.20 transformers has no such norm.
+    if not experts.has_gate or getattr(experts, "has_post_expert_norm", False):
         raise UnsupportedModelError(f"{name}: experts without a gate, or with a norm, are not supported")
     biases = (experts.gate_up_proj_bias, experts.down_proj_bias) if experts.has_bias else (None, None)
-    activation = None
-    if getattr(type(module), "_apply_gate", None) is moe._default_apply_gate:
-        activation = _ACTIVATIONS.get(experts.config.hidden_act)
+    activation: str | None = experts.gate_activation
     hidden = EXPERT_LINEAR(
         hidden_states, experts.gate_up_proj, top_k_index, biases[0], None, activation, experts.is_transposed
     )

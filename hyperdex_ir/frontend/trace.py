@@ -23,7 +23,7 @@ from hyperdex_ir.frontend.buffers import buffer_values
 from hyperdex_ir.frontend.config import load_json
 from hyperdex_ir.frontend.convolutions import fuse_short_convs
 from hyperdex_ir.frontend.derived import Derived, RotaryTable, layer_kinds, rotary_modules
-from hyperdex_ir.frontend.experts import EXPERTS_NAME, experts_function
+from hyperdex_ir.frontend.experts import EXPERTS_NAME, experts_function, name_gates
 from hyperdex_ir.frontend.functional import make_functional
 from hyperdex_ir.frontend.graph import is_mutation
 from hyperdex_ir.frontend.group_routing import rewrite_group_routing
@@ -180,8 +180,9 @@ def trace(config_dir: Path, architecture: str, max_length: int) -> TracedModel:
     with quiet_libraries(), _our_functions():
         model = build_model(load_config(config_dir, architecture), architecture)
         buffers = buffer_values(model)
-        derived = adapt(model, max_length) | _patch_rotary(model, max_length)
         try:
+            name_gates(model)
+            derived = adapt(model, max_length) | _patch_rotary(model, max_length)
             program = export_module(_LogitsOnly(model))
         except HyperdexError:
             raise

@@ -10,8 +10,11 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+import torch
+import transformers
 from transformers import PreTrainedModel
 
+from hyperdex_ir.errors import UnsupportedModelError
 from hyperdex_ir.frontend.derived import Derived
 
 #: model_type -> the module in this package that adapts it.
@@ -22,6 +25,20 @@ ADAPTERS: dict[str, str] = {
     "gptj": "interleaved",
     "mpt": "mpt",
 }
+
+
+def modules_with(model: torch.nn.Module, *names: str) -> list[Any]:
+    """The modules of a model that have all of these attributes, in order; their classes may be called anything.
+
+    Raises UnsupportedModelError when there is none.
+    """
+    found = [module for module in model.modules() if all(hasattr(module, name) for name in names)]
+    if not found:
+        raise UnsupportedModelError(
+            f"{type(model).__name__}: transformers {transformers.__version__} has no module with {', '.join(names)}",
+            "use a version of transformers that pyproject.toml allows",
+        )
+    return found
 
 
 def set_forward(module: Any, forward: Callable[..., Any]) -> None:

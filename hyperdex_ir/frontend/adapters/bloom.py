@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.models.bloom.modeling_bloom import BloomAttention, BloomGelu, build_alibi_tensor
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
+from hyperdex_ir.frontend.adapters import modules_with, set_forward
 from hyperdex_ir.frontend.derived import Derived, HeadSlopes
 from hyperdex_ir.frontend.operators import ATTENTION
 
@@ -20,11 +22,11 @@ def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
     config: Any = model.config
     # The bias of position 1 is the slope itself.
     slopes = build_alibi_tensor(torch.ones(1, 2, device="cpu"), config.n_head, torch.float32)[:, 0, 1].numpy()
+    for module in modules_with(model, "query_key_value", "dense", "inv_norm_factor"):
+        set_forward(module, _attention(module))
     for module in model.modules():
-        if isinstance(module, BloomAttention):
-            module.forward = _attention(module)
-        elif isinstance(module, BloomGelu):
-            module.forward = _gelu
+        if _is_gelu(module):
+            set_forward(module, _gelu)
     return {_SLOPES: HeadSlopes(_SLOPES, slopes)}
 
 
@@ -35,6 +37,16 @@ def _attention(module: Any) -> Callable[..., Any]:
         return residual + module.dense(attended.flatten(2)), None
 
     return forward
+
+
+def _is_gelu(module: torch.nn.Module) -> bool:
+    """Whether a module without parameters computes `_gelu`."""
+    if any(module.children()) or any(True for _ in module.parameters()):
+        return False
+    if len(inspect.signature(module.forward).parameters) != 1:
+        return False
+    probe = torch.linspace(-4, 4, 33, device="cpu")
+    return torch.allclose(module(probe), _gelu(probe))
 
 
 def _gelu(x: torch.Tensor) -> torch.Tensor:

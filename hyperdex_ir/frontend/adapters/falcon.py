@@ -8,15 +8,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
-from transformers.models.falcon.modeling_falcon import (
-    FalconAttention,
-    FalconDecoderLayer,
-    FalconLinear,
-    apply_rotary_pos_emb,
-    build_alibi_tensor,
-)
+from transformers.models.falcon.modeling_falcon import apply_rotary_pos_emb, build_alibi_tensor
 
-from hyperdex_ir.frontend.adapters import set_forward
+from hyperdex_ir.frontend.adapters import modules_with, set_forward
 from hyperdex_ir.frontend.derived import Derived, HeadSlopes
 from hyperdex_ir.frontend.operators import ATTENTION
 
@@ -30,12 +24,12 @@ def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
     config: Any = model.config
     slopes = _SLOPES if config.alibi else None
     for module in model.modules():
-        if isinstance(module, FalconLinear):
+        if isinstance(module, torch.nn.Linear):
             set_forward(module, _linear(module))
-        elif isinstance(module, FalconAttention):
-            set_forward(module, _attention(module, slopes))
-        elif isinstance(module, FalconDecoderLayer):
-            set_forward(module, _layer(module))
+    for module in modules_with(model, "query_key_value", "dense", "inv_norm_factor"):
+        set_forward(module, _attention(module, slopes))
+    for module in modules_with(model, "self_attention", "mlp"):
+        set_forward(module, _layer(module))
     if slopes is None:
         return {}
     # The bias of position 1 is the slope, a number of bfloat16 like every bias.

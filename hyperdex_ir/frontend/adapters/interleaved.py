@@ -1,4 +1,4 @@
-"""GPT-J and CodeGen: interleaved rotary positions from a table of sines and cosines that every layer has."""
+"""GPT-J and CodeGen: interleaved rotary positions from a table of sines and cosines."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import PreTrainedModel
-from transformers.models.codegen.modeling_codegen import CodeGenAttention
-from transformers.models.gptj.modeling_gptj import GPTJAttention
 
-from hyperdex_ir.errors import ConfigError
-from hyperdex_ir.frontend.adapters import set_forward
-from hyperdex_ir.frontend.derived import Derived, RotaryTable
+from hyperdex_ir.errors import ConfigError, UnsupportedModelError
+from hyperdex_ir.frontend.adapters import modules_with, set_forward
+from hyperdex_ir.frontend.derived import Derived, RotaryTable, rotary_modules
 from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE
 
 _TABLE = "transformer.rotary.table"
@@ -26,19 +24,40 @@ Projections = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.T
 def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
     """Makes the attention of a GPT-J or CodeGen one node, and its tables one table for as many positions.
 
-    Raises ConfigError when a CodeGen's heads do not divide into its blocks.
+    Raises ConfigError when a CodeGen's heads do not divide into its blocks, UnsupportedModelError when a rotary module
+    of the model gives other sines and cosines than the table.
     """
     config: Any = model.config
     turned = config.rotary_dim or config.n_embd
-    for module in model.modules():
-        if isinstance(module, GPTJAttention):
-            set_forward(module, _attention(module, _separate(module), turned))
-        elif isinstance(module, CodeGenAttention):
-            set_forward(module, _attention(module, _fused(module), turned))
+    for module in modules_with(model, "out_proj", "num_attention_heads", "head_dim"):
+        project = _fused(module) if hasattr(module, "qkv_proj") else _separate(module)
+        set_forward(module, _attention(module, project, turned))
     # As `create_sinusoidal_positions` has it.
     frequency = (1.0 / (10000 ** (torch.arange(0, turned, 2, dtype=torch.int64, device="cpu") / turned))).numpy()
     column = np.repeat(np.arange(len(frequency)), 2)
-    return {_TABLE: RotaryTable(_TABLE, max_length, turned, frequency, column, np.float32(1), "default")}
+    table = RotaryTable(_TABLE, max_length, turned, frequency, column, np.float32(1), "default")
+    for path, module in list(rotary_modules(model)):
+        with torch.device("cpu"):
+            _check(path, type(module)(config), table, min(max_length, config.n_positions) - 1)
+        set_forward(module, _no_embeddings)
+    return {_TABLE: table}
+
+
+def _check(path: str, module: torch.nn.Module, table: RotaryTable, last: int) -> None:
+    """Compares a module's sines and cosines, at the first positions and at the last, with those of the table."""
+    positions = [0, min(1, last), last]
+    with torch.no_grad():
+        found = module(torch.zeros(1), torch.tensor([positions]))
+    rows = np.concatenate([table.rows(position, position + 1) for position in positions])
+    expected = rows[:, 1, ::2], rows[:, 0, ::2]
+    if len(found) != 2 or not all(map(_is_close, found, expected)):
+        raise UnsupportedModelError(
+            f"{path} ({type(module).__name__}): does not compute the sines and cosines of {_TABLE}"
+        )
+
+
+def _is_close(found: torch.Tensor, expected: np.ndarray) -> bool:
+    return found.shape[1:] == expected.shape and np.allclose(found[0].numpy(), expected, rtol=0, atol=1e-5)
 
 
 def _separate(module: Any) -> Projections:
@@ -74,6 +93,10 @@ def _attention(module: Any, project: Projections, turned: int) -> Callable[..., 
         return module.out_proj(attended.flatten(2)), None
 
     return forward
+
+
+def _no_embeddings(*_: Any, **__: Any) -> None:
+    """The positions' sines and cosines, which the replaced attention does not take: it is given the positions, too."""
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turned: int) -> torch.Tensor:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
-from transformers.models.mpt.modeling_mpt import MptAttention, MptModel, build_mpt_alibi_tensor
+from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 
+from hyperdex_ir.frontend.adapters import modules_with, set_forward
 from hyperdex_ir.frontend.derived import Derived, HeadSlopes
 from hyperdex_ir.frontend.operators import ATTENTION
 
@@ -21,11 +22,10 @@ def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
     config: Any = model.config
     # The bias one position back is minus the slope. transformers does not read alibi_bias_max here.
     slopes = -build_mpt_alibi_tensor(config.n_heads, 2, device="cpu")[:, 0, 0].numpy()
-    for module in model.modules():
-        if isinstance(module, MptAttention):
-            module.forward = _attention(module)
-        elif isinstance(module, MptModel):
-            module.forward = _layers(module)
+    for module in modules_with(model, "Wqkv", "out_proj", "clip_qkv", "softmax_scale"):
+        set_forward(module, _attention(module))
+    for module in modules_with(model, "wte", "blocks", "norm_f"):
+        set_forward(module, _layers(module))
     return {_SLOPES: HeadSlopes(_SLOPES, slopes)}
 
 
