@@ -291,7 +291,7 @@ def start_on_hosts(ring: RingProcesses, hosts: list[str], command: list[str], ma
     """marks: the RING_MARK of each process, if it has one."""
     port = free_port()
     for rank, host in enumerate(hosts):
-        prefix, variables = ("ip", "netns", "exec", host), {"GLOO_SOCKET_IFNAME": "ring"}
+        prefix, variables = ("ip", "netns", "exec", host), {"HYPERDEX_RUN_SECRET": "known to both hosts"}
         if marks:
             variables["RING_MARK"] = str(marks[rank])
         ring.start(command, rank, 2, port, "10.77.0.1", prefix, variables)
