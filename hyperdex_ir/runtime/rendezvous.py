@@ -81,6 +81,7 @@ class Meeting:
         self._greetings = self._sealed(self._secret.key)
         self._store: SealedStore | None = None
         self.key = b""
+        self._nonce = secrets.token_bytes(_NONCE_BYTES)
         self._leave_greeting()
 
     def _open_store(self) -> Store:
@@ -114,7 +115,7 @@ class Meeting:
     # ------------------------------------------------------------------------------------------------ greetings
     def _leave_greeting(self) -> None:
         launch = self.launch
-        greeting = _GREETING.pack(secrets.token_bytes(_NONCE_BYTES), launch.count)
+        greeting = _GREETING.pack(self._nonce, launch.count)
         with self._store_errors():
             self._greetings.set(f"greeting/{launch.rank}", greeting)
 
@@ -133,8 +134,13 @@ class Meeting:
         return self._store
 
     def _greeting_of(self, rank: int, deadline: float) -> bytes:
-        """The number used once of a process. Raises PeerError when it believes in another number of processes."""
+        """The number used once of a process. Raises PeerError when it believes in another number of processes.
+
+        This process's own is not read: the store could hold one of an earlier run.
+        """
         count = self.launch.count
+        if rank == self.launch.rank:
+            return self._nonce
         greeting = self._wait_for(self._greetings, f"greeting/{rank}", rank, deadline)
         if len(greeting) != _GREETING.size:
             raise PeerError(f"device {rank} runs another program than device {self.launch.rank}", _SAME_HINT)
