@@ -14,6 +14,7 @@ import os
 import secrets
 import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,11 +54,8 @@ class RunSecret:
 
 def seal(key: bytes, purpose: str, *parts: bytes | memoryview) -> bytes:
     """The HMAC-SHA256 of bytes in their order; that of another purpose is another."""
-    made = hmac.new(key, purpose.encode(), "sha256")
-    for part in parts:
-        made.update(len(part).to_bytes(8, "little"))
-        made.update(part)
-    return made.digest()
+    lengths = struct.pack(f"<{len(parts) + 1}Q", len(purpose), *map(len, parts))
+    return hmac.digest(key, b"".join((lengths, purpose.encode(), *parts)), "sha256")
 
 
 def run_secret(run: str, one_host: bool) -> RunSecret:

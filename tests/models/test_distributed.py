@@ -256,6 +256,16 @@ def test_another_number_of_processes_is_refused(model: Path, tmp_path: Path):
             check_failure(one, "device 1 has another number of processes than device 0: 4, not 2")
 
 
+def test_another_secret_is_refused(model: Path, tmp_path: Path):
+    with RingProcesses(tmp_path) as ring:
+        port = free_port()
+        for rank in range(2):
+            variables = {"HYPERDEX_RUN_SECRET": f"secret of process {rank}"}
+            ring.start([*RUN, *arguments(model)], rank, 2, port, variables=variables)
+        for rank, one in ring.wait(START_SECONDS).items():
+            check_failure(one, f"device {1 - rank} has another secret than device {rank}, or a stranger writes to")
+
+
 def test_not_compiled_for_so_many(model: Path, tmp_path: Path):
     ended = run_all(tmp_path, [[*RUN, *arguments(model)]] * 3)
     for one in ended.values():
