@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
 
 _LONGEST_WORD = 400  # of an error, in characters: longer than a path, shorter than what a spoiled file may hold
+_USER = re.compile(r"(?<=://)[^\s'\"<>]*@")
+_QUERY = re.compile(r"(://[^\s?'\"<>]*)\?[^\s'\"<>]*")
 
 
 class HyperdexError(Exception):
@@ -26,8 +29,14 @@ class HyperdexError(Exception):
         return [line for note in getattr(self, "__notes__", []) for line in note.splitlines()]
 
 
+def redact(text: str) -> str:
+    """The text with addresses as they may be shown: without user and password, and without what a query says."""
+    return _QUERY.sub(r"\1?***", _USER.sub("***@", text))
+
+
 def _one_line(text: str) -> str:
     """Without line ends, and what a terminal would obey or cannot show as Python writes it: errors quote files."""
+    text = redact(text)
     shown = " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in text.split())
     return shown if shown.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
 

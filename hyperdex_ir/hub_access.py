@@ -7,14 +7,24 @@ is none, a prompt on the terminal. It is sent to the Hub's own address only and 
 from __future__ import annotations
 
 import getpass
+import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Mapping
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
-from hyperdex_ir.errors import AccessError, ConfigError, DownloadError, HyperdexError, ModelNotFoundError, OptionError
+from hyperdex_ir.errors import (
+    AccessError,
+    ConfigError,
+    DownloadError,
+    HyperdexError,
+    ModelNotFoundError,
+    OptionError,
+    redact,
+)
 
 _GATED = "GatedRepo"
 _LONGEST = 200  # characters of a server's own words
@@ -49,11 +59,29 @@ class Credential:
         return self._found is not None
 
     def scrub(self, text: str) -> str:
-        """A text of a server or of the HTTP client: one line of bounded length, without token and signed queries."""
+        """A text of a server or of the HTTP client: one line of bounded length, without the token, redacted."""
         if self._found:
             text = text.replace(self._found, "***")
         line = (text.strip().splitlines() or [""])[0]
-        return re.sub(r"(https?://[^\s?'\"]*)\?[^\s'\"]*", r"\1", line)[:_LONGEST]
+        return redact(line)[:_LONGEST]
+
+
+def check_endpoint() -> None:
+    """Raises OptionError when HF_ENDPOINT is such that huggingface_hub cannot be imported; it may hold a password."""
+    try:
+        _ = urlsplit(os.environ.get("HF_ENDPOINT", "")).port
+    except ValueError:
+        raise OptionError(
+            "HF_ENDPOINT is no address of a server", "expected https://HOST, an IPv6 address in [], a port up to 65535"
+        ) from None
+
+
+class Redaction(logging.Filter):
+    """For a handler of another library's log lines, which quote addresses."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), ()
+        return True
 
 
 def usable_token(text: str) -> str | None:

@@ -7,6 +7,7 @@ what may pass is tried again. Why not its `hf_hub_download`: docs/decisions/0014
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import sys
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 
 from hyperdex_ir import __version__
 from hyperdex_ir.errors import AccessError, CheckpointError, DownloadError, OptionError
-from hyperdex_ir.hub_access import Credential, answer, refusal
+from hyperdex_ir.hub_access import Credential, Redaction, answer, check_endpoint, refusal
 from hyperdex_ir.progress import log
 
 ATTEMPTS_VARIABLE = "HYPERDEX_HUB_ATTEMPTS"
@@ -38,6 +39,7 @@ _AGAIN = "run again: what is there already is kept"
 _ENDPOINT = "look at HF_ENDPOINT, and at what answers there"
 _FIRST = "no such directory, and not fetched from the Hub"  # when the list of files cannot be had
 _NETWORK = "check the name and the network, or give a directory that holds the checkpoint"
+_REDACTION = Redaction()
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # how the library takes another's answer
 
 T = TypeVar("T")
@@ -107,7 +109,11 @@ class HubModel:
     """
 
     def __init__(self, hub_id: str, credential: Credential):
+        check_endpoint()
         from huggingface_hub import constants
+
+        for handler in logging.getLogger("huggingface_hub").handlers:
+            handler.addFilter(_REDACTION)
 
         self.hub_id = hub_id
         self.credential = credential
@@ -251,7 +257,8 @@ class HubModel:
         except http.ConnectError as error:
             raise Transient(f"no connection to {_origin(error.request.url)}: {scrub(str(error))}", _NETWORK) from None
         except (http.UnsupportedProtocol, http.LocalProtocolError, http.InvalidURL) as error:
-            raise DownloadError(f"{place}: no such address: {scrub(str(error))}", _ENDPOINT) from None
+            reason = "" if "@" in self.endpoint else f": {scrub(str(error))}"  # it may quote a part of a password
+            raise DownloadError(f"{place}: no such address{reason}", _ENDPOINT) from None
         except http.HTTPError as error:
             raise Transient(f"the connection was lost: {scrub(str(error)) or type(error).__name__}") from None
         except errors.OfflineModeIsEnabled:

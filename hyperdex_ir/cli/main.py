@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -24,7 +25,8 @@ from hyperdex_ir.cli.run import run
 from hyperdex_ir.cli.start import hide_token, interrupted
 from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
-from hyperdex_ir.errors import HyperdexError, StorageError
+from hyperdex_ir.errors import HyperdexError, StorageError, redact
+from hyperdex_ir.hub_access import check_endpoint
 
 _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
 
@@ -68,6 +70,7 @@ def _options(
     ] = False,
 ) -> None:
     """Compiles Hugging Face causal language models for the LPU, and runs them bit-exactly."""
+    check_endpoint()
 
 
 app.command("compile")(compile_model)
@@ -113,7 +116,7 @@ def assemble_file(
 
 def _fail(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> NoReturn:
     sys.stdout.flush()
-    print(f"error[{code}]: {message}", *notes, sep="\n", file=sys.stderr)
+    print(*map(redact, (f"error[{code}]: {message}", *notes)), sep="\n", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     raise SystemExit(1)
@@ -131,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(StorageError.code, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part), "")
     except Exception as error:
         if os.environ.get("HYPERDEX_TRACEBACK"):
-            raise
+            print(redact(traceback.format_exc()), end="", file=sys.stderr)
+            raise SystemExit(1) from None
         what = " ".join(f"{type(error).__name__}: {error}".split())[:500]
         _fail(HyperdexError.code, f"internal error: {what}", _REPORT)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyperdex_ir.runtime.rendezvous import PEER_SECONDS, current_launch
+from hyperdex_ir.runtime.launch import PEER_SECONDS, current_launch
 
 if TYPE_CHECKING:
     from hyperdex_ir.runtime.generate import Generation

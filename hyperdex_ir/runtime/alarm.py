@@ -1,4 +1,4 @@
-"""Why a distributed run ends, told by each process to every other.
+"""The causes for which a distributed run ends, told by each process to every other.
 
 Each process expects one frame from each of the others, on a tag of its own, from the beginning: what is expected comes
 without a question first, and whoever reads the connection reads what was sent before it closed.
@@ -6,6 +6,7 @@ without a question first, and whoever reads the connection reads what was sent b
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,15 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hyperdex_ir.runtime.frames import (
-    FRAME_BYTES,
-    Frame,
-    FrameError,
-    FrameKind,
-    pack_frame,
-    text_that_fits,
-    unpack_frame,
-)
+from hyperdex_ir.runtime.frames import FRAME_BYTES, Channel, Frame, FrameError, FrameKind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,13 +25,15 @@ if TYPE_CHECKING:
 FOREVER = timedelta(days=365)
 _TAG = 2
 _LINGER_SECONDS = 1.5
+_NAMES_A_DEVICE = re.compile(r"device \d+[: ]")
 
 
 class Alarm:
     """The causes of failure that go between this process and all others.
 
-    heard: called with the cause that another process tells. closed: called with the device whose connection closed
-    before it told any, or that it has finished. Both are called by threads of the alarm, at most once for each device.
+    key: of the run. heard: called with the cause that another process tells. closed: called with the device whose
+    connection closed before it told any, or that it has finished. Both are called by threads of the alarm, at most once
+    for each device.
     """
 
     def __init__(
@@ -46,10 +41,12 @@ class Alarm:
         group: ProcessGroup,
         device: int,
         count: int,
+        key: bytes,
         heard: Callable[[str], None],
         closed: Callable[[int], None],
     ):
         self._group, self._heard, self._closed = group, heard, closed
+        self._device, self._key = device, key
         self._others = [other for other in range(count) if other != device]
         self._unsettled = len(self._others)
         self._settling = threading.Condition()
@@ -66,7 +63,7 @@ class Alarm:
 
     def tell(self, words: str) -> None:
         """Begins to tell all others why the run ends, without waiting."""
-        self._send(Frame.of_bytes(FrameKind.FAILURE, text_that_fits(words)))
+        self._send(Frame.of_text(words))
 
     def part(self, seconds: float) -> bool:
         """Tells all others that this process has finished, and waits for them; whether all have answered in time.
@@ -83,9 +80,9 @@ class Alarm:
     def _send(self, frame: Frame) -> None:
         import torch
 
-        packed, _ = pack_frame(frame)
-        tensor = torch.from_numpy(packed)
         for other in self._others:
+            packed, _ = Channel(self._key, self._device, other, _TAG).pack(frame)
+            tensor = torch.from_numpy(packed)
             with suppress(RuntimeError):  # this one may be the one that is lost; its own thread says so
                 self._sent.append((self._group.send([tensor], other, _TAG), tensor))
 
@@ -107,9 +104,9 @@ class Alarm:
         frame = None
         try:
             work.wait(FOREVER)
-            frame, _ = unpack_frame(packed)
+            frame, _ = Channel(self._key, other, self._device, _TAG).unpack(packed)
         except FrameError as error:
-            frame = Frame.of_bytes(FrameKind.FAILURE, f"device {other}: {error}".encode())
+            frame = Frame.of_text(f"device {other}: {error}")
         except RuntimeError:
             pass  # the connection closed
         with self._settling:
@@ -118,4 +115,5 @@ class Alarm:
         if frame is None:
             self._closed(other)
         elif frame.kind is FrameKind.FAILURE:
-            self._heard(frame.text)
+            words = frame.text
+            self._heard(words if _NAMES_A_DEVICE.match(words) else f"device {other}: {words}")

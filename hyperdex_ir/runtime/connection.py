@@ -1,4 +1,4 @@
-"""The ring between the processes of a distributed run, and how they tell who is busy from who is lost.
+"""The ring between the processes of a distributed run: messages, and signs of life that tell busy from lost.
 
 Each process sends to the next on the ring and receives from the one before. It sends a beat whenever it has sent
 nothing for a while, however long its device computes. Between all pairs of processes is an alarm (`runtime.alarm`).
@@ -28,13 +28,14 @@ import numpy as np
 from hyperdex_ir.errors import PeerError
 from hyperdex_ir.interpreter.link import Message
 from hyperdex_ir.runtime.alarm import FOREVER, Alarm
-from hyperdex_ir.runtime.frames import FRAME_BYTES, Frame, FrameError, FrameKind, pack_frame, unpack_frame
+from hyperdex_ir.runtime.frames import FRAME_BYTES, Channel, Frame, FrameError, FrameKind, check_content
 from hyperdex_ir.runtime.rendezvous import START_SECONDS
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed import ProcessGroup, Work
 
+_FRAME_TAG, _CONTENT_TAG = 0, 1
 _BEATS = 5  # that fit into the timeout
 _TICKS = 20  # of the clock within the timeout
 _AHEAD = 4  # frames that are expected at a time: what is expected comes without a question first
@@ -46,10 +47,12 @@ _NOTICE_SECONDS = 1.5
 class Connection:
     """The end of one device: what it sends goes to the next on the ring, what it receives is from the one before.
 
-    It is the `interpreter.link.Link` of the device's machine. group: gloo, of all processes. timeout: seconds without a
-    sign of life after which a device counts as lost. verdict: from the failure that this device has noticed to the one
-    that was noticed first; it must not take long. unheard: called by another thread when the ring has failed and the
-    one that uses the connection has not noticed for seconds, because it computes.
+    It is the `interpreter.link.Link` of the device's machine. group: of all processes. key: of the run, with which
+    frames are sealed. most: bytes of the longest message that the program sends; a longer one is refused before there
+    is room for it. timeout: seconds without a sign of life after which a device counts as lost. verdict: from the
+    failure that this device has noticed to the one that was noticed first; it must not take long. unheard: called by
+    another thread when the ring has failed and the one that uses the connection has not noticed for seconds, because it
+    computes.
     """
 
     def __init__(
@@ -57,6 +60,8 @@ class Connection:
         group: ProcessGroup,
         device: int,
         count: int,
+        key: bytes,
+        most: int,
         timeout: float,
         verdict: Callable[[str], str] = lambda words: words,
         unheard: Callable[[PeerError], None] = lambda error: None,
@@ -64,6 +69,8 @@ class Connection:
         self.device, self.count, self.timeout = device, count, timeout
         self._group = group
         self._next, self._previous = (device + 1) % count, (device - 1) % count
+        self._outgoing = Channel(key, device, self._next, _FRAME_TAG, most)
+        self._incoming = Channel(key, self._previous, device, _FRAME_TAG, most)
         self._verdict, self._unheard = verdict, unheard
         self._posted: queue.SimpleQueue[tuple[Work, Tensor]] = queue.SimpleQueue()
         self._posting = threading.Lock()
@@ -74,7 +81,7 @@ class Connection:
         self._error: PeerError | None = None
         self._previous_ended = self._all_sent = False
         self._arrivals = 0
-        self._alarm = Alarm(group, device, count, self._told_of, self._closed)
+        self._alarm = Alarm(group, device, count, key, self._told_of, self._closed)
         self._alarm.start()
         loops = (self._watch_sent, self._receive_all, self._watch_clock)
         self._threads = [threading.Thread(target=loop, daemon=True) for loop in loops]
@@ -203,7 +210,7 @@ class Connection:
         import torch
 
         with self._posting:
-            for tag, part in enumerate(pack_frame(frame)):
+            for tag, part in zip((_FRAME_TAG, _CONTENT_TAG), self._outgoing.pack(frame), strict=True):
                 if part is not None:
                     tensor = torch.from_numpy(part)
                     self._posted.put((self._group.send([tensor], self._next, tag), tensor))
@@ -254,14 +261,15 @@ class Connection:
         import torch
 
         packed = np.empty(FRAME_BYTES, np.uint8)
-        return self._group.recv([torch.from_numpy(packed)], self._previous, 0), packed
+        return self._group.recv([torch.from_numpy(packed)], self._previous, _FRAME_TAG), packed
 
     def _whole_frame(self, packed: np.ndarray) -> Frame:
         import torch
 
-        frame, rest = unpack_frame(packed)
-        if rest:
-            self._group.recv([torch.from_numpy(frame.content)], self._previous, 1).wait(FOREVER)
+        frame, digest = self._incoming.unpack(packed)
+        if digest:
+            self._group.recv([torch.from_numpy(frame.content)], self._previous, _CONTENT_TAG).wait(FOREVER)
+            check_content(frame, digest)
         return frame
 
     def _arrived(self, frame: Frame) -> None:

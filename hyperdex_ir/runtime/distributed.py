@@ -5,10 +5,10 @@ from __future__ import annotations
 import atexit
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -16,14 +16,19 @@ from hyperdex_ir import __version__
 from hyperdex_ir.errors import HyperdexError, MachineFault, OptionError, PeerError
 from hyperdex_ir.interpreter.machine import NumericFault
 from hyperdex_ir.isa.instructions import NEXT_TOKEN
+from hyperdex_ir.isa.program import Program
 from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.memory.fields import Fields
 from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.device import MachineDevice
 from hyperdex_ir.runtime.engines import Engine
+from hyperdex_ir.runtime.launch import Launch, digest
 from hyperdex_ir.runtime.program import check_images, listed_files, read_program
-from hyperdex_ir.runtime.rendezvous import Launch, Meeting, digest
+from hyperdex_ir.runtime.rendezvous import Meeting
 from hyperdex_ir.runtime.ring import PassMachine
+
+_LONGEST_PATH = 1000  # characters of a module's path, of which no more than a frame has room for
 
 
 class LinkedMachine:
@@ -78,20 +83,48 @@ class LinkedMachine:
         mine = {
             "pass": digest(request),
             "next token": self.registers[NEXT_TOKEN],
-            "fault": None if fault is None else asdict(fault),
+            "fault": None if fault is None else asdict(fault) | {"module_path": fault.module_path[:_LONGEST_PATH]},
         }
-        notes = [json.loads(note) for note in self._connection.exchange(json.dumps(mine).encode())]
-        check_equal(self._connection, [{name: note[name] for name in ("pass", "next token")} for note in notes])
-        faults = [NumericFault(**note["fault"]) for note in notes if note["fault"] is not None]
-        self.fault = min(faults, key=lambda fault: fault.order, default=None)
+        notes = exchange(self._connection, mine)
+        check_equal(self._connection, notes, ("pass", "next token"))
+        faults = [_read_fault(self._connection, device, note) for device, note in enumerate(notes)]
+        self.fault = min(filter(None, faults), key=lambda fault: fault.order, default=None)
 
 
-def check_equal(connection: Connection, facts: Sequence[Mapping[str, object]]) -> None:
-    """Raises PeerError, on every device, when a device's facts are not those of device 0."""
-    for device, found in enumerate(facts):
-        for name, value in found.items():
-            if value != facts[0][name]:
+def exchange(connection: Connection, note: Mapping[str, object]) -> list[Fields]:
+    """The notes of all devices, by device. Raises PeerError when one is not what this program writes."""
+    notes = []
+    for device, found in enumerate(connection.exchange(json.dumps(note).encode())):
+        try:
+            notes.append(Fields(json.loads(found), ""))
+        except (ValueError, RecursionError, TypeError):
+            raise _another_program(connection, device) from None
+    return notes
+
+
+def check_equal(connection: Connection, notes: Sequence[Fields], names: Iterable[str]) -> None:
+    """Raises PeerError, on every device, when a device's values of these names are not those of device 0."""
+    for device, note in enumerate(notes):
+        for name in names:
+            if note.value(name) != notes[0].value(name):
                 raise connection.fail(f"device {device} has another {name} than device 0")
+
+
+def _read_fault(connection: Connection, device: int, note: Fields) -> NumericFault | None:
+    """The fault in a device's note. Raises PeerError when it is not what this program writes."""
+    if note.value("fault") is None:
+        return None
+    try:
+        found = note.object("fault")
+        layer = None if found.value("layer") is None else found.whole("layer")
+        chunk, index, step, place = (found.whole(name) for name in ("chunk", "index", "step", "device"))
+        return NumericFault(chunk, layer, index, found.text("name"), found.text("module_path"), step, place)
+    except (KeyError, TypeError):
+        raise _another_program(connection, device) from None
+
+
+def _another_program(connection: Connection, device: int) -> PeerError:
+    return connection.fail(f"device {device} wrote what no process of this program writes")
 
 
 class DistributedDevice(MachineDevice[LinkedMachine]):
@@ -103,12 +136,14 @@ class DistributedDevice(MachineDevice[LinkedMachine]):
 
     def agree(self, facts: Mapping[str, str]) -> None:
         """Raises PeerError when another process was given something else: name -> value."""
-        notes = self._connection.exchange(json.dumps(dict(facts)).encode())
-        check_equal(self._connection, [json.loads(note) for note in notes])
+        check_equal(self._connection, exchange(self._connection, facts), facts)
 
     def first(self, value: int) -> int:
         """The value of device 0; all processes call this."""
-        return json.loads(self._connection.exchange(json.dumps(value).encode())[0])
+        found = exchange(self._connection, {"value": value})[0].value("value")
+        if isinstance(found, bool) or not isinstance(found, int):
+            raise _another_program(self._connection, 0)
+        return found
 
     def _describe(self, fault: NumericFault) -> str:
         return f"device {fault.device}: {super()._describe(fault)}"
@@ -134,9 +169,12 @@ def open_distributed(
     except HyperdexError as error:
         meeting.refuse(_failure(launch.rank, error))
         raise
-    meeting.compare({"number of processes": str(launch.count), "version of hyperdex-ir": __version__, **identity})
-    group = meeting.connect()
-    connection = Connection(group, launch.rank, launch.count, timeout, meeting.verdict, partial(_end_at_once, meeting))
+    meeting.compare({"version of hyperdex-ir": __version__, **identity})
+    most = largest_message(program, memory_map, facts["chunk"])
+    connection = Connection(
+        *(meeting.connect(), launch.rank, launch.count, meeting.key, most, timeout),
+        *(meeting.verdict, partial(_end_at_once, meeting)),
+    )
     atexit.register(_part, meeting, connection)
     engine = engine.available().shared_by(launch.local_count)
     try:
@@ -146,6 +184,13 @@ def open_distributed(
         connection.fail(_failure(launch.rank, error))
         raise
     return DistributedDevice(machine, connection, memory_map, facts["chunk"], facts["head_rows"]), facts
+
+
+def largest_message(program: Program, memory_map: MemoryMap, chunk: int) -> int:
+    """Bytes of the longest message that a device can send: a chunk of rows of columns that lie in the LMU."""
+    sends = (instruction for instruction in program.instructions if instruction.name == "send")
+    columns = max((cast(int, send["columns"]) for send in sends), default=0)
+    return 4 * chunk * min(columns, memory_map.target.lmu_words)
 
 
 def _identity(files: Mapping[str, Any]) -> dict[str, str]:

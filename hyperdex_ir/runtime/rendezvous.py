@@ -1,187 +1,277 @@
-"""How the processes of a distributed run find each other, and make sure that they run the same.
+"""The rendezvous of a distributed run: its processes find each other, and make sure that they run the same.
 
-torchrun, or whoever starts them, says by the environment who they are: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT. A
-key-value store at the master's address, in the process of rank 0 or in torchrun's own, holds what each is about to run.
+A key-value store at the master's address, in the process of rank 0 or in torchrun's own, holds what each is about to
+run.
+
+1. Each process leaves a greeting there, sealed with the secret of the run (`runtime.secret`): a number used once.
+2. The greetings of all and the secret give the key of this run, with which everything further is sealed, in the store
+   and on the connections. What was recorded of another run is of no use in this one.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import secrets
+import struct
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from hyperdex_ir.errors import OptionError, PeerError
+from hyperdex_ir.errors import PeerError
+from hyperdex_ir.memory.fields import Fields
+from hyperdex_ir.runtime.addresses import address_towards, is_loopback, listen_at
+from hyperdex_ir.runtime.launch import Launch
+from hyperdex_ir.runtime.secret import VARIABLE, SealError, run_secret, seal
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Store  # pyright: ignore[reportPrivateImportUsage]
 
+    from hyperdex_ir.runtime.sealed_store import SealedStore
+
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0
+_REFUSAL_SECONDS = 10.0  # for the others to come, without whom there is no key to tell them anything
 _VERDICT_SECONDS = 0.5
 _MISMATCH, _FAILURE = "mismatch", "failure"
-#: Seconds without a sign of life after which another process counts as lost, unless chosen.
-PEER_SECONDS = 5.0
 #: How long processes wait for each other at the start; importing torch alone takes seconds.
 START_SECONDS = 60.0
+#: Bytes of another process's words that an error shows.
+TEXT_BYTES = 2000
 _START_HINT = "start all processes together, as torchrun does"
+_SAME_HINT = "give every process the same model and arguments"
+_NONCE_BYTES = 32
+_GREETING = struct.Struct(f"<{_NONCE_BYTES}sQ")  # number used once, number of processes
 
 
-@dataclass(frozen=True)
-class Launch:
-    """A process of a distributed run: its rank, which is its device, of `count`, and where the store is.
-
-    local_count: processes of the run on this host.
-    """
-
-    rank: int
-    count: int
-    address: str
-    port: int
-    local_count: int = 1
+def words_told(told: bytes) -> str:
+    """The words of another process, which may have written anything, as far as an error shows them."""
+    return told[:TEXT_BYTES].decode(errors="replace")
 
 
-def current_launch() -> Launch | None:
-    """What the environment says; None when this is no distributed run. Raises OptionError when it makes no sense."""
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    values = {name: os.environ.get(name) for name in names}
-    if None in values.values() or values["WORLD_SIZE"] == "1":
-        return None
-    values["LOCAL_WORLD_SIZE"] = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    numbers = {name: value for name, value in values.items() if name != "MASTER_ADDR"}
+def read_texts(note: bytes) -> dict[str, str]:
+    """The texts by name in what a process wrote. Raises PeerError when it is something else."""
     try:
-        rank, count, port, local_count = (int(str(value)) for value in numbers.values())
-    except ValueError:
-        shown = ", ".join(f"{name}={value}" for name, value in values.items())
-        raise OptionError(f"the environment has {shown}: {', '.join(numbers)} must be numbers") from None
-    if not 0 <= rank < count:
-        raise OptionError(f"the environment has RANK={rank} and WORLD_SIZE={count}")
-    if not 1 <= local_count <= count:
-        raise OptionError(f"the environment has LOCAL_WORLD_SIZE={local_count} and WORLD_SIZE={count}")
-    return Launch(rank, count, str(values["MASTER_ADDR"]), port, local_count)
-
-
-def digest(value: Any) -> str:
-    """A short hash of JSON values, by which processes tell whether they have the same."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=int).encode()).hexdigest()[:12]
+        found = json.loads(note)
+        return {name: Fields(found, "").text(name) for name in found}
+    except (ValueError, RecursionError, TypeError):
+        raise PeerError("another process runs another program", _SAME_HINT) from None
 
 
 class Meeting:
     """The processes of a run around one store.
 
-    wait_seconds: how long the others are waited for. Raises PeerError when there is no store at the address.
+    key: with which everything is sealed once `compare` has returned. wait_seconds: how long the others are waited for.
+    Raises OptionError when there is no secret or no such address, PeerError when there is no store at the address.
     """
 
     def __init__(self, launch: Launch, wait_seconds: float = START_SECONDS):
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # failures are told in one line of our own
+        self.launch, self._wait_seconds = launch, wait_seconds
+        self._attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        self._is_one_host = launch.local_count == launch.count or is_loopback(launch.address)
+        elastic = os.environ.get("TORCHELASTIC_RUN_ID", "")
+        run = f"{launch.address} {launch.port} {elastic} {self._attempt}"
+        self._secret = run_secret(run, self._is_one_host)
+        self._open = self._open_store()
+        self._greetings = self._sealed(self._secret.key)
+        self._store: SealedStore | None = None
+        self.key = b""
+        self._nonce = secrets.token_bytes(_NONCE_BYTES)
+        self._leave_greeting()
+
+    def _open_store(self) -> Store:
+        """The store, in which strangers can read and write."""
         from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-        self.launch, self._wait_seconds = launch, wait_seconds
-        elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        launch = self.launch
+        is_elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        is_master = launch.rank == 0 and not is_elsewhere
+        listening = listen_at(launch.address, launch.port) if is_master else None
         try:
             store = TCPStore(
                 launch.address,
                 launch.port,
-                is_master=launch.rank == 0 and not elsewhere,
-                timeout=timedelta(seconds=wait_seconds),
+                is_master=is_master,
+                timeout=timedelta(seconds=self._wait_seconds),
                 wait_for_workers=False,
+                master_listen_fd=listening,
             )
         except RuntimeError:
             raise PeerError(
                 f"device {launch.rank}: nobody answers at {launch.address}:{launch.port}", _START_HINT
             ) from None
-        self.store: Store = PrefixStore(f"hyperdex/{attempt}", store)
+        return PrefixStore(f"hyperdex/{self._attempt}", store)
 
+    def _sealed(self, key: bytes) -> SealedStore:
+        from hyperdex_ir.runtime.sealed_store import SealedStore
+
+        return SealedStore(self._open, key, timedelta(seconds=self._wait_seconds))
+
+    # ------------------------------------------------------------------------------------------------ greetings
+    def _leave_greeting(self) -> None:
+        launch = self.launch
+        greeting = _GREETING.pack(self._nonce, launch.count)
+        with self._store_errors():
+            self._greetings.set(f"greeting/{launch.rank}", greeting)
+
+    def _greet(self, seconds: float) -> SealedStore:
+        """Makes the key of the run; the store that it seals. Raises PeerError when a process does not come in time, or
+        has another secret."""
+        if self._store is None:
+            deadline = time.monotonic() + seconds
+            try:
+                nonces = [self._greeting_of(rank, deadline) for rank in range(self.launch.count)]
+            finally:
+                if self.launch.rank == 0:
+                    self._secret.forget()
+            self.key = seal(self._secret.key, "run", *nonces)
+            self._store = self._sealed(self.key)
+        return self._store
+
+    def _greeting_of(self, rank: int, deadline: float) -> bytes:
+        """The number used once of a process. Raises PeerError when it believes in another number of processes.
+
+        This process's own is not read: the store could hold one of an earlier run.
+        """
+        count = self.launch.count
+        if rank == self.launch.rank:
+            return self._nonce
+        greeting = self._wait_for(self._greetings, f"greeting/{rank}", rank, deadline)
+        if len(greeting) != _GREETING.size:
+            raise PeerError(f"device {rank} runs another program than device {self.launch.rank}", _SAME_HINT)
+        nonce, theirs = _GREETING.unpack(greeting)
+        if theirs != count:
+            other, found, first = (self.launch.rank, count, theirs) if rank == 0 else (rank, theirs, count)
+            raise PeerError(
+                f"device {other} has another number of processes than device 0: {found}, not {first}", _SAME_HINT
+            )
+        return nonce
+
+    # ------------------------------------------------------------------------------------------------ facts
     def compare(self, facts: Mapping[str, str]) -> None:
         """Returns when all processes have come with the same facts: name -> value.
 
-        Raises PeerError that names what differs, or who did not come.
+        Raises PeerError that names what differs, or who did not come, or has another secret.
         """
         try:
-            self._compare(facts)
+            with self._store_errors():
+                self._compare(facts, self._greet(self._wait_seconds))
         except PeerError:
             self._linger()
             raise
-        except RuntimeError:
-            raise PeerError(f"device {self.launch.rank}: the other processes are gone", _START_HINT) from None
 
-    def _compare(self, facts: Mapping[str, str]) -> None:
-        rank = self.launch.rank
-        self.store.set(f"facts/{rank}", json.dumps(facts))
-        self._wait_for("facts/0", 0)
-        first = json.loads(self.store.get("facts/0"))
+    def _compare(self, facts: Mapping[str, str], store: SealedStore) -> None:
+        rank, deadline = self.launch.rank, time.monotonic() + self._wait_seconds
+        store.set(f"facts/{rank}", json.dumps(facts))
+        first = read_texts(self._wait_for(store, "facts/0", 0, deadline))
         different = [name for name in {**first, **facts} if first.get(name) != facts.get(name)]
         if different:
             name = different[0]
             theirs, ours = first.get(name, "none"), facts.get(name, "none")
-            self.store.set(_MISMATCH, f"device {rank} has another {name} than device 0: {ours}, not {theirs}")
-        self.store.set(f"checked/{rank}", "")
+            store.set(_MISMATCH, f"device {rank} has another {name} than device 0: {ours}, not {theirs}")
+        store.set(f"checked/{rank}", "")
         for other in range(self.launch.count):
-            self._wait_for(f"checked/{other}", other)
+            self._wait_for(store, f"checked/{other}", other, deadline)
 
-    def _wait_for(self, key: str, rank: int) -> None:
-        """Waits for a key that a process sets. Raises PeerError when one runs something else, or does not come."""
-        deadline = time.monotonic() + self._wait_seconds
+    def _wait_for(self, store: SealedStore, key: str, rank: int, deadline: float) -> bytes:
+        """The value that a process sets.
+
+        Raises PeerError when it is another's, when one runs something else, or when it does not come.
+        """
         while True:
-            if self.store.check([_MISMATCH]):
-                raise PeerError(self.store.get(_MISMATCH).decode(), "give every process the same model and arguments")
-            if self.store.check([key]):
-                return
+            self._check_mismatch()
+            if store.check([key]):
+                break
             if time.monotonic() > deadline:
                 raise PeerError(f"device {rank} has not come within {self._wait_seconds:g} s", _START_HINT)
             time.sleep(_POLL_SECONDS)
+        try:
+            return store.get(key)
+        except SealError:
+            raise PeerError(
+                f"device {rank} has another secret than device {self.launch.rank},"
+                f" or a stranger writes to {self.launch.address}:{self.launch.port}",
+                f"give every process the same {VARIABLE} and the same MASTER_ADDR",
+            ) from None
+
+    def _check_mismatch(self) -> None:
+        """Raises PeerError when a process has told that it cannot take part; what a stranger tells does not count."""
+        if self._store is None or not self._store.check([_MISMATCH]):
+            return
+        with suppress(SealError):
+            raise PeerError(words_told(self._store.get(_MISMATCH)), _SAME_HINT)
 
     def refuse(self, words: str) -> None:
         """Tells the others why this process cannot take part."""
-        with suppress(RuntimeError):
-            self.store.set(_MISMATCH, words)
+        with suppress(PeerError), self._store_errors():
+            self._greet(_REFUSAL_SECONDS).set(_MISMATCH, words)
         self._linger()
 
     def _linger(self) -> None:
         """The store may be in the process of rank 0: the others are to read there what is wrong."""
         rank = self.launch.rank
         with suppress(RuntimeError):
-            self.store.set(f"seen/{rank}", "")
+            self._open.set(f"seen/{rank}", "")
             if rank == 0:
                 others = [f"seen/{other}" for other in range(1, self.launch.count)]
-                self.store.wait(others, timedelta(seconds=_LINGER_SECONDS))
+                self._open.wait(others, timedelta(seconds=_LINGER_SECONDS))
+
+    @contextmanager
+    def _store_errors(self) -> Iterator[None]:
+        """Turns what the store raises into PeerError."""
+        rank = self.launch.rank
+        try:
+            yield
+        except SealError as error:
+            raise PeerError(f"device {rank}: {error}", f"give every process the same {VARIABLE}") from None
+        except RuntimeError:
+            raise PeerError(f"device {rank}: the other processes are gone", _START_HINT) from None
+
+    # ------------------------------------------------------------------------------------------------ the run
+    @property
+    def _run_store(self) -> SealedStore:
+        assert self._store is not None, "compare has returned"
+        return self._store
 
     def connect(self) -> ProcessGroup:
-        """The group of all processes. Raises PeerError when one is gone again."""
-        import torch.distributed as dist
+        """The group of all processes, found by the sealed store. Raises PeerError when one is gone again."""
+        from torch.distributed import ProcessGroupGloo
 
         launch = self.launch
+        options = ProcessGroupGloo._Options()  # pyright: ignore[reportAttributeAccessIssue]
+        options._timeout = timedelta(seconds=self._wait_seconds)
         try:
-            dist.init_process_group(
-                "gloo",
-                store=self.store,
-                rank=launch.rank,
-                world_size=launch.count,
-                timeout=timedelta(seconds=self._wait_seconds),
-            )
-        except RuntimeError as error:
+            options._devices = self._networks()
+            group: Any = ProcessGroupGloo(self._run_store, launch.rank, launch.count, options)
+            return group  # it sends and receives as a ProcessGroup does
+        except (RuntimeError, SealError) as error:
             raise PeerError(f"device {launch.rank}: no connection to the others: {error}", _START_HINT) from None
-        group = dist.group.WORLD
-        assert group is not None
-        return group
+
+    def _networks(self) -> list[Any]:
+        """Where gloo listens: at what GLOO_SOCKET_IFNAME names, else where this host is on the way to the store."""
+        from torch.distributed import ProcessGroupGloo
+
+        names = os.environ.get("GLOO_SOCKET_IFNAME")
+        if names:
+            return [ProcessGroupGloo.create_device(interface=name) for name in names.split(",")]
+        launch = self.launch
+        here = "127.0.0.1" if self._is_one_host else address_towards(launch.address, launch.port)
+        return [ProcessGroupGloo.create_device(hostname=here)]
 
     def verdict(self, words: str) -> str:
         """What is wrong with the run: what the first process said that noticed something, perhaps this one."""
         said = [words]
 
-        def ask() -> None:
-            with suppress(RuntimeError):
-                said.append(self.store.compare_set(_FAILURE, "", words).decode())
+        def ask(store: SealedStore) -> None:
+            with suppress(RuntimeError, SealError):
+                said.append(words_told(store.first(_FAILURE, words)))
 
-        asking = threading.Thread(target=ask, daemon=True)  # an answer may never come
+        asking = threading.Thread(target=ask, args=(self._run_store,), daemon=True)  # an answer may never come
         asking.start()
         asking.join(_VERDICT_SECONDS)
         return said[-1]
@@ -199,15 +289,10 @@ class Meeting:
 
     def part(self) -> None:
         """Returns when all have come here, so that no connection closes on one that still uses it."""
-        import torch.distributed as dist
-
-        rank, count = self.launch.rank, self.launch.count
-        try:
-            self.store.set(f"done/{rank}", "")
-            self.store.wait([f"done/{other}" for other in range(count)], timedelta(seconds=self._wait_seconds))
-            dist.destroy_process_group()
-            self.store.set(f"left/{rank}", "")
+        rank, store = self.launch.rank, self._run_store
+        with self._store_errors():
+            store.set(f"done/{rank}", "")
+            store.wait([f"done/{other}" for other in range(self.launch.count)])
+            store.set(f"left/{rank}", "")
             if rank == 0:  # the store may be in this process
-                self.store.wait([f"left/{other}" for other in range(count)], timedelta(seconds=self._wait_seconds))
-        except RuntimeError:
-            raise PeerError(f"device {rank}: the other processes are gone", _START_HINT) from None
+                store.wait([f"left/{other}" for other in range(self.launch.count)])

@@ -256,6 +256,16 @@ def test_another_number_of_processes_is_refused(model: Path, tmp_path: Path):
             check_failure(one, "device 1 has another number of processes than device 0: 4, not 2")
 
 
+def test_another_secret_is_refused(model: Path, tmp_path: Path):
+    with RingProcesses(tmp_path) as ring:
+        port = free_port()
+        for rank in range(2):
+            variables = {"HYPERDEX_RUN_SECRET": f"secret of process {rank}"}
+            ring.start([*RUN, *arguments(model)], rank, 2, port, variables=variables)
+        for rank, one in ring.wait(START_SECONDS).items():
+            check_failure(one, f"device {1 - rank} has another secret than device {rank}, or a stranger writes to")
+
+
 def test_not_compiled_for_so_many(model: Path, tmp_path: Path):
     ended = run_all(tmp_path, [[*RUN, *arguments(model)]] * 3)
     for one in ended.values():
@@ -291,7 +301,7 @@ def start_on_hosts(ring: RingProcesses, hosts: list[str], command: list[str], ma
     """marks: the RING_MARK of each process, if it has one."""
     port = free_port()
     for rank, host in enumerate(hosts):
-        prefix, variables = ("ip", "netns", "exec", host), {"GLOO_SOCKET_IFNAME": "ring"}
+        prefix, variables = ("ip", "netns", "exec", host), {"HYPERDEX_RUN_SECRET": "known to both hosts"}
         if marks:
             variables["RING_MARK"] = str(marks[rank])
         ring.start(command, rank, 2, port, "10.77.0.1", prefix, variables)

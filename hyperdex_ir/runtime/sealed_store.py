@@ -1,0 +1,57 @@
+"""A store of torch.distributed whose values are sealed: who has no key can neither write one nor move it elsewhere.
+
+The store itself knows no secret: whoever reaches its port reads all of it, may remove what is there, or put something
+else there, which is refused when it is read. gloo finds the other processes by such a store too.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from datetime import timedelta
+
+from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
+
+from hyperdex_ir.runtime.secret import SEAL_BYTES, SealError, seal
+
+
+class SealedStore(Store):
+    """Values in `store` under their keys. timeout: how long a key is waited for that nobody has set."""
+
+    def __init__(self, store: Store, key: bytes, timeout: timedelta):
+        super().__init__()
+        self._store, self._key, self._longest = store, key, timeout
+
+    def set(self, key: str, value: str | bytes) -> None:
+        """Puts a value there."""
+        self._store.set(key, self._sealed(key, value))  # pyright: ignore[reportArgumentType]
+
+    def get(self, key: str) -> bytes:
+        """The value, waited for. Raises SealError when it is a stranger's, RuntimeError when there is none in time."""
+        self._store.wait([key], self._longest)
+        return self._opened(key, self._store.get(key))
+
+    def check(self, keys: Sequence[str]) -> bool:
+        """Whether there is something under each key, of whoever."""
+        return self._store.check(list(keys))
+
+    def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
+        """Returns when each key has a value. Raises as `get`."""
+        self._store.wait(list(keys), timeout or self._longest)
+        for key in keys:
+            self.get(key)
+
+    def first(self, key: str, value: str) -> bytes:
+        """Puts a value there unless there is one; returns the one that is there. Raises SealError as `get`."""
+        sealed = self._sealed(key, value)
+        return self._opened(key, self._store.compare_set(key, "", sealed))  # pyright: ignore[reportArgumentType]
+
+    def _sealed(self, key: str, value: str | bytes) -> bytes:
+        content = value.encode() if isinstance(value, str) else bytes(value)
+        return seal(self._key, "store", key.encode(), content) + content
+
+    def _opened(self, key: str, value: bytes) -> bytes:
+        found, content = value[:SEAL_BYTES], value[SEAL_BYTES:]
+        if not hmac.compare_digest(found, seal(self._key, "store", key.encode(), content)):
+            raise SealError(key)
+        return content
