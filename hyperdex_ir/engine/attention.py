@@ -9,19 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hyperdex_ir.engine import attention_kernels as kernels
-from hyperdex_ir.engine.attention_rows import BIASES, COLUMN_BYTES, RowAccess
+from hyperdex_ir.engine.attention_rows import BIASES, COLUMN_BYTES, ROW_BYTES, RowAccess
 from hyperdex_ir.engine.emit import F32, I32, I64, POINTER, Emitter, V
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.kernels import choose
 from hyperdex_ir.engine.memory_access import LmuRows
 from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
-from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
+from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.map import ceil_div
 from hyperdex_ir.targets import LANES
-
-_ROW_WORDS = 32  # a Row, and room to the next cache line
-_FARTHEST = 1 << 40  # positions beyond lie outside any HBM
-
 
 # ---------------------------------------------------------------------------------------------------- memory
 
@@ -29,12 +25,13 @@ _FARTHEST = 1 << 40  # positions beyond lie outside any HBM
 def workspace_words(rows: int, size: int, positions: int) -> int:
     """Scratch memory of a thread that has so many rows in hand: see `Workspace`."""
     query, weights = ceil_div(size, LANES) * LANES, ceil_div(positions, LANES) * LANES + 2 * LANES
-    return rows * (_ROW_WORDS + kernels.ELEMENTS * LANES + query + weights)
+    return rows * (kernels.ELEMENTS * LANES + query + weights)
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A thread's own memory: `Row`s, sums of the values kernel, queries, weights. Lengths in words."""
+    """A thread's own memory: sums of the values kernel, queries, weights, lengths in words; and `Row`s, which hold
+    addresses and therefore lie on its stack, where no instruction's data come."""
 
     e: Emitter
     rows: V
@@ -50,12 +47,12 @@ class Workspace:
         e = op.e
         query = e.mul(e.ceil_div(size, LANES), LANES)
         weights = e.add(e.mul(e.ceil_div(positions, LANES), LANES), 2 * LANES)
-        fixed = rows * (_ROW_WORDS + kernels.ELEMENTS * LANES)
+        fixed = rows * kernels.ELEMENTS * LANES
         length = e.add(e.mul(e.add(query, weights), rows), fixed)
-        start = op.scratch(e.add(e.i64(shared), e.mul(op.thread, length)))
-        sums = e.element(start, rows * _ROW_WORDS, F32)
-        queries = e.element(start, fixed, F32)
-        return cls(e, start, sums, queries, e.element(queries, e.mul(query, rows), F32), query, weights)
+        sums = op.scratch(e.add(e.i64(shared), e.mul(op.thread, length)))
+        queries = e.element(sums, fixed, F32)
+        own = e.buffer(I64, rows * ROW_BYTES // 8)
+        return cls(e, own, sums, queries, e.element(queries, e.mul(query, rows), F32), query, weights)
 
     def row(self, number: int | V) -> RowAccess:
         """A Row; it has no memory yet."""
@@ -106,9 +103,7 @@ class _Attention:
 
     def __init__(self, op: Operation):
         self.op, self.e, self.rows = op, op.e, op.rows()
-        position = op.register_value(POSITION)
-        op.fault_if(op.e.less(position, 0), Fault.POSITION, position)
-        self.position = op.e.minimum(position, _FARTHEST)
+        self.position = op.position()
         self.window = op.immediate("window")
         self.first = first_seen(op.e, self.position, self.window)
         self.stop = op.e.add(self.position, self.rows)
@@ -133,10 +128,14 @@ class _Attention:
         e, tiles = self.e, self.op.tiles("cache", rows, columns, written=True)
         return e.offset(e.load(tiles.channels, POINTER), e.mul(tiles.beat, tiles.stride))
 
-    def each_row(self, dst: LmuRows, written: V, work: Callable[[V, RowAccess], None], size: V) -> None:
+    def workspace(self, size: V) -> Workspace:
+        """This thread's, for one row, behind the memory of `snapshot`."""
+        words = self.op.context.load("lmu_words")
+        return Workspace.of(self.op, 1, size, words, words)
+
+    def each_row(self, dst: LmuRows, written: V, work: Callable[[V, RowAccess], None], space: Workspace) -> None:
         """work(row, its Row) for each of this thread's rows; dst: where they write so many words."""
         op, e = self.op, self.e
-        space = Workspace.of(op, 1, size, op.context.load("lmu_words"), op.context.load("lmu_words"))
         begin, end = op.share_rows(dst, self.rows, written)
         with e.loop(begin, end) as row:
             op.check_stop()
@@ -208,7 +207,7 @@ def scores(op: Operation) -> None:
         a.watch(row, ("watched_scores",))
         a.copy_seen(row, number, dst, to_row=False)
 
-    a.each_row(dst, a.columns, work, size)
+    a.each_row(dst, a.columns, work, a.workspace(size))
 
 
 @operation("softmax", scratch=_scratch)
@@ -226,7 +225,7 @@ def softmax(op: Operation) -> None:
         a.watch(row, ("watched_softmax",))
         a.copy_seen(row, number, dst, to_row=False)
 
-    a.each_row(dst, a.columns, work, I64(1))
+    a.each_row(dst, a.columns, work, a.workspace(I64(1)))
 
 
 @operation("values", scratch=_scratch)
@@ -239,7 +238,7 @@ def values(op: Operation) -> None:
     dst = op.lmu("dst", a.rows, size)
     src = a.snapshot(src, dst)
     trees, steps = op.context.load("trees"), e.ceil_div(limit, LANES)
-    space = Workspace.of(op, 1, size, op.context.load("lmu_words"), op.context.load("lmu_words"))
+    space = a.workspace(size)
 
     def work(number: V, row: RowAccess) -> None:
         a.copy_seen(row, number, src, to_row=True)
@@ -253,7 +252,7 @@ def values(op: Operation) -> None:
         a.typed(call)
         a.watch(row, ("watched_values",))
 
-    a.each_row(dst, size, work, size)
+    a.each_row(dst, size, work, space)
 
 
 def cache_bytes(e: Emitter, trees: V, rows: V, columns: V) -> V:

@@ -75,6 +75,8 @@ class Context(ctypes.Structure):
         ("arrival", _I64),  # of the message that is being received: an Arrival
         ("message", _POINTER),  # its words, f32 [rows, columns]
         ("other", _I64 * 4),  # number, part, rows and columns of a message that is not the expected one
+        ("agreed", _I64 * 2),  # numbers that one thread has read for all: see Operation.agreed
+        ("lookups", _POINTER),  # the same for the lookups of a head loop: i64 [heads.MAX_TRIPS]
         ("pad1", _I64 * 8),
         ("stop", _I64),  # not 0: threads return as soon as they see it
         ("pad2", _I64 * 7),

@@ -1,10 +1,13 @@
-"""Instructions of the group CTRL: each thread executes them for itself."""
+"""Instructions of the group CTRL: each thread executes them on its own registers, which are the same for all.
+
+A number from memory (`lookup`, `fetch`) is read by one thread: `Operation.agreed`.
+"""
 
 from __future__ import annotations
 
 from hyperdex_ir.engine.context import MAX_NESTING, Reason
 from hyperdex_ir.engine.dispatch import frame_field
-from hyperdex_ir.engine.emit import F32, I64, I128, V
+from hyperdex_ir.engine.emit import F32, I32, I64, I128, V
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.operation import Operation, operation
 from hyperdex_ir.engine.routing import number_in
@@ -54,7 +57,7 @@ def lookup(op: Operation) -> None:
     outside = e.builder.or_(e.less(index, 0), e.builder.icmp_signed(">=", index, limit))
     op.fault_if(outside, Fault.LOOKUP, index, limit)
     place = op.words("table", 1, item=8, added=e.mul(index, 8))
-    op.set_register(op.immediate("dst"), e.load(place.pointer(0), I64))
+    op.set_register(op.immediate("dst"), op.agreed(lambda: e.load_once(place.pointer(0))))
 
 
 @operation("repeat", barrier=False)
@@ -75,12 +78,13 @@ def repeat_rows(op: Operation) -> None:
     _push(op, start, stop, op.rows())
 
 
-@operation("fetch")
+@operation("fetch", barrier=False)
 def fetch(op: Operation) -> None:
-    """Threads meet behind it: none may overwrite the word that another has not read yet."""
-    limit = op.immediate("limit")
-    valid, number = number_in(op.e, op.e.load(op.lmu("src", 1, 1).pointer, F32), limit)
-    op.fault_if(op.e.builder.not_(valid), Fault.NUMBER, limit)
+    e, b = op.e, op.e.builder
+    limit, place = op.immediate("limit"), op.lmu("src", 1, 1).pointer
+    bits = op.agreed(lambda: b.zext(e.load(place, I32), I64))
+    valid, number = number_in(e, b.bitcast(b.trunc(bits, I32), F32), limit)
+    op.fault_if(b.not_(valid), Fault.NUMBER, limit)
     op.set_register(op.immediate("dst"), number)
 
 

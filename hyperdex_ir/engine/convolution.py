@@ -6,22 +6,20 @@ from dataclasses import dataclass
 
 from hyperdex_ir.engine import rows as kernels
 from hyperdex_ir.engine.emit import F32, V
-from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.memory_access import LmuRows, Words
 from hyperdex_ir.engine.moving import copy_rows, watch_words
 from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
-from hyperdex_ir.isa.instructions import POSITION
 
 
 def _scratch(values: Values, sizes: Sizes) -> int:
     taps = values["history"] + 1
-    return (sizes.chunk + 3 * taps + 1) * values["columns"]
+    return 0 if not sizes.fit(values["columns"]) else (sizes.chunk + 3 * taps + 1) * values["columns"]
 
 
 @operation("short_conv", scratch=_scratch)
 def short_conv(op: Operation) -> None:
     e = op.e
-    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), _position(op)
+    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), op.position()
     src = op.lmu("src", rows, columns)
     with e.if_then(e.less(0, history)):
         op.words("state", e.mul(history, columns), written=True)
@@ -139,7 +137,7 @@ class _Part:
 @operation("store_state")
 def store_state(op: Operation) -> None:
     e = op.e
-    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), _position(op)
+    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), op.position()
     src = op.lmu("src", rows, columns)
     state = op.words("state", e.mul(history, columns), written=True)
     first = e.maximum(e.sub(rows, history), 0)
@@ -149,10 +147,3 @@ def store_state(op: Operation) -> None:
         place = e.mul(e.builder.urem(e.add(position, row), history), columns)
         state.copy_from(src.row(row), place, columns)
         watch_words(op, src.row(row), 0, columns)
-
-
-def _position(op: Operation) -> V:
-    """The position of the first row in flight. Fault when it is negative."""
-    position = op.register_value(POSITION)
-    op.fault_if(op.e.less(position, 0), Fault.POSITION, position)
-    return position

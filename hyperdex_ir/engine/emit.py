@@ -142,6 +142,10 @@ class Emitter:
         """As `load`."""
         self.builder.store(value, pointer, align=align or self._alignment(value.type))
 
+    def load_once(self, pointer: V) -> V:
+        """An i64 that another process may be writing: what is read stays as it is, LLVM does not read it again."""
+        return self.builder.load_atomic(pointer, "monotonic", 8, typ=I64)
+
     def load_first(self, pointer: V, type_: Type, count: V, rest: V | None = None) -> V:
         """The first `count` (i64, may be more than there are) lanes of a vector, the others `rest` (0 by default);
         memory behind them is not touched."""

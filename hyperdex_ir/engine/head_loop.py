@@ -41,6 +41,8 @@ def head_loop(op: Operation) -> None:
     e = op.e
     loop = _Loop(op)
     with e.if_then(e.builder.not_(loop.can_be_shared()), likely=False):
+        with e.if_then(loop.looks_up):
+            op.barrier()  # all have come to the same answer before the next loop's numbers take the place of these
         repeat = e.module.globals["op_repeat"]
         e.builder.ret(e.call(repeat, e.function.args))
     loop.run()
@@ -92,10 +94,24 @@ class _Loop:
         """The index of a lookup."""
         return self.e.add(self._register(self.trip(lookup, "index_register")), self.trip(lookup, "index_constant"))
 
+    @property
+    def looks_up(self) -> V:
+        """i1: there are lookups."""
+        return self.e.less(0, self.header["lookups"])
+
     def looked_up(self, lookup: V) -> V:
-        """What a lookup gives; its index is within the table, and that within the parameters, which nothing writes."""
-        e = self.e
-        return e.load(self._parameter(e.add(self.first_number, e.mul(self.index(lookup), 8))), I64)
+        """What a lookup gives, once `_look_up` has been called."""
+        return self.e.load(self.e.element(self.op.context.load_pointer("lookups"), lookup, I64), I64)
+
+    def _look_up(self) -> None:
+        """Reads what all lookups give, by one thread and once, as the parameters lie in files that may change. All
+        threads meet here; they must before the numbers of another loop come to the same place, too."""
+        e, op = self.e, self.op
+        kept = op.context.load_pointer("lookups")
+        with e.if_then(e.equal(op.thread, 0)), e.loop(0, self.header["lookups"]) as lookup:
+            number = e.load_once(self._parameter(e.add(self.first_number, e.mul(self.index(lookup), 8))))
+            e.store(number, e.element(kept, lookup, I64))
+        op.barrier()
 
     def _parameter(self, address: V) -> V:
         """Where an address of the parameters is."""
@@ -117,24 +133,32 @@ class _Loop:
         with e.if_then(result.get()):
             result.set(self._sizes_fit())
         with e.if_then(result.get()):
-            result.set(self._lookups_fit())
+            result.set(self._lookups_inside())
+        with e.if_then(b.and_(result.get(), self.looks_up)):
+            self._look_up()
+            result.set(self._lookups_small())
         with e.if_then(result.get()):
             result.set(self._memory_fits())
         return result.get()
 
-    def _lookups_fit(self) -> V:
-        """Every lookup is within its table, and gives a small number; the table lies in the parameters."""
+    def _lookups_inside(self) -> V:
+        """Every lookup is within its table, and that within the parameters."""
         e, b, limit = self.e, self.e.builder, self.header["limit"]
         last = e.sub(self.op.context.load("parameters.end"), e.mul(limit, 8))
         start = self.first_number
         inside = b.and_(e.less(-1, start), b.icmp_signed("<=", start, last))
         on_grid = e.equal(b.and_(start, I64(7)), 0)
-        result = e.local(I1, b.or_(b.and_(inside, on_grid), e.equal(self.header["lookups"], 0)))
-        with e.if_then(result.get()), e.loop(0, self.header["lookups"]) as lookup:
-            with e.if_then(b.icmp_unsigned(">=", self.index(lookup), limit)):
-                result.set(I1(0))
-            with e.if_then(result.get()):
-                result.set(b.icmp_unsigned("<", self.looked_up(lookup), I64(MAX_NUMBER)))
+        result = e.local(I1, b.or_(b.and_(inside, on_grid), b.not_(self.looks_up)))
+        with e.loop(0, self.header["lookups"]) as lookup:
+            result.set(b.and_(result.get(), b.icmp_unsigned("<", self.index(lookup), limit)))
+        return result.get()
+
+    def _lookups_small(self) -> V:
+        """Every lookup gives a small number."""
+        e, b = self.e, self.e.builder
+        result = e.local(I1, I1(1))
+        with e.loop(0, self.header["lookups"]) as lookup:
+            result.set(b.and_(result.get(), b.icmp_unsigned("<", self.looked_up(lookup), I64(MAX_NUMBER))))
         return result.get()
 
     def _registers_known(self) -> V:
@@ -265,7 +289,8 @@ class _Loop:
     def _workspace(self) -> Workspace:
         n = self.numbers
         size = self.e.maximum(n["size"], n["value_size"])
-        return Workspace.of(self.op, row_counts(self.op.features)[-1], size, n["limit"])
+        positions = self.e.minimum(n["limit"], self.op.context.load("lmu_words"))
+        return Workspace.of(self.op, row_counts(self.op.features)[-1], size, positions)
 
     def _block(self, space: Workspace, pair: V, stop: V, least: Any) -> V:
         """Does as many pairs from `pair` on as kernels take and share a cache; how many."""
@@ -290,7 +315,7 @@ class _Loop:
         """The first and the number of the trips around this one that use the same keys and values."""
         e = self.e
         first, length = (e.local(I64, self.trip(trip, f"run_{name}")) for name in ("first", "length"))
-        with e.if_then(e.less(0, self.header["lookups"])):
+        with e.if_then(self.looks_up):
             own = [self.address(trip, name) for name in _CACHES]
 
             def ends(other: V) -> V:

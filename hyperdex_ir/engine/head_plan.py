@@ -52,7 +52,8 @@ def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features:
             plan[index, slot_of("head_loop", FIELDS, name)] = value
         plan[index, 0] = OPERATIONS["head_loop"].number
         size = max(fields["size"], fields["value_size"])
-        words = max(words, workspace_words(row_counts(features)[-1], size, fields["limit"]) * sizes.threads)
+        positions = min(fields["limit"], sizes.lmu_words)  # more are not seen: their scores would not fit
+        words = max(words, workspace_words(row_counts(features)[-1], size, positions) * sizes.threads)
     rows = -(-len(tables) // SLOTS)
     behind = np.zeros((rows, SLOTS), np.int64)
     behind.reshape(-1)[: len(tables)] = tables

@@ -18,6 +18,7 @@ from hyperdex_ir.engine.exchange import Exchange
 from hyperdex_ir.engine.faults import message
 from hyperdex_ir.engine.features import Features, host_features
 from hyperdex_ir.engine.head_plan import share_head_loops
+from hyperdex_ir.engine.heads import MAX_TRIPS
 from hyperdex_ir.engine.memory import EngineMemory
 from hyperdex_ir.engine.operation import OPERATIONS, Sizes
 from hyperdex_ir.engine.plan import make_plan, operand_values
@@ -83,6 +84,7 @@ class EngineMachine:
         self._plan, words = share_head_loops(make_plan(program.instructions), program, sizes, self._features)
         self._lmu = _words(lmu_words + _SLACK)
         self._scratch = _words(max(words, _scratch_words(program, sizes)) + _SLACK)
+        self._lookups = np.zeros(MAX_TRIPS, np.int64)
         self._context = self._make_context(lmu_words, budget)
         self._exchange = None if link is None else Exchange(self._context, self._lmu, link)
         self._states = (Thread * self.threads)()
@@ -109,6 +111,7 @@ class EngineMachine:
             threads=self.threads,
             chunk=self.chunk,
             budget=budget,
+            lookups=self._lookups.ctypes.data,
             yield_cpu=ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value,
         )
 

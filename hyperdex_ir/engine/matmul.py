@@ -35,6 +35,8 @@ _WORK = max(work_words(item) for item in FEATURES.values())
 
 def _scratch_words(v: Values, sizes: Sizes) -> int:
     """See `_Scratch`."""
+    if not sizes.fit(v["k"], v["n"]):
+        return 0
     row = ceil_div(v["k"], LANES) * LANES
     half = ceil_div(v["n"], LANES) * LANES
     shared = max(sizes.chunk, sizes.threads) * row + 2 * (2 * half + _PAD) + sizes.chunk * half

@@ -19,7 +19,8 @@ _FARTHEST = 1 << 62  # beyond it, sums of addresses could wrap round
 
 @dataclass(frozen=True)
 class LmuRows:
-    """Rows of f32 in the LMU. `pointer`: row 0; `stride`: words from row to row; `first`, `last`: words of the LMU."""
+    """Rows of f32 in the LMU. `pointer`: row 0; `stride`: words from row to row; `first`, `last`: words of the LMU, the
+    last before the first where there are none."""
 
     e: Emitter
     pointer: V
@@ -184,8 +185,8 @@ def lmu_rows(op: Operation, name: str, rows: V, columns: V, added: V) -> LmuRows
     e = op.e
     stride = op.immediate(f"{name}.stride")
     distance = e.add(e.mul(e.sub(rows, 1), stride), e.sub(columns, 1))
-    pointer, start = _lmu(op, name, distance, added, e.mul(rows, columns))
-    return LmuRows(e, pointer, stride, start, e.add(start, distance))
+    pointer, first, last = _lmu(op, name, distance, added, e.mul(rows, columns))
+    return LmuRows(e, pointer, stride, first, last)
 
 
 def lmu_view(op: Operation, name: str, rows: V, groups: V, columns: V) -> LmuView:
@@ -195,22 +196,24 @@ def lmu_view(op: Operation, name: str, rows: V, groups: V, columns: V) -> LmuVie
     distance: V = I64(0)
     for extent, stride in zip((rows, groups, columns), strides, strict=True):
         distance = e.add(distance, e.mul(e.sub(extent, 1), stride))
-    pointer, start = _lmu(op, name, distance, I64(0), e.mul(rows, e.mul(groups, columns)))
+    pointer, first, last = _lmu(op, name, distance, I64(0), e.mul(rows, e.mul(groups, columns)))
     row, group, column = strides
-    return LmuView(e, pointer, row, group, column, start, e.add(start, distance))
+    return LmuView(e, pointer, row, group, column, first, last)
 
 
-def _lmu(op: Operation, name: str, distance: V, added: V, count: V) -> tuple[V, V]:
-    """Pointer and number of the first word, when it and the one `distance` words further on are in the LMU, and
-    `count` elements are no more than it has words."""
+def _lmu(op: Operation, name: str, distance: V, added: V, count: V) -> tuple[V, V, V]:
+    """Pointer and number of the first word, and the number of the last, `distance` words further on, when both are in
+    the LMU, and `count` elements are no more than it has words. Without elements the last is the one before the first,
+    which may be right behind the LMU."""
     e, b = op.e, op.e.builder
+    distance = b.select(e.equal(count, 0), I64(-1), distance)
     address, register = e.add(op.immediate(f"{name}.address"), added), op.register(f"{name}.register")
     start, words = e.add(address, register), op.context.load("lmu_words")
     outside = b.or_(e.less(start, 0), e.less(_FARTHEST, start))
     outside = b.or_(outside, b.icmp_signed(">=", e.add(start, distance), words))
     op.fault_if(outside, Fault.LMU, address, register, distance, words)
     op.fault_if(e.less(words, count), Fault.LMU_ELEMENTS, count, words)
-    return e.element(op.context.load_pointer("lmu"), start, F32), start
+    return e.element(op.context.load_pointer("lmu"), start, F32), start, e.add(start, distance)
 
 
 # ---------------------------------------------------------------------------------------------------- HBM

@@ -35,7 +35,7 @@ def store(op: Operation) -> None:
 
 
 def _select_scratch(values: Values, sizes: Sizes) -> int:
-    return sizes.chunk * values["columns"]
+    return min(sizes.chunk * values["columns"], sizes.lmu_words)
 
 
 @operation("select_rows", scratch=_select_scratch)

@@ -22,6 +22,11 @@ Rules:
 - When the function ends, the threads meet (`barrier=True`): what one has written, the others may read from then on.
   Inside, `op.barrier()` does the same. All threads must come to the same barriers: none inside a loop over a share, nor
   where only some of them get to.
+- A number in memory that decides control flow, an address or a size is read once, checked, and used from the copy. What
+  all threads must agree about is read by one of them: `op.agreed`. The parameters lie in mapped files, which may be
+  rewritten at any time; LMU, run-time area and scratch memory change between barriers only.
+- Addresses and numbers that have been checked stay in registers, on the stack or in the Context: no instruction writes
+  there.
 - An instruction reads everything before it writes. Where operands may overlap (`op.apart`), write to
   `op.scratch` first. Rows of a result may lie on each other (`op.share_rows`).
 - Long work asks `op.check_stop()` now and then (every few microseconds' worth is plenty).
@@ -46,7 +51,8 @@ from hyperdex_ir.engine.features import Features
 from hyperdex_ir.engine.memory_access import LmuRows, LmuView, Tiles, Words
 from hyperdex_ir.engine.plan import slot_of
 from hyperdex_ir.engine.shared import Shared
-from hyperdex_ir.isa.instructions import BY_NAME
+from hyperdex_ir.isa.instructions import BY_NAME, POSITION
+from hyperdex_ir.isa.operands import MOST_POSITION
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,11 @@ class Sizes:
     trees: int
     threads: int
     lmu_words: int
+
+    def fit(self, *columns: int) -> bool:
+        """Whether rows of so many columns can be in the LMU. An instruction whose cannot faults before it comes to use
+        scratch memory, so it needs none."""
+        return max(columns) <= self.lmu_words
 
 
 Values = Mapping[str, Any]
@@ -172,6 +183,13 @@ class Operation:
         self.fault_if(outside, Fault.ROWS, self.immediate(name), rows, chunk)
         return rows
 
+    def position(self) -> V:
+        """The position of the first row in flight, i64. Fault when it is negative or beyond any HBM."""
+        e, position = self.e, self.register_value(POSITION)
+        outside = e.builder.or_(e.less(position, 0), e.less(MOST_POSITION, position))
+        self.fault_if(outside, Fault.POSITION, position)
+        return position
+
     def lmu(self, name: str, rows: int | V, columns: int | V, *, added: int | V = 0) -> LmuRows:
         """An Lmu operand (`added` words further on) as rows of f32. Fault when a word lies outside."""
         return memory_access.lmu_rows(self, name, self.e.i64(rows), self.e.i64(columns), self.e.i64(added))
@@ -231,6 +249,19 @@ class Operation:
         stopped = e.call(function, [self.context.pointer, self.machine_thread.pointer])
         with e.if_then(e.builder.icmp_signed("!=", stopped, I64(0)), likely=False):
             e.builder.ret(I64(Reason.STOPPED))
+
+    def agreed(self, read: Callable[[], V]) -> V:
+        """An i64 that the first thread reads and all threads get: what control flow or addresses depend on is the same
+        for all, whoever changes it meanwhile. They meet here.
+
+        Two places take turns: all have taken what is in one before any comes to the barrier behind which it may change.
+        """
+        e = self.e
+        turn = e.builder.and_(self.machine_thread.load("barriers"), I64(1))
+        with e.if_then(e.equal(self.thread, 0)):
+            self.context.store("agreed", read(), turn)
+        self.barrier()
+        return self.context.load("agreed", turn)
 
     def check_stop(self) -> None:
         """Returns from the instruction when the stop flag is set; threads that wait at a barrier see it too."""

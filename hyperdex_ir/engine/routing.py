@@ -24,7 +24,10 @@ def number_in(e: Emitter, word: V, limit: V) -> tuple[V, V]:
 
 
 def _top_k_scratch(values: Values, sizes: Sizes) -> int:
-    return sizes.chunk * values["k"] + sizes.threads * (values["columns"] + 2 * values["groups"])
+    if not sizes.fit(values["columns"], values["k"]):
+        return 0
+    chosen = min(sizes.chunk * values["k"], sizes.lmu_words)
+    return chosen + sizes.threads * (values["columns"] + 2 * values["groups"])
 
 
 @operation("top_k", scratch=_top_k_scratch)
@@ -35,7 +38,7 @@ def top_k(op: Operation) -> None:
     size = _group_size(op, columns, k, groups, top_groups)
     src, dst = op.lmu("src", rows, columns), op.lmu("dst", rows, k)
     own = e.mul(op.thread, e.add(columns, e.mul(groups, 2)))
-    allowed = op.scratch(e.add(e.mul(op.context.load("chunk"), k), own))
+    allowed = op.scratch(e.add(e.mul(rows, k), own))
     begin, end = op.share(rows)
     with e.loop(begin, end) as row:
         op.check_stop()
@@ -111,7 +114,7 @@ def _largest(e: Emitter) -> Any:
 
 
 def _take_scratch(values: Values, sizes: Sizes) -> int:
-    return sizes.chunk * values["columns"]
+    return min(sizes.chunk * values["columns"], sizes.lmu_words)
 
 
 @operation("take_columns", scratch=_take_scratch)

@@ -16,6 +16,8 @@ from hyperdex_ir.engine.llvm_ops import LlvmOps
 from hyperdex_ir.interpreter import functions
 from hyperdex_ir.targets import LANES
 
+_MINUS_INFINITY = 0xFF800000
+
 
 def unary_row(e: Emitter, name: str) -> Any:
     """i32 f(ptr dst, ptr a, i64 count): dst = name(a)."""
@@ -105,10 +107,13 @@ def row_mean(e: Emitter) -> Any:
 
 
 def row_max(e: Emitter) -> Any:
-    """f32 f(ptr a, i64 count): acc = a[0]; acc = acc > a[i] ? acc : a[i] for i = 1, 2, .."""
+    """f32 f(ptr a, i64 count): acc = a[0]; acc = acc > a[i] ? acc : a[i] for i = 1, 2, ..; that of nothing is
+    -infinity."""
 
     def body(e: Emitter, a: V, count: V) -> V:
-        most = e.local(F32, e.load(a, F32))
+        most = e.local(F32, e.f32_bits(_MINUS_INFINITY))
+        with e.if_then(e.less(0, count)):
+            most.set(e.load(a, F32))
         with e.loop(1, count) as index:
             most.set(functions.maximum(LlvmOps(e.builder, 1), most.get(), e.load(e.element(a, index, F32), F32)))
         return most.get()

@@ -30,6 +30,8 @@ _MINUS_INFINITY = 0xFF800000
 
 
 def _scratch(values: Values, sizes: Sizes) -> int:
+    if not sizes.fit(values["columns"]):
+        return 0
     columns = -(-values["columns"] // _BLOCK) * _BLOCK
     marks = columns // 4
     return sizes.threads * (_RECORD_WORDS + HISTOGRAM_WORDS) + 3 * columns + marks

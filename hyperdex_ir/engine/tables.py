@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from hyperdex_ir.engine.convert import load_widened
-from hyperdex_ir.engine.emit import F32, I64, V, vector
+from hyperdex_ir.engine.emit import F32, I64, POINTER, V, vector
 from hyperdex_ir.engine.faults import Fault
-from hyperdex_ir.engine.memory_access import Tiles
+from hyperdex_ir.engine.memory_access import Tiles, Words
 from hyperdex_ir.engine.moving import scale_words, watch_words
-from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.engine.operation import Operation, operation
 from hyperdex_ir.isa.instructions import INDEX_SOURCES, MATRIX_TYPES, POSITION
 from hyperdex_ir.targets import LANES
 
 _HALF = LANES // 2  # lanes of a step in one channel
 
 
-def _scratch(values: Values, sizes: Sizes) -> int:
-    return 2 * sizes.chunk  # an i64 a row
-
-
-@operation("embed", scratch=_scratch)
+@operation("embed")
 def embed(op: Operation) -> None:
     e = op.e
     rows, columns = op.rows(), op.immediate("columns")
-    indices = _indices(op, rows)
+    indices = _Indices(op, rows)
     tiles = op.tiles("table", op.immediate("limit"), columns)
     dst = op.lmu("dst", rows, columns)
     scale, kind = op.floating("scale"), op.choice("type")
     begin, end = op.share_rows(dst, rows, columns)
     with e.loop(begin, end) as row:
-        index = e.load(e.element(indices, row, I64), I64)
+        index = indices.of(row)
         for number, matrix_type in enumerate(MATRIX_TYPES):
             with e.if_then(e.equal(kind, number)):
                 _widen_row(op, dst.row(row), tiles, index, columns, scale, matrix_type)
@@ -50,44 +46,55 @@ def _widen_row(op: Operation, target: V, tiles: Tiles, index: V, columns: V, sca
                 op.watch(value, e.first_lanes(count, vector(F32, lanes)))
 
 
-@operation("gather", scratch=_scratch)
+@operation("gather")
 def gather(op: Operation) -> None:
     e = op.e
     rows, columns = op.rows(), op.immediate("columns")
-    indices = _indices(op, rows)
+    indices = _Indices(op, rows)
     table = op.words("table", e.mul(op.immediate("limit"), columns))
     dst = op.lmu("dst", rows, columns)
     scale = op.floating("scale")
     begin, end = op.share_rows(dst, rows, columns)
     with e.loop(begin, end) as row:
-        index = e.load(e.element(indices, row, I64), I64)
+        index = indices.of(row)
         table.copy_to(dst.row(row), e.mul(index, columns), columns)
         scale_words(op, dst.row(row), columns, scale)
         watch_words(op, dst.row(row), 0, columns)
 
 
-def _indices(op: Operation, rows: V) -> V:
-    """The table row of each row in flight, i64 [rows], in scratch memory. Fault when one is outside the table.
+class _Indices:
+    """The table row of each row in flight, i64. Fault when one is outside the table.
 
-    Every thread makes all of them: the same numbers to the same places, so none waits for another.
+    Each is checked twice: all of them here, for a fault before anything is done, and the one that a thread uses where
+    it uses it, as the numbers may lie in a file that changes meanwhile.
     """
-    e = op.e
-    indices = op.scratch()
-    offset, limit = op.immediate("offset"), op.immediate("limit")
-    with e.if_else(e.equal(op.choice("index"), INDEX_SOURCES.index("token"))) as (token, position):
-        with token:
-            ids = op.words("ids", rows, item=8)
-            with e.loop(0, rows) as row:
-                _keep(op, indices, row, e.add(e.load(ids.pointer(row), I64), offset), limit)
-        with position:
-            first = op.register_value(POSITION)
-            with e.loop(0, rows) as row:
-                _keep(op, indices, row, e.add(e.add(first, row), offset), limit)
-    return indices
 
+    def __init__(self, op: Operation, rows: V):
+        e = self._e = op.e
+        self._op = op
+        self._token = e.equal(op.choice("index"), INDEX_SOURCES.index("token"))
+        region, relative = e.local(POINTER, e.zero(POINTER)), e.local(I64, I64(0))
+        first = e.local(I64, I64(0))
+        with e.if_else(self._token) as (token, position):
+            with token:
+                ids = op.words("ids", rows, item=8)
+                region.set(ids.region)
+                relative.set(ids.relative)
+            with position:
+                first.set(op.register_value(POSITION))
+        self._first = first.get()
+        self._ids = Words(e, region.get(), op.context.load("channels"), relative.get(), rows, 8)
+        self._offset, self._limit = op.immediate("offset"), op.immediate("limit")
+        with e.loop(0, rows) as row:
+            self.of(row)
 
-def _keep(op: Operation, indices: V, row: V, index: V, limit: V) -> None:
-    e = op.e
-    outside = e.builder.or_(e.less(index, 0), e.builder.icmp_signed(">=", index, limit))
-    op.fault_if(outside, Fault.TABLE_ROW, index, limit)
-    e.store(index, e.element(indices, row, I64))
+    def of(self, row: V) -> V:
+        """That of one row."""
+        e = self._e
+        start = e.local(I64, e.add(self._first, row))
+        with e.if_then(self._token):
+            start.set(e.load_once(self._ids.pointer(row)))
+        index = e.add(start.get(), self._offset)
+        outside = e.builder.icmp_unsigned(">=", index, self._limit)
+        self._op.fault_if(outside, Fault.TABLE_ROW, index, self._limit)
+        return index

@@ -11,7 +11,7 @@ from hyperdex_ir.engine import rows as kernels
 from hyperdex_ir.engine.emit import I1, I32, I64, POINTER, V
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.kernels import choose
-from hyperdex_ir.engine.memory_access import LmuView
+from hyperdex_ir.engine.memory_access import LmuView, Words
 from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
 from hyperdex_ir.engine.views import ViewWalk, scratch_words
 from hyperdex_ir.isa.instructions import BINARY, REDUCTIONS, ROTARY_STYLES, UNARY
@@ -36,6 +36,10 @@ class _Views:
 
 def _one_operand(values: Values, sizes: Sizes) -> int:
     return scratch_words(values, sizes, 1)
+
+
+def _one_result(values: Values, sizes: Sizes) -> int:
+    return scratch_words(values, sizes, 1, written=1)
 
 
 def _two_operands(values: Values, sizes: Sizes) -> int:
@@ -87,7 +91,7 @@ def binary_scalar(op: Operation) -> None:
     _Views(op, ("a",)).walk(blocks=True).run(compute)
 
 
-@operation("reduce", scratch=_one_operand)
+@operation("reduce", scratch=_one_result)
 def reduce(op: Operation) -> None:
     e = op.e
     functions = {"sum": kernels.row_sum, "mean": kernels.row_mean, "row_max": kernels.row_max}
@@ -106,12 +110,13 @@ def reduce(op: Operation) -> None:
 # ---------------------------------------------------------------------------------------------------- norms
 
 
+_PARAMETER_SLACK = 64  # words behind parameters that kernels may read
+
+
 def _norm_scratch(values: Values, sizes: Sizes) -> int:
-    return scratch_words(values, sizes, 1) + sizes.threads * 2 * _parameter_words(values["columns"])
-
-
-def _parameter_words(columns: Any) -> Any:
-    return columns + 64
+    """That of the walk and, behind it, two rows of parameters for each thread."""
+    columns = min(values["columns"], sizes.lmu_words)
+    return scratch_words(values, sizes, 1) + sizes.threads * 2 * (columns + _PARAMETER_SLACK)
 
 
 @operation("rms_norm", scratch=_norm_scratch)
@@ -127,31 +132,31 @@ def layer_norm(op: Operation) -> None:
 def _norm(op: Operation, function: Any, parameters: Sequence[str]) -> None:
     e = op.e
     columns = op.immediate("columns")
-    # Behind what the walk uses, memory for the parameters of each thread.
-    per_thread = e.add(columns, 64)
+    words = [op.words(name, e.builder.select(op.present(name), columns, I64(0))) for name in parameters]
+    views = _Views(op, ("a",))
+    walk = views.walk()
+    # What has passed the checks has no more columns than the LMU words, unless there are no groups.
+    per_thread = e.add(columns, _PARAMETER_SLACK)
     begin = e.sub(op.context.load("scratch_words"), e.mul(e.mul(e.add(op.thread, 1), 2), per_thread))
+    first, last = op.share(e.mul(views.rows, views.groups))
     pointers = [ir.Constant(POINTER, None)] * 2
-    for number, name in enumerate(parameters):
-        pointers[number] = _parameter(op, name, columns, op.scratch(e.add(begin, e.mul(per_thread, number))))
+    for number, (name, own) in enumerate(zip(parameters, words, strict=True)):
+        memory = op.scratch(e.add(begin, e.mul(per_thread, number)))
+        pointers[number] = _parameter(op, name, own, memory, e.less(first, last))
     epsilon, unit_offset = op.floating("epsilon"), e.builder.trunc(op.immediate("unit_offset"), I1)
 
     def compute(row: V, group: V, first: V, dst: V, operands: Sequence[V], count: V) -> V:
         return e.call(function, [dst, *operands, count, *pointers, epsilon, unit_offset])
 
-    _Views(op, ("a",)).walk().run(compute)
+    walk.run(compute)
 
 
-def _parameter(op: Operation, name: str, columns: V, memory: V) -> V:
-    """A row of f32 in HBM, copied to `memory` by each thread that has something to do; null for an absent one."""
+def _parameter(op: Operation, name: str, words: Words, memory: V, needed: V) -> V:
+    """A row of f32 in HBM, copied to `memory` where it is needed (i1); null for an absent one."""
     e = op.e
-    pointer = e.local(POINTER, ir.Constant(POINTER, None))
-    with e.if_then(op.present(name)):
-        words = op.words(name, columns)
-        begin, end = op.share(e.mul(op.rows(), op.immediate("groups")))
-        with e.if_then(e.less(begin, end)):
-            words.copy_to(memory)
-        pointer.set(memory)
-    return pointer.get()
+    with e.if_then(needed):
+        words.copy_to(memory)
+    return e.builder.select(op.present(name), memory, ir.Constant(POINTER, None))
 
 
 # ---------------------------------------------------------------------------------------------------- rotary

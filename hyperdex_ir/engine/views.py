@@ -23,10 +23,14 @@ _SLACK = 64  # words after a gathered row that kernels may read
 Compute = Callable[[V, V, V, V, Sequence[V], V], V]
 
 
-def scratch_words(values: Values, sizes: Sizes, operands: int) -> int:
-    """Scratch memory of `ViewWalk` for that many operands."""
-    rows = sizes.chunk * values["groups"]
-    return rows * values["columns"] + sizes.threads * operands * (values["columns"] + _SLACK) + _SLACK
+def scratch_words(values: Values, sizes: Sizes, operands: int, written: int | None = None) -> int:
+    """Scratch memory of `ViewWalk` for that many operands. written: columns of the result; None: those of an operand.
+
+    Results wait in it, and a row of each operand; none has more elements than the LMU words: that faults before.
+    """
+    columns = min(values["columns"], sizes.lmu_words)
+    results = sizes.chunk * values["groups"] * (columns if written is None else written)
+    return min(results, sizes.lmu_words) + sizes.threads * operands * (columns + _SLACK) + _SLACK
 
 
 @dataclass(frozen=True)

@@ -222,7 +222,10 @@ def row_mean(x: np.ndarray) -> np.ndarray:
 
 
 def row_max(x: np.ndarray) -> np.ndarray:
-    """acc = x[0]; acc = acc > x[i] ? acc : x[i] for i = 1, 2, .. over the last axis, which stays with size 1."""
+    """acc = x[0]; acc = acc > x[i] ? acc : x[i] for i = 1, 2, .. over the last axis, which stays with size 1. That of
+    nothing is -infinity."""
+    if not x.shape[-1]:
+        return np.full((*x.shape[:-1], 1), -np.inf, np.float32)
     if not np.isnan(x).any():  # then it is the last of the largest, which tells +0 from -0
         last = x.shape[-1] - 1 - np.argmax((x == x.max(-1, keepdims=True))[..., ::-1], axis=-1)
         return np.take_along_axis(x, last[..., None], -1)

@@ -73,12 +73,14 @@ class Lmu:
     def check(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         """Raises AccessError when words start + index . strides are not all in the LMU, or more than it has.
 
-        The second happens where strides let elements share words; it bounds what one instruction can do.
+        The second happens where strides let elements share words; it bounds what one instruction can do. Where there
+        are no words, the start is in the LMU or right behind it.
         """
-        last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
-        if start < 0 or last >= self.size:
-            raise AccessError(f"LMU words {start} to {last}, it has {self.size}")
-        self.check_count(prod(shape))
+        count = prod(shape)
+        distance = sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)) if count else -1
+        if start < 0 or start + distance >= self.size:
+            raise AccessError(f"LMU words {start} to {start + distance}, it has {self.size}")
+        self.check_count(count)
 
     def check_count(self, count: int) -> None:
         """Raises AccessError when an operand has more elements than the LMU words."""

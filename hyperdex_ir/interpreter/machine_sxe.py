@@ -12,8 +12,6 @@ from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
 from hyperdex_ir.interpreter.attention import Span, span
 from hyperdex_ir.interpreter.state import State, instruction
-from hyperdex_ir.isa.instructions import POSITION
-from hyperdex_ir.isa.operands import HBM_OFFSET_BITS
 
 
 def _issue(s: State, x: np.ndarray, matrix_type: str) -> np.ndarray:
@@ -31,12 +29,9 @@ def _check_written(flags: np.ndarray, reach: Span) -> None:
 
 
 def reach_of(s: State, rows: int, window: int) -> Span:
-    """The positions that the rows in flight see. Raises AccessError for a negative position, or too many of them."""
-    position = s.register(POSITION)
-    if position < 0:
-        raise AccessError(f"position {position}")
-    last = min(position, 1 << HBM_OFFSET_BITS)  # positions beyond lie outside any HBM
-    s.lmu.check_count(rows * (last + rows - (max(0, last - window + 1) if window else 0)))
+    """The positions that the rows in flight see. Raises AccessError as `position`, and for too many."""
+    position = s.position()
+    s.lmu.check_count(rows * (position + rows - (max(0, position - window + 1) if window else 0)))
     return span(position, rows, window)
 
 

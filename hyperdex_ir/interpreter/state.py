@@ -11,8 +11,8 @@ from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link
 from hyperdex_ir.interpreter.lmu import Lmu
-from hyperdex_ir.isa.instructions import BY_NAME, ZERO
-from hyperdex_ir.isa.operands import REGISTERS, HbmRef, LmuRef, ViewRef
+from hyperdex_ir.isa.instructions import BY_NAME, POSITION, ZERO
+from hyperdex_ir.isa.operands import MOST_POSITION, REGISTERS, HbmRef, LmuRef, ViewRef
 
 _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
 
@@ -59,6 +59,13 @@ class State:
         if not 1 <= rows <= self.chunk:
             raise AccessError(f"register r{number} says {rows} rows, the machine takes 1 to {self.chunk}")
         return rows
+
+    def position(self) -> int:
+        """The position of the first row in flight. Raises AccessError when it is negative or beyond any HBM."""
+        position = self.register(POSITION)
+        if not 0 <= position <= MOST_POSITION:
+            raise AccessError(f"position {position}")
+        return position
 
     def address(self, ref: HbmRef) -> int:
         """A byte address in HBM."""

@@ -173,7 +173,8 @@ SPECS = (
         (Enum("function", choices=BINARY), View("dst"), View("a"), F32("b"), Imm("reversed", width=1, default=0),
          Imm("groups", width=16, default=1), Imm("columns"), ROWS)),
     Spec("reduce", 0x24, Group.COMP, Engine.VXE,
-        "One number from the columns of each row and group, written to column 0 of dst.",
+        "One number from the columns of each row and group, written to column 0 of dst. Of no columns: +0, a NaN for"
+        " the mean, -infinity for row_max.",
         (Enum("function", choices=REDUCTIONS), View("dst"), View("a"), Imm("groups", width=16, default=1),
          Imm("columns"), ROWS)),
     Spec("rms_norm", 0x25, Group.COMP, Engine.VXE,
