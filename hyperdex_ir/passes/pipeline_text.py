@@ -16,6 +16,7 @@ from xdsl.passes import ModulePass, get_pass_option_infos
 from xdsl.utils.arg_spec import ArgSpec, ParameterType
 
 from hyperdex_ir.errors import ExtensionError, OptionError
+from hyperdex_ir.reading import PIPELINE, read_text
 
 _FOLDER = Path(__file__).parent / "pipelines"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -57,9 +58,9 @@ def read_pipeline(text_or_name: str) -> PipelineText:
     if not text_or_name.endswith(".pipeline") and not os.path.isfile(text_or_name):
         return PipelineText(text_or_name)
     try:
-        return PipelineText(Path(text_or_name).read_text(encoding="utf-8"), text_or_name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{text_or_name}: cannot read this pipeline: {error}", _known_names()) from None
+        return PipelineText(read_text(Path(text_or_name), PIPELINE), text_or_name)
+    except FileNotFoundError:
+        raise OptionError(f"{text_or_name}: cannot read this pipeline: no such file", _known_names()) from None
 
 
 def _known_names() -> str:
