@@ -96,6 +96,8 @@ def find_head_loops(program: Program) -> dict[int, HeadLoop]:
     found: dict[int, HeadLoop] = {}
     end, left = 0, MAX_SEARCHED
     for index, item in enumerate(program.instructions):
+        if left <= 0:
+            break
         if item.name != "repeat" or index < end or not _looks_like_one(program.instructions, index):
             continue
         walk = _Walk(program.instructions, most=min(left, MAX_EXECUTED))
