@@ -75,6 +75,7 @@ def write_small_files(path: Path, folder: Path) -> None:
     for name in (MARKER, WEIGHTS, *_SMALL_FILES):
         (folder / name).unlink(missing_ok=True)
     reader = open_gguf(path)
+    reading.check_checkpoint(path.parent)
     config = _read_config(path, reader)
     folder.mkdir(parents=True, exist_ok=True)
     if "tokenizer.ggml.tokens" in reader.fields:

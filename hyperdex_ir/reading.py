@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -54,6 +55,18 @@ PROGRAM = FileKind(4 * _MIB + 16, FileFormatError, _COMPILE)
 PIPELINE = FileKind(1 * _MIB, OptionError)
 DUMP = FileKind(16 * _MIB, OptionError, "name a file that --dump-ir wrote")
 ASSEMBLY = FileKind(64 * _MIB, AssemblyError)
+
+#: What transformers looks for in the folder of a checkpoint.
+_OF_CHECKPOINTS = {
+    "config.json": CONFIG,
+    "adapter_config.json": CONFIG,
+    "generation_config.json": GENERATION_CONFIG,
+    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), TOKENIZER_CONFIG),
+    **dict.fromkeys(("processor_config.json", "preprocessor_config.json", "chat_template.json"), TOKENIZER_CONFIG),
+    **dict.fromkeys(("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"), TOKENIZER),
+    "chat_template.jinja": TEMPLATE,
+    **dict.fromkeys(("model.safetensors.index.json", "pytorch_model.bin.index.json"), WEIGHTS_INDEX),
+}
 
 #: Arrays and objects of a JSON file inside each other.
 MAX_DEPTH = 64
@@ -126,6 +139,14 @@ def read_bytes(path: Path, kind: FileKind) -> bytes:
     if size > kind.limit or not left:
         raise kind.error(f"{path}: {max(size, kind.limit + 1)} bytes, the most that is read is {kind.limit}", kind.hint)
     return b"".join(blocks)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raises as `check_small` for a file of a checkpoint that transformers would read whole, device or not."""
+    for name, kind in _OF_CHECKPOINTS.items():
+        if os.path.lexists(folder / name):
+            with suppress(FileNotFoundError):  # a link that leads nowhere
+                check_small(folder / name, kind)
 
 
 def check_small(path: Path, kind: FileKind) -> None:

@@ -14,11 +14,21 @@ from pathlib import Path
 import pytest
 
 from hyperdex_ir import reading
-from hyperdex_ir.errors import ConfigError, OptionError
+from hyperdex_ir.errors import ConfigError, FileFormatError, OptionError
 from hyperdex_ir.files import HEADER_BYTES
 from hyperdex_ir.isa.instructions import WORD_BYTES
 from hyperdex_ir.isa.structure import MAX_INSTRUCTIONS
-from hyperdex_ir.reading import CONFIG, MAX_DEPTH, PIPELINE, FileKind, read_bytes, read_json, read_object, read_text
+from hyperdex_ir.reading import (
+    CONFIG,
+    MAX_DEPTH,
+    PIPELINE,
+    FileKind,
+    check_checkpoint,
+    read_bytes,
+    read_json,
+    read_object,
+    read_text,
+)
 
 ROOT = Path(__file__).parents[2]
 SMALL = FileKind(100, ConfigError, "what to do")
@@ -80,6 +90,16 @@ def test_text(tmp_path: Path) -> None:
     path.write_bytes(b"abc\xff")
     with pytest.raises(OptionError, match=r"a\.pipeline: not UTF-8 text \(byte 3\)$"):
         read_text(path, PIPELINE)
+
+
+def test_what_transformers_would_read(tmp_path: Path) -> None:
+    (tmp_path / "unrelated.json").symlink_to("/dev/zero")
+    (tmp_path / "vocab.json").symlink_to("nowhere")
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    check_checkpoint(tmp_path)
+    (tmp_path / "generation_config.json").symlink_to("/dev/zero")
+    with pytest.raises(FileFormatError, match=r"generation_config\.json: cannot be read: it is a device"):
+        check_checkpoint(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------- JSON
