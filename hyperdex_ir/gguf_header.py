@@ -70,17 +70,17 @@ class _Header:
         magic, version, tensors, fields = self._take("<4sIQQ", "header")
         if magic != _MAGIC or version not in (2, 3):
             raise self._broken(f"magic {magic!r} and version {version}, expected {_MAGIC!r} and 2 or 3")
-        if fields > _MOST_FIELDS or tensors > _MOST_TENSORS:
-            raise self._broken(
-                f"{fields} fields and {tensors} tensors, at most {_MOST_FIELDS} and {_MOST_TENSORS} are read"
-            )
         for number in range(fields):
+            if number == _MOST_FIELDS:
+                raise self._broken(f"{fields} fields, at most {_MOST_FIELDS} are read")
             name = self._text(f"name of field {number}")
             kind = self._take("<I", f"type of field {number}")[0]
             value = self._value(kind, f"field {number}")
             if name == _ARCHITECTURE:
                 self.architecture = value
         for number in range(tensors):
+            if number == _MOST_TENSORS:
+                raise self._broken(f"{tensors} tensors, at most {_MOST_TENSORS} are read")
             self._text(f"name of tensor {number}")
             (dimensions,) = self._take("<I", f"dimensions of tensor {number}")
             if dimensions > _MOST_DIMENSIONS:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir import reading
 from hyperdex_ir.backend.check import Listed, check_file
 from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.state import State
@@ -118,5 +117,4 @@ def main(root: Path) -> None:
 
 
 if __name__ == "__main__":
-    assert reading
     main(Path(sys.argv[1]))

@@ -157,8 +157,8 @@ HEADERS = {
     "arrays of arrays": (_header(_array(9, 9, bytes(12 * 9))), "an array of the type 9, expected numbers or texts"),
     "a long text": (_header(struct.pack("<I", 8) + _text(bytes(2 << 20))), "a text of 2097152 bytes, the longest"),
     "a long token": (_header(_array(8, 1, _text(bytes(5000)))), "a text of 5000 bytes, the longest that is read"),
-    "fields": (b"GGUF" + struct.pack("<IQQ", 3, 0, 5000), "5000 fields and 0 tensors, at most 4096 and 131072"),
-    "tensors": (b"GGUF" + struct.pack("<IQQ", 3, 1 << 18, 0), "0 fields and 262144 tensors, at most 4096 and 131072"),
+    "fields": (_header(*[struct.pack("<IB", 0, 0)] * 5000), "5001 fields, at most 4096 are read"),
+    "tensors": (_header(tensors=1 << 18) + bytes(24 << 18), "262144 tensors, at most 131072 are read"),
 }
 
 
