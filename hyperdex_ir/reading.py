@@ -54,7 +54,7 @@ TABLE = FileKind(64 * _MIB, FileFormatError, _COMPILE)
 PROGRAM = FileKind(4 * _MIB + 16, FileFormatError, _COMPILE)
 PIPELINE = FileKind(1 * _MIB, OptionError)
 DUMP = FileKind(16 * _MIB, OptionError, "name a file that --dump-ir wrote")
-ASSEMBLY = FileKind(64 * _MIB, AssemblyError)
+ASSEMBLY = FileKind(32 * _MIB, AssemblyError)
 
 #: What transformers looks for in the folder of a checkpoint.
 _OF_CHECKPOINTS = {

@@ -16,7 +16,7 @@ operands, not within one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -181,18 +181,22 @@ class _Reader:
 
     def read_line(self, number: int, line: str) -> None:
         code = line.partition(";")[0]
-        words = [_Word(self.source, number, m.start() + 1, m.group()) for m in _WORD.finditer(code)]
-        first = 0
-        while first < len(words) and (label := _LABEL_WORD.fullmatch(words[first].text)):
-            name = label.group(1)
-            if name in self.labels:
-                _fail(words[first], f"label {name} stands twice")
-            self.labels[name] = len(self.names)
-            first += 1
-        if first < len(words):
-            self._read_instruction(words[first], words[first + 1 :])
+        words = (_Word(self.source, number, m.start() + 1, m.group()) for m in _WORD.finditer(code))
+        for word in words:
+            label = _LABEL_WORD.fullmatch(word.text)
+            if label is None:
+                self._read_instruction(word, words)
+            else:
+                self._read_label(word, label.group(1))
 
-    def _read_instruction(self, mnemonic: _Word, words: list[_Word]) -> None:
+    def _read_label(self, word: _Word, name: str) -> None:
+        if name in self.labels:
+            _fail(word, f"label {name} stands twice")
+        if len(self.labels) == MAX_INSTRUCTIONS:
+            _fail(word, f"a program has at most {MAX_INSTRUCTIONS} labels")
+        self.labels[name] = len(self.names)
+
+    def _read_instruction(self, mnemonic: _Word, words: Iterator[_Word]) -> None:
         spec = BY_NAME.get(mnemonic.text)
         if spec is None:
             known = ", ".join(spec.name for spec in SPECS)

@@ -24,6 +24,7 @@ _SKIPPED = re.compile(r"(?:\s|//[^\n]*|#[^\n]*)+")
 _STRING = re.compile(r'"((?:\\.|[^"\\\n])*)"')
 _WORD = re.compile(r'[^\s{},="\[\]]+')
 _MLIR = re.compile(r"\[([^\]]*)\]")
+_SHOWN_COLUMNS = 160  # before a fault, and behind it
 _PASS_HINT = "docs/passes.md says what an entry point of hyperdex_ir.passes names"
 
 Known = dict[str, Callable[[], type[ModulePass]]]
@@ -45,9 +46,10 @@ class PipelineText:
         """An error at a place of the text; its note shows the line with a caret."""
         before = self.text[:position]
         line, column = before.count("\n") + 1, position - before.rfind("\n")
-        shown = self.text.split("\n")[line - 1].replace("\t", " ")
+        first = max(0, column - _SHOWN_COLUMNS)
+        shown = self.text.split("\n")[line - 1].replace("\t", " ")[first : first + 2 * _SHOWN_COLUMNS]
         error = OptionError(f"{self.name}, line {line}, column {column}: {message}", hint)
-        error.add_note(f"  {shown}\n  {' ' * (column - 1)}^")
+        error.add_note(f"  {shown}\n  {' ' * (column - 1 - first)}^")
         return error
 
 

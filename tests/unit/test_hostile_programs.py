@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -128,8 +129,21 @@ def test_many_functions_and_labels() -> None:
     text = print_program(Program(code))
     assert parse_program(text).instructions == code
     assert fewest_steps(code) == 1
-    labels = " ".join(f"a{number}:" for number in range(100_000))
+    labels = " ".join(f"a{number}:" for number in range(MAX_INSTRUCTIONS))
     assert parse_program(f"{labels} halt").instructions == (HALT,)
+    with pytest.raises(AssemblyError, match="t:1:513179: a program has at most 65536 labels"):
+        parse_program(f"{labels} more: halt", "t")
+
+
+def test_a_line_is_read_to_its_first_fault() -> None:
+    """Its words are not all made before."""
+    text = "halt " + "x " * (1 << 20)
+    tracemalloc.start()
+    with pytest.raises(AssemblyError, match="t:1:6: halt: expected nothing, got 'x'"):
+        parse_program(text, "t")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * len(text)
 
 
 # ---------------------------------------------------------------------------------------------------- estimates
