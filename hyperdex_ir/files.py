@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from hyperdex_ir.errors import FileFormatError, StorageError
+from hyperdex_ir.reading import PROGRAM, open_regular
 
 MAGIC = b"HDXI"
 FORMAT_VERSION = 1
@@ -66,15 +67,17 @@ def read_header(file: IO[bytes], path: Path, kind: Kind) -> tuple[int, int]:
     return units * UNIT, crc
 
 
-def read_binary(path: Path, kind: Kind) -> bytes:
-    """The payload of a binary file, its CRC checked.
+def read_binary(path: Path, kind: Kind, most: int = PROGRAM.limit - HEADER_BYTES) -> bytes:
+    """The payload of a binary file, its CRC checked. most: bytes of the largest that is read, by default a program's.
 
-    Raises FileFormatError when it is missing, truncated, corrupted or of another kind.
+    Raises FileFormatError when it is missing, truncated, corrupted, of another kind, or larger.
     """
     try:
-        with path.open("rb") as file:
-            _, crc = read_header(file, path, kind)
-            payload = file.read()
+        with open_regular(path, FileFormatError, "compile the model again") as file:
+            size, crc = read_header(file, path, kind)
+            if size > most:
+                raise FileFormatError(f"{path}: {size} bytes of payload, the most that is read is {most}")
+            payload = file.read(size)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None
     if zlib.crc32(payload) != crc:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hyperdex_ir.errors import CheckpointError, UnsupportedModelError
+from hyperdex_ir import reading
+from hyperdex_ir.errors import CheckpointError, FileFormatError, UnsupportedModelError
 from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary
 from hyperdex_ir.own_code import code_digest
+from hyperdex_ir.reading import read_text
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -38,11 +40,15 @@ _KEPT = {"F16": "<f2", "BF16": "<u2"}
 
 def open_gguf(path: Path) -> GGUFReader:
     """The file's reader, which maps it. Raises CheckpointError when it is not one that can be read."""
-    from gguf import GGUFReader
+    from hyperdex_ir.gguf_reader import ThriftyReader
 
     architecture_of(path)
     try:
-        return GGUFReader(path)
+        reader = ThriftyReader(path)
+        held, size = sum(int(tensor.n_bytes) for tensor in reader.tensors), path.stat().st_size
+        if held > size:
+            raise ValueError(f"tensors of {held} bytes, the file has {size}")
+        return reader
     except (ValueError, OSError, IndexError, KeyError, OverflowError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable GGUF file: {error}") from error
 
@@ -69,6 +75,7 @@ def write_small_files(path: Path, folder: Path) -> None:
     for name in (MARKER, WEIGHTS, *_SMALL_FILES):
         (folder / name).unlink(missing_ok=True)
     reader = open_gguf(path)
+    reading.check_checkpoint(path.parent)
     config = _read_config(path, reader)
     folder.mkdir(parents=True, exist_ok=True)
     if "tokenizer.ggml.tokens" in reader.fields:
@@ -82,8 +89,8 @@ def write_small_files(path: Path, folder: Path) -> None:
 
 def _is_made_from(folder: Path, marker: str) -> bool:
     try:
-        return (folder / MARKER).read_text(encoding="utf-8").strip() == marker
-    except OSError:
+        return read_text(folder / MARKER, reading.MARKER).strip() == marker
+    except (FileNotFoundError, FileFormatError):
         return False
 
 
@@ -119,9 +126,10 @@ def _write_tokenizer(path: Path, folder: Path) -> None:
 def _one_line(path: Path, what: str) -> Iterator[None]:
     """transformers raises whatever its readers raise, and warns about what is done here on purpose."""
     from hyperdex_ir.frontend.trace import quiet_libraries
+    from hyperdex_ir.gguf_reader import thrifty_transformers
 
     try:
-        with quiet_libraries():
+        with quiet_libraries(), thrifty_transformers():
             yield
     except Exception as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -17,13 +17,15 @@ from functools import cached_property
 from pathlib import Path
 
 from hyperdex_ir import torch_weights
-from hyperdex_ir.errors import ConfigError, DownloadError, ModelNotFoundError, StorageError
+from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, ModelNotFoundError, StorageError
 from hyperdex_ir.files import write_text
 from hyperdex_ir.hub_access import Credential
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file, part_of, same_content
 from hyperdex_ir.locations import MARKER, ModelFolder, read_marker
 from hyperdex_ir.progress import log
+from hyperdex_ir.reading import WEIGHTS_INDEX as WEIGHTS_INDEX_FILE
+from hyperdex_ir.reading import read_object
 
 CONFIG = "config.json"
 SMALL_FILES = (
@@ -74,8 +76,10 @@ def weight_files(folder: Path) -> list[Path]:
 def shard_names(index: Path) -> list[str]:
     """The names of the files that an index names, each of a file beside it: they are fetched, and removed, by name."""
     try:
-        names = sorted(dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = sorted(dict.fromkeys(read_object(index, WEIGHTS_INDEX_FILE)["weight_map"].values()))
+    except CheckpointError as error:
+        raise ConfigError(str(error), error.hint) from None
+    except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{index}: not an index of weight files ({error})") from None
     for name in names:
         if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:

@@ -12,10 +12,11 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
-from hyperdex_ir.errors import DownloadError
+from hyperdex_ir.errors import DownloadError, StorageError
 from hyperdex_ir.files import storage_errors
 from hyperdex_ir.hub_requests import HubModel, RemoteFile, Transient
 from hyperdex_ir.progress import file_progress
+from hyperdex_ir.reading import open_regular
 
 _BLOCK = 1 << 20
 _ALTERED = "run again; when it stays so, something on the way alters files: a proxy, or the server of HF_ENDPOINT"
@@ -55,7 +56,7 @@ def same_content(path: Path, expected: RemoteFile) -> bool:
     """Whether a file is there that has the length and the hash; False when the Hub does not say them."""
     if None in (expected.size, expected.digest) or not path.is_file() or path.stat().st_size != expected.size:
         return False
-    with path.open("rb") as file:
+    with open_regular(path, StorageError) as file:
         return _hashed(file, expected).hexdigest() == expected.digest
 
 

@@ -8,14 +8,14 @@ marker in `ckpt/` tells (c) from (b) the next time.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.errors import ConfigError, ModelNotFoundError, OptionError
+from hyperdex_ir import reading
+from hyperdex_ir.errors import ConfigError, FileFormatError, ModelNotFoundError, OptionError
 
 MARKER = "hyperdex_download.json"
 _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
@@ -191,7 +191,7 @@ def _install(path: Path, redirected: Path | None) -> ModelFolder:
 def read_marker(ckpt: Path) -> dict[str, Any] | None:
     """What `write_marker` left in a folder that the tool downloads into, or None."""
     try:
-        value = json.loads((ckpt / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        value = reading.read_object(ckpt / MARKER, reading.MARKER)
+    except (FileNotFoundError, FileFormatError):
         return None
-    return value if isinstance(value, dict) and isinstance(value.get("hub_id"), str) else None
+    return value if isinstance(value.get("hub_id"), str) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import mmap
 import pickle
@@ -11,15 +12,22 @@ import struct
 import warnings
 import zipfile
 from pathlib import Path
+from pickletools import genops
 from typing import Any
 
 import numpy as np
 
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.files import atomic_file, write_text
+from hyperdex_ir.reading import WEIGHTS_INDEX, WEIGHTS_PICKLE, check_regular, open_regular, read_object
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
+_AGAIN = "download it again"
+#: How pickles of protocol 2 and 3 name what takes memory without reading it from the file.
+_ALLOCATORS = ("builtins bytearray", "__builtin__ bytearray")
+#: Tensors that share their elements take together at most so many times the file's bytes: tied weights twice.
+_MOST_SHARING = 4
 
 
 def safetensors_name(name: str) -> str:
@@ -31,23 +39,109 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a torch file, by name; no code of it runs.
 
     Files of torch 1.6 and later are mapped; older ones are in memory as a whole. Raises CheckpointError when it holds
-    other than tensors, or cannot be read.
+    other than dense tensors whose elements are all in the file, or cannot be read.
     """
     import torch
 
+    check_regular(path, CheckpointError, _AGAIN)
     try:
         mapped = is_mapped(path)
+        if mapped:
+            _check_records(path)
+        _check_pickles(path, mapped)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: {_wanted(str(error))}", "only tensors are loaded, no code is run") from error
     except Exception as error:  # torch raises whatever its zip reader raises
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: not a torch file of tensors: {first_line}", "download it again") from error
+        raise CheckpointError(f"{path}: not a torch file of tensors: {first_line}", _AGAIN) from error
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{path}: holds {type(tensors).__name__}, expected tensors by name")
+    for name, tensor in tensors.items():
+        if wrong := _what_is_wrong(name, tensor):
+            raise CheckpointError(f"{path}: {name} {wrong}", "convert the checkpoint to safetensors")
+    _check_sizes(path, tensors)
     return tensors
+
+
+def _check_records(path: Path) -> None:
+    """Raises CheckpointError when the file is compressed, or what it holds beside tensors is too large.
+
+    torch maps tensors as they lie in the file, compressed or not, and reads all else.
+    """
+    import torch
+
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise CheckpointError(f"{path}: {record.filename} is compressed", "save it again with torch.save")
+    reader = torch._C.PyTorchFileReader(str(path))
+    for name in reader.get_all_records():
+        if not name.startswith("data/") and (size := reader.get_record_size(name)) > WEIGHTS_PICKLE.limit:
+            raise CheckpointError(f"{path}: {name} has {size} bytes, the most that is read is {WEIGHTS_PICKLE.limit}")
+
+
+def _check_pickles(path: Path, mapped: bool) -> None:
+    """Raises CheckpointError when a pickle makes a `bytearray`, which torch allows, of any size.
+
+    A file that is not mapped begins with three small pickles.
+    """
+    import torch
+
+    with open_regular(path, CheckpointError, _AGAIN) as file:
+        data = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl") if mapped else b""
+        source: Any = io.BytesIO(data) if mapped else file
+        size = source.seek(0, io.SEEK_END)
+        source.seek(0)
+        for _ in range(1 if mapped else 4):
+            if source.tell() < size and any(
+                operation.name == "GLOBAL" and argument in _ALLOCATORS for operation, argument, _ in genops(source)
+            ):
+                raise CheckpointError(f"{path}: holds a bytearray, expected tensors by name")
+
+
+def _what_is_wrong(name: Any, tensor: Any) -> str:
+    """Why a value of the file is no dense tensor in memory whose elements are all there; empty when it is one."""
+    import torch
+
+    if not isinstance(name, str) or not _is_text(name):
+        return "is the name of a tensor, expected text"
+    if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        return f"is {type(tensor).__name__}, no weight"
+    if tensor.device.type != "cpu":
+        return f"is a tensor of the device {tensor.device.type}, whose elements are not in the file"
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
+        kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
+        return f"is a tensor of another kind ({kind.removeprefix('torch.')}), expected a dense one"
+    if tensor.is_neg() or tensor.is_conj():
+        return "is a tensor that is to be negated or conjugated"
+    stored = tensor.untyped_storage().nbytes() // tensor.element_size()
+    if tensor.numel() > stored:
+        shape, strides = list(tensor.shape), list(tensor.stride())
+        return f"has {tensor.numel()} elements, {shape} with strides {strides}, of {stored} in the file"
+    return ""
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_sizes(path: Path, tensors: dict[str, Any]) -> None:
+    """Raises CheckpointError when the storages have more bytes than the file, or the tensors several times as many."""
+    size = path.stat().st_size
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    dense = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if sum(storages.values()) > size or dense > _MOST_SHARING * size:
+        held = max(sum(storages.values()), dense)
+        raise CheckpointError(f"{path}: tensors of {held} bytes, the file has {size}", _AGAIN)
 
 
 def _wanted(message: str) -> str:
@@ -119,7 +213,7 @@ def rewrite(path: Path) -> Path:
 
 def rewrite_index(path: Path) -> Path:
     """Writes the index of the safetensors files that the torch files of an index become; returns its path."""
-    weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    weight_map = read_object(path, WEIGHTS_INDEX)["weight_map"]
     renamed = {name: safetensors_name(file) for name, file in weight_map.items()}
     output = path.with_name("model.safetensors.index.json")
     write_text(output, json.dumps({"metadata": {}, "weight_map": renamed}, indent=1) + "\n")

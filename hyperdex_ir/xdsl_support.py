@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
+from math import prod
+from typing import Any
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -19,7 +21,7 @@ from xdsl.dialects.builtin import (
     UnknownLoc,
 )
 from xdsl.ir import Block, Operation, OpResult, Region, SSAValue
-from xdsl.parser import Parser
+from xdsl.parser import AttrParser, Parser
 from xdsl.pattern_rewriter import (
     GreedyRewritePatternApplier,
     PatternRewriter,
@@ -35,6 +37,19 @@ from hyperdex_ir.errors import HyperdexError, PassError
 
 #: The strings of xDSL 0.74's own pattern, which takes time exponential in the length of one that does not end.
 MLIRLexer._unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
+#: Regions, attributes and types of a text inside each other, and the operators of an affine expression: what works on a
+#: module calls itself for each, and Python allows a thousand calls.
+MAX_DEPTH = 64
+#: Elements of a dense attribute, which may be written as one of them.
+_MOST_ELEMENTS = 1 << 24
+#: What matters for depth: strings, comments and arrows do not count, the next operand ends an expression.
+_NESTING = re.compile(
+    r'"(?:[^"\\\n\v\f]|\\.)*+"?|//[^\n]*+|->|[><=]=|[][{}()<>+*,%=-]|\b(?:floordiv|ceildiv|mod)\b|\b[0-9]\w{1000,}',
+    re.ASCII,
+)
+_OPENING = "{[(<"
+_OPENED_BY = dict(zip("}])>", _OPENING, strict=True))
+_OPERATORS = frozenset(("+", "-", "*", "floordiv", "ceildiv", "mod"))
 #: Longest line of an operation shown in an error.
 _SHOWN_COLUMNS = 160
 
@@ -51,6 +66,7 @@ def make_context() -> Context:
 
 def parse_module(text: str, name: str = "<text>") -> ModuleOp:
     """The module that the text says. Raises PassError, one line, when it does not parse."""
+    check_text(text, name)
     try:
         with value_errors(name):
             return Parser(make_context(), text, name).parse_module()
@@ -68,8 +84,52 @@ def value_errors(name: str) -> Iterator[None]:
         yield
     except (OverflowError, MemoryError):
         raise PassError(f"{name}: a number is outside its type") from None
+    except ValueError as error:
+        raise PassError(f"{name}: {_first_line(error)}") from None
     except RecursionError:
         raise PassError(f"{name}: nested too deeply") from None
+
+
+def check_text(text: str, name: str) -> None:
+    """Raises PassError when a text nests deeper than `MAX_DEPTH`, or has a number of too many digits.
+
+    Whether it is a module is not looked at. xDSL finds depth by running out of Python's stack, or only those that work
+    on the module do.
+    """
+    depths, operators = dict.fromkeys(_OPENING, 0), 0
+    for found in _NESTING.finditer(text):
+        word = found.group()
+        if word in _OPERATORS:
+            operators += 1
+        elif word in depths:
+            depths[word] += 1
+        elif word in _OPENED_BY:
+            depths[_OPENED_BY[word]] = max(0, depths[_OPENED_BY[word]] - 1)
+            continue
+        elif word[0].isdigit():
+            raise PassError(f"{name}: a number of {len(word)} digits {_place(text, found.start())}")
+        else:
+            operators = operators if len(word) > 1 else 0
+            continue
+        if max(sum(depths.values()), operators) > MAX_DEPTH:
+            raise PassError(f"{name}: nested too deeply {_place(text, found.start())}, the most is {MAX_DEPTH}")
+
+
+def _place(text: str, position: int) -> str:
+    line, column = _line_column(text, position)
+    return f"at line {line}, column {column}"
+
+
+def _bounded_literal_type(self: AttrParser) -> Any:
+    """xDSL's own, for a number of elements that there is memory for."""
+    type_ = _LITERAL_TYPE(self)
+    if prod(type_.get_shape()) > _MOST_ELEMENTS:
+        self.raise_error(f"dense attribute of {prod(type_.get_shape())} elements, the most is {_MOST_ELEMENTS}")
+    return type_
+
+
+_LITERAL_TYPE = AttrParser._parse_dense_literal_type
+AttrParser._parse_dense_literal_type = _bounded_literal_type
 
 
 def _line_column(text: str, position: int) -> tuple[int, int]:

@@ -48,9 +48,11 @@ def _listed(manifest: Path, table: Any) -> Iterator[Listed]:
 
 
 def check_file(root: Path, listed: Listed, advance: Callable[[int], None] = lambda count: None) -> str:
-    """What is wrong with a file, empty when nothing is; every byte is read."""
+    """What is wrong with a file, empty when nothing is; every byte is read, of a file of the right size."""
     path = root / listed.name
     try:
+        if (size := path.stat().st_size) != listed.size and path.is_file():
+            return f"{size:,} bytes, {listed.size:,} were written"
         found = describe_file(path, kind_of(path), advance)
     except FileNotFoundError:
         return "no such file"
@@ -58,6 +60,4 @@ def check_file(root: Path, listed: Listed, advance: Callable[[int], None] = lamb
         return str(error).removeprefix(f"{path}: ")
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if found["bytes"] != listed.size:
-        return f"{found['bytes']:,} bytes, {listed.size:,} were written"
     return "" if found["sha256"] == listed.sha256 else "other contents than were written"

@@ -18,6 +18,7 @@ from hyperdex_ir.frontend.quantized import open_checkpoint
 from hyperdex_ir.frontend.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.hub import SMALL_FILES
 from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.reading import TOKENIZER, read_bytes
 
 if TYPE_CHECKING:
     from hyperdex_ir.frontend import ImportedModel
@@ -83,7 +84,7 @@ def copy_small_files(folder: ModelFolder) -> list[Path]:
         original, copy = folder.source / name, folder.ckpt / name
         if not original.is_file():
             continue
-        content = original.read_bytes()
+        content = read_bytes(original, TOKENIZER)
         with atomic_file(copy) as file:
             file.write(content)
         copies.append(copy)

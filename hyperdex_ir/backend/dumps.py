@@ -19,6 +19,7 @@ from hyperdex_ir import __version__
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.files import write_text
 from hyperdex_ir.passes.pipeline import Observer, Step, parse_pipeline, pipeline_spec
+from hyperdex_ir.reading import DUMP, read_text
 from hyperdex_ir.xdsl_support import parse_module, print_module
 
 IMPORT = "import"
@@ -111,9 +112,9 @@ def read_dump(path: Path, pipeline: str | None) -> Dump:
     Raises OptionError when the file cannot be read, or nothing says which passes are left.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{path}: cannot read this IR: {error}", "name a file that --dump-ir wrote") from None
+        text = read_text(path, DUMP)
+    except FileNotFoundError:
+        raise OptionError(f"{path}: cannot read this IR: no such file", DUMP.hint) from None
     run, left = _header(text, _RUN), _header(text, _LEFT)
     if pipeline is None and left is None:
         raise OptionError(f"{path}: its header does not say which passes are left", "say so with --pipeline")

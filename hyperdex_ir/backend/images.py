@@ -25,6 +25,7 @@ from hyperdex_ir.memory.fields import Fields, shown
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import dump_json, layout_from_json, layout_to_json, load_json, map_to_json
+from hyperdex_ir.reading import open_regular
 from hyperdex_ir.targets import load_target
 
 _FORCE = "compile with --force"
@@ -159,6 +160,6 @@ def _allow_open_files(count: int) -> None:
 
 def _open_model(path: Path) -> IO[bytes]:
     try:
-        return path.open("rb")
+        return open_regular(path, FileFormatError, _FORCE)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", _FORCE) from None

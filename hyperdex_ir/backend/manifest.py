@@ -8,6 +8,7 @@ One model can be compiled for several numbers of devices; each has an entry, and
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -18,6 +19,7 @@ from hyperdex_ir.backend.state import State, versions
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.files import HEADER_BYTES, Kind, read_header, write_text
 from hyperdex_ir.memory.serialize import FORMAT, dump_json, manifest_entries
+from hyperdex_ir.reading import open_regular
 
 _KINDS = {"param": Kind.PARAMETERS, "inst": Kind.INSTRUCTIONS, "ckpt": Kind.MODEL}
 
@@ -32,10 +34,10 @@ def describe_file(path: Path, kind: Kind | None, advance: Callable[[int], None])
 
     Raises FileFormatError when it is a binary file of ours and its payload is not what its header says.
     """
-    with path.open("rb") as file:
+    with open_regular(path, FileFormatError) as file:
         expected = read_header(file, path, kind)[1] if kind is not None else None
         file.seek(0)
-        sha, crc, size = hashlib.sha256(file.read(HEADER_BYTES)), 0, path.stat().st_size
+        sha, crc, size = hashlib.sha256(file.read(HEADER_BYTES)), 0, os.fstat(file.fileno()).st_size
         file.seek(HEADER_BYTES)
         while block := file.read(BLOCK_BYTES):
             sha.update(block)

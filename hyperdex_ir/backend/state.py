@@ -19,8 +19,10 @@ from typing import Any
 from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
+from hyperdex_ir.errors import FileFormatError, StorageError
 from hyperdex_ir.files import write_text
 from hyperdex_ir.memory.serialize import dump_json
+from hyperdex_ir.reading import STATE, open_regular, read_object
 
 STATE_FILE = ".hyperdex_state.json"
 #: The folder, in that of the model, of what a compile has written but not yet put into its place.
@@ -62,7 +64,7 @@ def digest(value: Any) -> str:
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file."""
     found = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path, StorageError, buffering=0) as file:
         while block := file.read(_BLOCK_BYTES):
             found.update(block)
     return found.hexdigest()
@@ -90,10 +92,10 @@ class State:
     def load(cls, root: Path) -> State:
         """What the last compile left; empty when there is nothing readable."""
         try:
-            value = json.loads((root / STATE_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
+            value = read_object(root / STATE_FILE, STATE)
+        except (FileNotFoundError, FileFormatError):
             return cls(root)
-        if not isinstance(value, dict) or value.get("format") != STATE_FORMAT:
+        if value.get("format") != STATE_FORMAT:
             return cls(root)
         phases, staged = (_table(value, name) for name in ("phases", "staged"))
         return cls(
@@ -124,7 +126,10 @@ class State:
             return False
         if place.items() <= entry.items():
             return True
-        if place["bytes"] != entry.get("bytes") or file_digest(path) != entry.get("sha256"):
+        try:
+            if place["bytes"] != entry.get("bytes") or file_digest(path) != entry.get("sha256"):
+                return False
+        except StorageError:  # no file, or one that may not be read: not what was written
             return False
         entry.update(place)
         self.save()

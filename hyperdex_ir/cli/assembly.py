@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TextIO
@@ -12,6 +11,7 @@ from hyperdex_ir.files import Kind, read_binary, write_binary
 from hyperdex_ir.isa.assembly import parse_program, print_program
 from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.program import Origin, Program
+from hyperdex_ir.reading import ASSEMBLY, TABLE, read_object, read_text
 
 
 def disassemble(path: Path, out: TextIO) -> None:
@@ -19,10 +19,7 @@ def disassemble(path: Path, out: TextIO) -> None:
 
     Raises FileFormatError when the file, or the .json, is not what it should be.
     """
-    try:
-        payload = read_binary(path, Kind.INSTRUCTIONS)
-    except OSError as error:
-        raise FileFormatError(f"{path}: {error.strerror}") from error
+    payload = read_binary(path, Kind.INSTRUCTIONS)
     try:
         program = decode_program(payload)
     except FileFormatError as error:
@@ -36,11 +33,9 @@ def assemble(path: Path, output: Path) -> None:
     Raises AssemblyError with line and column, StorageError when the file cannot be written.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise AssemblyError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise AssemblyError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        text = read_text(path, ASSEMBLY)
+    except FileNotFoundError as error:
+        raise AssemblyError(f"{path}: {error.strerror}") from None
     program = parse_program(text, str(path))
     target = Path(os.path.realpath(output))  # a link stays one, /dev/stdout above all
     write_binary(target, Kind.INSTRUCTIONS, encode_program(program.instructions))
@@ -52,15 +47,16 @@ def read_origins(path: Path, program: Program) -> tuple[Origin, ...]:
     Raises FileFormatError when the file is no JSON of that form, or belongs to another program.
     """
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))["origins"]
+        items = read_object(path, TABLE)["origins"]
         known = {
             int(item["index"]): Origin(str(item["function"]), str(item["path"]), str(item["op"])) for item in items
         }
     except FileNotFoundError:
         return ()
-    except OSError as error:
-        raise FileFormatError(f"{path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except FileFormatError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise FileFormatError(f"{path}: not a table of origins ({reason})", error.hint) from None
+    except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: not a table of origins ({type(error).__name__})", "compile again") from None
     count = len(program.instructions)
     if known.keys() - range(count):

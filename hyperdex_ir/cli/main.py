@@ -25,7 +25,7 @@ from hyperdex_ir.cli.run import run
 from hyperdex_ir.cli.start import hide_token, interrupted
 from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
-from hyperdex_ir.errors import HyperdexError, StorageError, redact
+from hyperdex_ir.errors import HyperdexError, PassError, StorageError, redact
 from hyperdex_ir.hub_access import check_endpoint
 
 _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
@@ -132,6 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(interrupted("hyperdex")) from None
     except OSError as error:
         _fail(StorageError.code, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part), "")
+    except RecursionError:
+        _fail(PassError.code, "something in a file is nested too deeply", "")
     except Exception as error:
         if os.environ.get("HYPERDEX_TRACEBACK"):
             print(redact(traceback.format_exc()), end="", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from io import BytesIO
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -18,7 +19,8 @@ from hyperdex_ir.cli.opt_arguments import add_arguments
 from hyperdex_ir.cli.start import interrupted
 from hyperdex_ir.errors import HyperdexError, OptionError, StorageError
 from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes
-from hyperdex_ir.xdsl_support import check_module, value_errors
+from hyperdex_ir.reading import DUMP
+from hyperdex_ir.xdsl_support import check_module, check_text, value_errors
 
 
 class HyperdexOptMain(xDSLOptMain):
@@ -46,9 +48,20 @@ class HyperdexOptMain(xDSLOptMain):
             raise StorageError("standard output is closed", "name a file with -o")
         return super().prepare_output()
 
+    def get_input_stream(self) -> tuple[IO[bytes], str]:
+        """As xdsl-opt's, with no more than the largest module in memory. A pipe is read too: a person names it."""
+        file, extension = super().get_input_stream()
+        text = file.read(DUMP.limit + 1)
+        if len(text) > DUMP.limit:
+            raise OptionError(f"{self.args.input_file or '<stdin>'}: the most that is read is {DUMP.limit} bytes")
+        return BytesIO(text), extension
+
     def parse_chunk(self, chunk: IO[bytes], file_extension: str, start_offset: int = 0) -> ModuleOp | None:
-        with value_errors(self.args.input_file or "<stdin>"):
-            return super().parse_chunk(chunk, file_extension, start_offset)
+        name = self.args.input_file or "<stdin>"
+        with value_errors(name):
+            text = chunk.read()
+            check_text(text.decode(errors="replace"), name)
+            return super().parse_chunk(BytesIO(text), file_extension, start_offset)
 
     def run(self) -> None:
         if self.args.print_pipeline:
@@ -114,6 +127,8 @@ def main(arguments: list[str] | None = None) -> None:
         _exit("\n".join([f"error: {error} [{error.code}]", *error.notes, *hint]))
     except (DiagnosticException, ParseError, ArgSpecParseError, ValueError, OSError) as error:
         _exit(f"error: {str(error).strip()}")
+    except RecursionError:
+        _exit("error: the module is nested too deeply")
     except KeyboardInterrupt:
         sys.exit(interrupted("hyperdex-opt"))
     except Exception as error:

@@ -22,6 +22,9 @@ from hyperdex_ir.isa.program import Instruction, Program
 MAX_TRIPS = 4096
 #: Instructions that it executes, as well: what makes no trips ends too.
 MAX_EXECUTED = 16 * MAX_TRIPS
+#: Instructions that all loops of a program execute while they are looked at; loops that are left then are run as they
+#: stand. A model of a hundred layers of their own, with a hundred heads each, takes a quarter.
+MAX_SEARCHED = 1 << 18
 #: Constants stay this small; compiled code checks that registers do, so that no sum in the loop overflows 64 bits.
 MAX_CONSTANT = 1 << 61
 #: The same for what is looked up, and for what it is multiplied by.
@@ -91,24 +94,39 @@ class _NotAHeadLoop(Exception):
 def find_head_loops(program: Program) -> dict[int, HeadLoop]:
     """The outermost head loops of a program, by the number of their `repeat`."""
     found: dict[int, HeadLoop] = {}
-    end = 0
+    end, left = 0, MAX_SEARCHED
     for index, item in enumerate(program.instructions):
-        if item.name != "repeat" or index < end:
+        if left <= 0:
+            break
+        if item.name != "repeat" or index < end or not _looks_like_one(program.instructions, index):
             continue
-        loop = head_loop_at(program, index)
-        if loop is not None:
-            found[index], end = loop, loop.stop
+        walk = _Walk(program.instructions, most=min(left, MAX_EXECUTED))
+        try:
+            walk.repeat(index, 1)
+            found[index] = walk.result(index)
+            end = found[index].stop
+        except _NotAHeadLoop:
+            pass
+        left -= walk.executed
     return found
 
 
-def head_loop_at(program: Program, index: int) -> HeadLoop | None:
-    """The head loop whose `repeat` is instruction `index`, or None when that is something else."""
-    walk = _Walk(program.instructions)
-    try:
-        walk.repeat(index, 1)
-        return walk.result(index)
-    except _NotAHeadLoop:
-        return None
+def _looks_like_one(instructions: Sequence[Instruction], index: int) -> bool:
+    """Whether a `repeat` has the instructions of a head loop, the stages once; no body is looked at more than twice."""
+    stop = index + 1 + _number(instructions[index].values, "length")
+    stages = 0
+    ends = [stop]  # of the loops around the instruction
+    for number in range(index + 1, min(stop, len(instructions))):
+        item = instructions[number]
+        while ends[-1] <= number:
+            ends.pop()
+        if item.name == "repeat" and len(ends) < _MAX_DEPTH:
+            ends.append(number + 1 + _number(item.values, "length"))
+        elif item.name in _STAGES:
+            stages += 1
+        elif item.name not in _STEPS:
+            return False
+    return stages == len(_STAGES)
 
 
 @dataclass
@@ -124,6 +142,7 @@ class _Walk:
     scores: int | None = None
     depth: int = 0
     executed: int = 0
+    most: int = MAX_EXECUTED
 
     def repeat(self, index: int, depth: int) -> None:
         """Executes the `repeat` at `index` to its end."""
@@ -158,7 +177,7 @@ class _Walk:
 
     def _count(self) -> None:
         self.executed += 1
-        if self.executed > MAX_EXECUTED:
+        if self.executed > self.most:
             raise _NotAHeadLoop
 
     def add(self, values: Mapping[str, Any]) -> Place:

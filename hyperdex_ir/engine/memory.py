@@ -15,6 +15,7 @@ from hyperdex_ir.errors import FileFormatError, MachineFault
 from hyperdex_ir.files import HEADER_BYTES
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.memory.map import MemoryMap
+from hyperdex_ir.reading import open_regular
 from hyperdex_ir.targets import BEAT_BYTES
 
 
@@ -86,7 +87,7 @@ class EngineMemory:
 def _map_image(path: Path, payload: int) -> mmap.mmap:
     """A parameter image, header included."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, FileFormatError, "compile the model again") as file:
             image = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None

@@ -5,7 +5,6 @@ One tensor or some rows are read at a time. Nothing of a checkpoint is ever run.
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -14,20 +13,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from hyperdex_ir.errors import CheckpointError, ConfigError
-from hyperdex_ir.frontend.config import ModelSummary, load_json
+from hyperdex_ir import reading
+from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.tensors import ELEMENTS, Tensor, read, row_count
 from hyperdex_ir.torch_weights import INDEX as TORCH_INDEX
 from hyperdex_ir.torch_weights import SINGLE as TORCH_FILE
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
-#: The format's own limit for the length of a header.
-_LONGEST_HEADER = 100_000_000
 #: The matrix type that dtype "auto" chooses for each type of the token embedding.
 _MATRIX_TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f16", "F64": "f16"}
 _PREFIX = struct.Struct("<Q")
@@ -71,7 +69,7 @@ class TensorEntry:
         if not 0 <= start <= stop <= width:
             raise IndexError(f"{self.name}: columns {start}..{stop} of shape {list(self.shape)}")
         out, item = np.empty((rows, stop - start), self.numpy_dtype), self.numpy_dtype.itemsize
-        with _reading(self), self.path.open("rb", buffering=0) as file:
+        with _opened(self) as file:
             for number, row in enumerate(out):
                 _fill(self, file.fileno(), row, self.start + (number * width + start) * item)
         return out
@@ -119,8 +117,10 @@ def _entries(path: Path) -> Mapping[str, Tensor]:
 
 def _load(entry: TensorEntry, first: int, count: int) -> np.ndarray:
     dtype = entry.numpy_dtype
-    with _reading(entry):
-        values = np.fromfile(entry.path, dtype, count, offset=entry.start + first * dtype.itemsize)
+    with _opened(entry) as file:
+        if os.fstat(file.fileno()).st_size < entry.stop:  # before memory is taken for it
+            raise _truncated(entry)
+        values = np.fromfile(file, dtype, count, offset=entry.start + first * dtype.itemsize)
     if len(values) < count:
         raise _truncated(entry)
     return values
@@ -137,9 +137,10 @@ def _fill(entry: TensorEntry, file: int, row: np.ndarray, offset: int) -> None:
 
 
 @contextmanager
-def _reading(entry: TensorEntry) -> Iterator[None]:
+def _opened(entry: TensorEntry) -> Iterator[IO[bytes]]:
     try:
-        yield
+        with reading.open_regular(entry.path, CheckpointError, _AGAIN, buffering=0) as file:
+            yield file
     except OSError as error:
         raise CheckpointError(f"{entry.path}: tensor {entry.name} cannot be read: {error.strerror}") from error
 
@@ -170,10 +171,7 @@ def _files(directory: Path) -> list[tuple[Path, list[str]]]:
 
 
 def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
-    try:
-        placed = load_json(index).get("weight_map")
-    except ConfigError as error:
-        raise CheckpointError(str(error), error.hint) from error
+    placed = reading.read_object(index, reading.WEIGHTS_INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise CheckpointError(f"{index}: no weight_map, expected an object of tensor names and files")
     suffix = Path(index.name.removesuffix(".index.json")).suffix
@@ -207,13 +205,13 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 def _header_text(path: Path) -> tuple[bytes, int]:
     """The header's bytes, and how many bytes the file has."""
     try:
-        with path.open("rb") as file:
+        with reading.open_regular(path, CheckpointError, _AGAIN) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(_PREFIX.size)
             if len(prefix) < _PREFIX.size:
                 raise CheckpointError(f"{path}: {size} bytes, too short for safetensors", _AGAIN)
             (length,) = _PREFIX.unpack(prefix)
-            if length > min(size - _PREFIX.size, _LONGEST_HEADER):
+            if length > min(size - _PREFIX.size, reading.WEIGHTS_HEADER.limit):
                 raise CheckpointError(f"{path}: header of {length} bytes, file of {size}: truncated or not safetensors")
             return file.read(length), size
     except OSError as error:
@@ -222,16 +220,9 @@ def _header_text(path: Path) -> tuple[bytes, int]:
 
 def _parse(path: Path, text: bytes) -> list[tuple[str, Any]]:
     """The header's pairs of tensor name and description."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = dict(pairs)
-        if len(names) < len(pairs):
-            raise ValueError("a name stands twice")
-        return names
-
     try:
-        header = json.loads(text.decode(), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
+        header = reading.parse_json(text.decode(), reading.WEIGHTS_HEADER)
+    except ValueError as error:
         raise CheckpointError(f"{path}: header is not valid JSON: {error}", _AGAIN) from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: header is not a JSON object", _AGAIN)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
@@ -20,8 +21,6 @@ from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
 _REFUSED = {
     "compression_config": "compressed weights",
 }
-#: Bytes of the largest config.json that is read; those of real models have some thousands.
-_LARGEST_FILE = 1 << 22
 #: Letters of an unknown name that are compared with the known ones.
 _COMPARED = 200
 #: More parameters than any model has.
@@ -64,39 +63,11 @@ def read_config(directory: Path) -> ModelSummary:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ConfigError when it is missing, not JSON, or not an object."""
+    """The object in a config.json. Raises ConfigError when it is missing, not JSON, or not an object."""
     try:
-        text = _read_text(path)
-        loaded = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        return reading.read_object(path, reading.CONFIG)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file", "a checkpoint has a config.json in its directory") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not valid JSON: {error}", "download the file again") from error
-    if not isinstance(loaded, dict):
-        raise ConfigError(f"{path}: holds {_kind(loaded)}, expected an object")
-    return loaded
-
-
-def _read_text(path: Path) -> str:
-    size = path.stat().st_size
-    if path.name == "config.json" and size > _LARGEST_FILE:
-        raise ConfigError(f"{path}: {size} bytes, the most that is read is {_LARGEST_FILE}")
-    return path.read_bytes().decode()
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for place, name in enumerate(names) if name in names[:place])
-        raise ValueError(f"{_printable(twice)} stands twice in one object")
-    return found
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
 
 
 def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
@@ -175,11 +146,6 @@ def _nearest_architecture(name: str) -> str:
     """The supported architecture whose family has the name most like this one's."""
     families = {_SUFFIX.sub("", known): known for known in FAMILIES}
     return families[_nearest(_SUFFIX.sub("", name), families)]
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
 
 
 def _printable(text: str) -> str:

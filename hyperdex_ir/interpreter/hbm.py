@@ -42,11 +42,10 @@ class Hbm:
             raise FileFormatError(f"{len(paths)} parameter images, {memory_map.target.name} has {channels} channels")
         stripes = hbm.bytes[: memory_map.parameter_end].reshape(-1, channels, BEAT_BYTES)
         for channel, path in enumerate(paths):
-            payload = read_binary(path, Kind.PARAMETERS)
-            if len(payload) != stripes[:, channel].size:
-                raise FileFormatError(
-                    f"{path}: {len(payload)} bytes, the memory map says {stripes[:, channel].size}", "compile again"
-                )
+            size = stripes[:, channel].size
+            payload = read_binary(path, Kind.PARAMETERS, most=size)
+            if len(payload) != size:
+                raise FileFormatError(f"{path}: {len(payload)} bytes, the memory map says {size}", "compile again")
             stripes[:, channel] = np.frombuffer(payload, np.uint8).reshape(-1, BEAT_BYTES)
         return hbm
 

@@ -16,7 +16,7 @@ operands, not within one.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -49,7 +49,7 @@ from hyperdex_ir.isa.operands import (
     ViewRef,
 )
 from hyperdex_ir.isa.program import Instruction, Origin, Program
-from hyperdex_ir.isa.structure import BODIES, StructureError, check_structure, function_starts
+from hyperdex_ir.isa.structure import BODIES, MAX_INSTRUCTIONS, StructureError, check_structure, function_starts
 
 INDENT = "    "
 ENTRY_LABEL = "main"
@@ -101,11 +101,13 @@ def print_instruction(instruction: Instruction, labels: Mapping[int, str] | None
 def _labels(program: Program) -> dict[int, str]:
     """A label for the start of each function: its name where known, made unique."""
     labels: dict[int, str] = {}
+    taken: set[str] = set()
     for index in function_starts(program.instructions):
         known = program.origins[index].function if program.origins else ""
         name = re.sub(r"[^A-Za-z0-9_.$]", "_", known) or (f"f{index}" if index else ENTRY_LABEL)
-        if not re.match(r"[A-Za-z_.$]", name) or name in labels.values():
+        if not re.match(r"[A-Za-z_.$]", name) or name in taken:
             name = f"f{index}.{name}"
+        taken.add(name)
         labels[index] = name
     return labels
 
@@ -179,17 +181,22 @@ class _Reader:
 
     def read_line(self, number: int, line: str) -> None:
         code = line.partition(";")[0]
-        words = [_Word(self.source, number, m.start() + 1, m.group()) for m in _WORD.finditer(code)]
-        while words and (label := _LABEL_WORD.fullmatch(words[0].text)):
-            name = label.group(1)
-            if name in self.labels:
-                _fail(words[0], f"label {name} stands twice")
-            self.labels[name] = len(self.names)
-            words.pop(0)
-        if words:
-            self._read_instruction(words[0], words[1:])
+        words = (_Word(self.source, number, m.start() + 1, m.group()) for m in _WORD.finditer(code))
+        for word in words:
+            label = _LABEL_WORD.fullmatch(word.text)
+            if label is None:
+                self._read_instruction(word, words)
+            else:
+                self._read_label(word, label.group(1))
 
-    def _read_instruction(self, mnemonic: _Word, words: list[_Word]) -> None:
+    def _read_label(self, word: _Word, name: str) -> None:
+        if name in self.labels:
+            _fail(word, f"label {name} stands twice")
+        if len(self.labels) == MAX_INSTRUCTIONS:
+            _fail(word, f"a program has at most {MAX_INSTRUCTIONS} labels")
+        self.labels[name] = len(self.names)
+
+    def _read_instruction(self, mnemonic: _Word, words: Iterator[_Word]) -> None:
         spec = BY_NAME.get(mnemonic.text)
         if spec is None:
             known = ", ".join(spec.name for spec in SPECS)
@@ -209,6 +216,8 @@ class _Reader:
             if name not in written and is_required(operand):
                 _fail(mnemonic, f"{spec.name}: expected {name}=")
             values[name] = written.get(name, default_value(operand))
+        if len(self.names) == MAX_INSTRUCTIONS:
+            _fail(mnemonic, f"a program has at most {MAX_INSTRUCTIONS} instructions")
         self.names.append(spec.name)
         self.values.append(values)
         self.places.append(mnemonic)

@@ -19,7 +19,7 @@ from hyperdex_ir.isa.fields import (
 from hyperdex_ir.isa.instructions import BY_NAME, BY_OPCODE, OPCODE_BITS, WORD_BITS, WORD_BYTES, Spec
 from hyperdex_ir.isa.operands import Field, Operand, Value
 from hyperdex_ir.isa.program import Instruction, Program
-from hyperdex_ir.isa.structure import StructureError, check_structure
+from hyperdex_ir.isa.structure import MAX_INSTRUCTIONS, StructureError, check_structure
 
 _OPCODE_MASK = (1 << OPCODE_BITS) - 1
 
@@ -162,6 +162,8 @@ def decode_program(payload: bytes) -> Program:
     """
     if len(payload) % WORD_BYTES:
         raise FileFormatError(f"a program of {len(payload)} bytes, must be a multiple of {WORD_BYTES}")
+    if (count := len(payload) // WORD_BYTES) > MAX_INSTRUCTIONS:
+        raise FileFormatError(f"a program of {count} instructions, the most is {MAX_INSTRUCTIONS}")
     instructions: list[Instruction] = []
     for start in range(0, len(payload), WORD_BYTES):
         try:

@@ -34,8 +34,12 @@ from hyperdex_ir.isa.operands import LmuRef, Reg, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.targets import Target
 
-#: Instructions that are gone through one by one; those of trips that are like the one before do not count.
-MOST_STEPS = 2_000_000
+#: Instructions that are gone through one by one; those of trips that are like the one before do not count. What a trip
+#: compares counts as an instruction for each `_COMPARED` numbers.
+MOST_STEPS = 500_000
+_COMPARED = 64
+#: Instructions with the registers that decide what they do: as many are kept.
+_MOST_KINDS = 1 << 17
 _WORD_LIMIT = 1 << 63
 _AGAIN = "compile the model again"
 
@@ -114,9 +118,7 @@ class _Run:
             values: Any = item.values
             self.engines.issue += 1
             self.executed[index] += 1
-            self.gone_through += 1
-            if self.gone_through > MOST_STEPS:
-                raise FileFormatError(f"{MOST_STEPS} instructions and no halt: too many to estimate", _AGAIN)
+            self._count(1)
             index += 1
             match item.name:
                 case "halt" | "ret":
@@ -138,6 +140,11 @@ class _Run:
                     self.registers[values["dst"]] = 0
                 case _:
                     self.engines.execute(self._step(index - 1, item))
+
+    def _count(self, steps: int) -> None:
+        self.gone_through += steps
+        if self.gone_through > MOST_STEPS:
+            raise FileFormatError(f"{MOST_STEPS} instructions and no halt: too many to estimate", _AGAIN)
 
     def _register(self, number: int) -> int:
         return self.registers.get(number, 0)
@@ -166,6 +173,8 @@ class _Run:
     def _step(self, index: int, item: Instruction) -> Step:
         key = (index, *(self._register(register) for register in self.shaping[index]))
         if key not in self.steps:
+            if len(self.steps) == _MOST_KINDS:
+                raise FileFormatError(f"instructions that work on {_MOST_KINDS} places: too many to estimate", _AGAIN)
             self.steps[key] = self.engines.prepare(index, item, self._register)
         return self.steps[key]
 
@@ -174,6 +183,7 @@ class _Run:
         """All trips; once one leaves the state that the one before it left, the rest are added up."""
         state: object = None
         for left in reversed(range(count)):
+            self._count((len(self.code) + len(self.engines.board)) // _COMPARED)
             before, board = self.engines.clocks(), self.engines.board.times()
             counted, lookups = self._counters(), self.lookups
             self.block(start, stop)

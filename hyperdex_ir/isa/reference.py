@@ -21,6 +21,7 @@ from hyperdex_ir.isa.operands import (
     FieldKind,
     Operand,
 )
+from hyperdex_ir.isa.structure import MAX_DEPTH, MAX_INSTRUCTIONS
 
 _REGISTER_NOTES = {
     "zero": "reads as 0; writes are ignored",
@@ -51,8 +52,9 @@ another bit set, an opcode or a choice that is not listed, or bits in an absent 
 A program is a row of functions. Each ends in `halt` or `ret` and holds neither before its end; the first is the
 entry and ends in `halt`. A call goes to the first instruction of a function, and no function calls itself, directly
 or by way of others. A `repeat` runs at least once; the bodies of `repeat`, `repeat_rows` and `skip_unless` hold at
-least one instruction and stay within their function and within the body that they stand in. Instruction numbers count
-words from the start of the program.
+least one instruction and stay within their function and within the body that they stand in. Bodies and calls together,
+by any way, nest at most {MAX_DEPTH} deep; a program has at most {MAX_INSTRUCTIONS:,} instructions. Instruction numbers
+count words from the start of the program.
 
 An instruction file, `inst_{{n}}lpu.bin`, is a 16-byte header (magic `HDXI`, u16 format version, u16 kind 1, u32
 length in units of 64 bytes, u32 CRC-32 of what follows) and then the words. `hyperdex dis FILE` prints one as text,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.footprint import Footprint
 
 
@@ -18,6 +19,8 @@ class Write:
 
 _NEVER = Write(0, 0, 0)
 _PAGE = 4096  # words: footprints that share a word share a page
+#: Pairs of footprints, and pages of one, that are looked at. A model of a hundred layers of their own takes a tenth.
+MOST_PAIRS = 30_000_000
 
 
 class Scoreboard:
@@ -31,6 +34,18 @@ class Scoreboard:
         self._pages: dict[int, list[int]] = {}
         self._writes: list[Write] = []
         self._reads: list[int] = []
+        self._pairs = 0
+
+    def __len__(self) -> int:
+        return len(self._footprints)
+
+    def _count(self, pairs: int) -> None:
+        """Raises FileFormatError when there are too many footprints that share words: each is compared with all."""
+        self._pairs += pairs
+        if self._pairs > MOST_PAIRS:
+            raise FileFormatError(
+                f"{len(self)} stretches of the LMU that overlap: too many to estimate", "compile the model again"
+            )
 
     def number(self, footprint: Footprint) -> int:
         """The number of a footprint."""
@@ -38,6 +53,7 @@ class Scoreboard:
             return self._numbers[footprint]
         number = self._numbers[footprint] = len(self._footprints)
         pages = range(footprint.low // _PAGE, (footprint.end - 1) // _PAGE + 1)
+        self._count(len(pages) + sum(len(self._pages.get(page, ())) for page in pages))
         near = dict.fromkeys(other for page in pages for other in self._pages.get(page, ()))
         meets = [other for other in near if self._footprints[other].overlaps(footprint)]
         for other in meets:
@@ -57,6 +73,7 @@ class Scoreboard:
     def ready(self, number: int, columns: int | None = None) -> int:
         """When the first `columns` columns (None: all) have been written."""
         footprint = self._footprints[number]
+        self._count(len(self._meets[number]))
         high = footprint.high if columns is None else min(footprint.high, footprint.low + columns)
         return max(self._finished(other, footprint.stride, high) for other in self._meets[number])
 
@@ -69,6 +86,7 @@ class Scoreboard:
 
     def free(self, number: int) -> int:
         """When nobody reads or writes the words any more."""
+        self._count(len(self._meets[number]))
         return max(max(self._reads[other], self._writes[other].end) for other in self._meets[number])
 
     def read(self, number: int, end: int) -> None:

@@ -2,18 +2,24 @@
 
 It is a row of functions: stretches that end in halt or ret and hold neither before. The first one is the entry and ends
 in halt. A call goes to the start of a function that does not, by any way, call it back. Repeats run at least once;
-repeats and skips have bodies, nest, and stay within their function.
+repeats and skips have bodies, nest, and stay within their function. Bodies and calls, together and by any way, nest at
+most `MAX_DEPTH` deep, and there are at most `MAX_INSTRUCTIONS`: what analyses a program takes no longer than these say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from hyperdex_ir.isa.program import Instruction
 
 ENDS = ("halt", "ret")
 #: Their operand `length` counts the instructions of the body that follows.
 BODIES = ("repeat", "repeat_rows", "skip_unless")
+#: Bodies and calls inside each other. The machine executes fewer at once.
+MAX_DEPTH = 64
+#: The program of a model of a hundred layers, each of its own, has a fifth of that.
+MAX_INSTRUCTIONS = 1 << 16
 
 
 class StructureError(ValueError):
@@ -34,9 +40,14 @@ def check_structure(instructions: Sequence[Instruction]) -> None:
     """Raises StructureError at the first instruction that breaks the rules."""
     if not instructions:
         raise StructureError(0, "the program is empty")
+    if len(instructions) > MAX_INSTRUCTIONS:
+        raise StructureError(
+            MAX_INSTRUCTIONS, f"the program has {len(instructions)} instructions, the most is {MAX_INSTRUCTIONS}"
+        )
     _check_ends(instructions)
     starts = function_starts(instructions)
-    calls: dict[int, list[int]] = {start: [] for start in starts}
+    calls: dict[int, list[_Call]] = {start: [] for start in starts}
+    depths = dict.fromkeys(starts, 0)  # of the bodies in each function
     function = 0
     bodies: list[tuple[int, str]] = []  # end of each body that is open and whose it is, outermost first
     for index, instruction in enumerate(instructions):
@@ -50,21 +61,32 @@ def check_structure(instructions: Sequence[Instruction]) -> None:
         if instruction.name in BODIES:
             limit = bodies[-1][0] if bodies else len(instructions)
             bodies.append((_body_end(index, instruction, limit), instruction.name))
+            depths[function] = max(depths[function], len(bodies))
+            _check_depth(index, len(bodies))
         if instruction.name == "call":
-            calls[function].append(_target(index, instruction, calls))
-    _check_recursion(calls)
+            calls[function].append(_Call(index, _target(index, instruction, calls), len(bodies)))
+    _check_calls(calls, depths)
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call: the instruction's index, where it goes to, and how many bodies it is in."""
+
+    index: int
+    target: int
+    depth: int
 
 
 def fewest_steps(instructions: Sequence[Instruction]) -> int:
     """How many instructions a pass of a valid program executes at least: nothing is skipped that need not be, and there
     is one row in flight."""
     starts = function_starts(instructions)
-    stops = [*starts[1:], len(instructions)]
+    stops = dict(zip(starts, [*starts[1:], len(instructions)], strict=True))
     steps: dict[int, int] = {}
 
     def of_function(start: int) -> int:
         if start not in steps:
-            steps[start] = of_block(start, stops[starts.index(start)])
+            steps[start] = of_block(start, stops[start])
         return steps[start]
 
     def of_block(index: int, stop: int) -> int:
@@ -116,9 +138,17 @@ def _target(index: int, instruction: Instruction, functions: Mapping[int, object
     return target
 
 
-def _check_recursion(calls: Mapping[int, Sequence[int]]) -> None:
-    """Removes functions that call none of those left, until none is; what cannot be removed calls itself."""
-    waiting = {function: dict.fromkeys(targets) for function, targets in calls.items()}
+def _check_depth(index: int, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise StructureError(index, f"repeats, skips and calls nested {depth} deep, the most is {MAX_DEPTH}")
+
+
+def _check_calls(calls: Mapping[int, Sequence[_Call]], depths: dict[int, int]) -> None:
+    """Removes functions that call none of those left, until none is; what cannot be removed calls itself.
+
+    depths: of each function, how deep it nests without its calls; then with them.
+    """
+    waiting = {function: dict.fromkeys(call.target for call in some) for function, some in calls.items()}
     callers: dict[int, list[int]] = {function: [] for function in calls}
     for function, targets in waiting.items():
         for target in targets:
@@ -127,6 +157,9 @@ def _check_recursion(calls: Mapping[int, Sequence[int]]) -> None:
     while ready:
         finished = ready.pop()
         del waiting[finished]
+        for call in calls[finished]:
+            depths[finished] = max(depths[finished], call.depth + 1 + depths[call.target])
+            _check_depth(call.index, depths[finished])
         for caller in callers[finished]:
             del waiting[caller][finished]
             if not waiting[caller]:

@@ -9,6 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from hyperdex_ir import reading
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.isa.operands import LMU_ADDRESS_BITS
@@ -32,11 +33,9 @@ def dump_json(value: Any) -> str:
 def load_json(path: Path) -> dict[str, Any]:
     """A JSON file of ours. Raises FileFormatError when it is missing, broken, or of another format version."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = reading.read_json(path, reading.TABLE)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: not JSON: {error}", "compile the model again") from None
     found = value.get("format") if isinstance(value, dict) else None
     if found != FORMAT:
         raise FileFormatError(f"{path}: format {found}, this program reads {FORMAT}", "compile the model again")

@@ -16,6 +16,7 @@ from xdsl.passes import ModulePass, get_pass_option_infos
 from xdsl.utils.arg_spec import ArgSpec, ParameterType
 
 from hyperdex_ir.errors import ExtensionError, OptionError
+from hyperdex_ir.reading import PIPELINE, read_text
 
 _FOLDER = Path(__file__).parent / "pipelines"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -23,6 +24,7 @@ _SKIPPED = re.compile(r"(?:\s|//[^\n]*|#[^\n]*)+")
 _STRING = re.compile(r'"((?:\\.|[^"\\\n])*)"')
 _WORD = re.compile(r'[^\s{},="\[\]]+')
 _MLIR = re.compile(r"\[([^\]]*)\]")
+_SHOWN_COLUMNS = 160  # before a fault, and behind it
 _PASS_HINT = "docs/passes.md says what an entry point of hyperdex_ir.passes names"
 
 Known = dict[str, Callable[[], type[ModulePass]]]
@@ -44,9 +46,10 @@ class PipelineText:
         """An error at a place of the text; its note shows the line with a caret."""
         before = self.text[:position]
         line, column = before.count("\n") + 1, position - before.rfind("\n")
-        shown = self.text.split("\n")[line - 1].replace("\t", " ")
+        first = max(0, column - _SHOWN_COLUMNS)
+        shown = self.text.split("\n")[line - 1].replace("\t", " ")[first : first + 2 * _SHOWN_COLUMNS]
         error = OptionError(f"{self.name}, line {line}, column {column}: {message}", hint)
-        error.add_note(f"  {shown}\n  {' ' * (column - 1)}^")
+        error.add_note(f"  {shown}\n  {' ' * (column - 1 - first)}^")
         return error
 
 
@@ -57,9 +60,9 @@ def read_pipeline(text_or_name: str) -> PipelineText:
     if not text_or_name.endswith(".pipeline") and not os.path.isfile(text_or_name):
         return PipelineText(text_or_name)
     try:
-        return PipelineText(Path(text_or_name).read_text(encoding="utf-8"), text_or_name)
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"{text_or_name}: cannot read this pipeline: {error}", _known_names()) from None
+        return PipelineText(read_text(Path(text_or_name), PIPELINE), text_or_name)
+    except FileNotFoundError:
+        raise OptionError(f"{text_or_name}: cannot read this pipeline: no such file", _known_names()) from None
 
 
 def _known_names() -> str:

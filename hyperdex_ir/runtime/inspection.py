@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.estimate import Estimate, estimate
 from hyperdex_ir.isa.instructions import ZERO, Engine, Group
 from hyperdex_ir.isa.operands import HbmRef
@@ -28,6 +29,8 @@ _KINDS = {
     ("gather", "table"): "table",
     ("lookup", "table"): "table",
 }
+#: Stretches of words in use that are looked at, over all instructions.
+_MOST_STRETCHES = 10_000_000
 _KIND_ORDER: tuple[str, ...] = ("embedding", "matrix", "table", "vector")
 
 
@@ -95,10 +98,11 @@ def _count(program: Program, function: dict[str, Any]) -> dict[str, Any]:
 def _memory(program: Program, memory: MemoryMap, functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Bytes by region, together and of one channel."""
     runs = {function["name"]: function["runs"] for function in functions}
-    kinds = dict.fromkeys(_KIND_ORDER, 0)
+    kinds, known = dict.fromkeys(_KIND_ORDER, 0), _kinds(program)
     for name, part in (("main", memory.main), *memory.functions.items()):
         for parameter, size in _sizes(part).items():
-            kinds[_kind(program, name, part.parameters[parameter])] += size * runs.get(name, 1)
+            found = known.get((name, part.parameters[parameter]), set())
+            kinds[next((kind for kind in _KIND_ORDER if kind in found), "vector")] += size * runs.get(name, 1)
     kv_bytes = memory.tokens - memory.kv_start
     regions = {**kinds, "kv_cache": kv_bytes, "input_output": memory.end - memory.tokens}
     channels = memory.target.channels
@@ -121,15 +125,15 @@ def _sizes(part: FunctionMap) -> dict[str, int]:
     return {name: stop - start for name, start, stop in zip(names, starts, stops, strict=True)}
 
 
-def _kind(program: Program, function: str, offset: int) -> str:
-    """What a parameter at an offset of a function's block is."""
-    found = {"vector"}
+def _kinds(program: Program) -> dict[tuple[str, int], set[str]]:
+    """What instructions take parameters for, by function and offset in its block."""
+    found: dict[tuple[str, int], set[str]] = {}
     for item, origin in zip(program.instructions, program.origins, strict=True):
         for operand, value in item.values.items():
-            if isinstance(value, HbmRef) and value.offset == offset and (item.name, operand) in _KINDS:
+            if isinstance(value, HbmRef) and (kind := _KINDS.get((item.name, operand))):
                 home = "main" if value.register == ZERO else origin.function
-                found |= {_KINDS[item.name, operand]} if home == function else set()
-    return next(kind for kind in _KIND_ORDER if kind in found)
+                found.setdefault((home, value.offset), set()).add(kind)
+    return found
 
 
 def _division(layout: ModelLayout, memory: MemoryMap, num_device: int) -> dict[str, int]:
@@ -146,10 +150,11 @@ def _lmu(
     its callers meanwhile. For as many tokens in flight as there can be.
     """
     lives = {function["start"]: _lives(program.instructions, function, run) for function in functions}
-    outer: dict[int, list[tuple[int, int]]] = {function["start"]: [] for function in functions}
+    outer: dict[int, dict[tuple[int, int], None]] = {function["start"]: {} for function in functions}
     uses: dict[int, list[int]] = {}
+    looked = 0
     for function in functions:  # main first; callees stand behind their callers or are met again through them
-        _collect(program.instructions, function, lives[function["start"]], outer, uses)
+        looked = _collect(program.instructions, function, lives[function["start"]], outer, uses, looked)
     parts = []
     peak, place = 0, 0
     for function in functions:
@@ -191,17 +196,33 @@ def _collect(
     code: Sequence[Instruction],
     function: dict[str, Any],
     lives: Sequence[tuple[int, int, int, int]],
-    outer: dict[int, list[tuple[int, int]]],
+    outer: dict[int, dict[tuple[int, int], None]],
     uses: dict[int, list[int]],
-) -> None:
+    looked: int,
+) -> int:
+    """Adds the words in use to `uses`, and to `outer` what lives in its calls.
+
+    looked: how many stretches have been looked at; returned with those of this function.
+    """
     start, stop = function["start"], function["stop"]
+    begins: dict[int, list[tuple[int, int, int, int]]] = {}
+    for life in lives:
+        begins.setdefault(life[0], []).append(life)
+    alive: list[tuple[int, int, int, int]] = []
     used = uses[start] = []
     for index in range(start, stop):
-        alive = [(low, high) for first, last, low, high in lives if first <= index <= last]
-        used.append(_union([*alive, *outer[start]]))
+        alive = [life for life in alive if index <= life[1]] + begins.get(index, [])
+        looked += len(alive) + len(outer[start])
+        if looked > _MOST_STRETCHES:
+            raise FileFormatError(
+                f"{looked} stretches of the LMU in use: too many to add up", "compile the model again"
+            )
+        stretches = [(low, high) for _, _, low, high in alive]
+        used.append(_union([*stretches, *outer[start]]))
         target = code[index]["target"] if code[index].name == "call" else None
         if isinstance(target, int):
-            outer[target] += alive
+            outer[target] |= dict.fromkeys(stretches)
+    return looked
 
 
 def _union(stretches: Iterable[tuple[int, int]]) -> int:

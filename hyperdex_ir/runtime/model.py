@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from hyperdex_ir.errors import FileFormatError, OptionError
+from hyperdex_ir import reading
+from hyperdex_ir.errors import OptionError
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.runtime.engines import DEFAULT_ENGINE, Engine, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
@@ -173,11 +173,6 @@ def read_generation_config(*folders: Path) -> dict[str, Any]:
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object of the checkpoint, empty when there is no such file. Raises FileFormatError when it is broken."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return reading.read_object(path, reading.GENERATION_CONFIG)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise FileFormatError(f"{path}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise FileFormatError(f"{path}: not a JSON object")
-    return value

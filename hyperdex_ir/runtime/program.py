@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from hyperdex_ir import reading
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.files import Kind, read_binary, read_header
 from hyperdex_ir.interpreter.machine import BUDGET
@@ -29,8 +30,9 @@ def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Progr
 
     listed = listed_files(folder, num_device, name)
     path = folder.instructions(num_device)
-    for file in (folder.memory_map(num_device), path, folder.origins(num_device)):
-        _check_hash(file, listed.get(file.relative_to(folder.root).as_posix()))
+    files = (folder.memory_map(num_device), path, folder.origins(num_device))
+    for file, kind in zip(files, (reading.TABLE, reading.PROGRAM, reading.TABLE), strict=True):
+        _check_hash(file, kind, listed.get(file.relative_to(folder.root).as_posix()))
     memory_map = read_map(folder.memory_map(num_device))
     facts = _read_facts(folder.origins(num_device), memory_map)
     instructions = decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions
@@ -78,10 +80,10 @@ def check_images(folder: ModelFolder, num_device: int, device: int, memory_map: 
     return paths
 
 
-def _check_hash(path: Path, entry: Any) -> None:
+def _check_hash(path: Path, kind: reading.FileKind, entry: Any) -> None:
     """Raises FileFormatError when a small file is missing or is not the one that the manifest describes."""
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = hashlib.sha256(reading.read_bytes(path, kind)).hexdigest()
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None
     if not isinstance(entry, dict) or entry.get("sha256") != found:
@@ -121,7 +123,7 @@ def _check_facts(fields: Fields, memory_map: MemoryMap) -> None:
 def _read_header(path: Path) -> tuple[int, int]:
     """Payload bytes and CRC-32 of a parameter image."""
     try:
-        with path.open("rb") as file:
+        with reading.open_regular(path, FileFormatError, "compile the model again") as file:
             return read_header(file, path, Kind.PARAMETERS)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", "compile the model again") from None

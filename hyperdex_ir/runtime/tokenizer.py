@@ -6,7 +6,6 @@ together are a byte-level BPE.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as BackendTokenizer
 
+from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, OptionError, PromptError
 from hyperdex_ir.runtime.chat import ChatTemplate
 
@@ -86,19 +86,15 @@ class Tokenizer:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return reading.read_object(path, reading.TOKENIZER_CONFIG)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: not a JSON object")
-    return value
 
 
 def _read_backend(path: Path) -> BackendTokenizer:
+    data = reading.read_bytes(path, reading.TOKENIZER)
     try:
-        backend = BackendTokenizer.from_file(str(path))
+        backend = BackendTokenizer.from_buffer(data)
     except Exception as error:  # the library raises bare Exception
         raise ConfigError(f"{path}: not a tokenizer: {error}") from None
     backend.no_padding()
@@ -118,6 +114,8 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _byte_level_bpe(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> BackendTokenizer:
+    for name in ("vocab.json", "merges.txt"):
+        reading.check_small(folder / name, reading.TOKENIZER)
     try:
         model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     except Exception as error:  # the library raises bare Exception
@@ -139,7 +137,7 @@ def _chat_source(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The template's text: its own file, or the entry of tokenizer_config.json; of several, the one named `default`."""
     path = folder / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return reading.read_text(path, reading.TEMPLATE)
     value = config.get("chat_template")
     if not isinstance(value, list):
         return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
@@ -23,6 +24,7 @@ from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.serialize import load_json, manifest_entries
+from hyperdex_ir.reading import open_regular
 from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder
 
 #: Positions of a model that is not compiled, where its own limit is larger.
@@ -126,7 +128,7 @@ def _shaped(values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarra
 def _stored_at(folder: ModelFolder, table: dict[str, Any], types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
     """Reads from the converted checkpoint, whose tensors may hold the rows of several keys."""
     path = folder.model_binary
-    with path.open("rb") as file:
+    with open_regular(path, FileFormatError, "compile the model again") as file:
         read_header(file, path, Kind.MODEL)
     places: dict[str, int] = {}
     for tensor in table["tensors"]:
@@ -142,7 +144,11 @@ def _stored_at(folder: ModelFolder, table: dict[str, Any], types: dict[str, tupl
         if key not in places:
             raise FileFormatError(f"{path}: holds no {key}", "compile the model again")
         dtype, shape = types[key]
-        values = np.fromfile(path, STORAGE[dtype], prod(shape), offset=places[key])
+        size = prod(shape) * STORAGE[dtype].itemsize
+        with open_regular(path, FileFormatError, "compile the model again", buffering=0) as file:
+            if places[key] + size > os.fstat(file.fileno()).st_size:
+                raise FileFormatError(f"{path}: ends before {key}, {size} bytes at {places[key]}", "compile again")
+            values = np.fromfile(file, STORAGE[dtype], prod(shape), offset=places[key])
         return _shaped(values, dtype, shape)
 
     return get

@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.trace import quiet_libraries
+from hyperdex_ir.reading import check_checkpoint
 
 _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -47,6 +48,7 @@ def run_reference(directory: Path, dtype: str, tokens: Sequence[int], count: int
 
 
 def _load(directory: Path, dtype: str) -> Any:
+    check_checkpoint(directory)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(directory), dtype=_DTYPES[dtype], attn_implementation="eager", local_files_only=True

@@ -299,9 +299,9 @@ def test_a_file_that_is_no_map_is_one_error(tmp_path: Path):
     path = tmp_path / "config_1lpu_hbm.json"
     deep, long = "[" * 100_000, "1" * 5000
     for text, words in (
-        ("{", "not JSON"),
-        (deep, "not JSON"),
-        (long, "not JSON"),
+        ("{", "not valid JSON"),
+        (deep, "not valid JSON"),
+        (long, "not valid JSON"),
         ("[]", "format None"),
         ('{"format": 2}', "not a memory map"),
     ):

@@ -107,7 +107,13 @@ def test_ctrl_c_while_waiting(tmp_path: Path) -> None:
     """A real signal, to a command that waits for its input."""
     fifo = tmp_path / "text.s"
     os.mkfifo(fifo)
-    command = [sys.executable, "-m", "hyperdex_ir.cli.main", "as", str(fifo), "-o", str(tmp_path / "out.bin")]
+    script = """
+import hyperdex_ir.cli.assembly as assembly
+from hyperdex_ir.cli.main import main
+assembly.read_text = lambda path, kind: path.read_text()  # which waits for a FIFO
+main()
+"""
+    command = [sys.executable, "-c", script, "as", str(fifo), "-o", str(tmp_path / "out.bin")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     writer = os.open(fifo, os.O_WRONLY)  # returns when the command has opened it for reading
     time.sleep(0.2)

@@ -120,7 +120,7 @@ def test_status_of_all_models(
 def test_status_of_a_broken_manifest(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / "manifest.json").write_text("{")
     (facts,) = json.loads(succeeds(capsys, "status", str(model), "--json"))
-    assert "not JSON" in facts["fault"]
+    assert "not valid JSON" in facts["fault"]
 
 
 def test_clean_removes_what_nothing_lists_and_nothing_else(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,7 +267,7 @@ def test_hostile_arguments(compiled: Path) -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, "{"])
 def test_a_generation_config_that_is_no_json(copy: Path, text: str) -> None:
     (copy / "ckpt" / "generation_config.json").write_text(text)
-    with pytest.raises(FileFormatError, match="not JSON"):
+    with pytest.raises(FileFormatError, match="not valid JSON"):
         AutoModelForCausalLM.from_pretrained(copy)
 
 

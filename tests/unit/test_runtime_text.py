@@ -80,9 +80,9 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         ("tokenizer.json", "{}", "not a tokenizer"),
-        ("tokenizer_config.json", "[1]", "not a JSON object"),
-        ("tokenizer_config.json", "{", "not JSON"),
-        ("tokenizer_config.json", "[" * 100_000, "not JSON"),
+        ("tokenizer_config.json", "[1]", "holds a list, expected an object"),
+        ("tokenizer_config.json", "{", "not valid JSON"),
+        ("tokenizer_config.json", "[" * 100_000, "not valid JSON"),
     ],
 )
 def test_broken_files(backend: BackendTokenizer, tmp_path: Path, name: str, text: str, message: str) -> None:
