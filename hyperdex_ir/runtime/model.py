@@ -155,12 +155,21 @@ class SharedDevice(Protocol):
 
 
 def read_eos_ids(*folders: Path) -> tuple[int, ...]:
-    """End-of-text ids: generation_config.json's, else config.json's, of the first of `folders` that names any."""
+    """End-of-text ids: generation_config.json's, else config.json's, of the first of `folders` that names any.
+
+    Raises FileFormatError for what are no whole numbers.
+    """
     for folder in folders:
         for name in ("generation_config.json", "config.json"):
             value = read_json_object(folder / name).get("eos_token_id")
-            if value is not None:
-                return tuple(value) if isinstance(value, list) else (value,)
+            if value is None:
+                continue
+            ids = value if isinstance(value, list) else [value]
+            if not all(isinstance(number, int) and not isinstance(number, bool) for number in ids):
+                raise FileFormatError(
+                    f"{folder / name}: eos_token_id is {value!r}, expected a whole number or a list of them"
+                )
+            return tuple(ids)
     return ()
 
 
