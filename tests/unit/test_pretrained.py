@@ -1,0 +1,115 @@
+"""transformers reads checkpoints without running their code and without asking on standard input."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+import transformers
+from gguf_models import write_gguf
+
+import hyperdex_ir
+from hyperdex_ir.frontend.pretrained import (
+    config_from,
+    config_of,
+    copy_tokenizer,
+    model_from,
+    model_of,
+    no_code_of_checkpoints,
+)
+
+PACKAGE = Path(hyperdex_ir.__file__).parent
+#: Methods of transformers that may import what a checkpoint names, and its classes that choose by a checkpoint.
+LOADERS = {"from_pretrained", "from_config", "_from_config", "for_model", "save_pretrained", "from_dict", "pipeline"}
+#: Where they are called. The class of `_from_config` is one of our table, and its configuration is read by the above.
+ALLOWED = {
+    ("frontend/pretrained.py", "for_model"),
+    ("frontend/pretrained.py", "from_config"),
+    ("frontend/pretrained.py", "from_pretrained"),
+    ("frontend/pretrained.py", "save_pretrained"),
+    ("frontend/trace.py", "_from_config"),
+}
+OWN = {"auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "own.Own"), "model_type": "own"}
+OWN_TOKENIZER = {"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}, "tokenizer_class": "Own"}
+
+
+def calls_in(path: Path) -> set[str]:
+    """Names of `LOADERS` that a module calls."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    called = [
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "") for node in nodes
+    ]
+    return LOADERS & set(called)
+
+
+def test_one_module_calls_transformers_loaders() -> None:
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), name)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for name in calls_in(path)
+    }
+    assert found == ALLOWED
+
+
+def test_every_call_is_closed() -> None:
+    tree = ast.parse((PACKAGE / "frontend/pretrained.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADERS:
+            given = {ast.unparse(keyword.value) if keyword.arg is None else keyword.arg for keyword in node.keywords}
+            assert given & {"_CLOSED", "trust_remote_code"} or node.func.attr in ("for_model", "save_pretrained")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint with code of its own, which leaves a file. Standard input says yes."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 99))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w').close()\n")
+    (tmp_path / "config.json").write_text(json.dumps(OWN))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(OWN_TOKENIZER))
+    write_gguf(tmp_path / "m.gguf", "llama", gguf.GGMLQuantizationType.F32)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: config_from(folder),
+        lambda folder: config_of({"model_type": "llama", **OWN, "trust_remote_code": True}),
+        lambda folder: copy_tokenizer(folder, "m.gguf", folder / "out"),
+        lambda folder: model_from(folder, torch.float32),
+        lambda folder: model_of(transformers.PreTrainedConfig(**OWN)),
+    ],
+    ids=["config", "values", "tokenizer", "weights", "model"],
+)
+def test_code_of_a_checkpoint_is_not_run(folder: Path, load: Callable[[Path], object]) -> None:
+    with pytest.raises(Exception, match=r"custom code|trust_remote_code|[Uu]nrecognized"):
+        load(folder)
+    assert not (folder / "owned").exists()
+    assert sys.stdin.read() == "y\n" * 99, "nobody was asked"
+
+
+@pytest.mark.parametrize("trusted", [True, None])
+def test_also_not_when_transformers_is_told_to(folder: Path, trusted: bool | None) -> None:
+    with pytest.raises(ValueError, match=r"custom code|never run"), no_code_of_checkpoints():
+        transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted)
+    assert not (folder / "owned").exists()
+    assert sys.stdin.read() == "y\n" * 99
+
+
+@pytest.mark.slow
+def test_a_gguf_file_with_code_beside_it(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    command = [sys.executable, "-m", "hyperdex_ir.cli.main", "compile", str(folder / "m.gguf"), "--max-length", "8"]
+    result = subprocess.run(command, input="y\n" * 99, capture_output=True, text=True, check=False)
+    assert not (folder / "owned").exists()
+    assert result.returncode == 1
+    assert "error[HDX0103]: " in result.stderr
+    assert "Traceback" not in result.stderr
