@@ -91,10 +91,10 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
     """transformers' configuration, with what it leaves out. The architecture is one that phase 0 lets pass."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    from hyperdex_ir.frontend.pretrained import config_from
+    from hyperdex_ir.frontend.pretrained import config_from_gguf
 
     with _one_line(path, "config"):
-        config: Any = config_from(path.parent, path.name)
+        config: Any = config_from_gguf(path)
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
     name = value_of(reader, "general.architecture")
     # transformers reads the window of some architectures only, and takes its default for the others.
@@ -113,7 +113,7 @@ def _write_tokenizer(path: Path, folder: Path) -> None:
     from hyperdex_ir.frontend.pretrained import copy_tokenizer
 
     with _one_line(path, "tokenizer"):
-        copy_tokenizer(path.parent, path.name, folder)
+        copy_tokenizer(path, folder)
 
 
 @contextmanager

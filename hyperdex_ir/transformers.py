@@ -221,7 +221,11 @@ class LpuTokenizer:
         return_tensors: Literal["np", "pt"] | None = None,
         **variables: Any,
     ) -> Any:
-        """A conversation as prompt: an Encoding; ids with `return_dict=False`; text with `tokenize=False`."""
+        """A conversation as prompt: an Encoding; ids with `return_dict=False`; text with `tokenize=False`.
+
+        Conversation and variables are what JSON can hold. Raises PromptError when the checkpoint has no chat template,
+        or it refuses, fails, or takes too much time or memory.
+        """
         text = self._tokenizer.render_chat(conversation, add_generation_prompt, **variables)
         if not tokenize:
             return text

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,10 +42,24 @@ def _refuse(class_name: str, *arguments: Any, **named: Any) -> NoReturn:
     raise ValueError(f"code of a checkpoint is never run, also not {class_name}")
 
 
-def config_from(folder: Path, gguf: str | None = None) -> PreTrainedConfig:
-    """The configuration in config.json, or in the GGUF file of that name. Raises whatever transformers does."""
+@contextmanager
+def _alone(path: Path) -> Iterator[str]:
+    """A folder with a link to the file: transformers reads more files of a GGUF file's folder, which are not meant."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, path.name).symlink_to(path.absolute())
+        yield folder
+
+
+def config_from(folder: Path) -> PreTrainedConfig:
+    """The configuration in a folder's config.json. Raises whatever transformers does."""
     with no_code_of_checkpoints():
-        return transformers.AutoConfig.from_pretrained(str(folder), **_gguf(gguf), **_CLOSED)
+        return transformers.AutoConfig.from_pretrained(str(folder), **_CLOSED)
+
+
+def config_from_gguf(path: Path) -> PreTrainedConfig:
+    """The configuration in a GGUF file. Raises whatever transformers does."""
+    with no_code_of_checkpoints(), _alone(path) as folder:
+        return transformers.AutoConfig.from_pretrained(folder, gguf_file=path.name, **_CLOSED)
 
 
 def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
@@ -53,10 +68,13 @@ def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
         return transformers.AutoConfig.for_model(**values)
 
 
-def copy_tokenizer(folder: Path, gguf: str, target: Path) -> None:
-    """Writes the tokenizer in a folder's GGUF file into `target`. Raises whatever transformers does."""
-    with no_code_of_checkpoints():
-        transformers.AutoTokenizer.from_pretrained(str(folder), **_gguf(gguf), **_CLOSED).save_pretrained(target)
+def copy_tokenizer(path: Path, target: Path) -> None:
+    """Writes the tokenizer in a GGUF file into the folder `target`. Raises whatever transformers does."""
+    with no_code_of_checkpoints(), _alone(path) as folder:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name, **_CLOSED)
+        # Of this call, not of the tokenizer; it would be written.
+        tokenizer.init_kwargs["local_files_only"] = False
+        tokenizer.save_pretrained(target)
 
 
 def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -71,7 +89,3 @@ def model_of(config: PreTrainedConfig) -> PreTrainedModel:
     """The causal language model of a configuration, on the meta device. Raises whatever transformers does."""
     with no_code_of_checkpoints(), torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-
-
-def _gguf(name: str | None) -> dict[str, str]:
-    return {} if name is None else {"gguf_file": name}

@@ -12,13 +12,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hostile_tokenizers import PROMPT, Surface, configs, generations, templates, tokenizer, tokenizers
 
-from hyperdex_ir.errors import ConfigError, HyperdexError, PromptError
+from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, PromptError
 from hyperdex_ir.runtime import chat
 from hyperdex_ir.runtime import tokenizer as tokenizer_module
 from hyperdex_ir.runtime.model import read_eos_ids, read_generation_config
@@ -197,6 +199,21 @@ def test_a_fork_has_a_process_of_its_own(tmp_path: Path) -> None:
         os._exit(0 if found.encode("ab") == [97, 98] and found.decode([99]) == "c" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert found.encode("ab") == [97, 98]
+
+
+def test_threads_share_a_process(tmp_path: Path) -> None:
+    found = Tokenizer.load(folder_with(tmp_path, "x", b""))
+    texts = [chr(97 + number % 26) * (1 + number % 7) for number in range(200)]
+    with ThreadPoolExecutor(4) as pool:
+        decoded = list(pool.map(lambda text: found.decode(found.encode(text)), texts))
+    assert [text.replace(" ", "") for text in decoded] == texts
+
+
+def test_what_json_cannot_hold(tmp_path: Path) -> None:
+    found = Tokenizer.load(folder_with(tmp_path, "chat_template.jinja", b"{{ messages }}{{ more }}"))
+    assert found.render_chat((MappingProxyType({"role": "user"}),), more=(1, None)) == "[{'role': 'user'}][1, None]"
+    with pytest.raises(OptionError, match="what JSON can hold: there is a object"):
+        found.render_chat([], more=object())
 
 
 def test_a_stream_ends_with_one_error(tmp_path: Path) -> None:
