@@ -96,11 +96,12 @@ def _is_made_from(folder: Path, marker: str) -> bool:
 
 def _read_config(path: Path, reader: GGUFReader) -> Any:
     """transformers' configuration, with what it leaves out. The architecture is one that phase 0 lets pass."""
-    from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    from hyperdex_ir.frontend.pretrained import config_from_gguf
+
     with _one_line(path, "config"):
-        config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        config: Any = config_from_gguf(path)
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
     name = value_of(reader, "general.architecture")
     # transformers reads the window of some architectures only, and takes its default for the others.
@@ -116,22 +117,25 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
 
 
 def _write_tokenizer(path: Path, folder: Path) -> None:
-    from transformers import AutoTokenizer
+    from hyperdex_ir.frontend.pretrained import copy_tokenizer
 
     with _one_line(path, "tokenizer"):
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        copy_tokenizer(path, folder)
 
 
 @contextmanager
 def _one_line(path: Path, what: str) -> Iterator[None]:
-    """transformers raises whatever its readers raise, and warns about what is done here on purpose."""
+    """transformers raises whatever its readers raise, and warns about what is done here on purpose; its library of
+    tokenizers panics, which is no Exception."""
     from hyperdex_ir.frontend.trace import quiet_libraries
     from hyperdex_ir.gguf_reader import thrifty_transformers
 
     try:
         with quiet_libraries(), thrifty_transformers():
             yield
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnsupportedModelError(f"{path}: transformers reads no {what} from it: {first_line}") from error
 
@@ -187,18 +191,18 @@ class _Names:
     """The tensors of a GGUF file under transformers' names. tensors: name -> those that it is made of."""
 
     def __init__(self, path: Path, reader: GGUFReader, folder: Path):
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
         from transformers.modeling_gguf_pytorch_utils import (
             TENSOR_PROCESSORS,
             TensorProcessor,
             get_gguf_hf_weights_map,
         )
 
+        from hyperdex_ir.frontend.pretrained import config_from, model_of
+
         self.path = path
-        config = AutoConfig.from_pretrained(folder)
-        with _one_line(path, "tensors"), torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+        with _one_line(path, "tensors"):
+            config = config_from(folder)
+            model = model_of(config)
             kind = TENSOR_PROCESSORS.get(value_of(reader, "general.architecture"), TensorProcessor)
             self.processor = kind(config=config.to_dict())
             self.names: dict[str, str] = get_gguf_hf_weights_map(model, self.processor)

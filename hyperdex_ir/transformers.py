@@ -130,8 +130,8 @@ class LpuModelForCausalLM:
 
     def _new_tokens(self, prompt: int, max_new_tokens: int | None, max_length: int | None) -> int:
         """How many new tokens at most: the call's arguments before the file's, `max_new_tokens` before `max_length`."""
-        config = self.generation_config
-        for new, total in ((max_new_tokens, max_length), (config.get("max_new_tokens"), config.get("max_length"))):
+        own = [_count_in(self.generation_config, name) for name in ("max_new_tokens", "max_length")]
+        for new, total in ((max_new_tokens, max_length), own):
             if new is not None:
                 return new
             if total is not None and total <= prompt:
@@ -221,13 +221,25 @@ class LpuTokenizer:
         return_tensors: Literal["np", "pt"] | None = None,
         **variables: Any,
     ) -> Any:
-        """A conversation as prompt: an Encoding; ids with `return_dict=False`; text with `tokenize=False`."""
+        """A conversation as prompt: an Encoding; ids with `return_dict=False`; text with `tokenize=False`.
+
+        Conversation and variables are what JSON can hold. Raises PromptError when the checkpoint has no chat template,
+        or it refuses, fails, or takes too much time or memory.
+        """
         text = self._tokenizer.render_chat(conversation, add_generation_prompt, **variables)
         if not tokenize:
             return text
         if return_dict:
             return self(text, add_special_tokens=False, return_tensors=return_tensors)
         return self.encode(text, add_special_tokens=False, return_tensors=return_tensors)
+
+
+def _count_in(config: Mapping[str, Any], name: str) -> int | None:
+    """A number of generation_config.json. Raises OptionError when it is none."""
+    value = config.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise OptionError(f"generation_config.json: {name} is {value!r}, expected a whole number", f"pass {name}")
+    return value
 
 
 def _lpu_count(device_map: Mapping[str, int]) -> int:

@@ -28,6 +28,7 @@ from hyperdex_ir.frontend.functional import make_functional
 from hyperdex_ir.frontend.graph import is_mutation
 from hyperdex_ir.frontend.group_routing import rewrite_group_routing
 from hyperdex_ir.frontend.operators import ATTENTION_NAME, ROTARY_TABLE, attention_function, mask_function
+from hyperdex_ir.frontend.pretrained import config_from, config_of
 from hyperdex_ir.frontend.renamed import RENAMED
 
 #: Tokens of the example input: any number that no model has as a size of its own serves.
@@ -106,8 +107,8 @@ def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
     renamed = RENAMED.get(architecture)
     try:
         if renamed is not None:
-            return transformers.AutoConfig.for_model(**renamed.config(load_json(config_dir / "config.json")))
-        return transformers.AutoConfig.from_pretrained(str(config_dir), local_files_only=True, trust_remote_code=False)
+            return config_of(renamed.config(load_json(config_dir / "config.json")))
+        return config_from(config_dir)
     except Exception as error:  # the library raises whatever its validators raise
         raise ConfigError(f"{config_dir / 'config.json'}: transformers refuses it: {_first_line(error)}") from error
 

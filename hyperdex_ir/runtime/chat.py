@@ -1,65 +1,51 @@
-"""Chat templates: Jinja, in a sandbox, with what transformers offers to a template."""
+"""Chat templates: programs in Jinja that come with a checkpoint, rendered in a process of their own."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
-from jinja2 import Environment, Template, TemplateError, TemplateSyntaxError, nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from hyperdex_ir import reading
+from hyperdex_ir.errors import OptionError, PromptError
+from hyperdex_ir.runtime.confined import Confined, Limits
 
-from hyperdex_ir.errors import PromptError
-
-
-class _GenerationTag(Extension):
-    """`{% generation %} ... {% endgeneration %}` marks training text; the text itself stays."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, sort_keys: bool = False) -> str:
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, sort_keys=sort_keys)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise TemplateError(message)
-
-
-def _environment() -> Environment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
+_LIMITS = Limits(seconds=5, memory=512 << 20, answer=32 << 20, grown=True)
+_WHAT = "the chat template"
 
 
 class ChatTemplate:
-    """A compiled chat template. Raises PromptError when the text is not a template."""
+    """A chat template. process: the one to render it in, by default one of its own. Raises PromptError when the text is
+    too long."""
 
-    def __init__(self, source: str):
-        try:
-            self._template: Template = _environment().from_string(source)
-        except TemplateSyntaxError as error:
-            raise PromptError(f"the chat template's line {error.lineno}: {error.message}") from error
+    def __init__(self, source: str, process: Confined | None = None):
+        size = len(source.encode("utf-8", "surrogatepass"))
+        if size > reading.TEMPLATE.limit:
+            raise PromptError(f"{_WHAT} has {size} bytes, the most that is read is {reading.TEMPLATE.limit}")
+        self._source = source
+        self._process = process or Confined()
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any
     ) -> str:
         """The prompt text for a conversation of messages with `role` and `content`.
 
-        Raises PromptError when the template refuses the conversation or fails.
+        Messages and variables are what JSON can hold. Raises OptionError when they are not; PromptError when the
+        template is none, refuses the conversation, fails, or takes more than 5 s, 512 MiB, or 32 MiB of text as JSON.
         """
+        given = {**variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
         try:
-            return self._template.render(messages=messages, add_generation_prompt=add_generation_prompt, **variables)
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise PromptError(f"the chat template refuses this conversation: {error}") from error
+            plain = json.loads(json.dumps(given, default=_plain))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise OptionError(f"the conversation is not what JSON can hold: {error}") from None
+        return self._process.ask(
+            {"work": "render", "source": self._source, "variables": plain}, _LIMITS, _WHAT, PromptError
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence):
+        return list(value)
+    raise TypeError(f"there is a {type(value).__name__}")

@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from hyperdex_ir import reading
-from hyperdex_ir.errors import OptionError
+from hyperdex_ir.errors import FileFormatError, OptionError
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.runtime.engines import DEFAULT_ENGINE, Engine, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
@@ -155,12 +155,21 @@ class SharedDevice(Protocol):
 
 
 def read_eos_ids(*folders: Path) -> tuple[int, ...]:
-    """End-of-text ids: generation_config.json's, else config.json's, of the first of `folders` that names any."""
+    """End-of-text ids: generation_config.json's, else config.json's, of the first of `folders` that names any.
+
+    Raises FileFormatError for what are no whole numbers.
+    """
     for folder in folders:
         for name in ("generation_config.json", "config.json"):
             value = read_json_object(folder / name).get("eos_token_id")
-            if value is not None:
-                return tuple(value) if isinstance(value, list) else (value,)
+            if value is None:
+                continue
+            ids = value if isinstance(value, list) else [value]
+            if not all(isinstance(number, int) and not isinstance(number, bool) for number in ids):
+                raise FileFormatError(
+                    f"{folder / name}: eos_token_id is {value!r}, expected a whole number or a list of them"
+                )
+            return tuple(ids)
     return ()
 
 

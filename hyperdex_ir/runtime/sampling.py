@@ -89,8 +89,11 @@ def resolve_sampling(
 def _check_positive(name: str, value: Any, hint: str) -> None:
     if not _is_number(value) or not 0 < value < np.inf:
         raise OptionError(f"{name} is {value}; it must be a number above 0", hint)
-    with np.errstate(over="ignore", under="ignore"):
-        single = np.float32(value)
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            single = np.float32(value)
+    except OverflowError:  # an integer that is no float64 either
+        single = np.inf
     if not 0 < single < np.inf:
         raise OptionError(f"{name} is {value}; float32 cannot hold it", hint)
 

@@ -1,35 +1,48 @@
 """Tokenizer files of a checkpoint, read without transformers.
 
 `tokenizer.json` is used as it is. Checkpoints from before it (OPT, GPT-2) have `vocab.json` and `merges.txt`, which
-together are a byte-level BPE.
+together are a byte-level BPE. The files may be a stranger's: the library that uses them runs in a process of its own.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
-from tokenizers import Tokenizer as BackendTokenizer
 
 from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, OptionError, PromptError
 from hyperdex_ir.runtime.chat import ChatTemplate
+from hyperdex_ir.runtime.confined import Confined, Limits
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")
+_LARGEST_ID = 2**32 - 1
+#: A vocabulary of 262,144 tokens and 514,000 merges takes 0.4 GB and 1.5 s; a megabyte of text some 0.1 GB and 2 s.
+_LOADING = Limits(seconds=20, memory=2 << 30, answer=1 << 20)
+_WORKING_SECONDS, _SECONDS_A_MEGABYTE = 10, 10
+_ANSWER = 32 << 20  # and some times what was asked
 
 
 class Tokenizer:
     """Text to token ids and back, and conversations to text.
 
-    special_tokens: text of each of `SPECIAL_TOKENS` that the checkpoint names.
+    folder: of the files. special_tokens: text of each of `SPECIAL_TOKENS` that the checkpoint names. config: the
+    contents of tokenizer_config.json. Raises ConfigError when the files make no tokenizer, or take more than 20 s or
+    2 GiB to read.
     """
 
-    def __init__(self, backend: BackendTokenizer, special_tokens: Mapping[str, str], chat_source: str | None = None):
-        self._backend = backend
+    def __init__(self, folder: Path, special_tokens: Mapping[str, str], config: Mapping[str, Any]):
+        self._folder = folder
+        self._config = config
         self.special_tokens = dict(special_tokens)
-        self._template = ChatTemplate(chat_source) if chat_source else None
+        self._name = str(folder / next(name for name in _VOCABULARIES if (folder / name).is_file()))
+        flags = {name: config.get(name) is True for name in ("add_prefix_space", "add_bos_token")}
+        work = {"work": "load", "folder": str(folder.absolute()), "special": self.special_tokens, "flags": flags}
+        self._process = Confined(work, _LOADING, f"{self._name}: reading it")
+        self._summary = self._process.start()
 
     @classmethod
     def load(cls, *folders: Path) -> Tokenizer:
@@ -42,46 +55,58 @@ class Tokenizer:
 
     @classmethod
     def _load(cls, folder: Path) -> Tokenizer:
+        for name in _VOCABULARIES:
+            with suppress(FileNotFoundError):
+                reading.check_small(folder / name, reading.TOKENIZER)
         config = _read_json(folder / "tokenizer_config.json")
         special = _special_tokens({**_read_json(folder / "special_tokens_map.json"), **config})
-        if (folder / "tokenizer.json").is_file():
-            backend = _read_backend(folder / "tokenizer.json")
-        else:
-            backend = _byte_level_bpe(folder, config, special)
-        return cls(backend, special, _chat_source(folder, config))
+        return cls(folder, special, config)
 
     @property
     def vocab_size(self) -> int:
         """Number of tokens, added ones included."""
-        return self._backend.get_vocab_size(with_added_tokens=True)
+        return self._summary["vocab_size"]
 
     def token_id(self, name: str) -> int | None:
         """Id of one of `SPECIAL_TOKENS`, or None when the checkpoint names none."""
-        text = self.special_tokens.get(name)
-        return None if text is None else self._backend.token_to_id(text)
+        return self._summary["ids"].get(name)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text. Raises PromptError when it has no UTF-8 form: bytes that the system could not read."""
+        """Token ids of a text. Raises PromptError when it has no UTF-8 form: bytes that the system could not read;
+        ConfigError when the tokenizer fails on it, or takes more than 10 s, and 10 s for each megabyte, or 2 GiB."""
         try:
-            text.encode("utf-8")
+            size = len(text.encode("utf-8"))
         except UnicodeEncodeError as error:
             raise PromptError(f"the prompt is not Unicode text (character {error.start})", "give UTF-8 text") from None
-        return self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        return self._ask(size, "encoding with it", work="encode", text=text, add_special_tokens=add_special_tokens)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
-        """Text of token ids; bytes that are no UTF-8 become U+FFFD. Raises OptionError for a number that is no id."""
-        try:
-            return self._backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
-        except OverflowError:
-            raise OptionError(f"token ids from {min(ids)} to {max(ids)}: must be in 0..{2**32 - 1}") from None
+        """Text of token ids; bytes that are no UTF-8 become U+FFFD.
+
+        Raises OptionError for a number that is no id, ConfigError as `encode` does.
+        """
+        numbers = [operator.index(number) for number in ids]
+        if numbers and not 0 <= min(numbers) <= max(numbers) <= _LARGEST_ID:
+            raise OptionError(f"token ids from {min(numbers)} to {max(numbers)}: must be in 0..{_LARGEST_ID}")
+        size = 8 * len(numbers)
+        return self._ask(size, "decoding with it", work="decode", ids=numbers, skip_special_tokens=skip_special_tokens)
+
+    def _ask(self, size: int, what: str, **work: Any) -> Any:
+        """The child's answer; size: of what is asked, in bytes."""
+        seconds = _WORKING_SECONDS + _SECONDS_A_MEGABYTE * (size >> 20)
+        limits = Limits(seconds, _LOADING.memory, _ANSWER + 16 * size)
+        return self._process.ask(work, limits, f"{self._name}: {what}", ConfigError)
 
     def render_chat(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any
     ) -> str:
-        """Prompt text for a conversation. Raises PromptError when the checkpoint has no chat template."""
-        if self._template is None:
+        """Prompt text for a conversation. Raises PromptError when the checkpoint has no chat template, or a broken one,
+        and as `ChatTemplate.render`."""
+        source = _chat_source(self._folder, self._config)
+        if source is None:
             raise PromptError("the checkpoint has no chat template", "run without --chat")
-        return self._template.render(messages, add_generation_prompt, **{**self.special_tokens, **variables})
+        template = ChatTemplate(source, self._process)
+        return template.render(messages, add_generation_prompt, **{**self.special_tokens, **variables})
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -91,55 +116,41 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _read_backend(path: Path) -> BackendTokenizer:
-    data = reading.read_bytes(path, reading.TOKENIZER)
-    try:
-        backend = BackendTokenizer.from_buffer(data)
-    except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"{path}: not a tokenizer: {error}") from None
-    backend.no_padding()
-    backend.no_truncation()
-    return backend
-
-
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """Text of each special token: a string, or an object with `content`."""
     tokens: dict[str, str] = {}
     for name in SPECIAL_TOKENS:
         value = config.get(name)
         text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str):
+        if isinstance(text, str) and _is_text(text):
             tokens[name] = text
     return tokens
 
 
-def _byte_level_bpe(folder: Path, config: Mapping[str, Any], special: Mapping[str, str]) -> BackendTokenizer:
-    for name in ("vocab.json", "merges.txt"):
-        reading.check_small(folder / name, reading.TOKENIZER)
+def _is_text(text: str) -> bool:
+    """Whether it has a UTF-8 form: JSON can hold half a character."""
     try:
-        model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
-    except Exception as error:  # the library raises bare Exception
-        raise ConfigError(f"{folder}: vocab.json and merges.txt make no tokenizer: {error}") from None
-    backend = BackendTokenizer(model)
-    prefix_space = bool(config.get("add_prefix_space", False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special.values()])
-    bos = special.get("bos_token")
-    if config.get("add_bos_token", False) and bos is not None:
-        backend.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, backend.token_to_id(bos))]
-        )
-    return backend
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _chat_source(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The template's text: its own file, or the entry of tokenizer_config.json; of several, the one named `default`."""
-    path = folder / "chat_template.jinja"
-    if path.is_file():
-        return reading.read_text(path, reading.TEMPLATE)
+    """The template's text: its own file, or the entry of tokenizer_config.json; of several, the one named `default`.
+
+    Raises PromptError for an entry that is no text, ConfigError for a file that cannot be read.
+    """
+    with suppress(FileNotFoundError):
+        return reading.read_text(folder / "chat_template.jinja", reading.TEMPLATE)
     value = config.get("chat_template")
-    if not isinstance(value, list):
-        return value
-    named = {entry["name"]: entry["template"] for entry in value}
-    return named.get("default")
+    if isinstance(value, list):
+        value = next((entry.get("template") for entry in value if _is_named(entry, "default")), None)
+    if value is not None and not isinstance(value, str):
+        kind = type(value).__name__
+        raise PromptError(f"{folder / 'tokenizer_config.json'}: chat_template is of type {kind}, expected text")
+    return value or None
+
+
+def _is_named(entry: Any, name: str) -> bool:
+    return isinstance(entry, dict) and entry.get("name") == name

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.frontend.pretrained import model_from
 from hyperdex_ir.frontend.trace import quiet_libraries
 from hyperdex_ir.reading import check_checkpoint
 
@@ -50,9 +50,7 @@ def run_reference(directory: Path, dtype: str, tokens: Sequence[int], count: int
 def _load(directory: Path, dtype: str) -> Any:
     check_checkpoint(directory)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(directory), dtype=_DTYPES[dtype], attn_implementation="eager", local_files_only=True
-        )
+        model = model_from(directory, _DTYPES[dtype])
     except Exception as error:  # the library raises whatever its loaders raise
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(

@@ -37,6 +37,13 @@ def backend() -> BackendTokenizer:
     return tokenizer
 
 
+@pytest.fixture(scope="module")
+def tokenizer(backend: BackendTokenizer, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    backend.save(str(folder / "tokenizer.json"))
+    return Tokenizer.load(folder)
+
+
 def write(folder: Path, name: str, value: object) -> None:
     (folder / name).write_text(json.dumps(value), encoding="utf-8")
 
@@ -120,7 +127,7 @@ def test_template_features() -> None:
 
 def test_template_errors() -> None:
     with pytest.raises(PromptError, match="line 1"):
-        ChatTemplate("{% if %}")
+        ChatTemplate("{% if %}").render([])
     with pytest.raises(PromptError, match="roles must alternate"):
         ChatTemplate("{{ raise_exception('roles must alternate') }}").render([])
     with pytest.raises(PromptError, match="refuses"):
@@ -132,17 +139,15 @@ def pieces_of(tokenizer: Tokenizer, ids: list[int], skip: bool = False) -> list[
     return [*(detokenizer.push(token) for token in ids), detokenizer.finish()]
 
 
-def test_detokenizer_never_splits_a_character(backend: BackendTokenizer) -> None:
-    tokenizer = Tokenizer(backend, {})
+def test_detokenizer_never_splits_a_character(tokenizer: Tokenizer) -> None:
     for text in TEXTS:
         pieces = pieces_of(tokenizer, tokenizer.encode(text))
         assert "".join(pieces) == text
         assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_detokenizer_joins_to_plain_decoding(backend: BackendTokenizer) -> None:
+def test_detokenizer_joins_to_plain_decoding(tokenizer: Tokenizer) -> None:
     """Random ids, invalid UTF-8 among them."""
-    tokenizer = Tokenizer(backend, {})
     random_ids = random.Random(7)
     for _ in range(200):
         ids = [random_ids.randrange(tokenizer.vocab_size) for _ in range(random_ids.randrange(1, 40))]
@@ -150,8 +155,7 @@ def test_detokenizer_joins_to_plain_decoding(backend: BackendTokenizer) -> None:
             assert "".join(pieces_of(tokenizer, ids, skip)) == tokenizer.decode(ids, skip)
 
 
-def test_streamer_writes_new_text_only(backend: BackendTokenizer) -> None:
-    tokenizer = Tokenizer(backend, {})
+def test_streamer_writes_new_text_only(tokenizer: Tokenizer) -> None:
     output = io.StringIO()
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True, output=output)
     streamer.put([tokenizer.encode("prompt")])

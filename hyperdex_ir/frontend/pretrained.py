@@ -1,0 +1,91 @@
+"""Calls into transformers that read a checkpoint: from its folder alone, running none of its code, asking nobody.
+
+All of them are here. The files may be a stranger's: transformers imports Python modules that they name once it is told
+to trust them, by an argument or by an answer on standard input.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel, dynamic_module_utils
+
+_CLOSED: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def no_code_of_checkpoints() -> Iterator[None]:
+    """No module of a checkpoint is imported inside this block, whatever it was asked for, and standard input is empty.
+
+    Both hold for the process: one thread at a time.
+    """
+    with _LOCK:
+        stdin, imports = sys.stdin, dynamic_module_utils.get_class_in_module
+        sys.stdin, dynamic_module_utils.get_class_in_module = io.StringIO(), _refuse
+        try:
+            yield
+        finally:
+            sys.stdin, dynamic_module_utils.get_class_in_module = stdin, imports
+
+
+def _refuse(class_name: str, *arguments: Any, **named: Any) -> NoReturn:
+    raise ValueError(f"code of a checkpoint is never run, also not {class_name}")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[str]:
+    """A folder with a link to the file: transformers reads more files of a GGUF file's folder, which are not meant."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, path.name).symlink_to(path.absolute())
+        yield folder
+
+
+def config_from(folder: Path) -> PreTrainedConfig:
+    """The configuration in a folder's config.json. Raises whatever transformers does."""
+    with no_code_of_checkpoints():
+        return transformers.AutoConfig.from_pretrained(str(folder), **_CLOSED)
+
+
+def config_from_gguf(path: Path) -> PreTrainedConfig:
+    """The configuration in a GGUF file. Raises whatever transformers does."""
+    with no_code_of_checkpoints(), _alone(path) as folder:
+        return transformers.AutoConfig.from_pretrained(folder, gguf_file=path.name, **_CLOSED)
+
+
+def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The configuration that the contents of a config.json make. Raises whatever transformers does."""
+    with no_code_of_checkpoints():
+        return transformers.AutoConfig.for_model(**values)
+
+
+def copy_tokenizer(path: Path, target: Path) -> None:
+    """Writes the tokenizer in a GGUF file into the folder `target`. Raises whatever transformers does."""
+    with no_code_of_checkpoints(), _alone(path) as folder:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name, **_CLOSED)
+        # Of this call, not of the tokenizer; it would be written.
+        tokenizer.init_kwargs["local_files_only"] = False
+        tokenizer.save_pretrained(target)
+
+
+def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The causal language model in a folder, with its weights in `dtype`. Raises whatever transformers does."""
+    with no_code_of_checkpoints():
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, attn_implementation="eager", **_CLOSED
+        )
+
+
+def model_of(config: PreTrainedConfig) -> PreTrainedModel:
+    """The causal language model of a configuration, on the meta device. Raises whatever transformers does."""
+    with no_code_of_checkpoints(), torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)

@@ -1,0 +1,141 @@
+"""transformers reads checkpoints without running their code and without asking on standard input."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+import transformers
+from gguf_models import write_gguf
+
+import hyperdex_ir
+from hyperdex_ir.errors import UnsupportedModelError
+from hyperdex_ir.frontend.pretrained import (
+    config_from,
+    config_from_gguf,
+    config_of,
+    copy_tokenizer,
+    model_from,
+    model_of,
+    no_code_of_checkpoints,
+)
+from hyperdex_ir.gguf_checkpoint import _one_line
+
+PACKAGE = Path(hyperdex_ir.__file__).parent
+#: Methods of transformers that may import what a checkpoint names, and its classes that choose by a checkpoint.
+LOADERS = {"from_pretrained", "from_config", "_from_config", "for_model", "save_pretrained", "from_dict", "pipeline"}
+#: Where they are called. The class of `_from_config` is one of our table, and its configuration is read by the above.
+ALLOWED = {
+    ("frontend/pretrained.py", "for_model"),
+    ("frontend/pretrained.py", "from_config"),
+    ("frontend/pretrained.py", "from_pretrained"),
+    ("frontend/pretrained.py", "save_pretrained"),
+    ("frontend/trace.py", "_from_config"),
+}
+OWN = {"auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "own.Own"), "model_type": "own"}
+OWN_TOKENIZER = {"auto_map": {"AutoTokenizer": ["own.Own", "own.Own"]}, "tokenizer_class": "Own"}
+
+
+def calls_in(path: Path) -> set[str]:
+    """Names of `LOADERS` that a module calls."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    called = [
+        node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "") for node in nodes
+    ]
+    return LOADERS & set(called)
+
+
+def test_one_module_calls_transformers_loaders() -> None:
+    found = {
+        (path.relative_to(PACKAGE).as_posix(), name)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for name in calls_in(path)
+    }
+    assert found == ALLOWED
+
+
+def test_every_call_is_closed() -> None:
+    tree = ast.parse((PACKAGE / "frontend/pretrained.py").read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADERS:
+            given = {ast.unparse(keyword.value) if keyword.arg is None else keyword.arg for keyword in node.keywords}
+            assert given & {"_CLOSED", "trust_remote_code"} or node.func.attr in ("for_model", "save_pretrained")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint with code of its own, which leaves a file. Standard input says yes."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 99))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w').close()\n")
+    (tmp_path / "config.json").write_text(json.dumps(OWN))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(OWN_TOKENIZER))
+    write_gguf(tmp_path / "m.gguf", "llama", gguf.GGMLQuantizationType.F32)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda folder: config_from(folder),
+        lambda folder: config_of({"model_type": "llama", **OWN, "trust_remote_code": True}),
+        lambda folder: model_from(folder, torch.float32),
+        lambda folder: model_of(transformers.PreTrainedConfig(**OWN)),
+    ],
+    ids=["config", "values", "weights", "model"],
+)
+def test_code_of_a_checkpoint_is_not_run(folder: Path, load: Callable[[Path], object]) -> None:
+    with pytest.raises(Exception, match=r"custom code|trust_remote_code|[Uu]nrecognized"):
+        load(folder)
+    assert not (folder / "owned").exists()
+    assert sys.stdin.read() == "y\n" * 99, "nobody was asked"
+
+
+@pytest.mark.parametrize("trusted", [True, None])
+def test_also_not_when_transformers_is_told_to(folder: Path, trusted: bool | None) -> None:
+    with pytest.raises(ValueError, match=r"custom code|never run"), no_code_of_checkpoints():
+        transformers.AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted)
+    assert not (folder / "owned").exists()
+    assert sys.stdin.read() == "y\n" * 99
+
+
+def test_files_beside_a_gguf_file_are_not_read(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": null}')
+    alone = tmp_path_factory.mktemp("alone")
+    shutil.copy(folder / "m.gguf", alone)
+    for place in (folder, alone):
+        copy_tokenizer(place / "m.gguf", place / "out")
+    names = sorted(path.name for path in (alone / "out").iterdir())
+    assert names == ["tokenizer.json", "tokenizer_config.json"]
+    for name in names:
+        assert (folder / "out" / name).read_bytes() == (alone / "out" / name).read_bytes()
+    assert config_from_gguf(folder / "m.gguf").model_type == "llama"
+    assert not (folder / "owned").exists()
+
+
+class PanicException(BaseException):
+    """Of the name that the library's panics have."""
+
+
+@pytest.mark.parametrize("error", [PanicException("index out of bounds\nnext"), ValueError("index out of bounds")])
+def test_a_panic_is_one_line(error: BaseException) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"m\.gguf: transformers reads no tokenizer from it: .*bounds$"):  # noqa: SIM117
+        with _one_line(Path("m.gguf"), "tokenizer"):
+            raise error
+
+
+@pytest.mark.slow
+def test_a_gguf_file_with_code_beside_it(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    command = [sys.executable, "-m", "hyperdex_ir.cli.main", "compile", str(folder / "m.gguf"), "--max-length", "8"]
+    result = subprocess.run(command, input="y\n" * 99, capture_output=True, text=True, check=False)
+    assert not (folder / "owned").exists()
+    assert result.returncode == 0, result.stderr
