@@ -23,13 +23,18 @@ class HyperdexError(Exception):
     @property
     def notes(self) -> list[str]:
         """The lines of all notes."""
-        return [line for note in getattr(self, "__notes__", []) for line in note.splitlines()]
+        return [printable(line) for note in getattr(self, "__notes__", []) for line in note.splitlines()]
 
 
 def _one_line(text: str) -> str:
-    """Without line ends, and what a terminal would obey or cannot show as Python writes it: errors quote files."""
+    """Printable, and without line ends or words of any length: errors quote files."""
     shown = " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in text.split())
-    return shown if shown.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    return printable(shown)
+
+
+def printable(text: str) -> str:
+    """A line in which what a terminal would obey or cannot show stands as Python writes it."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ModelNotFoundError(HyperdexError):
