@@ -26,7 +26,7 @@ class HyperdexError(Exception):
     @property
     def notes(self) -> list[str]:
         """The lines of all notes."""
-        return [line for note in getattr(self, "__notes__", []) for line in note.splitlines()]
+        return [printable(line) for note in getattr(self, "__notes__", []) for line in note.splitlines()]
 
 
 def redact(text: str) -> str:
@@ -35,10 +35,16 @@ def redact(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Without line ends, and what a terminal would obey or cannot show as Python writes it: errors quote files."""
-    text = redact(text)
+    """Printable, and without line ends or words of any length: errors quote files."""
+    text = redact(text)  # before a word is cut short behind a password
     shown = " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in text.split())
-    return shown if shown.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    return printable(shown)
+
+
+def printable(text: str) -> str:
+    """A line as it may be shown: redacted, and what a terminal would obey or cannot show as Python writes it."""
+    text = redact(text)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class ModelNotFoundError(HyperdexError):

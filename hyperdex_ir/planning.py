@@ -14,7 +14,7 @@ from hyperdex_ir.backend.convert import model_bytes
 from hyperdex_ir.backend.instructions import program_facts
 from hyperdex_ir.backend.length import largest_length
 from hyperdex_ir.backend.memory import needed_bytes
-from hyperdex_ir.backend.options import CompileOptions, check_devices, default_pipeline, undivided
+from hyperdex_ir.backend.options import CompileOptions, check_devices, chosen_passes, undivided
 from hyperdex_ir.backend.show import likely_matrix_type
 from hyperdex_ir.backend.tracing import Traced, trace
 from hyperdex_ir.dialects.isa_program import to_program
@@ -24,7 +24,6 @@ from hyperdex_ir.hub import is_complete, weight_files
 from hyperdex_ir.hub_headers import fetch_headers
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
-from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 from hyperdex_ir.runtime.inspection import inspect_program
 from hyperdex_ir.targets import Target, load_target
 
@@ -70,13 +69,13 @@ def _plan(
     name: str, folder: ModelFolder, summary: ModelSummary, options: CompileOptions, checkpoint_bytes: int
 ) -> dict[str, Any]:
     target = load_target(options.target)
-    passes = parse_pipeline(options.pipeline or default_pipeline(options.num_device))
+    passes = chosen_passes(options.pipeline, options.num_device)
     asked = replace(options, max_length=options.max_length or summary.max_positions)
-    traced = trace(folder, summary, asked, pipeline_spec(passes), None)
+    traced = trace(folder, summary, asked, passes, None)
     longest = _longest(traced, target)
     if options.max_length is None and longest and longest < traced.max_length:
         asked = replace(asked, max_length=longest)
-        traced = trace(folder, summary, asked, pipeline_spec(passes), None)
+        traced = trace(folder, summary, asked, passes, None)
     memory = plan_memory(traced.layout, replace(target, hbm_bytes=_BOUNDLESS), traced.max_length)
     converted = _converted_bytes(folder, summary, asked, traced)
     device = _device(memory, target, longest)
@@ -104,8 +103,8 @@ def _converted_bytes(folder: ModelFolder, summary: ModelSummary, options: Compil
     """What phase 2 writes: the model as one device stores it."""
     if options.num_device == 1:
         return model_bytes(traced.layout)
-    passes = undivided(parse_pipeline(options.pipeline or default_pipeline(options.num_device)))
-    return model_bytes(trace(folder, summary, replace(options, num_device=1), pipeline_spec(passes), None).layout)
+    passes = undivided(chosen_passes(options.pipeline, options.num_device))
+    return model_bytes(trace(folder, summary, replace(options, num_device=1), passes, None).layout)
 
 
 def _program(name: str, traced: Traced, memory: MemoryMap, num_device: int) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from shutil import get_terminal_size
 
 from hyperdex_ir import __version__
-from hyperdex_ir.errors import redact
+from hyperdex_ir.errors import printable
 
 _REDRAW = 0.1  # seconds
 
 
 def log(message: str) -> None:
     """One log line."""
-    print(f"[ INFO ] : {redact(message)}", file=sys.stderr, flush=True)
+    print(f"[ INFO ] : {printable(message)}", file=sys.stderr, flush=True)
 
 
 def log_banner() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class AutoCompiler:
         local_files_only: bool = False,
         force: bool = False,
         compile_from: str | Path | None = None,
+        allow_passes: Sequence[str] = (),
     ) -> CompiledFiles:
         """Compiles a model into its folder (see `hyperdex_ir.locations`); phases that are finished are not done again.
 
@@ -48,6 +50,7 @@ class AutoCompiler:
         for the IR as numbered text files. output_dir: the folder to write to. max_ram: what the
         process may have resident at most, bytes or a text such as `1536MiB`. force: do everything anew.
         compile_from: a file that dump_ir wrote, to go on from; pipeline is then what is left of the passes.
+        allow_passes: passes and fusion patterns of installed packages that this file may name.
 
         Returns the paths of what was written. Raises HyperdexError subclasses; then nothing is half-written.
         """
@@ -68,6 +71,7 @@ class AutoCompiler:
             local_files_only=local_files_only,
             force=force,
             compile_from=compile_from,
+            allow_passes=allow_passes,
         )
         from hyperdex_ir.backend.compilation import Compilation
 
@@ -106,13 +110,20 @@ def _request(
     local_files_only: bool = False,
     max_ram: str | int | None = None,
     pipeline: str | None = None,
+    allow_passes: Sequence[str] = (),
     **rest: Any,
 ) -> tuple[ModelFolder, CompileOptions]:
     """Where a model lies, and the options that the arguments of `AutoCompiler.compile` stand for."""
     asked = {"num_device": num_device, "max_length": max_length, "type_device": type_device, "dtype": dtype}
     command = command_line(
-        os.fspath(model_id), output_dir=output_dir, revision=revision, local_files_only=local_files_only, **asked
+        os.fspath(model_id),
+        output_dir=output_dir,
+        revision=revision,
+        local_files_only=local_files_only,
+        allow_passes=allow_passes,
+        **asked,
     )
     hub = HubOptions(token, revision, local_files_only, refresh=bool(rest.get("force")))
-    options = make_options(**asked, hub=hub, max_ram=max_ram, pipeline=pipeline, command=command, **rest)
+    rest |= {"pipeline": pipeline, "allow_passes": allow_passes}
+    options = make_options(**asked, hub=hub, max_ram=max_ram, command=command, **rest)
     return find_folder(model_id, output_dir), options

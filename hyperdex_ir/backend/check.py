@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,7 +28,9 @@ def listed_files(manifest: Path) -> list[Listed]:
     Raises NotCompiledError when there is no manifest, FileFormatError when it is broken or leads out of its folder.
     """
     if not manifest.is_file():
-        raise NotCompiledError(f"{manifest.parent}: not compiled", f"hyperdex compile {manifest.parent}")
+        raise NotCompiledError(
+            f"{manifest.parent}: not compiled", f"hyperdex compile {shlex.quote(str(manifest.parent))}"
+        )
     tables = [load_json(manifest).get("files"), *(entry["files"] for entry in manifest_entries(manifest).values())]
     found = {one.name: one for table in tables for one in _listed(manifest, table)}
     return [found[name] for name in sorted(found)]

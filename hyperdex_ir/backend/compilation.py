@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
-from hyperdex_ir.backend.dumps import read_dump
+from hyperdex_ir.backend.dumps import read_chosen_dump
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.lock import locked_folder
 from hyperdex_ir.backend.manifest import describe_files, listed_counts, unread_bytes, write_manifest
 from hyperdex_ir.backend.memory import Ceiling
-from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, default_pipeline, undivided
+from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes, undivided
 from hyperdex_ir.backend.sources import KnownSources, SourceWatch
 from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
 from hyperdex_ir.backend.state import (
@@ -35,9 +35,9 @@ from hyperdex_ir.gguf_header import check_architecture
 from hyperdex_ir.hub import fetch_config, fetch_model
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout
+from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout, read_table
 from hyperdex_ir.own_code import code_digest
-from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
+from hyperdex_ir.passes.pipeline import pipeline_spec
 from hyperdex_ir.progress import byte_progress, log, log_banner, log_phase
 from hyperdex_ir.targets import load_target
 
@@ -74,9 +74,8 @@ class Compilation:
     def __init__(self, folder: ModelFolder, options: CompileOptions):
         self.folder = folder
         self.options = options
-        self.dump = None if options.compile_from is None else read_dump(options.compile_from, options.pipeline)
-        pipeline = options.pipeline or default_pipeline(options.num_device)
-        self.passes = parse_pipeline(pipeline) if self.dump is None else self.dump.passes
+        self.dump = read_chosen_dump(options)
+        self.passes = chosen_passes(options.pipeline, options.num_device) if self.dump is None else self.dump.passes
         self.pipeline = pipeline_spec(self.passes)
         self.state = State(folder.root)
         self.sources = KnownSources()
@@ -240,7 +239,7 @@ class Compilation:
         from hyperdex_ir.backend.instructions import write_instructions
 
         staged = self._staged(self._current.ckpt)
-        encoded = self._encoded(load_json(staged.model_config)["vocab_size"])
+        encoded = self._encoded(read_table(staged.model_config)["vocab_size"])
         self.memory.check()
         files = write_instructions(staged, encoded, self.options.num_device)
         self._finish(self.program, None, files)
@@ -248,7 +247,7 @@ class Compilation:
 
     def _write_manifest(self) -> None:
         """Reads back what was written and writes its manifest: from now on only renames are left."""
-        table, own = load_json(self._current.model_config), (self.images, self.program)
+        table, own = read_table(self._current.model_config), (self.images, self.program)
         doomed = self.options.low_memory_usage and self.folder.made_by_tool
         log("Verify what was written")
         with byte_progress("verify", unread_bytes(self.state, self._phases)) as advance:
@@ -332,10 +331,10 @@ class Compilation:
         number = self.options.num_device
         memory = self.options.target if number == 1 else f"{self.options.target} x {number}"
         try:
-            table = load_json(self._current.model_config)
+            table = read_table(self._current.model_config)
             layout = read_layout(self._current.model_config)
             plan_memory(layout, load_target(self.options.target), table["max_length"])
-        except (HyperdexError, KeyError):
+        except HyperdexError:
             return memory
         return "limit" if table["max_length"] == self.summary.max_positions else memory
 
@@ -388,9 +387,9 @@ class Compilation:
             log(f"Continue from {self.dump.path}")
             return resume(self.folder, self.options, self.dump)
         log("Trace the model")
-        known = load_json(self._current.model_config) if self._is_done(CONVERT) else None
+        known = read_table(self._current.model_config) if self._is_done(CONVERT) else None
         options = self.options if self.dump is None else replace(self.options, dump_ir=None)
-        return trace(self.folder, self.summary, options, self.pipeline, known)
+        return trace(self.folder, self.summary, options, self.passes, known)
 
     @cached_property
     def _whole(self) -> Traced:
@@ -401,7 +400,7 @@ class Compilation:
 
         traced, options = self._traced, replace(self.options, num_device=1, dump_ir=None)
         known = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
-        return trace(self.folder, self.summary, options, pipeline_spec(undivided(self.passes)), known)
+        return trace(self.folder, self.summary, options, undivided(self.passes), known)
 
     def _encoded(self, vocab_size: int) -> Encoded:
         """The program: of the trace, which may have another model's, or of the dump to continue from."""
@@ -419,7 +418,7 @@ class Compilation:
 
     def _result(self) -> CompiledFiles:
         folder, number = self.folder, self.options.num_device
-        table: dict[str, Any] = load_json(folder.model_config)
+        table = read_table(folder.model_config)
         channels = range(load_target(self.options.target).channels)
         return CompiledFiles(
             root=folder.root,

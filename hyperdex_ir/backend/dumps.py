@@ -7,7 +7,7 @@ have run and those that are left. Locations are always written: the table of ins
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -16,9 +16,10 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
+from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.files import write_text
-from hyperdex_ir.passes.pipeline import Observer, Step, parse_pipeline, pipeline_spec
+from hyperdex_ir.passes.pipeline import Observer, Step, parse_pipeline, pipeline_spec, typed_pipeline
 from hyperdex_ir.reading import DUMP, read_text
 from hyperdex_ir.xdsl_support import parse_module, print_module
 
@@ -106,10 +107,11 @@ class Dump:
         return parse_module(self.text, str(self.path))
 
 
-def read_dump(path: Path, pipeline: str | None) -> Dump:
+def read_dump(path: Path, pipeline: str | None, allowed: Collection[str] = ()) -> Dump:
     """Reads a dump. `pipeline`, by name, file or text, takes the place of what its header says is left.
 
-    Raises OptionError when the file cannot be read, or nothing says which passes are left.
+    allowed: passes of installed packages that the header may name. Raises OptionError when the file cannot be read,
+    its header names another pass than `parse_pipeline` knows, or nothing says which passes are left.
     """
     try:
         text = read_text(path, DUMP)
@@ -118,7 +120,17 @@ def read_dump(path: Path, pipeline: str | None) -> Dump:
     run, left = _header(text, _RUN), _header(text, _LEFT)
     if pipeline is None and left is None:
         raise OptionError(f"{path}: its header does not say which passes are left", "say so with --pipeline")
-    return Dump(path, text, parse_pipeline(run or ""), parse_pipeline(left or "" if pipeline is None else pipeline))
+    done = parse_pipeline(run or "", f"{path}: passes run", allowed)
+    if pipeline is not None:
+        return Dump(path, text, done, typed_pipeline(pipeline))
+    return Dump(path, text, done, parse_pipeline(left or "", f"{path}: passes left", allowed))
+
+
+def read_chosen_dump(options: CompileOptions) -> Dump | None:
+    """The dump that a compile is to continue from; None when it is to begin anew. Raises as `read_dump`."""
+    if options.compile_from is None:
+        return None
+    return read_dump(options.compile_from, options.pipeline, options.allowed_passes)
 
 
 def _header(text: str, start: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from hyperdex_ir.backend.memory import parse_size
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.hub import HubOptions
 from hyperdex_ir.locations import user_path
+from hyperdex_ir.memory.serialize import MOST_POSITIONS
 from hyperdex_ir.targets import load_target
 
 #: dtype argument -> matrix type; None: that of the token embedding in the checkpoint.
@@ -24,8 +25,6 @@ MATRIX_TYPES = {
 }
 #: The default of `max_length`, as the product has it: not chosen.
 NOT_CHOSEN = 1
-#: No target holds as many; the arithmetic of sizes stays within 64 bits.
-MOST_POSITIONS = (1 << 31) - 1
 _PARTITION = "lpu-partition"
 _DIVIDING = ("lpu-propagate-sharding", _PARTITION)
 
@@ -35,8 +34,9 @@ class CompileOptions:
     """What is asked of a compile.
 
     matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default_pipeline`, or
-    what the header of `compile_from` says is left. max_ram: bytes. dump_shown: `dump_ir` as the user
-    named it. command: the command line that asks for the same compile, but for pipeline and dumps.
+    what the header of `compile_from` says is left. allowed_passes: those of installed packages that this header may
+    name. max_ram: bytes. dump_shown: `dump_ir` as the user named it. command: the command line that asks for the same
+    compile, but for pipeline and dumps.
     """
 
     hub: HubOptions
@@ -48,6 +48,7 @@ class CompileOptions:
     dump_ir: Path | None = None
     dump_shown: str = ""
     compile_from: Path | None = None
+    allowed_passes: tuple[str, ...] = ()
     command: tuple[str, ...] = ("hyperdex", "compile")
     low_memory_usage: bool = False
     fast_compile: bool = False
@@ -78,6 +79,20 @@ def default_pipeline(num_device: int) -> str:
     return "default" if num_device == 1 else "sharded"
 
 
+def chosen_passes(
+    typed: str | None, num_device: int, recorded: str | None = None, allowed: Collection[str] = ()
+) -> list[ModulePass]:
+    """The passes that a person has typed, else those that a manifest records, else the compiler's own.
+
+    allowed: passes of installed packages that the record may name. Raises OptionError.
+    """
+    from hyperdex_ir.passes.pipeline_text import parse_pipeline, typed_pipeline
+
+    if typed:
+        return typed_pipeline(typed)
+    return parse_pipeline(recorded or default_pipeline(num_device), "the pipeline in manifest.json", allowed)
+
+
 def undivided(passes: Sequence[ModulePass]) -> list[ModulePass]:
     """A pipeline without the passes that divide a model over several devices."""
     return [one for one in passes if one.name not in _DIVIDING]
@@ -103,6 +118,7 @@ def make_options(
     force: bool = False,
     hub: HubOptions,
     compile_from: str | Path | None = None,
+    allow_passes: Sequence[str] = (),
     command: Sequence[str] = ("hyperdex", "compile"),
 ) -> CompileOptions:
     """The options that the arguments of `AutoCompiler.compile` stand for. Raises OptionError."""
@@ -122,6 +138,7 @@ def make_options(
         dump_ir=folder,
         dump_shown="" if dump_ir is None else str(dump_ir),
         compile_from=None if compile_from is None else user_path(compile_from),
+        allowed_passes=tuple(allow_passes),
         command=tuple(command),
         low_memory_usage=low_memory_usage,
         fast_compile=fast_compile,
@@ -140,6 +157,7 @@ def command_line(
     output_dir: object,
     revision: str | None,
     local_files_only: bool,
+    allow_passes: Sequence[str] = (),
 ) -> list[str]:
     """The command that compiles the same model with the same options."""
     command = ["hyperdex", "compile", model_id]
@@ -152,4 +170,5 @@ def command_line(
         ("--revision", revision, None),
     ):
         command += [] if value == default else [option, str(value)]
-    return command + ["--local-files-only"] * local_files_only
+    command += ["--local-files-only"] * local_files_only
+    return [*command, *(word for name in allow_passes for word in ("--allow-pass", name))]

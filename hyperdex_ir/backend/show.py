@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +12,8 @@ from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
-from hyperdex_ir.backend.dumps import IMPORT, LOWERING, dump_text, read_dump
-from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, default_pipeline
+from hyperdex_ir.backend.dumps import IMPORT, LOWERING, Dump, dump_text, read_chosen_dump
+from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes
 from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowered, set_grid, trace
 from hyperdex_ir.errors import NotCompiledError, OptionError
 from hyperdex_ir.frontend import trace_model
@@ -19,7 +21,7 @@ from hyperdex_ir.frontend.config import ModelSummary, load_json, read_config
 from hyperdex_ir.hub import fetch_anything
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory import serialize
-from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec, run_passes
+from hyperdex_ir.passes.pipeline import run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
 from hyperdex_ir.xdsl_support import print_module
 
@@ -35,21 +37,24 @@ def show_ir(
     function: str | None = None,
     locations: bool = False,
     num_device: int = 1,
+    allowed: Collection[str] = (),
 ) -> str:
     """The text of a model's IR, for `num_device` devices.
 
     pipeline: by name, file or text; None: the one that the model was compiled with, else the compiler's own. after: the
-    name of a pass (the last of that name), `import`, or how many passes; None: all. function: only this one. locations:
-    with module paths. Raises NotCompiledError when there is no config.json, OptionError for a pass or function that is
-    not there, and what the frontend and the passes raise.
+    name of a pass (the last of that name), `import`, or how many passes; None: all. allowed: passes of installed
+    packages that the manifest may name. function: only this one. locations: with module paths. Raises NotCompiledError
+    when there is no config.json, OptionError for a pass or function that is not there, and what the frontend and the
+    passes raise.
     """
     if not (folder.source / "config.json").is_file():
-        raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {name}")
+        raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {shlex.quote(name)}")
     summary = read_config(folder.source)
     check_devices(num_device, summary.heads)
     compiled = serialize.manifest_entries(folder.manifest).get(str(num_device), {})
-    table = serialize.load_json(folder.model_config) if folder.model_config.is_file() else {}
-    passes = parse_pipeline(pipeline or compiled.get("options", {}).get("pipeline") or default_pipeline(num_device))
+    table = serialize.read_table(folder.model_config) if folder.model_config.is_file() else {}
+    recorded = compiled.get("options", {}).get("pipeline")
+    passes = chosen_passes(pipeline, num_device, recorded, allowed)
     imported = trace_model(
         folder.source,
         target=compiled.get("target", "u55c"),
@@ -107,14 +112,14 @@ def compile_to(folder: ModelFolder, options: CompileOptions, level: str) -> str:
 
 def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tuple[ModuleOp, list[ModulePass], int]:
     """The module, the whole pipeline, and how much of it has run."""
-    if options.compile_from is not None:
-        return _resumed_at(folder, options, options.compile_from, level)
+    if (dump := read_chosen_dump(options)) is not None:
+        return _resumed_at(folder, options, dump, level)
     summary = read_config(folder.source)
     check_devices(options.num_device, summary.heads)
-    passes = parse_pipeline(options.pipeline or default_pipeline(options.num_device))
+    passes = chosen_passes(options.pipeline, options.num_device)
     check_dividing(passes, options.num_device)
     options = replace(options, matrix_type=options.matrix_type or likely_matrix_type(folder, summary))
-    traced = trace(folder, summary, options, pipeline_spec(passes), None)
+    traced = trace(folder, summary, options, passes, None)
     if level == "isa":
         return traced.lower(), passes, len(passes)
     if level == "lpu":
@@ -126,11 +131,10 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
 
 
 def _resumed_at(
-    folder: ModelFolder, options: CompileOptions, path: Path, level: str
+    folder: ModelFolder, options: CompileOptions, dump: Dump, level: str
 ) -> tuple[ModuleOp, list[ModulePass], int]:
-    dump = read_dump(path, options.pipeline)
     if level == IMPORT or (level == "lpu" and dump.is_lowered):
-        raise OptionError(f"{path}: lies behind --compile-to {level}", "leave one of the two out")
+        raise OptionError(f"{dump.path}: lies behind --compile-to {level}", "leave one of the two out")
     if dump.is_lowered:
         return resume_lowered(folder, options, dump), dump.passes, len(dump.passes)
     traced = resume(folder, options, dump)

@@ -22,8 +22,8 @@ from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
-from hyperdex_ir.memory.serialize import load_json
-from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, run_passes
+from hyperdex_ir.memory.serialize import read_table
+from hyperdex_ir.passes.pipeline import Observer, run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
 from hyperdex_ir.progress import log
 from hyperdex_ir.targets import load_target
@@ -68,14 +68,14 @@ def trace(
     folder: ModelFolder,
     summary: ModelSummary,
     options: CompileOptions,
-    pipeline: str,
+    passes: Sequence[ModulePass],
     known: dict[str, Any] | None,
 ) -> Traced:
     """Traces the model; `known` is the table of its converted checkpoint, if that is to be used as it is.
 
     Raises UnsupportedOpError and others of the frontend, PassError, CapacityError.
     """
-    traced = _trace(folder, summary, options, pipeline, known)
+    traced = _trace(folder, summary, options, passes, known)
     assert traced.imported is not None
     for choice in traced.imported.derived.choices():
         log(choice)
@@ -86,29 +86,30 @@ def _trace(
     folder: ModelFolder,
     summary: ModelSummary,
     options: CompileOptions,
-    pipeline: str,
+    passes: Sequence[ModulePass],
     known: dict[str, Any] | None,
 ) -> Traced:
     if known is not None:
-        return _trace_at(folder, known["max_length"], known["matrix_type"], options, pipeline)
+        return _trace_at(folder, known["max_length"], known["matrix_type"], options, passes)
     matrix_type = options.matrix_type or stored_matrix_type(folder.source, summary)
     if options.max_length is not None:
-        return _trace_at(folder, options.max_length, matrix_type, options, pipeline)
+        return _trace_at(folder, options.max_length, matrix_type, options, passes)
     limit = summary.max_positions
-    traced = _trace_at(folder, limit, matrix_type, options, pipeline)
+    traced = _trace_at(folder, limit, matrix_type, options, passes)
     assert traced.imported is not None
     length = largest_length(traced.layout, traced.imported.derived.tables, limit, load_target(options.target))
     if length == limit:
         log(f"max_length is {limit}: the model's own limit")
         return traced
     log(f"max_length is {length}: the most that fits the HBM of {options.target} (the model's own limit is {limit})")
-    return _trace_at(folder, length, matrix_type, options, pipeline)
+    return _trace_at(folder, length, matrix_type, options, passes)
 
 
-def _trace_at(folder: ModelFolder, max_length: int, matrix_type: str, options: CompileOptions, pipeline: str) -> Traced:
+def _trace_at(
+    folder: ModelFolder, max_length: int, matrix_type: str, options: CompileOptions, passes: Sequence[ModulePass]
+) -> Traced:
     imported = trace_model(folder.source, target=options.target, max_length=max_length, matrix_type=matrix_type)
     set_grid(imported.module, options.num_device)
-    passes = parse_pipeline(pipeline)
     traced = _optimize(imported.module, passes, dump_observers(options, passes), folder, imported)
     check_facts(traced.module, options, "the module after the pipeline")
     return traced
@@ -137,7 +138,7 @@ def resume_lowered(folder: ModelFolder, options: CompileOptions, dump: Dump) -> 
     Raises what `resume` raises, and OptionError when the dump was made for another length or matrix type than those.
     """
     module = dump.module()
-    known = load_json(folder.model_config)
+    known = read_table(folder.model_config)
     asked = replace(options, max_length=known["max_length"], matrix_type=known["matrix_type"])
     check_facts(module, asked, str(dump.path))
     observers = dump_observers(options, dump.passes, len(dump.run))

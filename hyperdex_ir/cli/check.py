@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Annotated
 
 import typer
@@ -30,4 +31,4 @@ def check(
     if faults:
         name, fault = next(iter(faults.items()))
         more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-        raise FileFormatError(f"{folder.root / name}: {fault}{more}", f"hyperdex compile {model} --force")
+        raise FileFormatError(f"{folder.root / name}: {fault}{more}", f"hyperdex compile {shlex.quote(model)} --force")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hyperdex_ir.cli.pass_option import AllowPass
 from hyperdex_ir.cli.token_option import Token, given_token
 
 
@@ -60,13 +62,14 @@ def compile_model(
             "--compile-from", "--compile_from", help="Go on from a file of --dump-ir; --pipeline is then what is left."
         ),
     ] = None,
+    allow_pass: AllowPass = None,
     print_pipeline: Annotated[
         bool, typer.Option("--print-pipeline", "--print_pipeline", help="Print the passes that would run, and exit.")
     ] = False,
 ) -> None:
     """Compile a model: checkpoint in, parameter images and programs for the LPU out."""
     if print_pipeline:
-        _print_pipeline(pipeline, compile_from, num_device)
+        _print_pipeline(pipeline, compile_from, num_device, allow_pass or ())
         return
     from hyperdex_ir.tools import AutoCompiler
 
@@ -87,6 +90,7 @@ def compile_model(
         "local_files_only": local_files_only,
         "force": force,
         "compile_from": compile_from,
+        "allow_passes": tuple(allow_pass or ()),
     }
     if compile_to is None:
         print(AutoCompiler().compile(**arguments).root)
@@ -94,14 +98,14 @@ def compile_model(
         print(AutoCompiler().compile_to(compile_to, **arguments), end="")
 
 
-def _print_pipeline(pipeline: str | None, compile_from: Path | None, num_device: int) -> None:
-    from hyperdex_ir.backend.options import default_pipeline
-    from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_lines
+def _print_pipeline(pipeline: str | None, compile_from: Path | None, num_device: int, allowed: Sequence[str]) -> None:
+    from hyperdex_ir.backend.options import chosen_passes
+    from hyperdex_ir.passes.pipeline import pipeline_lines
 
     if compile_from is None:
-        passes = parse_pipeline(pipeline or default_pipeline(num_device))
+        passes = chosen_passes(pipeline, num_device)
     else:
         from hyperdex_ir.backend.dumps import read_dump
 
-        passes = read_dump(compile_from, pipeline).left
+        passes = read_dump(compile_from, pipeline, allowed).left
     print(pipeline_lines(passes), end="")

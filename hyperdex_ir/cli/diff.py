@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from hyperdex_ir.cli.output import json_line
 
 if TYPE_CHECKING:
     from hyperdex_ir.verify.against import Comparison, Comparisons
@@ -35,7 +36,7 @@ def diff(
     ids = _token_ids(model, prompt, chat, tokens)
     found = compare_with_transformers(model, ids, num_device)
     if as_json:
-        print(json.dumps(_json(found, model, ids), ensure_ascii=False))
+        print(json_line(_json(found, model, ids)))
     else:
         _print_table(found, every_module)
     raise typer.Exit(0 if found.first_off is None else 1)

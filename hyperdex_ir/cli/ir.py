@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from hyperdex_ir.cli.pass_option import AllowPass
+
 
 def print_ir(
     model: Annotated[str, typer.Argument(help="Hub id or directory; a config.json is enough.", show_default=False)],
@@ -17,6 +19,7 @@ def print_ir(
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", help="Passes: a name, a file, or text. Default: the compiled model's.")
     ] = None,
+    allow_pass: AllowPass = None,
     num_device: Annotated[int, typer.Option("--num-device", "--num_device", help="Number of LPUs.")] = 1,
 ) -> None:
     """Print the IR of a model, by default as it is after the last pass."""
@@ -32,5 +35,6 @@ def print_ir(
         function=function,
         locations=locations,
         num_device=num_device,
+        allowed=allow_pass or (),
     )
     print(text, end="")

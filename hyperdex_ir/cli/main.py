@@ -20,12 +20,13 @@ from hyperdex_ir.cli.diff import diff
 from hyperdex_ir.cli.explain import explain
 from hyperdex_ir.cli.inspect import inspect
 from hyperdex_ir.cli.ir import print_ir
+from hyperdex_ir.cli.output import Command
 from hyperdex_ir.cli.plan import plan
 from hyperdex_ir.cli.run import run
 from hyperdex_ir.cli.start import hide_token, interrupted
 from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
-from hyperdex_ir.errors import HyperdexError, PassError, StorageError, redact
+from hyperdex_ir.errors import HyperdexError, PassError, StorageError, printable, redact
 from hyperdex_ir.hub_access import check_endpoint
 
 _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
@@ -73,21 +74,21 @@ def _options(
     check_endpoint()
 
 
-app.command("compile")(compile_model)
-app.command()(run)
-app.command()(demo)
-app.command("ir")(print_ir)
-app.command()(inspect)
-app.command()(verify)
-app.command()(diff)
-app.command()(plan)
-app.command()(explain)
-app.command()(status)
-app.command()(clean)
-app.command()(check)
+app.command("compile", cls=Command)(compile_model)
+app.command(cls=Command)(run)
+app.command(cls=Command)(demo)
+app.command("ir", cls=Command)(print_ir)
+app.command(cls=Command)(inspect)
+app.command(cls=Command)(verify)
+app.command(cls=Command)(diff)
+app.command(cls=Command)(plan)
+app.command(cls=Command)(explain)
+app.command(cls=Command)(status)
+app.command(cls=Command)(clean)
+app.command(cls=Command)(check)
 
 
-@app.command()
+@app.command(cls=Command)
 def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List the supported models."""
     from hyperdex_ir.cli.models import print_models
@@ -95,7 +96,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     print_models(as_json)
 
 
-@app.command("dis")
+@app.command("dis", cls=Command)
 def disassemble_file(file: Annotated[Path, typer.Argument(help="inst/inst_{n}lpu.bin of a compiled model.")]) -> None:
     """Disassemble a program to stdout."""
     from hyperdex_ir.cli.assembly import disassemble
@@ -103,7 +104,7 @@ def disassemble_file(file: Annotated[Path, typer.Argument(help="inst/inst_{n}lpu
     disassemble(file, sys.stdout)
 
 
-@app.command("as")
+@app.command("as", cls=Command)
 def assemble_file(
     file: Annotated[Path, typer.Argument(help="Assembly text, as `hyperdex dis` prints it.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The program to write.")],
@@ -116,7 +117,7 @@ def assemble_file(
 
 def _fail(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> NoReturn:
     sys.stdout.flush()
-    print(*map(redact, (f"error[{code}]: {message}", *notes)), sep="\n", file=sys.stderr)
+    print(f"error[{code}]: {printable(message)}", *notes, sep="\n", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
     raise SystemExit(1)

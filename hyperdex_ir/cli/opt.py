@@ -17,8 +17,8 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 from hyperdex_ir import __version__
 from hyperdex_ir.cli.opt_arguments import add_arguments
 from hyperdex_ir.cli.start import interrupted
-from hyperdex_ir.errors import HyperdexError, OptionError, StorageError
-from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes
+from hyperdex_ir.errors import HyperdexError, OptionError, StorageError, printable
+from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes, typed_pipeline
 from hyperdex_ir.reading import DUMP
 from hyperdex_ir.xdsl_support import check_module, check_text, value_errors
 
@@ -36,7 +36,8 @@ class HyperdexOptMain(xDSLOptMain):
     def setup_pipeline(self) -> None:
         """Reads `-p` and `--pipeline`; both take the same text."""
         texts = [text for text in (self.args.passes, self.args.pipeline) if text]
-        self.passes = tuple(one for text in texts for one in parse_pipeline(text))
+        read = parse_pipeline if self.args.own_passes else typed_pipeline
+        self.passes = tuple(one for text in texts for one in read(text))
         self.pipeline = PassPipeline(self.passes)
         names = [one.name for one in self.passes]
         for name in (*self.args.print_ir_before, *self.args.print_ir_after):
@@ -139,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _exit(message: str) -> None:
-    print(message, file=sys.stderr)
+    print("\n".join(map(printable, message.splitlines())), file=sys.stderr)
     sys.exit(1)
 
 

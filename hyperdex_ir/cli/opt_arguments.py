@@ -12,6 +12,7 @@ _FLAGS = {
     "--print-ir-after-change": "print the IR after each pass that changed it",
     "--pass-statistics": "print operations before and after each pass, and the numbers that it reports",
     "--verify-each": "after each pass, also check that the IR's text reads back as the same module",
+    "--own-passes": "take only passes that the text of a file may name: those of this package, canonicalize, cse, dce",
     "--no-repro": "write nothing when a pass fails",
 }
 

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hyperdex_ir.cli.output import json_line
 from hyperdex_ir.runtime.launch import PEER_SECONDS, current_launch
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def print_json(tokenizer: Tokenizer, result: Generation) -> None:
         "first_token_seconds": round(result.first_token_seconds, 4),
         "tokens_per_second": round(result.tokens_per_second, 4),
     }
-    print(json.dumps(value, ensure_ascii=False))
+    print(json_line(value))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from hyperdex_ir.cli.output import json_line
+from hyperdex_ir.cli.pass_option import AllowPass
 
 if TYPE_CHECKING:
     from hyperdex_ir.verify.model import Model
@@ -25,6 +27,7 @@ def verify(
         str | None,
         typer.Option("--pipeline", help="Passes: a name, a .pipeline file, or text. Default: the compiled model's."),
     ] = None,
+    allow_pass: AllowPass = None,
     prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Run this text.")] = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help="Run these token ids: 1,2,3.")] = None,
     num_tokens: Annotated[
@@ -39,18 +42,17 @@ def verify(
     from hyperdex_ir.verify.model import open_model
     from hyperdex_ir.verify.passes import Verifier, random_tokens
 
-    opened = open_model(model, num_device)
+    opened = open_model(model, num_device, pipeline, allow_pass or ())
     ids = chosen_tokens(opened, prompt, tokens)
     ids = random_tokens(opened, num_tokens, seed) if ids is None else ids
     if not as_json:
         print(_HEADER)
     verifier = Verifier(opened, ids, (lambda result: None) if as_json else print_result)
-    text = opened.pipeline if pipeline is None else pipeline
-    results = verifier.each_pass(text) if each_pass else verifier.whole(text)
+    results = verifier.each_pass(opened.passes) if each_pass else verifier.whole(opened.passes)
     passed = all(result.passed for result in results)
     if as_json:
         value = {"model": model, "tokens": ids, "passed": passed, "passes": [result_json(r) for r in results]}
-        print(json.dumps(value, ensure_ascii=False))
+        print(json_line(value))
     for result in results:
         if result.error:
             raise PassError(f"{model}: {result.name} failed: {result.error}")

@@ -19,6 +19,9 @@ from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap, i
 from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
 
 FORMAT = 2
+#: No target holds as many; the arithmetic of sizes stays within 64 bits.
+MOST_POSITIONS = (1 << 31) - 1
+_AGAIN = "compile the model again"
 _DTYPES = (*MATRIX_TYPES, "f32", "i64")
 _MOST_CHANNELS = 256  # the names of the images have two hexadecimal digits for it
 #: The numbers of a memory map that are byte addresses.
@@ -35,10 +38,26 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         value = reading.read_json(path, reading.TABLE)
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
+        raise FileFormatError(f"{path}: no such file", _AGAIN) from None
     found = value.get("format") if isinstance(value, dict) else None
     if found != FORMAT:
-        raise FileFormatError(f"{path}: format {found}, this program reads {FORMAT}", "compile the model again")
+        raise FileFormatError(f"{path}: format {found}, this program reads {FORMAT}", _AGAIN)
+    return value
+
+
+def read_table(path: Path) -> dict[str, Any]:
+    """`ckpt/hyperdex_config.json`, whose max_length, matrix_type and vocab_size can be used as they are.
+
+    Raises FileFormatError when it is missing, broken, or one of them is of another kind or out of its range.
+    """
+    value = load_json(path)
+    fields = Fields(value, "")
+    try:
+        fields.whole("max_length", 1, MOST_POSITIONS)
+        fields.whole("vocab_size", 1)
+        fields.text("matrix_type", MATRIX_TYPES)
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(f"{path}: not the table of a converted checkpoint ({error})", _AGAIN) from None
     return value
 
 
@@ -54,7 +73,7 @@ def manifest_entries(path: Path) -> dict[str, Any]:
         for count, entry in Fields(value, "").named("devices").items():
             _check_entry(count, entry)
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: does not list what is compiled ({error})", "compile the model again") from None
+        raise FileFormatError(f"{path}: does not list what is compiled ({error})", _AGAIN) from None
     return value["devices"]
 
 
@@ -211,7 +230,7 @@ def read_map(path: Path) -> MemoryMap:
     try:
         return map_from_json(value)
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: not a memory map ({error})", "compile the model again") from None
+        raise FileFormatError(f"{path}: not a memory map ({error})", _AGAIN) from None
 
 
 def read_layout(path: Path) -> ModelLayout:
@@ -223,4 +242,4 @@ def read_layout(path: Path) -> ModelLayout:
     try:
         return layout_from_json(value["layout"])
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: not a model layout ({error})", "compile the model again") from None
+        raise FileFormatError(f"{path}: not a model layout ({error})", _AGAIN) from None

@@ -19,6 +19,7 @@ from hyperdex_ir.passes.pipeline_text import (
     pipeline_lines,
     pipeline_names,
     pipeline_spec,
+    typed_pipeline,
 )
 from hyperdex_ir.passes.reproducer import write_reproducer
 from hyperdex_ir.xdsl_support import check_module, make_context, pass_failed
@@ -34,6 +35,7 @@ __all__ = [
     "run_pass",
     "run_passes",
     "run_pipeline",
+    "typed_pipeline",
 ]
 
 
@@ -142,5 +144,5 @@ def run_pipeline(
     observers: Sequence[Observer] = (),
     repro: Path | None = None,
 ) -> None:
-    """Runs a pipeline given by name, file or text; see `run_passes`."""
-    run_passes(module, parse_pipeline(text_or_name), observers=observers, repro=repro)
+    """Runs a pipeline that a person gives by name, file or text; see `typed_pipeline` and `run_passes`."""
+    run_passes(module, typed_pipeline(text_or_name), observers=observers, repro=repro)

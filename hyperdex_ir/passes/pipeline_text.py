@@ -1,6 +1,10 @@
 """Pipelines as text: `pass, pass{option=value option=1,2}, ...` with comments (`//`, `#`) and line breaks anywhere.
 
 xDSL reads the same text only without blanks, breaks and comments, so it is read here.
+
+`parse_pipeline` takes text of any origin, such as a manifest or the header of a dump: passes of xDSL start programs and
+open files, so it knows few of them. `typed_pipeline` takes what the person at the keyboard, or a caller in Python, asks
+for: any pass, and a file.
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +20,8 @@ from xdsl.passes import ModulePass, get_pass_option_infos
 from xdsl.utils.arg_spec import ArgSpec, ParameterType
 
 from hyperdex_ir.errors import ExtensionError, OptionError
+from hyperdex_ir.extensions import PASSES, find_extensions
+from hyperdex_ir.passes import get_all_passes
 from hyperdex_ir.reading import PIPELINE, read_text
 
 _FOLDER = Path(__file__).parent / "pipelines"
@@ -25,6 +31,10 @@ _STRING = re.compile(r'"((?:\\.|[^"\\\n])*)"')
 _WORD = re.compile(r'[^\s{},="\[\]]+')
 _MLIR = re.compile(r"\[([^\]]*)\]")
 _SHOWN_COLUMNS = 160  # before a fault, and behind it
+#: The passes of xDSL that untrusted text may name: they rewrite the module and do nothing else.
+_REWRITES = ("canonicalize", "cse", "dce")
+#: Passes of untrusted text, at most; the longest pipeline of the package has 30.
+_MOST_PASSES = 500
 _PASS_HINT = "docs/passes.md says what an entry point of hyperdex_ir.passes names"
 
 Known = dict[str, Callable[[], type[ModulePass]]]
@@ -53,10 +63,17 @@ class PipelineText:
         return error
 
 
-def read_pipeline(text_or_name: str) -> PipelineText:
+def _named_text(text_or_name: str) -> PipelineText | None:
+    """The text of a pipeline of the package; None when it has none of that name."""
+    if text_or_name not in pipeline_names():
+        return None
+    return PipelineText((_FOLDER / f"{text_or_name}.pipeline").read_text(encoding="utf-8"), text_or_name)
+
+
+def _typed_text(text_or_name: str) -> PipelineText:
     """A pipeline given by name, by path of a file, or as text. Raises OptionError when a file cannot be read."""
-    if text_or_name in pipeline_names():
-        return PipelineText((_FOLDER / f"{text_or_name}.pipeline").read_text(encoding="utf-8"), text_or_name)
+    if (named := _named_text(text_or_name)) is not None:
+        return named
     if not text_or_name.endswith(".pipeline") and not os.path.isfile(text_or_name):
         return PipelineText(text_or_name)
     try:
@@ -192,12 +209,47 @@ def _literal(word: str) -> ParameterType:
 
 
 # ---------------------------------------------------------------------------------------------------- meaning
-def parse_pipeline(text_or_name: str) -> list[ModulePass]:
-    """The passes of a pipeline given by name, file or text, in order.
+def parse_pipeline(text_or_name: str, name: str = "pipeline", allowed: Collection[str] = ()) -> list[ModulePass]:
+    """The passes of a pipeline given by name or as text that may come from a file of a stranger, in order.
+
+    Known are the passes of this package and those of xDSL that only rewrite the module. name: the origin of the text,
+    for errors. allowed: passes and fusion patterns of installed packages that the person has named on the command line.
+    Raises OptionError that names line and column when the text is wrong or a pass is not known; its note shows them.
+    """
+    source = _named_text(text_or_name) or PipelineText(text_or_name, name)
+    every = known_passes()
+    extensions = find_extensions(PASSES)
+    names = {*get_all_passes(), *_REWRITES, *(one for one in allowed if one in extensions)}
+    known = {one: load for one, load in every.items() if one in names}
+    passes = list[ModulePass]()
+    for item in _Reader(source).items():
+        if item.name in every and item.name not in known:
+            hint = f"--allow-pass {item.name}" if item.name in extensions else "type the passes after --pipeline"
+            raise source.error(item.position, f"a file may not name the pass {item.name}", hint)
+        passes.append(_make_pass(source, item, known))
+        _check_patterns(source, item, passes[-1], allowed)
+        if len(passes) > _MOST_PASSES:
+            raise source.error(item.position, f"more than {_MOST_PASSES} passes", "type the passes after --pipeline")
+    return passes
+
+
+def _check_patterns(source: PipelineText, item: _Item, one: ModulePass, allowed: Collection[str]) -> None:
+    """Fusion patterns are code of installed packages too."""
+    if one.name != "lpu-apply-patterns":
+        return
+    for name in item.options["names"]:
+        if name not in allowed:
+            message = f"a file may not name the fusion pattern {name}"
+            raise source.error(item.places["names"], message, f"--allow-pass {name}")
+
+
+def typed_pipeline(text_or_name: str) -> list[ModulePass]:
+    """The passes of a pipeline that a person gives by name, by path of a file or as text, in order. Any pass of xDSL is
+    known: never for text that comes from a file of a model.
 
     Raises OptionError that names line and column when the text is wrong or a pass is not known; its note shows them.
     """
-    source, known = read_pipeline(text_or_name), known_passes()
+    source, known = _typed_text(text_or_name), known_passes()
     return [_make_pass(source, item, known) for item in _Reader(source).items()]
 
 

@@ -13,27 +13,33 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
-from hyperdex_ir.errors import HyperdexError
+from hyperdex_ir.errors import HyperdexError, OptionError
 from hyperdex_ir.files import write_text
+from hyperdex_ir.passes.pipeline_text import parse_pipeline
 from hyperdex_ir.xdsl_support import print_module
 
 FOLDER = "repro"
 _COMMAND = "hyperdex-opt before.mlir --no-repro"
+_NOTE = """\
+# The IR and the options of the pass may come from files of a model. With --own-passes, hyperdex-opt starts no program
+# and opens no other file, whatever they say.
+"""
 _PACKAGES = ("xdsl", "torch", "transformers", "numpy")
 
 
 def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: HyperdexError) -> None:
     """Writes before.mlir, command.txt, versions.json and error.txt, and makes their place the hint of the error.
 
-    command.txt is to be run in the folder: `sh command.txt`. error.txt has the error and, when the pass raised an
-    exception of Python, its traceback.
+    command.txt is to be run in the folder: `sh command.txt`. It can do no more than the pass that has failed: a pass
+    that text of a file may name is run with --own-passes, any other was typed by a person. error.txt has the error
+    and, when the pass raised an exception of Python, its traceback.
     """
     lines = [f"{error} [{error.code}]", *error.notes]
     if error.__cause__ is not None:
         lines += ["", *"".join(traceback.format_exception(error.__cause__)).splitlines()]
     try:
         write_text(folder / "before.mlir", print_module(before, locations=True))
-        write_text(folder / "command.txt", f"{_COMMAND} --pipeline {shlex.quote(str(one))}\n")
+        write_text(folder / "command.txt", _command(one))
         write_text(folder / "versions.json", json.dumps(_versions(), indent=2) + "\n")
         write_text(folder / "error.txt", "\n".join(lines) + "\n")
     except (HyperdexError, OSError) as refused:
@@ -41,6 +47,15 @@ def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: Hyp
     else:
         hint = f"what reproduces it is in {folder}: run `sh command.txt` there"
     error.hint = f"{error.hint}; {hint}" if error.hint else hint
+
+
+def _command(one: ModulePass) -> str:
+    text = shlex.quote(str(one))
+    try:
+        parse_pipeline(str(one))
+    except OptionError:
+        return f"{_COMMAND} --pipeline {text}\n"
+    return f"{_NOTE}{_COMMAND} --own-passes --pipeline {text}\n"
 
 
 def _versions() -> dict[str, str]:

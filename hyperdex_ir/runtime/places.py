@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from hyperdex_ir.errors import ConfigError, NotCompiledError
@@ -34,4 +35,4 @@ def load_tokenizer(model: str | os.PathLike[str]) -> Tokenizer:
     except ConfigError:
         if folder.manifest.is_file() or any(path.is_dir() for path in checkpoint_folders(folder)):
             raise
-    raise NotCompiledError(f"{os.fspath(model)}: not compiled", f"hyperdex compile {os.fspath(model)}")
+    raise NotCompiledError(f"{os.fspath(model)}: not compiled", f"hyperdex compile {shlex.quote(os.fspath(model))}")

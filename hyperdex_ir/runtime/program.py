@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def listed_files(folder: ModelFolder, num_device: int, name: str) -> dict[str, A
     """
     if isinstance(num_device, bool) or not isinstance(num_device, int) or num_device < 1:
         raise OptionError(f"num_device is {num_device!r}: must be a positive whole number")
-    command = f"hyperdex compile {name}" + (f" --num-device {num_device}" if num_device != 1 else "")
+    command = f"hyperdex compile {shlex.quote(name)}" + (f" --num-device {num_device}" if num_device != 1 else "")
     if not folder.manifest.is_file():
         raise NotCompiledError(f"{name}: not compiled", command)
     entries = manifest_entries(folder.manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,7 +88,7 @@ def compare_with_transformers(name: str, tokens: Sequence[int], num_device: int 
     """
     folder = compiled_folder(name)
     if not folder.manifest.is_file():
-        raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {name}")
+        raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {shlex.quote(name)}")
     model = CompiledModel.open(folder.root, num_device, "interpreter", name=name)
     if not isinstance(model.device, InterpreterDevice):
         raise OptionError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from xdsl.dialects.builtin import ModuleOp, TensorType
+from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
-from hyperdex_ir.backend.options import check_devices, default_pipeline
+from hyperdex_ir.backend.options import check_devices, chosen_passes
 from hyperdex_ir.backend.tracing import set_grid
 from hyperdex_ir.backend.values import STORAGE, convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
@@ -23,7 +25,7 @@ from hyperdex_ir.files import HEADER_BYTES, Kind, read_header
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.memory.serialize import load_json, manifest_entries
+from hyperdex_ir.memory.serialize import manifest_entries, read_table
 from hyperdex_ir.reading import open_regular
 from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder
 
@@ -36,8 +38,8 @@ Parameters = Callable[[str], np.ndarray]
 class Model:
     """module: right after import, on which passes may run. parameters: key -> array in its logical shape.
 
-    pipeline: the one that it was compiled with, else the compiler's own. compiled: there is a program for `num_device`
-    devices on disk.
+    passes: those asked for, else those that it was compiled with, else the compiler's own. compiled: there is a program
+    for `num_device` devices on disk.
     """
 
     name: str
@@ -45,13 +47,16 @@ class Model:
     module: ModuleOp
     parameters: Parameters
     max_length: int
-    pipeline: str
+    passes: Sequence[ModulePass]
     compiled: bool
     num_device: int = 1
 
 
-def open_model(name: str, num_device: int = 1) -> Model:
+def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allowed: Collection[str] = ()) -> Model:
     """Traces the model, compiled or only downloaded, and finds its parameters; loads none of them.
+
+    pipeline: by name, file or text, as a person types it; None: the one that it was compiled with, where `allowed` may
+    stand beside this package's passes.
 
     Raises NotCompiledError when nothing is there, OptionError when it cannot be divided over so many devices,
     CheckpointError when neither the converted checkpoint nor the original one is complete, and what the frontend
@@ -59,12 +64,12 @@ def open_model(name: str, num_device: int = 1) -> Model:
     """
     folder = compiled_folder(name)
     if not (folder.source / "config.json").is_file():
-        raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {name}")
+        raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {shlex.quote(name)}")
     summary = read_config(folder.source)
     check_devices(num_device, summary.heads)
     compiled = manifest_entries(folder.manifest).get(str(num_device), {})
-    table = load_json(folder.model_config) if folder.model_config.is_file() else None
-    options = compiled.get("options", {})
+    table = read_table(folder.model_config) if folder.model_config.is_file() else None
+    passes = chosen_passes(pipeline, num_device, compiled.get("options", {}).get("pipeline"), allowed)
     if table is None:
         length, matrix_type = (
             min(summary.max_positions, _POSITIONS),
@@ -82,7 +87,7 @@ def open_model(name: str, num_device: int = 1) -> Model:
         module=imported.module,
         parameters=_parameters(folder, imported, table),
         max_length=length,
-        pipeline=options.get("pipeline") or default_pipeline(num_device),
+        passes=passes,
         compiled=bool(compiled),
         num_device=num_device,
     )

@@ -13,7 +13,7 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import HyperdexError, LoweringError, PromptError
 from hyperdex_ir.memory.collect import find_function
-from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
+from hyperdex_ir.passes.pipeline import run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
 from hyperdex_ir.runtime.device import InterpreterDevice, RingDevice
 from hyperdex_ir.runtime.model import CompiledModel
@@ -106,12 +106,12 @@ class Verifier:
         self._lpu = model.module  # the module, or what it was before it became isa
         self.results: list[Result] = []
 
-    def each_pass(self, pipeline: str) -> list[Result]:
+    def each_pass(self, passes: Sequence[ModulePass]) -> list[Result]:
         """Compares before and after each pass. A pass that fails is the last one."""
         before = self._run(self._level())
         if before.error:
             return self._report(_failed("import", before.error))
-        for one in parse_pipeline(pipeline):
+        for one in passes:
             previous = self._module.clone()
             milliseconds, error = self._apply(one)
             if error:
@@ -124,14 +124,14 @@ class Verifier:
             before = after
         return self._compiled(before)
 
-    def whole(self, pipeline: str) -> list[Result]:
+    def whole(self, passes: Sequence[ModulePass]) -> list[Result]:
         """Compares the module right after import with the program that the pipeline makes of it."""
         imported = self._module.clone()
         before = self._run(self._level())
         if before.error:
             return self._report(_failed("import", before.error))
         milliseconds, exactness = 0.0, EXACT
-        for one in parse_pipeline(pipeline):
+        for one in passes:
             elapsed, error = self._apply(one)
             if error:
                 return self._report(_failed(one.name, error, exactness_of(one)))

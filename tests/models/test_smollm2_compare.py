@@ -33,7 +33,7 @@ def chat_ids(folder: Path, prompt: str) -> list[int]:
 
 def test_every_pass_is_exact(smollm2_dir: Path) -> None:
     model = open_model(str(smollm2_dir))
-    results = Verifier(model, random_tokens(model, 16 if SOAK else 4, 0)).each_pass("default")
+    results = Verifier(model, random_tokens(model, 16 if SOAK else 4, 0)).each_pass(parse_pipeline("default"))
     names = [one.name for one in parse_pipeline("default")]
     assert [result.name for result in results] == [*names, "compiled program"]
     assert all(result.equal and not result.error for result in results)
@@ -41,7 +41,7 @@ def test_every_pass_is_exact(smollm2_dir: Path) -> None:
 
 def test_o0_is_exact(smollm2_dir: Path) -> None:
     model = open_model(str(smollm2_dir))
-    results = Verifier(model, random_tokens(model, 3, 1)).whole("o0")
+    results = Verifier(model, random_tokens(model, 3, 1)).whole(parse_pipeline("o0"))
     assert [result.name for result in results] == ["pipeline", "compiled program"]
     assert all(result.equal and not result.error for result in results)
 

@@ -24,7 +24,7 @@ from hyperdex_ir.passes.layer_order import compress, instructions, is_shorter_as
 from hyperdex_ir.passes.lmu_liveness import find_frames, find_overlaps
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks, merge_dims
 from hyperdex_ir.passes.lpu_token_major import canonical_shape
-from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_names, pipeline_spec, run_pipeline
+from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_names, pipeline_spec, run_pipeline, typed_pipeline
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import check_module, module_path, parse_module, print_module
 
@@ -66,12 +66,12 @@ def test_every_pass_says_whether_it_is_exact() -> None:
 
 def test_comments_breaks_and_options() -> None:
     text = '\n// first\ncse , # second, third\n canonicalize,\n\tapply-pdl { pdl-file=\n"a // b" } , dce // end'
-    passes = parse_pipeline(text)
+    passes = typed_pipeline(text)
     assert [one.name for one in passes] == ["cse", "canonicalize", "apply-pdl", "dce"]
     assert passes[2].pdl_file == "a // b"  # pyright: ignore[reportAttributeAccessIssue]
-    assert [one.name for one in parse_pipeline(pipeline_spec(passes))] == [one.name for one in passes]
-    assert parse_pipeline(" // nothing\n") == []
-    assert [one.name for one in parse_pipeline("cse,")] == ["cse"]
+    assert [one.name for one in typed_pipeline(pipeline_spec(passes))] == [one.name for one in passes]
+    assert typed_pipeline(" // nothing\n") == []
+    assert [one.name for one in typed_pipeline("cse,")] == ["cse"]
 
 
 @pytest.mark.parametrize(
@@ -91,14 +91,14 @@ def test_comments_breaks_and_options() -> None:
 )
 def test_wrong_text_names_the_column(text: str, message: str) -> None:
     with pytest.raises(OptionError) as error:
-        parse_pipeline(text)
+        typed_pipeline(text)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_nearest_pass_is_the_hint() -> None:
     with pytest.raises(OptionError) as error:
-        parse_pipeline("lpu-fuse-nrm")
+        typed_pipeline("lpu-fuse-nrm")
     assert error.value.hint == "did you mean lpu-fuse-norm?"
 
 
@@ -112,7 +112,7 @@ def test_nearest_pass_is_the_hint() -> None:
 )
 def test_error_shows_the_line_with_a_caret(text: str, excerpt: list[str], hint: str) -> None:
     with pytest.raises(OptionError) as error:
-        parse_pipeline(text)
+        typed_pipeline(text)
     assert error.value.notes == excerpt
     assert error.value.hint.startswith(hint)
 
@@ -123,13 +123,13 @@ def test_options_in_every_spelling() -> None:
         'distribute-stencil{strategy="2d-grid",slices=1,2,restrict-domain=false}',
         "distribute-stencil { strategy = 2d-grid , slices = 1 , 2\n, restrict-domain = false, }",
     ):
-        (one,) = parse_pipeline(text)
+        (one,) = typed_pipeline(text)
         assert str(one) == 'distribute-stencil{slices=1,2 strategy="2d-grid" restrict_domain=false}'
-        assert str(parse_pipeline(str(one))[0]) == str(one)
+        assert str(typed_pipeline(str(one))[0]) == str(one)
 
 
 def test_a_pipeline_for_mlir_opt_is_kept() -> None:
-    (one, two) = parse_pipeline("mlir-opt[canonicalize,cse],dce")
+    (one, two) = typed_pipeline("mlir-opt[canonicalize,cse],dce")
     assert "builtin.module(canonicalize,cse)" in str(one)
     assert two.name == "dce"
 
@@ -137,10 +137,10 @@ def test_a_pipeline_for_mlir_opt_is_kept() -> None:
 def test_pipeline_from_file(tmp_path: Path) -> None:
     path = tmp_path / "own.pipeline"
     path.write_text("cse, // comment\ndce\n")
-    assert [one.name for one in parse_pipeline(str(path))] == ["cse", "dce"]
+    assert [one.name for one in typed_pipeline(str(path))] == ["cse", "dce"]
     path.write_text("cse,\n dec\n")
     with pytest.raises(OptionError, match=r"own\.pipeline, line 2, column 2: no pass 'dec'"):
-        parse_pipeline(str(path))
+        typed_pipeline(str(path))
 
 
 # ---------------------------------------------------------------------------------------------------- errors

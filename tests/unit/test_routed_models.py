@@ -176,7 +176,7 @@ def test_verify_finds_every_pass_exact(kind: str, pipeline: str, devices: int, t
     module.attributes["lpu.grid"] = GridAttr(devices)
     folder = ModelFolder(tmp_path, tmp_path, None, made_by_tool=False)
     opened = Model("routed", folder, module, parameters, LENGTH, pipeline, compiled=False, num_device=devices)
-    results = Verifier(opened, TOKENS[:5]).each_pass(pipeline)
+    results = Verifier(opened, TOKENS[:5]).each_pass(parse_pipeline(pipeline))
     assert all(result.equal and result.passed and not result.error for result in results)
 
 

@@ -45,7 +45,7 @@ def model(traced: Model) -> Model:
 
 @pytest.mark.parametrize("pipeline", ["sharded", "sharded-o0"])
 def test_every_pass_is_exact(model: Model, pipeline: str) -> None:
-    results = Verifier(model, random_tokens(model, 7, 0)).each_pass(pipeline)
+    results = Verifier(model, random_tokens(model, 7, 0)).each_pass(parse_pipeline(pipeline))
     assert [result.name for result in results] == [one.name for one in parse_pipeline(pipeline)]
     assert all(result.equal and not result.error for result in results)
 
@@ -101,7 +101,8 @@ def test_a_wrong_pass_is_named(model: Model, monkeypatch: pytest.MonkeyPatch, na
         change(module)
 
     monkeypatch.setattr(one, "apply", apply)
-    wrong = [result for result in Verifier(model, random_tokens(model, 7, 0)).each_pass("sharded") if not result.passed]
+    results = Verifier(model, random_tokens(model, 7, 0)).each_pass(parse_pipeline("sharded"))
+    wrong = [result for result in results if not result.passed]
     assert [result.name for result in wrong] == [one.name]
     difference = wrong[0].difference
     assert difference is not None

@@ -45,7 +45,7 @@ def model(traced: Model) -> Model:
 
 
 def verified(model: Model, pipeline: str = "default") -> list[Result]:
-    return Verifier(model, random_tokens(model, 7, 0)).each_pass(pipeline)
+    return Verifier(model, random_tokens(model, 7, 0)).each_pass(parse_pipeline(pipeline))
 
 
 @pytest.mark.parametrize("pipeline", ["default", "o0"])
@@ -56,7 +56,7 @@ def test_every_pass_is_exact(model: Model, pipeline: str) -> None:
 
 
 def test_the_whole_pipeline(model: Model) -> None:
-    (result,) = Verifier(model, random_tokens(model, 5, 1)).whole("default")
+    (result,) = Verifier(model, random_tokens(model, 5, 1)).whole(parse_pipeline("default"))
     assert result.passed
     assert result.equal
 

@@ -1,0 +1,61 @@
+"""What commands print on standard output: texts of files may hold what a terminal would obey, and what UTF-8 cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import Any, TextIO
+
+from typer.core import TyperCommand
+
+#: Control characters but for tab and line feed.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSHOWN = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line in UTF-8; what is no text, and what a terminal would obey, is written as `\\uXXXX`."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class Command(TyperCommand):
+    """A command whose output on a terminal commands it nothing."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with harmless_stdout():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def harmless_stdout() -> Iterator[None]:
+    """Standard output takes any text; to a terminal, control characters are written as Python writes them."""
+    stdout = sys.stdout
+    if isinstance(stdout, TextIOWrapper):
+        stdout.reconfigure(errors="backslashreplace")
+    if stdout is None or not stdout.isatty():
+        yield
+        return
+    sys.stdout = _Terminal(stdout)
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+
+
+class _Terminal:
+    """A stream that shows control characters."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
