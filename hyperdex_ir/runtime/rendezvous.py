@@ -193,9 +193,10 @@ class Meeting:
         try:
             return store.get(key)
         except SealError:
+            stranger = f"a stranger writes to {self.launch.address}:{self.launch.port}"
+            other = f"device {rank} has another secret than device {self.launch.rank}, or "
             raise PeerError(
-                f"device {rank} has another secret than device {self.launch.rank},"
-                f" or a stranger writes to {self.launch.address}:{self.launch.port}",
+                stranger if rank == self.launch.rank else other + stranger,
                 f"give every process the same {VARIABLE} and the same MASTER_ADDR",
             ) from None
 
