@@ -29,6 +29,8 @@ from hyperdex_ir.runtime.stream import TextStreamer
 from hyperdex_ir.runtime.tokenizer import Tokenizer
 from hyperdex_ir.transformers import LpuModelForCausalLM
 
+pytestmark = pytest.mark.slow
+
 SOAK = os.environ.get("SOAK") == "1"
 MESSAGES = [{"role": "user", "content": "hello"}]
 SECONDS, MEMORY = 1, 512 << 20
