@@ -36,7 +36,7 @@ from hyperdex_ir.targets import Target
 
 #: Instructions that are gone through one by one; those of trips that are like the one before do not count. What a trip
 #: compares counts as an instruction for each `_COMPARED` numbers.
-MOST_STEPS = 500_000
+MOST_STEPS = 2_000_000
 _COMPARED = 64
 #: Instructions with the registers that decide what they do: as many are kept.
 _MOST_KINDS = 1 << 17
