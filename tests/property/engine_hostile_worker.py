@@ -31,11 +31,12 @@ def try_program(world: World, seed: int) -> Counter[str]:
     """The program of a seed: with 1, 2 and 3 threads what the interpreter does; the last of a world, while its images
     are rewritten too. Counts of instructions and outcomes."""
     choose = Rolled(seed)
-    make_program(choose, world.case, choose.integer(2, 2 * LENGTH))
+    # In a short one, no other instruction's need of scratch memory hides what one instruction writes behind its own.
+    make_program(choose, world.case, choose.integer(1, 4) if choose.chance(20) else choose.integer(2, 2 * LENGTH))
     program, expected, executed = _with_few_faults(world, choose.pick((0, 2, 4, 8)))
     for threads in THREADS:
         different = world.native(program, threads).differences(expected)
-        if different and not _is_untracked(expected):
+        if different and not expected.is_untracked:
             raise AssertionError(f"{threads} threads: {different}")
     rewritten = seed % TOGETHER in (0, 1)
     if rewritten:
@@ -61,11 +62,6 @@ def _with_few_faults(world: World, repairs: int) -> tuple[Program, Outcome, int]
             return program, expected, executed
         repairs -= 1
         world.replace(int(found[1]), NOTHING)
-
-
-def _is_untracked(expected: Outcome) -> bool:
-    """Whether the interpreter has stopped at what nothing has written, which the native engine does not know."""
-    return (expected.error or "").endswith(("nothing wrote it", "nothing has written"))
 
 
 def world_of(seed: int) -> World:

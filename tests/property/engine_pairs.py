@@ -52,6 +52,11 @@ class Outcome:
     lmu: np.ndarray
     hbm: np.ndarray
 
+    @property
+    def is_untracked(self) -> bool:
+        """Whether the run stopped at what nothing has written, which only the interpreter knows (docs/isa.md)."""
+        return (self.error or "").endswith(("nothing wrote it", "nothing has written"))
+
     def differences(self, other: Outcome) -> str:
         """Empty when nothing differs. After a machine fault only its message counts."""
         if self.error or other.error:

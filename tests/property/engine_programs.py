@@ -35,6 +35,7 @@ _FLOATS_AT = 8 * len(TABLES)
 _SMALL_AT, _HEADS_AT, _ENDS_AT = 0, 8 * SMALL, 8 * (SMALL + KV_HEADS)
 #: Words of the LMU where such numbers are put, and i64 numbers of the run-time area that stores write and lookups read.
 NUMBERS, CELLS = LMU_WORDS - 100, 16
+_SIZES = ("columns", "groups", "k", "n", "size", "heads", "history", "turned", "limit", "pitch")
 _PLAIN = sorted(set(MAKERS) - {"head_loop"})
 
 
@@ -154,7 +155,7 @@ class _Writer:
         if c.chance(3):
             return head_loop(self.maker)
         name = c.pick(_PLAIN)
-        return [self._at_edge(item) if c.chance(self.edges) else item for item in MAKERS[name](self.maker, name)]
+        return [self._spoiled(item) for item in MAKERS[name](self.maker, name)]
 
     def _body(self, count: int, depth: int) -> list[Instruction]:
         """A repeat, a skip, or a call of a new function; two levels deep at most, so that the budget lasts."""
@@ -224,6 +225,13 @@ class _Writer:
         return [load, store, *MAKERS[name](self.maker, name)]
 
     # ------------------------------------------------------------------------------------------------ edges
+
+    def _spoiled(self, item: Instruction) -> Instruction:
+        """The instruction, or what has no elements, or an operand at its edge."""
+        if self.c.chance(4):
+            sizes = [operand.name for operand in item.spec.operands if operand.name in _SIZES]
+            return op(item.name, **{**item.values, self.c.pick(sizes): 0}) if sizes else item
+        return self._at_edge(item) if self.c.chance(self.edges) else item
 
     def _at_edge(self, item: Instruction) -> Instruction:
         """The instruction with one operand, or a part of one, at its edge."""
