@@ -68,9 +68,9 @@ soak: $(STAMP) ## run all tests with their full counts (hours)
 	SOAK=1 $(PYTEST)
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir
+FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir programs
 
-fuzz: $(STAMP) ## look for bugs in what reads files, guided by coverage, FUZZ_SECONDS for each reader (Linux, x86-64)
+fuzz: $(STAMP) ## look for bugs in readers of files and the engine, guided by coverage, FUZZ_SECONDS each (Linux, x86-64)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[fuzz]'
 	for target in $(FUZZ_TARGETS); do \
 	  $(BIN)/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 || exit 1; \

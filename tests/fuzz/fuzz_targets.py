@@ -1,4 +1,5 @@
-"""What the fuzzer calls with bytes of its own: every reader of a file that needs no model around it.
+"""What the fuzzer calls with bytes of its own: every reader of a file that needs no model around it, and the native
+engine.
 
 A target is made inside `atheris.instrument_imports`, so it imports what it tries when it is made. It gives what is
 called, and contents to begin with. A HyperdexError is an answer; the runner takes any other exception for a bug.
@@ -8,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import struct
+import sys
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -163,6 +166,27 @@ def ir() -> tuple[Check, list[bytes]]:
     return check, [text.encode() for text in MODULES]
 
 
-TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (instructions, header, safetensors, tables, config, gguf, assembly, ir)
-}
+def programs() -> tuple[Check, list[bytes]]:
+    """Programs between guard pages on 1 to 3 threads, which the bytes choose: the interpreter's bits or its fault."""
+    sys.path.append(str(Path(__file__).parents[1] / "property"))
+    from engine_guarded import World
+    from engine_programs import FromBytes, Rolled, make_program, start_world
+
+    worlds = [World(start_world(Rolled(seed))) for seed in range(4)]
+
+    def check(data: bytes) -> None:
+        choose = FromBytes(data)
+        world = choose.pick(worlds)
+        make_program(choose, world.case, choose.integer(1, 24))
+        program = world.program()
+        expected, _ = world.interpreted(program)
+        different = world.native(program, choose.integer(1, 3)).differences(expected)
+        if different and not expected.is_untracked:
+            raise AssertionError(different)
+
+    check(b"")  # loads the machine code
+    return check, [random.Random(seed).randbytes(1500) for seed in range(3)]
+
+
+_ALL = (instructions, header, safetensors, tables, config, gguf, assembly, ir, programs)
+TARGETS: dict[str, Target] = {target.__name__: target for target in _ALL}

@@ -52,6 +52,11 @@ class Outcome:
     lmu: np.ndarray
     hbm: np.ndarray
 
+    @property
+    def is_untracked(self) -> bool:
+        """Whether the run stopped at what nothing has written, which only the interpreter knows (docs/isa.md)."""
+        return (self.error or "").endswith(("nothing wrote it", "nothing has written"))
+
     def differences(self, other: Outcome) -> str:
         """Empty when nothing differs. After a machine fault only its message counts."""
         if self.error or other.error:
@@ -164,9 +169,14 @@ def interpreted(case: Case) -> Outcome:
     hbm = start.memory(case)
     machine = Machine(program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, **place_of(case))
     lmu = machine.state.lmu = WrittenLmu(start.lmu)
-    error = _run(machine, case, start)
+    error = run_case(machine, case, start)
     return Outcome(
-        error, machine.fault, step_of(machine), list(machine.registers), float_bits(lmu.words), run_time_bits(hbm, case)
+        error,
+        machine.fault,
+        step_of(machine),
+        list(machine.registers),
+        float_bits(lmu.words),
+        run_time_bits(hbm.bytes[case.map.parameter_end :], case),
     )
 
 
@@ -180,10 +190,15 @@ def native(case: Case, threads: int, features: Features | None = None) -> Outcom
     )  # fmt: skip
     try:
         machine.write_lmu(0, start.lmu)
-        error = _run(machine, case, start)
+        error = run_case(machine, case, start)
         lmu = machine.lmu(0, 1, LMU_WORDS)[0]
         return Outcome(
-            error, machine.fault, step_of(machine), machine.registers, float_bits(lmu), run_time_bits(hbm, case)
+            error,
+            machine.fault,
+            step_of(machine),
+            machine.registers,
+            float_bits(lmu),
+            run_time_bits(hbm.bytes[case.map.parameter_end :], case),
         )
     finally:
         machine.close()
@@ -194,7 +209,8 @@ def step_of(machine: Machine | EngineMachine) -> int | None:
     return None if machine.fault is None else machine.fault.step
 
 
-def _run(machine: Machine | EngineMachine, case: Case, start: Start) -> str | None:
+def run_case(machine: Machine | EngineMachine, case: Case, start: Start) -> str | None:
+    """One pass. What is forbidden, with the instructions executed; None when nothing is."""
     try:
         machine.start(start.tokens, case.position, case.tokens - 1)
         while machine.resume() == "receive":
@@ -211,12 +227,12 @@ def float_bits(x: np.ndarray) -> np.ndarray:
     return bits
 
 
-def run_time_bits(hbm: Hbm, case: Case) -> np.ndarray:
-    """The run-time area, 16 bits at a time: up to the tokens elements of the matrix type, from the logits on float32;
+def run_time_bits(area: np.ndarray, case: Case) -> np.ndarray:
+    """The run-time area, from bytes, 16 bits at a time: up to the tokens elements of the matrix type, then float32;
     every NaN alike.
     """
     start = case.map.parameter_end
-    bits = hbm.bytes[start:].view(np.uint16).copy()
+    bits = area.view(np.uint16).copy()
     cache = bits[: (case.map.tokens - start) // 2]
     cache[(cache & 0x7FFF) > (0x7C00 if case.matrix_type == "f16" else 0x7F80)] = 0x7FFF
     logits = bits[(case.map.logits - start) // 2 :]

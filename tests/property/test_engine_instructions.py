@@ -1,4 +1,7 @@
-"""Every instruction on random operands: the native engine leaves the interpreter's bits, flag, registers and faults."""
+"""Every instruction on random operands: the native engine leaves the interpreter's bits, flag, registers and faults.
+
+Numbers of every kind, NaNs among them, and every set of vector instructions; `test_engine_hostile.py` has the counts.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,7 @@ def cases(draw: st.DrawFn, names: tuple[str, ...], most: int) -> Case:
 
 def check(case: Case, threads: int) -> None:
     expected = interpreted(case)
-    # Only the interpreter tracks what has been written (docs/isa.md).
-    assume(expected.error is None or not expected.error.endswith("nothing wrote it"))
+    assume(not expected.is_untracked)
     assert native(case, threads).differences(expected) == ""
 
 
@@ -40,7 +42,7 @@ def test_every_instruction_but_control_has_a_maker() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_instruction(name: str) -> None:
-    @examples(30, 3000)
+    @examples(30, 300)
     @given(case=cases((name,), 1), threads=st.integers(1, 3))
     def compare(case: Case, threads: int) -> None:
         check(case, threads)
@@ -48,7 +50,7 @@ def test_one_instruction(name: str) -> None:
     compare()
 
 
-@examples(150, 10_000)
+@examples(150, 2000)
 @given(case=cases(NAMES, 6), threads=st.integers(1, 3))
 def test_several_instructions(case: Case, threads: int) -> None:
     check(case, threads)

@@ -1,0 +1,90 @@
+"""Runs generated programs between guard pages, in a process of its own: what writes or reads outside ends it.
+
+`engine_hostile_worker.py FIRST COUNT STATUS`: the programs with the seeds FIRST and on until they hold COUNT
+instructions. The number of the running program is in the file STATUS; at the end, a line of JSON says what was done. A
+difference from the interpreter is an exception, whose last line names the seed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import re
+import sys
+from collections import Counter
+
+from engine_case import op
+from engine_guarded import World
+from engine_pairs import Outcome
+from engine_programs import BUDGET, Rolled, make_program, start_world
+
+from hyperdex_ir.isa.program import Program
+
+#: Programs that start from the same memory, and the length that most of them have.
+TOGETHER, LENGTH = 12, 24
+THREADS = 1, 2, 3
+NOTHING = op("set", dst=0, value=0)
+
+
+def try_program(world: World, seed: int) -> Counter[str]:
+    """The program of a seed: with 1, 2 and 3 threads what the interpreter does; the last of a world, while its images
+    are rewritten too. Counts of instructions and outcomes."""
+    choose = Rolled(seed)
+    # In a short one, no other instruction's need of scratch memory hides what one instruction writes behind its own.
+    make_program(choose, world.case, choose.integer(1, 4) if choose.chance(20) else choose.integer(2, 2 * LENGTH))
+    program, expected, executed = _with_few_faults(world, choose.pick((0, 2, 4, 8)))
+    for threads in THREADS:
+        different = world.native(program, threads).differences(expected)
+        if different and not expected.is_untracked:
+            raise AssertionError(f"{threads} threads: {different}")
+    rewritten = seed % TOGETHER in (0, 1)
+    if rewritten:
+        for threads in THREADS[1:]:
+            world.rewritten(program, threads, seed)
+    return Counter(
+        programs=1,
+        instructions=len(program.instructions) - program.instructions.count(NOTHING),
+        executed=executed,
+        faults=int(expected.error is not None),
+        rewritten=int(rewritten),
+    )
+
+
+def _with_few_faults(world: World, repairs: int) -> tuple[Program, Outcome, int]:
+    """The world's program, what the interpreter makes of it, and the instructions that it executes. So many times, an
+    instruction that faults becomes one that does nothing: most programs would end early, else."""
+    while True:
+        program = world.program()
+        expected, executed = world.interpreted(program)
+        found = re.match(r"\d+: instruction (\d+) \(", expected.error or "")
+        if found is None or not repairs or executed >= BUDGET:
+            return program, expected, executed
+        repairs -= 1
+        world.replace(int(found[1]), NOTHING)
+
+
+def world_of(seed: int) -> World:
+    """The memory that the program of a seed starts from."""
+    return World(start_world(Rolled(-1 - seed // TOGETHER)))
+
+
+def main() -> None:
+    faulthandler.enable()
+    first, count, status = int(sys.argv[1]), int(sys.argv[2]), os.open(sys.argv[3], os.O_WRONLY)
+    totals: Counter[str] = Counter()
+    seed, world = first, world_of(first)
+    while totals["instructions"] < count:
+        os.pwrite(status, b"%-20d" % seed, 0)
+        try:
+            totals += try_program(world, seed)
+        except Exception as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        seed += 1
+        if seed % TOGETHER == 0:
+            world = world_of(seed)
+    print(json.dumps(totals | {"next": seed}))
+
+
+if __name__ == "__main__":
+    main()
