@@ -34,7 +34,7 @@ soak: $(STAMP) ## run all tests with their full counts (hours)
 	SOAK=1 $(PYTEST)
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir
+FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir pipeline
 
 fuzz: $(STAMP) ## look for bugs in what reads files, guided by coverage, FUZZ_SECONDS for each reader (Linux, x86-64)
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'

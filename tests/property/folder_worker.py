@@ -16,6 +16,7 @@ import contextlib
 import ctypes
 import faulthandler
 import hashlib
+import io
 import json
 import os
 import re
@@ -34,6 +35,7 @@ from typing import Any
 import hostile_folders
 from hostile_folders import Case, build, prepare
 
+import hyperdex_ir
 from hyperdex_ir.cli.main import app, main
 from hyperdex_ir.locations import engine_cache, hub_root, instruction_cache
 
@@ -74,10 +76,11 @@ COMMANDS: dict[str, list[str]] = {
 }
 #: Commands that take no folder.
 OTHERS = ("demo", "explain", "models")
+_RUNTIME = Path(hyperdex_ir.__file__).parent / "runtime"
 #: Programs that a command may start: their arguments, joined, match one of these.
 ALLOWED_PROGRAMS: tuple[re.Pattern[str], ...] = (
-    # The chat template is rendered by an interpreter of its own, with limits.
-    re.compile(re.escape(sys.executable) + r"( -\S+)* (-m )?\S*hyperdex_ir[./]runtime[./]\S*template\S*( .*)?"),
+    # Tokenizers and chat templates are used in an interpreter of its own, with limits.
+    re.compile(re.escape(f"{sys.executable} -I -S {_RUNTIME}/confined_worker.py") + r"( .*)?", re.DOTALL),
 )
 _STARTS = (
     "subprocess.Popen",
@@ -177,6 +180,13 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str | bytes | os.PathLike)
 
 
+class _Terminal(io.TextIOWrapper):
+    """Standard output on a terminal, where nothing that a terminal obeys may come from a file."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 def _become(case: Case, words: list[str], run: Callable[[list[str]], object], seconds: int) -> None:
     """What the forked process does; does not return."""
     code = 99
@@ -185,6 +195,7 @@ def _become(case: Case, words: list[str], run: Callable[[list[str]], object], se
         for number, path in enumerate(("stdin", "stdout", "stderr")):
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_APPEND
             os.dup2(os.open(case.root / path, flags), number)
+        sys.stdout = _Terminal(os.fdopen(1, "wb"), encoding="utf-8", line_buffering=True)
         os.chdir(case.cwd)
         os.environ["TMPDIR"] = str(case.root / "tmp")
         prepare(case)
