@@ -95,7 +95,10 @@ def test_hostile_folders(worker: Worker, capsys: pytest.CaptureFixture[str]) -> 
         asked += len(chosen)
         outcomes.update(answer["outcomes"])
         findings += [f"{number}: {one}  {answer['faults']}" for one in answer["findings"]]
+    devices = "" if worker.facts["devices"] else " (no device files: mknod is not permitted here)"
     with capsys.disabled():
-        print(f"\n{folders} hostile folders, {sum(outcomes.values())} commands: {dict(sorted(outcomes.items()))}")
+        print(
+            f"\n{folders} hostile folders{devices}, {sum(outcomes.values())} commands: {dict(sorted(outcomes.items()))}"
+        )
     assert sum(outcomes.values()) == asked
     assert not findings, "\n".join([f"{len(findings)} findings", *findings])
