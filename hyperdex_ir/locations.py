@@ -189,9 +189,10 @@ def _install(path: Path, redirected: Path | None) -> ModelFolder:
 
 
 def read_marker(ckpt: Path) -> dict[str, Any] | None:
-    """What `write_marker` left in a folder that the tool downloads into, or None."""
+    """What `write_marker` left in a folder that the tool downloads into, or None: it may name no Hub id but a path."""
     try:
         value = json.loads((ckpt / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) and isinstance(value.get("hub_id"), str) else None
+    hub_id = value.get("hub_id") if isinstance(value, dict) else None
+    return value if isinstance(hub_id, str) and is_hub_id(hub_id) else None
