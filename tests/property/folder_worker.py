@@ -242,15 +242,17 @@ def _pages(index: int) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------- outside
-def snapshot(*roots: Path) -> dict[str, tuple[Any, ...]]:
-    """Everything below folders: mode, owner, inode, links, times of change and, of files and links, a hash of what they
-    hold. Not times of access."""
+def snapshot(case: Case) -> dict[str, tuple[Any, ...]]:
+    """Everything beside the folder of a case: mode, owner, inode, links, times of change and, of files and links, what
+    they hold. Not times of access."""
     found: dict[str, tuple[Any, ...]] = {}
-    for root in roots:
+    for root in (case.outside, case.cwd, case.folder.parent, hub_root()):
         for folder, names, files in os.walk(root):
+            names[:] = [name for name in names if not _is_own(os.path.join(folder, name), case)]
             for name in (".", *names, *files):
                 path = os.path.join(folder, name)
-                found[path] = _facts(path)
+                if not _is_own(path, case):
+                    found[path] = _facts(path)
     return found
 
 
@@ -370,16 +372,14 @@ class Server:
         (case.root / "stdin").write_text("y\n" * 100)
         for name in ("stdout", "stderr", "notes"):
             (case.root / name).touch()
-        watched = (case.outside, case.cwd, case.root / "models", hub_root())
-        before = {path: facts for path, facts in snapshot(*watched).items() if not _is_own(path, case)}
+        before = snapshot(case)
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
             _become(case, words, run, seconds)
         status = _wait(pid, started + WALL_SECONDS)
         found = self._orphans()
-        after = {path: facts for path, facts in snapshot(*watched).items() if not _is_own(path, case)}
-        found += differences(before, after) + _notes(case)
+        found += differences(before, snapshot(case)) + _notes(case)
         stdout, stderr = ((case.root / name).read_bytes() for name in ("stdout", "stderr"))
         outcome, wrong = _judge(status, stdout, stderr)
         return outcome, found + wrong
@@ -399,9 +399,8 @@ class Server:
 
 
 def _is_own(path: str, case: Case) -> bool:
-    """What a command may change: the model's folder, `repro/` where it runs, and the time of the folders of these."""
-    own = (str(case.folder), str(case.cwd / "repro"))
-    return path.startswith(own) or path in (f"{case.cwd}/.", f"{case.folder.parent}/.")
+    """Whether a command may change it: the model's folder, `repro/` where it runs, the times of the folders around."""
+    return path in (str(case.folder), str(case.cwd / "repro"), f"{case.cwd}/.", f"{case.folder.parent}/.")
 
 
 def _command_of(pid: str) -> str:

@@ -6,6 +6,7 @@ nothing may change, and where the file CANARY must not appear.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -88,13 +89,24 @@ class Case:
     def folders(self) -> list[Path]:
         return sorted(path for path in self.folder.rglob("*") if path.is_dir() and not path.is_symlink())
 
+    @property
+    def good(self) -> Path:
+        """A copy of the folder without faults: what an earlier fault has left may be anything."""
+        return self.outside / "model"
+
     def load(self, name: str) -> Any:
-        return json.loads((self.folder / name).read_text())
+        return json.loads((self.good / name).read_text())
+
+    def put(self, name: str, data: bytes) -> None:
+        """A regular file in the place of whatever is there."""
+        _replace(self.folder / name, lambda path: path.write_bytes(data))
 
     def store(self, name: str, value: Any) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(json.dumps(value).encode("utf-8", "surrogatepass"))
+        self.put(name, json.dumps(value).encode("utf-8", "surrogatepass"))
+
+    def dumps(self) -> dict[str, str]:
+        """The good dumps, by name."""
+        return {f"ir/{path.name}": path.read_text() for path in sorted((self.good / "ir").glob("*.mlir"))}
 
 
 def build(root: Path, good: Path, number: int) -> tuple[Case, list[str]]:
@@ -110,7 +122,14 @@ def build(root: Path, good: Path, number: int) -> tuple[Case, list[str]]:
         place.mkdir(parents=True)
     shutil.copytree(good, case.folder, symlinks=True)
     _write_outside(case.outside, good)
-    return case, [f"{kind}: {FAULTS[kind](case)}" for kind in dict.fromkeys(chosen)]
+    return case, [f"{kind}: {_apply(kind, case)}" for kind in dict.fromkeys(chosen)]
+
+
+def _apply(kind: str, case: Case) -> str:
+    try:
+        return FAULTS[kind](case)
+    except OSError as error:  # an earlier fault has left no folder, say, where this one needs it
+        return f"not made, {error.strerror}"
 
 
 def _write_outside(outside: Path, good: Path) -> None:
@@ -222,9 +241,10 @@ def prepare(case: Case) -> None:
     wanted.unlink()
     for path in case.files():
         for folder in (path.parent, case.folder / STAGING / path.parent.relative_to(case.folder)):
-            folder.mkdir(parents=True, exist_ok=True)
-            place = folder / f".{path.name}.{os.getpid()}.part"
-            place.symlink_to(case.outside / case.random.choice(("key", "made")))
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                place = folder / f".{path.name}.{os.getpid()}.part"
+                place.symlink_to(case.outside / case.random.choice(("key", "made")))
 
 
 # ---------------------------------------------------------------------------------------------------- state, staging
@@ -240,14 +260,14 @@ def _state(case: Case) -> str:
         phase["files"] |= {name: {"bytes": 9, "mtime_ns": 1} for name in names}
     if case.random.random() < 0.5:
         value["staged"] = dict(value["phases"])
-        shutil.copytree(case.folder / "ckpt", case.folder / STAGING / "ckpt")
+        shutil.copytree(case.good / "ckpt", case.folder / STAGING / "ckpt")
     case.store(STATE_FILE, value)
     return f"{names}"
 
 
 def _staging(case: Case) -> str:
     staging = case.folder / STAGING
-    shutil.copytree(case.folder, staging, symlinks=True)
+    shutil.copytree(case.good, staging)
     inner = case.choose("ckpt", "param", "inst", "config", "config.json", STATE_FILE, "manifest.json")
     target = case.choose(case.outside / "model" / inner, case.outside / "new")
     return _link(case, staging / inner, target)
@@ -334,12 +354,13 @@ def _deep(case: Case) -> str:
         "nan": b'{"format": NaN}',
     }
     kind = case.choose(*contents)
-    (case.folder / name).write_bytes(contents[kind])
+    case.put(name, contents[kind])
     return f"{name} is {kind}"
 
 
 def _sparse(case: Case) -> str:
     name = case.choose(*TABLES, *SETTINGS, "param/param_1lpu_00_07.bin", "inst/inst_1lpu.bin", "model.safetensors")
+    case.put(name, (case.good / name).read_bytes())
     os.truncate(case.folder / name, 8 << 30)
     return f"{name} has 8 GiB"
 
@@ -376,14 +397,14 @@ def _template(case: Case) -> str:
     value["chat_template"] = template
     case.store("tokenizer_config.json", value)
     if isinstance(template, str) and case.random.random() < 0.5:
-        (case.folder / "chat_template.jinja").write_bytes(template.encode("utf-8", "surrogatepass"))
+        case.put("chat_template.jinja", template.encode("utf-8", "surrogatepass"))
     return repr(template)
 
 
 def _remote_code(case: Case) -> str:
     """Classes of its own, which transformers asks on stdin whether to run."""
     for name in ("configuration_x", "modeling_x", "tokenization_x"):
-        (case.folder / f"{name}.py").write_text(f"open({str(case.canary)!r}, 'w')\nclass X: pass\n")
+        case.put(f"{name}.py", f"open({str(case.canary)!r}, 'w')\nclass X: pass\n".encode())
     name = case.choose("config.json", "tokenizer_config.json", "generation_config.json")
     value = case.load(name)
     value["auto_map"] = {
@@ -410,12 +431,12 @@ def _index(case: Case) -> str:
 
 
 def _safetensors(case: Case) -> str:
-    path = case.folder / "model.safetensors"
-    data = path.read_bytes()
+    name = "model.safetensors"
+    data = (case.good / name).read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     kind = case.choose("length", "edit", "names")
     if kind == "length":
-        path.write_bytes(struct.pack("<Q", case.choose(0, 1 << 40, (1 << 64) - 1, length - 1)) + data[8:])
+        case.put(name, struct.pack("<Q", case.choose(0, 1 << 40, (1 << 64) - 1, length - 1)) + data[8:])
         return kind
     header = json.loads(data[8 : 8 + length])
     if kind == "edit":
@@ -424,7 +445,7 @@ def _safetensors(case: Case) -> str:
     else:
         header = {case.choose("\x1b[2J", "a\nb", "x" * 9999) + key: value for key, value in header.items()}
     text = json.dumps(header).encode("utf-8", "surrogatepass")
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+    case.put(name, struct.pack("<Q", len(text)) + text + data[8 + length :])
     return kind
 
 
@@ -442,19 +463,19 @@ def _pickle(case: Case) -> str:
     import torch
 
     (case.folder / "model.safetensors").unlink(missing_ok=True)
-    torch.save({"model.embed_tokens.weight": _Starts(case.canary)}, case.folder / "pytorch_model.bin")
+    value = {"model.embed_tokens.weight": _Starts(case.canary)}
+    _replace(case.folder / "pytorch_model.bin", lambda path: torch.save(value, path))
     return "pytorch_model.bin starts a program"
 
 
 def _gguf(case: Case) -> str:
-    (case.folder / "config.json").unlink()
+    (case.folder / "config.json").unlink(missing_ok=True)
     kind = case.choose("magic", "huge", "link")
     path = case.folder / "m.gguf"
     if kind == "link":
         return _link(case, path, case.choose("/dev/zero", case.outside / "key"))
-    path.write_bytes(
-        b"GGUF" + struct.pack("<IQQ", 3, 1 << 40 if kind == "huge" else 0, 1 << 40 if kind == "huge" else 0) + bytes(64)
-    )
+    count = 1 << 40 if kind == "huge" else 0
+    case.put(path.name, b"GGUF" + struct.pack("<IQQ", 3, count, count) + bytes(64))
     return kind
 
 
@@ -465,15 +486,14 @@ def _marker(case: Case) -> str:
     )
     case.store(f"ckpt/{MARKER}", value)
     for name in (*SETTINGS, "model.safetensors"):
-        shutil.copy(case.folder / name, case.folder / "ckpt" / name)
+        case.put(f"ckpt/{name}", (case.good / name).read_bytes())
     target = case.outside / "model" / "model.safetensors"
     return f"{value} {_link(case, case.folder / 'ckpt' / 'model.safetensors', target)}"
 
 
 def _dump(case: Case) -> str:
     kind = case.choose("run", "left", "module", "escape", "long")
-    for path in sorted((case.folder / "ir").glob("*.mlir")):
-        text = path.read_text()
+    for name, text in case.dumps().items():
         for part in ("run", "left"):
             marker = f"// passes {part}:\n"
             if kind == part:
@@ -484,7 +504,7 @@ def _dump(case: Case) -> str:
             text = text.replace("// passes left:\n", "// passes left:\n" + "//   cse,\n" * 100_000)
         elif kind == "module":
             text = text.replace("f16", case.choose("f64", "!py.object", "!x.y", "i99999999"), 3)
-        path.write_text(text)
+        case.put(name, text.encode())
     return kind
 
 
@@ -493,8 +513,9 @@ def _repro(case: Case) -> str:
     value = case.load("manifest.json")
     value["devices"]["1"]["options"]["pipeline"] = "isa-allocate-lmu, lower-lpu-to-isa"
     case.store("manifest.json", value)
-    for path in sorted((case.folder / "ir").glob("*.mlir")):
-        path.write_text(path.read_text().replace("// passes left:\n//   ", "// passes left:\n//   isa-allocate-lmu, "))
+    for name, text in case.dumps().items():
+        text = text.replace("// passes left:\n//   ", "// passes left:\n//   isa-allocate-lmu, ")
+        case.put(name, text.encode())
     place = case.folder / "repro"
     if case.random.random() < 0.5:
         return _link(case, place, case.outside / "documents")
@@ -504,12 +525,12 @@ def _repro(case: Case) -> str:
 
 def _assembly(case: Case) -> str:
     path = case.folder / "program.s"
-    text = path.read_text()
+    text = (case.good / path.name).read_text()
     kind = case.choose("escape", "huge", "long", "link")
     if kind == "link":
         return _link(case, path, case.choose("/dev/zero", case.outside / "key", "/dev/stdin"))
     edits = {"escape": text + "\x1b[2J\x9b", "huge": text + "set r1 " + "9" * 100_000, "long": text * 200}
-    path.write_text(edits[kind])
+    case.put(path.name, edits[kind].encode())
     return kind
 
 
