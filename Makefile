@@ -68,7 +68,7 @@ soak: $(STAMP) ## run all tests with their full counts (hours)
 	SOAK=1 $(PYTEST)
 
 FUZZ_SECONDS ?= 60
-FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir programs
+FUZZ_TARGETS := instructions header safetensors tables config gguf assembly ir pipeline programs
 
 fuzz: $(STAMP) ## look for bugs in readers of files and the engine, guided by coverage, FUZZ_SECONDS each (Linux, x86-64)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable '.[fuzz]'

@@ -189,9 +189,10 @@ def _install(path: Path, redirected: Path | None) -> ModelFolder:
 
 
 def read_marker(ckpt: Path) -> dict[str, Any] | None:
-    """What `write_marker` left in a folder that the tool downloads into, or None."""
+    """What `write_marker` left in a folder that the tool downloads into, or None: it may name no Hub id but a path."""
     try:
         value = reading.read_object(ckpt / MARKER, reading.MARKER)
     except (FileNotFoundError, FileFormatError):
         return None
-    return value if isinstance(value.get("hub_id"), str) else None
+    hub_id = value.get("hub_id")
+    return value if isinstance(hub_id, str) and is_hub_id(hub_id) else None

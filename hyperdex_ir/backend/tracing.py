@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -199,7 +200,9 @@ def check_facts(module: ModuleOp, options: CompileOptions, name: str) -> None:
         asked = getattr(options, fact)
         if asked is not None and asked != found:
             option = {"target": "--type-device", "matrix_type": "--dtype"}.get(fact, f"--{fact.replace('_', '-')}")
-            raise OptionError(f"{name}: made for {fact} {found}, asked for is {asked}", f"add {option} {found}")
+            raise OptionError(
+                f"{name}: made for {fact} {found}, asked for is {asked}", f"add {option} {shlex.quote(str(found))}"
+            )
 
 
 def place_of_lowering(passes: Sequence[ModulePass]) -> int:

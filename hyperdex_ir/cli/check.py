@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import FileFormatError, printable
 
 
 def check(
@@ -26,7 +26,10 @@ def check(
     with byte_progress("check", total) as advance:
         faults = {one.name: fault for one in listed if (fault := check_file(folder.root, one, advance))}
     facts = {"folder": str(folder.root), "files": len(listed), "bytes": total, "faults": faults}
-    lines = [*(f"{name}: {fault}" for name, fault in faults.items()), f"{len(listed)} files, {total:,} bytes"]
+    lines = [
+        *(printable(f"{name}: {fault}") for name, fault in faults.items()),
+        f"{len(listed)} files, {total:,} bytes",
+    ]
     print(json.dumps(facts, indent=1) if as_json else "\n".join(lines))
     if faults:
         name, fault = next(iter(faults.items()))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hyperdex_ir.errors import printable
 from hyperdex_ir.locations import ModelFolder, hub_root
 
 Model = Annotated[str | None, typer.Argument(help="Hub id or directory; by default all models.", show_default=False)]
@@ -20,7 +21,7 @@ def status(model: Model = None, as_json: Annotated[bool, typer.Option("--json", 
     facts = [facts_of(folder) for folder in _folders(model)]
     lines = [json.dumps(facts, indent=1)] if as_json else [line for one in facts for line in _lines(one)]
     for line in lines:
-        print(line)
+        print(printable(line) if not as_json else line)
 
 
 def clean(
@@ -35,7 +36,7 @@ def clean(
 
     for folder in _folders(model):
         for path, size in clean_folder(folder, compiled=compiled, dry_run=dry_run):
-            print(f"{path}  {_size(size)}")
+            print(f"{printable(str(path))}  {_size(size)}")
 
 
 def _folders(model: str | None) -> list[ModelFolder]:

@@ -188,5 +188,29 @@ def programs() -> tuple[Check, list[bytes]]:
     return check, [random.Random(seed).randbytes(1500) for seed in range(3)]
 
 
-_ALL = (instructions, header, safetensors, tables, config, gguf, assembly, ir, programs)
+def pipeline() -> tuple[Check, list[bytes]]:
+    """Text of a pipeline in a file: what is accepted names this package's passes, and reads back."""
+    from hyperdex_ir.passes import get_all_passes
+    from hyperdex_ir.passes.pipeline_text import parse_pipeline, pipeline_spec
+
+    own = {*get_all_passes(), "canonicalize", "cse", "dce"}
+
+    def check(data: bytes) -> None:
+        passes = parse_pipeline(data.decode(errors="replace"))
+        if not {one.name for one in passes} <= own:
+            raise AssertionError(f"accepted {passes}")
+        if parse_pipeline(pipeline_spec(passes)) != passes:
+            raise AssertionError("reads back otherwise")
+
+    texts = [
+        "default",
+        "cse, dce // end",
+        "isa-schedule{report=true}",
+        "lower-lpu-to-isa{gather-chunks=2}",
+        'mlir-opt{executable="sh" arguments="-c","x"}',
+    ]
+    return check, [text.encode() for text in texts]
+
+
+_ALL = (instructions, header, safetensors, tables, config, gguf, assembly, ir, pipeline, programs)
 TARGETS: dict[str, Target] = {target.__name__: target for target in _ALL}

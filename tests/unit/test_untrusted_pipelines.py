@@ -16,6 +16,7 @@ from test_folder_commands import fails
 from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.errors import OptionError
+from hyperdex_ir.locations import MARKER, read_marker
 from hyperdex_ir.passes import get_all_passes
 from hyperdex_ir.passes.pipeline import known_passes, parse_pipeline, pipeline_names
 from hyperdex_ir.passes.pipeline_text import pass_options
@@ -54,7 +55,8 @@ def program(canary: Path) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- manifests
-@pytest.mark.parametrize("command", [["ir"], ["verify"], ["verify", "--each-pass"]])
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["ir"], ["verify"]])
 def test_the_pipeline_of_a_manifest_starts_nothing(
     command: list[str], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -68,6 +70,7 @@ def test_the_pipeline_of_a_manifest_starts_nothing(
     assert err[-1] == "hint: type the passes after --pipeline"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["ir", "verify"])
 def test_a_pipeline_in_a_manifest_is_no_path(
     command: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -80,6 +83,7 @@ def test_a_pipeline_in_a_manifest_is_no_path(
     assert "password" not in "\n".join(err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["../u55c", "/etc/passwd", "u55c\x1b[2J", "nothing"])
 def test_a_target_in_a_manifest_is_a_name(target: str, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(model / "manifest.json", "devices", "1", "target", value=target)
@@ -88,6 +92,7 @@ def test_a_target_in_a_manifest_is_a_name(target: str, model: Path, capsys: pyte
     assert all(line.isprintable() for line in err)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -108,6 +113,7 @@ def test_facts_of_a_table_have_types(
 
 
 # ---------------------------------------------------------------------------------------------------- dumps
+@pytest.mark.slow
 @pytest.mark.parametrize("header", ["run", "left"])
 @pytest.mark.parametrize("more", [[], ["--print-pipeline"], ["--compile-to", "isa"]])
 def test_the_header_of_a_dump_starts_nothing(
@@ -120,6 +126,22 @@ def test_the_header_of_a_dump_starts_nothing(
     assert not canary.exists()
     refusal = next(line for line in err if line.startswith("error"))
     assert refusal.startswith(f"error[HDX0302]: {dump}: passes {header}, line 1, column 1: a file may not name")
+
+
+@pytest.mark.slow
+def test_a_hint_quotes_what_a_dump_says(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump = model / "ir" / "04_dce.mlir"
+    dump.write_text(dump.read_text().replace('lpu.target = "u55c"', 'lpu.target = "$(touch x)"'))
+    _, err = fails(capsys, "compile", str(model), "--compile-from", str(dump), "--compile-to", "lpu")
+    assert err[-1] == "hint: add --type-device '$(touch x)'"
+
+
+@pytest.mark.parametrize(
+    ("hub_id", "taken"), [("a/b", True), ("../../outside/model", False), ("a/b\x1b[2J", False), ("$(touch x)", False)]
+)
+def test_a_marker_names_a_hub_id(hub_id: str, taken: bool, tmp_path: Path) -> None:
+    (tmp_path / MARKER).write_text(json.dumps({"hub_id": hub_id, "revision": None}))
+    assert (read_marker(tmp_path) is not None) == taken
 
 
 # ---------------------------------------------------------------------------------------------------- the text
@@ -184,6 +206,7 @@ def test_code_of_installed_packages_is_asked_for(text: str, name: str, tmp_path:
 
 
 # ---------------------------------------------------------------------------------------------------- reproducers
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["manifest", "dump"])
 def test_the_reproducer_of_a_file_is_run_without_power(
     place: str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,0 +1,565 @@
+"""Folders of a compiled model that mean harm, made from a good one: the same number makes the same folder.
+
+A folder has one to three faults of the kinds in FAULTS. What they lead to lies in `outside/` beside the folder, where
+nothing may change, and where the file CANARY must not appear.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hostile_edits import VALUES, edit_json
+
+from hyperdex_ir.backend.lock import LOCK_FILE
+from hyperdex_ir.backend.state import STAGING, STATE_FILE
+from hyperdex_ir.locations import MARKER
+
+CANARY = "started"
+TABLES = (
+    "manifest.json",
+    STATE_FILE,
+    "ckpt/hyperdex_config.json",
+    "config/config_1lpu_hbm.json",
+    "inst/inst_1lpu.json",
+)
+SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+#: Names of files and folders; those of bytes are not UTF-8.
+NAMES: tuple[str | bytes, ...] = (
+    "-rf", "--force", "a\nerror[HDX0001]: b", "\x1b[31mred\x1b[0m", "\x9b2J", "x" * 250, "$(touch started)",
+    "`touch started`;", "\u202etxt.exe", b"\xff\xfe", " ", "a'b\"c", "*", ".model.safetensors.1.part", "%s%n{0}",
+)  # fmt: skip
+ENDLESS = "{% for a in range(99999999) %}{% for b in range(99999999) %}{% endfor %}{% endfor %}"
+TEMPLATES: tuple[Any, ...] = (
+    ENDLESS, "{{ 7 ** 30000000 }}", "{{ 'x' * 1000000000 }}", "{{ 1 / 0 }}",
+    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{",
+    "{{ ''.__class__.__mro__ }}", "{{ messages.__init__.__globals__ }}", 7, [], {}, None, ["x"], "\x1b[2J", "\ud800",
+    "{% include '/etc/passwd' %}",
+)  # fmt: skip
+
+
+@dataclass
+class Case:
+    """A place for one command: `folder` is what the command is given; what it is not is watched.
+
+    cwd: where the command runs. out: where the person asks for output.
+    """
+
+    root: Path
+    name: str | bytes
+    random: random.Random
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "models" / os.fsdecode(self.name)
+
+    @property
+    def outside(self) -> Path:
+        return self.root / "outside"
+
+    @property
+    def cwd(self) -> Path:
+        return self.root / "cwd"
+
+    @property
+    def out(self) -> Path:
+        return self.root / "out"
+
+    @property
+    def canary(self) -> Path:
+        return self.outside / CANARY
+
+    def choose(self, *choices: Any) -> Any:
+        return self.random.choice(choices)
+
+    def files(self) -> list[Path]:
+        """The regular files of the folder, in order."""
+        return sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+    def folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.rglob("*") if path.is_dir() and not path.is_symlink())
+
+    @property
+    def good(self) -> Path:
+        """A copy of the folder without faults: what an earlier fault has left may be anything."""
+        return self.outside / "model"
+
+    def load(self, name: str) -> Any:
+        return json.loads((self.good / name).read_text())
+
+    def put(self, name: str, data: bytes) -> None:
+        """A regular file in the place of whatever is there."""
+        _replace(self.folder / name, lambda path: path.write_bytes(data))
+
+    def store(self, name: str, value: Any) -> None:
+        self.put(name, json.dumps(value).encode("utf-8", "surrogatepass"))
+
+    def dumps(self) -> dict[str, str]:
+        """The good dumps, by name."""
+        return {f"ir/{path.name}": path.read_text() for path in sorted((self.good / "ir").glob("*.mlir"))}
+
+
+def build(root: Path, good: Path, number: int) -> tuple[Case, list[str]]:
+    """Makes the folder of a number below `root`, which must not exist; what is wrong with it. Below 0: nothing."""
+    case = Case(root, "model", random.Random(number))
+    kinds = list(FAULTS)
+    chosen = (
+        [kinds[number % len(kinds)], *case.random.choices(kinds, k=number // len(kinds) % 3)] if number >= 0 else []
+    )
+    if "odd name of the folder" in chosen:
+        case.name = case.choose(*(name for name in NAMES if name not in (" ", "x" * 250)))
+    for place in (case.folder.parent, case.cwd, case.out):
+        place.mkdir(parents=True)
+    shutil.copytree(good, case.folder, symlinks=True)
+    _write_outside(case.outside, good)
+    return case, [f"{kind}: {_apply(kind, case)}" for kind in dict.fromkeys(chosen)]
+
+
+def _apply(kind: str, case: Case) -> str:
+    try:
+        return FAULTS[kind](case)
+    except OSError as error:  # an earlier fault has left no folder, say, where this one needs it
+        return f"not made, {error.strerror}"
+
+
+def _write_outside(outside: Path, good: Path) -> None:
+    """What a person has beside the model: files of every name that a folder may lead to."""
+    (outside / "documents").mkdir(parents=True)
+    for number in range(3):
+        (outside / "documents" / f"letter{number}.txt").write_text(f"letter {number}\n" * 9)
+    (outside / "secret.pipeline").write_text("password\n")
+    (outside / "key").write_text("password\n")
+    os.chmod(outside / "key", 0o600)
+    shutil.copytree(good, outside / "model", symlinks=True)
+    for path in (outside / "model").rglob("*"):  # a compile of the folder knows its own files by this
+        os.utime(path, ns=(1, 1), follow_symlinks=False)
+
+
+# ---------------------------------------------------------------------------------------------------- links, devices
+def _replace(path: Path, make: Callable[[Path], object]) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+
+
+def _link(case: Case, path: Path, target: str | Path) -> str:
+    _replace(path, lambda place: place.symlink_to(target))
+    return f"{path.relative_to(case.folder)} -> {target}"
+
+
+def _file_link(case: Case) -> str:
+    path = case.choose(*case.files())
+    same = case.outside / "model" / path.relative_to(case.folder)
+    dangling = case.outside / "new" / path.name if case.random.random() < 0.3 else case.outside / path.name
+    targets = (same, same, dangling, case.outside / "key", case.outside / "documents", path.name, path.parent)
+    return _link(case, path, case.choose(*targets))
+
+
+def _device_link(case: Case) -> str:
+    return _link(
+        case,
+        case.choose(*case.files()),
+        case.choose("/dev/zero", "/dev/stdin", "/dev/full", "/dev/tty", "/proc/self/mem"),
+    )
+
+
+def _folder_link(case: Case) -> str:
+    path = case.folder / case.choose("ckpt", "param", "inst", "config", "repro", "ir", STAGING)
+    same = case.outside / "model" / path.name
+    return _link(
+        case, path, case.choose(same, same, case.outside / "documents", case.outside / "new", "..", ".", path.name)
+    )
+
+
+def _special(case: Case) -> str:
+    path = case.choose(*case.files())
+    kinds: dict[str, Callable[[Path], object]] = {"fifo": os.mkfifo, "socket": _socket, "folder": Path.mkdir}
+    if may_make_devices(case.root):
+        kinds["device"] = lambda place: os.mknod(place, 0o20666, os.makedev(1, 5))
+    kind = case.choose(*kinds)
+    _replace(path, kinds[kind])
+    return f"{path.relative_to(case.folder)} is a {kind}"
+
+
+def _socket(path: Path) -> None:
+    place = os.open(path.parent, os.O_RDONLY)
+    try:
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(f"/proc/self/fd/{place}/{path.name}")
+    finally:
+        os.close(place)
+
+
+def may_make_devices(folder: Path) -> bool:
+    """Whether this process may make a device file."""
+    try:
+        os.mknod(folder / "device", 0o20666, os.makedev(1, 5))
+    except OSError:
+        return False
+    (folder / "device").unlink()
+    return True
+
+
+def _odd_names(case: Case) -> str:
+    folder = case.choose(case.folder, *case.folders())
+    name = case.choose(*NAMES)
+    path = folder / os.fsdecode(name)
+    if case.random.random() < 0.5:
+        path.write_text("x")
+    else:
+        path.mkdir()
+    suffix = case.choose(".safetensors", ".bin", ".json", ".gguf", ".part")
+    if len(name) < 200:
+        (folder / (os.fsdecode(name) + suffix)).write_bytes(b"x")
+    return f"{name!r} and with {suffix} in {folder.relative_to(case.folder)}"
+
+
+def _temporaries(case: Case) -> str:
+    """Links with the names that a process may give to its temporaries: `prepare` makes those of its own number."""
+    (case.folder / ".hostile_temporaries").touch()
+    return "links of the names .NAME.PID.part"
+
+
+def prepare(case: Case) -> None:
+    """What must be done in the process of the command, whose number is then known."""
+    wanted = case.folder / ".hostile_temporaries"
+    if not wanted.exists():
+        return
+    wanted.unlink()
+    for path in case.files():
+        for folder in (path.parent, case.folder / STAGING / path.parent.relative_to(case.folder)):
+            with contextlib.suppress(OSError):
+                folder.mkdir(parents=True, exist_ok=True)
+                place = folder / f".{path.name}.{os.getpid()}.part"
+                place.symlink_to(case.outside / case.random.choice(("key", "made")))
+
+
+# ---------------------------------------------------------------------------------------------------- state, staging
+def _outside_names(case: Case) -> list[str]:
+    return ["../../outside/key", str(case.outside / "key"), "../../outside/documents/letter1.txt", "model.safetensors",
+            "ckpt/../../../outside/key", "config.json", ".", "", "..", "/", "a\nb", "\x1b[2J", "x" * 5000]  # fmt: skip
+
+
+def _state(case: Case) -> str:
+    value = case.load(STATE_FILE)
+    names = case.random.sample(_outside_names(case), 3)
+    for phase in value["phases"].values():
+        phase["files"] |= {name: {"bytes": 9, "mtime_ns": 1} for name in names}
+    if case.random.random() < 0.5:
+        value["staged"] = dict(value["phases"])
+        shutil.copytree(case.good / "ckpt", case.folder / STAGING / "ckpt")
+    case.store(STATE_FILE, value)
+    return f"{names}"
+
+
+def _staging(case: Case) -> str:
+    staging = case.folder / STAGING
+    shutil.copytree(case.good, staging)
+    inner = case.choose("ckpt", "param", "inst", "config", "config.json", STATE_FILE, "manifest.json")
+    target = case.choose(case.outside / "model" / inner, case.outside / "new")
+    return _link(case, staging / inner, target)
+
+
+def _lock(case: Case) -> str:
+    path = case.folder / LOCK_FILE
+    choices: dict[str, Callable[[Path], object]] = {
+        "fifo": os.mkfifo,
+        "folder": Path.mkdir,
+        "link to a file": lambda place: place.symlink_to(case.outside / "key"),
+        "dangling link": lambda place: place.symlink_to(case.outside / "made"),
+    }
+    kind = case.choose(*choices)
+    _replace(path, choices[kind])
+    return kind
+
+
+# ---------------------------------------------------------------------------------------------------- tables
+def program_text(case: Case) -> str:
+    """A pipeline that starts a program."""
+    script = f"open({str(case.canary)!r}, 'w')"
+    return f'mlir-opt{{executable="{sys.executable}" generic=true arguments="-c",{json.dumps(script)}}}'
+
+
+def _pipeline(case: Case) -> str:
+    program, secret = program_text(case), case.outside / "secret.pipeline"
+    texts = (
+        program, f"dce,{program}", str(secret), "../outside/secret.pipeline", f'apply-pdl{{pdl-file="{secret}"}}',
+        "mlir-opt[cse]", "lpu-apply-patterns{names=x}", "cse," * 100_000,
+        "lower-lpu-to-isa", "isa-allocate-lmu", "lpu-propagate-sharding{num-device=1000000000000}", "", "\x1b[2J",
+        "default", "nothing", "lower-lpu-to-isa{gather-chunks=1000000000000}", "{" * 9999, 7, [],
+    )  # fmt: skip
+    text = case.choose(*texts)
+    value = case.load("manifest.json")
+    value["devices"]["1"]["options"]["pipeline"] = text
+    case.store("manifest.json", value)
+    return repr(text)[:200]
+
+
+def _manifest(case: Case) -> str:
+    value, entry = case.load("manifest.json"), None
+    kind = case.choose("target", "file", "file", "count", "length", "model")
+    if kind == "target":
+        entry = value["devices"]["1"]["target"] = case.choose(
+            "../../outside/key", "/etc/passwd", "asic", "x" * 9999, 7, None
+        )
+    elif kind == "file":
+        entry = case.choose(*_outside_names(case))
+        value["devices"]["1"]["files"][entry] = {"bytes": 9, "sha256": "0" * 64}
+    elif kind == "count":
+        entry = case.choose("0", "-1", "9" * 4000, "1 ", "\uff12", "../2")
+        value["devices"][entry] = value["devices"]["1"]
+    elif kind == "length":
+        entry = value["devices"]["1"]["options"]["max_length"] = case.choose(*VALUES)
+    else:
+        entry = value["model"] = case.choose(*VALUES)
+    case.store("manifest.json", value)
+    return f"{kind} {entry!r}"[:200]
+
+
+def _edited(case: Case, names: tuple[str, ...]) -> str:
+    name = case.choose(*(name for name in names if (case.folder / name).is_file()))
+    edits = []
+    for _ in range(case.random.randint(1, 3)):
+        path = [case.random.randrange(1 << 12) for _ in range(case.random.randint(0, 5))]
+        edits.append(
+            (case.choose("set", "set", "near", "delete", "double", "rename"), path, case.random.randrange(1 << 20))
+        )
+    case.store(name, edit_json(case.load(name), edits))
+    return f"{name} {edits}"
+
+
+def _deep(case: Case) -> str:
+    """JSON that is nested deeply, endless, or no text."""
+    name = case.choose(*TABLES, *SETTINGS, MARKER)
+    depth = 100_000
+    contents = {
+        "nested": b"[" * depth + b"]" * depth,
+        "objects": b'{"a":' * depth + b"1" + b"}" * depth,
+        "not UTF-8": b'{"format": 2, "a": "\xff"}',
+        "number": b'{"format": 2, "max_length": ' + b"9" * 100_000 + b"}",
+        "empty": b"",
+        "nan": b'{"format": NaN}',
+    }
+    kind = case.choose(*contents)
+    case.put(name, contents[kind])
+    return f"{name} is {kind}"
+
+
+def _sparse(case: Case) -> str:
+    name = case.choose(*TABLES, *SETTINGS, "param/param_1lpu_00_07.bin", "inst/inst_1lpu.bin", "model.safetensors")
+    case.put(name, (case.good / name).read_bytes())
+    os.truncate(case.folder / name, 8 << 30)
+    return f"{name} has 8 GiB"
+
+
+# ---------------------------------------------------------------------------------------------------- checkpoint
+def _tokenizer(case: Case) -> str:
+    value = case.load("tokenizer.json")
+    kind = case.choose("edit", "unknown", "added", "deep", "regex")
+    if kind == "edit":
+        return _edited(case, ("tokenizer.json",))
+    if kind == "unknown":
+        value["model"] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "nothing"}
+    elif kind == "added":
+        value["added_tokens"] = [{"id": case.choose(1 << 31, -1, 7), "content": "\x1b[2J", "special": True}]
+    elif kind == "deep":
+        value["normalizer"] = None
+        for _ in range(case.choose(50, 5000)):
+            value["normalizer"] = {"type": "Sequence", "normalizers": [value["normalizer"] or {"type": "NFC"}]}
+        sys.setrecursionlimit(60_000)
+    else:
+        value["pre_tokenizer"] = {
+            "type": "Split",
+            "pattern": {"Regex": case.choose("(a*)*b", "(")},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+    case.store("tokenizer.json", value)
+    return kind
+
+
+def _template(case: Case) -> str:
+    template = case.choose(*TEMPLATES)
+    value = case.load("tokenizer_config.json")
+    value["chat_template"] = template
+    case.store("tokenizer_config.json", value)
+    if isinstance(template, str) and case.random.random() < 0.5:
+        case.put("chat_template.jinja", template.encode("utf-8", "surrogatepass"))
+    return repr(template)
+
+
+def _remote_code(case: Case) -> str:
+    """Classes of its own, which transformers asks on stdin whether to run."""
+    for name in ("configuration_x", "modeling_x", "tokenization_x"):
+        case.put(f"{name}.py", f"open({str(case.canary)!r}, 'w')\nclass X: pass\n".encode())
+    name = case.choose("config.json", "tokenizer_config.json", "generation_config.json")
+    value = case.load(name)
+    value["auto_map"] = {
+        "AutoConfig": "configuration_x.X",
+        "AutoModelForCausalLM": "modeling_x.X",
+        "AutoTokenizer": ["tokenization_x.X", None],
+    }
+    if case.random.random() < 0.5:
+        value |= {"model_type": "x"} if name == "config.json" else {"tokenizer_class": "X"}
+    case.store(name, value)
+    return f"auto_map in {name}"
+
+
+def _index(case: Case) -> str:
+    name = case.choose(
+        "../../outside/model/model.safetensors",
+        str(case.outside / "model" / "model.safetensors"),
+        *_outside_names(case),
+    )
+    weights = {"model.embed_tokens.weight": name}
+    (case.folder / "model.safetensors").unlink(missing_ok=True)
+    case.store("model.safetensors.index.json", {"metadata": {}, "weight_map": weights})
+    return f"index with {name!r}"[:200]
+
+
+def _safetensors(case: Case) -> str:
+    name = "model.safetensors"
+    data = (case.good / name).read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    kind = case.choose("length", "edit", "names")
+    if kind == "length":
+        case.put(name, struct.pack("<Q", case.choose(0, 1 << 40, (1 << 64) - 1, length - 1)) + data[8:])
+        return kind
+    header = json.loads(data[8 : 8 + length])
+    if kind == "edit":
+        edits = [("set", [case.random.randrange(99) for _ in range(3)], case.random.randrange(1 << 20))]
+        header = edit_json(header, edits)
+    else:
+        header = {case.choose("\x1b[2J", "a\nb", "x" * 9999) + key: value for key, value in header.items()}
+    text = json.dumps(header).encode("utf-8", "surrogatepass")
+    case.put(name, struct.pack("<Q", len(text)) + text + data[8 + length :])
+    return kind
+
+
+class _Starts:
+    """An object that a pickle makes by starting a program."""
+
+    def __init__(self, canary: Path):
+        self._canary = canary
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self._canary}",)
+
+
+def _pickle(case: Case) -> str:
+    import torch
+
+    (case.folder / "model.safetensors").unlink(missing_ok=True)
+    value = {"model.embed_tokens.weight": _Starts(case.canary)}
+    _replace(case.folder / "pytorch_model.bin", lambda path: torch.save(value, path))
+    return "pytorch_model.bin starts a program"
+
+
+def _gguf(case: Case) -> str:
+    (case.folder / "config.json").unlink(missing_ok=True)
+    kind = case.choose("magic", "huge", "link")
+    path = case.folder / "m.gguf"
+    if kind == "link":
+        return _link(case, path, case.choose("/dev/zero", case.outside / "key"))
+    count = 1 << 40 if kind == "huge" else 0
+    case.put(path.name, b"GGUF" + struct.pack("<IQQ", 3, count, count) + bytes(64))
+    return kind
+
+
+def _marker(case: Case) -> str:
+    """A folder that says it is a download of the tool's own, so that weights may be deleted."""
+    value = case.choose(
+        {"hub_id": "a/b", "revision": None}, {"hub_id": "../../outside/model"}, {"hub_id": "a\x1b[2J/b"}, {"hub_id": 7}
+    )
+    case.store(f"ckpt/{MARKER}", value)
+    for name in (*SETTINGS, "model.safetensors"):
+        case.put(f"ckpt/{name}", (case.good / name).read_bytes())
+    target = case.outside / "model" / "model.safetensors"
+    return f"{value} {_link(case, case.folder / 'ckpt' / 'model.safetensors', target)}"
+
+
+def _dump(case: Case) -> str:
+    kind = case.choose("run", "left", "module", "escape", "long")
+    for name, text in case.dumps().items():
+        for part in ("run", "left"):
+            marker = f"// passes {part}:\n"
+            if kind == part:
+                text = text.replace(marker, f"{marker}//   {program_text(case)},\n")
+        if kind == "escape":
+            text = text.replace('loc("', 'loc("\\1B[2J')
+        elif kind == "long":
+            text = text.replace("// passes left:\n", "// passes left:\n" + "//   cse,\n" * 100_000)
+        elif kind == "module":
+            text = text.replace("f16", case.choose("f64", "!py.object", "!x.y", "i99999999"), 3)
+        case.put(name, text.encode())
+    return kind
+
+
+def _repro(case: Case) -> str:
+    """A pass that fails writes into a folder that leads elsewhere."""
+    value = case.load("manifest.json")
+    value["devices"]["1"]["options"]["pipeline"] = "isa-allocate-lmu, lower-lpu-to-isa"
+    case.store("manifest.json", value)
+    for name, text in case.dumps().items():
+        text = text.replace("// passes left:\n//   ", "// passes left:\n//   isa-allocate-lmu, ")
+        case.put(name, text.encode())
+    place = case.folder / "repro"
+    if case.random.random() < 0.5:
+        return _link(case, place, case.outside / "documents")
+    place.mkdir()
+    return _link(case, place / "command.txt", case.outside / case.choose("key", "made"))
+
+
+def _assembly(case: Case) -> str:
+    path = case.folder / "program.s"
+    text = (case.good / path.name).read_text()
+    kind = case.choose("escape", "huge", "long", "link")
+    if kind == "link":
+        return _link(case, path, case.choose("/dev/zero", case.outside / "key", "/dev/stdin"))
+    edits = {"escape": text + "\x1b[2J\x9b", "huge": text + "set r1 " + "9" * 100_000, "long": text * 200}
+    case.put(path.name, edits[kind].encode())
+    return kind
+
+
+FAULTS: dict[str, Callable[[Case], str]] = {
+    "link in place of a file": _file_link,
+    "pipeline in the manifest": _pipeline,
+    "names in the state": _state,
+    "link in place of a folder": _folder_link,
+    "entry of the manifest": _manifest,
+    "special file": _special,
+    "tokenizer": _tokenizer,
+    "temporaries": _temporaries,
+    "dump": _dump,
+    "names": _odd_names,
+    "staging": _staging,
+    "odd name of the folder": lambda case: repr(case.name),
+    "chat template": _template,
+    "code of its own": _remote_code,
+    "marker": _marker,
+    "failing pass": _repro,
+    "link to a device": _device_link,
+    "index": _index,
+    "tables": lambda case: _edited(case, TABLES),
+    "settings": lambda case: _edited(case, SETTINGS),
+    "lock": _lock,
+    "pickle": _pickle,
+    "deep": _deep,
+    "safetensors": _safetensors,
+    "assembly": _assembly,
+    "sparse file": _sparse,
+    "GGUF": _gguf,
+}

@@ -1,0 +1,104 @@
+"""Hostile folders through every command: nothing outside changes, no process starts, one error line, bounded time.
+
+A folder with each fault of `hostile_folders.py` through a quarter of the commands in turn; in a soak 500 folders, with
+several faults, through every command. `folder_worker.py` watches the processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="the watch needs /proc and prctl of Linux"),
+]
+
+SOAK = os.environ.get("SOAK") == "1"
+QUARTERS = 4
+HERE = Path(__file__).parent
+
+
+class Worker:
+    """The process that makes the folders and runs the commands. facts: what it knows."""
+
+    def __init__(self, folder: Path):
+        path = os.pathsep.join(str(HERE.parent / name) for name in ("models", "property"))
+        home = folder / "home"
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        own = {"PYTHONPATH": path, "HYPERDEX_HOME": str(home), "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1"}
+        self._log = folder / "worker.log"
+        self._process = subprocess.Popen(
+            [sys.executable, HERE / "folder_worker.py", folder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log.open("w"),
+            text=True,
+            env={**os.environ, **threads, **own, "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"},
+        )
+        self.facts: dict[str, Any] = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the process has ended: {self._process.wait()}\n{self._log.read_text()[-4000:]}"
+        return json.loads(line)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request. Fails when the process has ended."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    started = Worker(tmp_path_factory.mktemp("folders"))
+    yield started
+    started.close()
+
+
+def test_every_command_is_run(worker: Worker) -> None:
+    tried = {name.split()[0] for name in worker.facts["commands"]}
+    assert sorted(tried | set(worker.facts["others"])) == worker.facts["registered"]
+
+
+def test_misdeeds_are_noticed(worker: Worker) -> None:
+    for name in worker.facts["probes"]:
+        answer = worker.ask({"probe": name})
+        assert bool(answer["findings"]) == (name != "nothing"), f"{name}: {answer}"
+
+
+def test_hostile_folders(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes: Counter[str] = Counter()
+    findings: list[str] = []
+    commands, asked = worker.facts["commands"], 0
+    folders = 500 if SOAK else len(worker.facts["faults"])
+    for number in range(folders):
+        chosen = commands if SOAK else commands[number % QUARTERS :: QUARTERS]
+        answer = worker.ask({"number": number, "commands": chosen})
+        asked += len(chosen)
+        outcomes.update(answer["outcomes"])
+        findings += [f"{number}: {one}  {answer['faults']}" for one in answer["findings"]]
+    devices = "" if worker.facts["devices"] else " (no device files: mknod is not permitted here)"
+    with capsys.disabled():
+        print(
+            f"\n{folders} hostile folders{devices}, {sum(outcomes.values())} commands: {dict(sorted(outcomes.items()))}"
+        )
+    assert sum(outcomes.values()) == asked
+    assert not findings, "\n".join([f"{len(findings)} findings", *findings])
