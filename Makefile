@@ -6,7 +6,7 @@ UV := .venv-uv/.ready
 # Which of its builds pip takes is a matter of the platform and of PIP_EXTRA_INDEX_URL.
 TORCH ?= torch==2.13.0
 # A thread for each worker's torch: two each on two cores wait for one another.
-pytest = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n 2 --dist loadfile
+pytest = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n 2 --dist worksteal
 PYTEST := $(call pytest,.venv)
 
 .DEFAULT_GOAL := help
@@ -62,7 +62,7 @@ test-newest test-lowest: test-%: $(UV)
 	$(call install,.venv-$*,.venv-$*/requirements.txt)
 	.venv-$*/bin/python .ci/dependencies.py installed $(RESOLUTION)
 	$(call pytest,.venv-$*) -m 'not slow'
-	$(call pytest,.venv-$*) tests/models/test_architectures.py tests/models/test_architectures_rest.py
+	$(call pytest,.venv-$*) tests/models/test_architectures.py
 
 soak: $(STAMP) ## run all tests with their full counts (hours)
 	SOAK=1 $(PYTEST)

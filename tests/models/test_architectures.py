@@ -1,11 +1,7 @@
-"""Every supported architecture: nearer to float32 than transformers in the matrix type, and the same bits every way.
-
-Half of the table is in test_architectures_rest.py, so that two workers share it.
-"""
+"""Every supported architecture: nearer to float32 than transformers in the matrix type, and the same bits every way."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from architectures import CASES, write_case
+from conftest import SOAK
 from routing_gaps import Reference, clear_positions, clear_text
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -21,10 +18,9 @@ from hyperdex_ir.frontend.renamed import RENAMED
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
-SEEDS = range(5) if os.environ.get("SOAK") == "1" else range(1)
+SEEDS = range(5) if SOAK else range(1)
 POSITIONS = 40
 CHUNKS = (1, 7, 32)
-NAMES = list(CASES)[::2]
 
 pytestmark = pytest.mark.slow
 
@@ -42,15 +38,9 @@ class Compiled:
     references: tuple[Reference, Reference]
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each of the module's NAMES with each seed."""
-    if "compiled" in metafunc.fixturenames:
-        params = [(name, seed) for name in metafunc.module.NAMES for seed in SEEDS]
-        ids = [f"{name}-{seed}" for name, seed in params]
-        metafunc.parametrize("compiled", params, indirect=True, ids=ids, scope="module")
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(
+    scope="module", params=[pytest.param((name, seed), id=f"{name}-{seed}") for name in CASES for seed in SEEDS]
+)
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     name, seed = request.param
     folder = write_case(CASES[name], tmp_path_factory.mktemp(name), seed)

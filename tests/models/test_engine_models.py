@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import SOAK
 from tiny import VOCABULARY, tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.engine.features import VARIABLE, available, host_features
@@ -20,7 +21,6 @@ from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow
 
-SOAK = os.environ.get("SOAK") == "1"
 POSITIONS = 320
 TOKENS = np.random.default_rng(0).integers(0, VOCABULARY, 300).tolist()
 MODELS = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
+from conftest import SOAK
 from rewritten import REWRITERS, rewrite
 
 from hyperdex_ir.runtime.model import CompiledModel
@@ -14,7 +14,6 @@ from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow
 
-SOAK = os.environ.get("SOAK") == "1"
 #: Without SOAK the two that differ most from a Llama.
 NAMES = tuple(REWRITERS) if SOAK else ("phi3", "mixtral")
 NEW_TOKENS = 32 if SOAK else 12

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from conftest import SOAK
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-SOAK = os.environ.get("SOAK") == "1"
 T = TypeVar("T")
 
 

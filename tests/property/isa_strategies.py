@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from conftest import SOAK
 from hypothesis import strategies as st
 
 from hyperdex_ir.isa.codec import operand_places
@@ -12,7 +11,7 @@ from hyperdex_ir.isa.instructions import SPECS, Spec
 from hyperdex_ir.isa.operands import Field, FieldKind
 from hyperdex_ir.isa.program import Instruction
 
-EXAMPLES = 2000 if os.environ.get("SOAK") == "1" else 150
+EXAMPLES = 2000 if SOAK else 150
 CONTROL = ("halt", "ret", "repeat", "repeat_rows", "skip_unless", "call")
 
 

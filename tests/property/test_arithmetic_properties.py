@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 
 import numpy as np
+from conftest import SOAK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperdex_ir.interpreter import arithmetic, attention
 from hyperdex_ir.memory.tiles import from_tiles, tile_view
 
-settings.register_profile("arithmetic", max_examples=2000 if os.environ.get("SOAK") else 60, deadline=None)
+settings.register_profile("arithmetic", max_examples=2000 if SOAK else 60, deadline=None)
 PROFILE = settings.get_profile("arithmetic")
 MATRIX_TYPES = st.sampled_from(["f16", "bf16"])
 

@@ -23,6 +23,8 @@ from hyperdex_ir.isa.instructions import SPECS, Group
 pytestmark = pytest.mark.slow
 
 NAMES = tuple(sorted(MAKERS))
+#: Examples of each instruction and of several; with fewer vector instructions than the computer has, a third of them.
+ONE, SEVERAL = (10, 50) if VARIABLE in os.environ else (30, 150)
 
 
 @st.composite
@@ -42,7 +44,7 @@ def test_every_instruction_but_control_has_a_maker() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_instruction(name: str) -> None:
-    @examples(30, 300)
+    @examples(ONE, 300)
     @given(case=cases((name,), 1), threads=st.integers(1, 3))
     def compare(case: Case, threads: int) -> None:
         check(case, threads)
@@ -50,7 +52,7 @@ def test_one_instruction(name: str) -> None:
     compare()
 
 
-@examples(150, 2000)
+@examples(SEVERAL, 2000)
 @given(case=cases(NAMES, 6), threads=st.integers(1, 3))
 def test_several_instructions(case: Case, threads: int) -> None:
     check(case, threads)

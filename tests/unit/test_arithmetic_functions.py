@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
 
 import mpmath
 import numpy as np
 import pytest
+from conftest import SOAK
 
 from hyperdex_ir.interpreter import arithmetic
 from hyperdex_ir.interpreter.arithmetic import unary
 
-COUNT = 2_000_000 if os.environ.get("SOAK") else 60_000
+COUNT = 2_000_000 if SOAK else 60_000
 
 
 def samples(low: float, high: float) -> np.ndarray:

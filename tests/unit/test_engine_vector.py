@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import SOAK
 from engine_kernels import CHUNK, FEATURES, SPECIAL, WORDS, assert_same, compile_kernels, numbers, same_bits
 from machine_programs import WIDTH, memory_map, op
 
@@ -19,7 +19,7 @@ from hyperdex_ir.interpreter import arithmetic, functions
 from hyperdex_ir.isa.instructions import BINARY, REDUCTIONS, ROTARY_STYLES, UNARY
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 
-COUNT = 1_000_000 if os.environ.get("SOAK") else 40_000
+COUNT = 1_000_000 if SOAK else 40_000
 NOT_FINITE = 0x7F800000
 
 

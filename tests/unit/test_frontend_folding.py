@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import SOAK
 from tiny import VOCABULARY, tiny_llama_config, tiny_opt_config
 from transformers import Gemma3TextConfig, GPT2Config, PreTrainedConfig, Qwen2Config
 from xdsl.dialects.builtin import ModuleOp
@@ -108,9 +108,9 @@ def gemma3(layers: int) -> PreTrainedConfig:
 
 
 def test_kinds_of_layers_with_rotary_tables_of_their_own(tmp_path: Path) -> None:
-    """26 layers of Gemma 3: two functions, all norms fused with their 1 + weight, the softcap in the head."""
+    """20 layers of Gemma 3: two functions, all norms fused with their 1 + weight, the softcap in the head."""
     instructions = []
-    for layers, periods in ((26, 4), (14, 2)):
+    for layers, periods in ((26, 4) if SOAK else (20, 3), (14, 2)):
         module = imported(graph_of(gemma3(layers), tmp_path / str(layers)))
         local, other = "model.layers.kind0", "model.layers.kind1"
         assert shape_of_stack(module) == [(periods, [(5, [local]), other]), (2, [local])]
@@ -135,10 +135,10 @@ def test_kinds_of_layers_with_rotary_tables_of_their_own(tmp_path: Path) -> None
 
 
 def test_periods_are_nested_repeats(tmp_path: Path) -> None:
-    """26 layers of which every sixth is global, as in Gemma 3."""
+    """Layers of which every sixth is global, as in Gemma 3."""
     counts = []
     local, other = "model.layers.kind0", "model.layers.kind1"
-    for periods in (4, 6):
+    for periods in (4, 6) if SOAK else (2, 3):
         module = imported(graph_of(windows(periods * "lllllg" + "ll"), tmp_path / str(periods)))
         assert shape_of_stack(module) == [(periods, [(5, [local]), other]), (2, [local])]
         run_pipeline(module, "default")
@@ -164,7 +164,7 @@ def test_an_irregular_order_is_a_table(tmp_path: Path) -> None:
 def test_nothing_grows_with_depth(tmp_path: Path) -> None:
     """Operations before each pass, bytes of IR after it, and instructions, of 8 layers and of many more."""
     sizes = []
-    for layers in (8, 80 if os.environ.get("SOAK") == "1" else 20):
+    for layers in (8, 80 if SOAK else 20):
         directory = tmp_path / str(layers)
         tiny_llama_config(num_hidden_layers=layers).save_pretrained(directory)
         module = trace_model(directory, target="u55c", max_length=LENGTH, matrix_type="f16").module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -12,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import SOAK
 
 pytestmark = pytest.mark.slow
 
-SOAK = os.environ.get("SOAK") == "1"
 #: Kilobytes that the process may need: those of the interpreter and its libraries.
 MOST_MEMORY = 200 << 10
 #: Seconds from the start of the process, the median of five.
@@ -93,21 +92,72 @@ finally:
 """
 
 
+#: The same in a process for each folder that is named, forked once all is imported: what it prints goes to files
+#: beside the folder, its exit status to stdout.
+FORKING = """
+import os, re, sys
+sys.modules.update(torch=None, transformers=None)
+import hyperdex_ir.backend.compilation
+from hyperdex_ir.cli.main import main
+from hyperdex_ir.passes.pipeline import parse_pipeline
+parse_pipeline("default")
+for folder in sys.argv[1:]:
+    if (child := os.fork()) == 0:
+        for number, name in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{folder}.{name}", os.O_WRONLY | os.O_CREAT), number)
+        sys.argv = ["hyperdex", "compile", folder]
+        try:
+            main()
+        finally:
+            print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]:
+    """How a process ended for each case, and its folder."""
+    root = tmp_path_factory.mktemp("configs")
+    folders = [_write(CASES[name][0], root / str(number)) for number, name in enumerate(CASES)]
+    command = [sys.executable, "-c", FORKING, *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    ended = {}
+    for name, folder, code in zip(CASES, folders, done.stdout.split(), strict=True):
+        out, err = (folder.with_name(f"{folder.name}.{end}").read_text() for end in ("out", "err"))
+        ended[name] = subprocess.CompletedProcess(command, int(code), out, err), folder
+    return ended
+
+
+def _write(content: bytes, folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_bytes(content)
+    (folder / "evil.py").write_text("raise SystemExit('code of a checkpoint has run')\n")
+    return folder
+
+
 @pytest.mark.parametrize("name", list(CASES))
+def test_one_line(name: str, forked: dict[str, tuple[subprocess.CompletedProcess[str], Path]]) -> None:
+    run, folder = forked[name]
+    _check(run, CASES[name][1])
+    assert {path.name for path in folder.iterdir()} == {"config.json", "evil.py"}
+
+
+@pytest.mark.parametrize("name", list(CASES) if SOAK else ["huge-sizes"])
 def test_one_line_at_once(name: str, tmp_path: Path) -> None:
+    """By a process of its own from the start."""
     content, message = CASES[name]
-    (tmp_path / "config.json").write_bytes(content)
-    (tmp_path / "evil.py").write_text("raise SystemExit('code of a checkpoint has run')\n")
+    folder = _write(content, tmp_path / "model")
     seconds = []
     for _ in range(5 if SOAK else 1):
         start = time.monotonic()
         run = subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+            [sys.executable, "-c", SCRIPT, str(folder)], capture_output=True, text=True, check=False, timeout=60
         )
         seconds.append(time.monotonic() - start)
         _check(run, message)
     assert not SOAK or statistics.median(seconds) <= MOST_SECONDS
-    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "evil.py"}
+    assert {path.name for path in folder.iterdir()} == {"config.json", "evil.py"}
 
 
 def _check(run: subprocess.CompletedProcess[str], message: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import SOAK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine_programs import HEADS, LENGTH, LMU_WORDS, SIZE, VOCAB, WIDTH, layout, memory_map, parameter
@@ -27,7 +27,7 @@ from hyperdex_ir.xdsl_support import check_module, parse_module, print_module
 
 pytestmark = pytest.mark.slow
 
-settings.register_profile("schedule", max_examples=1000 if os.environ.get("SOAK") else 60, deadline=None)
+settings.register_profile("schedule", max_examples=1000 if SOAK else 60, deadline=None)
 PROFILE = settings.get_profile("schedule")
 BUFFERS = ("a", "b", "c", "d")
 TOKENS, POSITION = [3, 1, 4], 2
