@@ -55,7 +55,7 @@ def write_checkpoint(gguf_path: Path, folder: Path) -> list[str]:
         if name in _WRITERS:
             _WRITERS[name](reader, folder / name)
     if WEIGHTS in missing:
-        write_weights(gguf_path, folder, "F16")
+        write_weights(gguf_path, folder, dtype="F16")
     return missing
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from hyperdex_ir.errors import FileFormatError, StorageError
+from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.reading import PROGRAM, open_regular
 
 MAGIC = b"HDXI"
@@ -99,35 +100,27 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+def atomic_file(path: Path, root: Path | None = None) -> Iterator[IO[bytes]]:
     """A file open for writing (and reading) that takes its name, synced, only when the block ends well.
 
-    Raises StorageError when what is there is no file: the rename would put one in the place of a device.
+    root: the folder of the model that it belongs to, below which no link is followed (`folder_access.py`). None: where
+    the user asked for it. Raises StorageError when what is there is no file: the rename would put one in the place of a
+    device.
     """
-    with storage_errors(path):
-        if path.exists() and not path.is_file():
-            raise StorageError(f"{path}: not a file", "name a file, which may not exist yet")
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("w+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    tree = FolderTree(path.parent if root is None else root)
+    with storage_errors(path), tree.new_file(tree.name_of(path)) as file:
+        yield file
 
 
-def write_binary(path: Path, kind: Kind, payload: bytes) -> None:
-    """Writes header and payload, padded to whole units; the file appears whole or not at all."""
+def write_binary(path: Path, kind: Kind, payload: bytes, root: Path | None = None) -> None:
+    """Writes header and payload, padded to whole units; the file appears whole or not at all. As `atomic_file`."""
     padded = payload + bytes(-len(payload) % UNIT)
-    with atomic_file(path) as file:
+    with atomic_file(path, root) as file:
         file.write(pack_header(kind, len(padded), zlib.crc32(padded)))
         file.write(padded)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text; the file appears whole or not at all."""
-    with atomic_file(path) as file:
+def write_text(path: Path, text: str, root: Path | None = None) -> None:
+    """Writes UTF-8 text; the file appears whole or not at all. As `atomic_file`."""
+    with atomic_file(path, root) as file:
         file.write(text.encode())

@@ -10,21 +10,23 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hyperdex_ir import reading
-from hyperdex_ir.errors import CheckpointError, FileFormatError, UnsupportedModelError
+from hyperdex_ir.errors import CheckpointError, StorageError, UnsupportedModelError
 from hyperdex_ir.files import atomic_file, write_text
+from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary
+from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.own_code import code_digest
-from hyperdex_ir.reading import read_text
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
@@ -61,37 +63,93 @@ def value_of(reader: GGUFReader, key: str) -> Any:
 
 
 # ------------------------------------------------------------------------------------------------------- a checkpoint
-def write_small_files(path: Path, folder: Path) -> None:
+def source_facts(path: Path) -> dict[str, Any]:
+    """By what a GGUF file is known again, and what is made of it."""
+    found = path.stat()
+    return {"file": path.name, "size": found.st_size, "time": found.st_mtime_ns, "code": code_digest()}
+
+
+def write_small_files(path: Path, folder: Path, root: Path | None = None) -> None:
     """Writes config.json, the generation config and the tokenizer into `folder`, unless they were made from this file.
 
-    What was made from another file is removed. Raises UnsupportedModelError when transformers makes no configuration or
-    tokenizer of it, CheckpointError when the file is broken.
+    root: as of `files.atomic_file`; None: the folder itself. What was made from another file is removed. Raises
+    UnsupportedModelError when transformers makes no configuration or tokenizer of it, CheckpointError when the file is
+    broken, or the folder holds a checkpoint that was not made here.
     """
-    found = path.stat()
-    facts = {"file": path.name, "size": found.st_size, "time": found.st_mtime_ns, "code": code_digest()}
-    marker = json.dumps(facts)
-    if _is_made_from(folder, marker) and all((folder / name).is_file() for name in _SMALL_FILES):
+    root, marker = root or folder, _read_marker(folder, root or folder)
+    facts = source_facts(path)
+    if facts.items() <= marker.items() and all((folder / name).is_file() for name in _SMALL_FILES):
         return
-    for name in (MARKER, WEIGHTS, *_SMALL_FILES):
-        (folder / name).unlink(missing_ok=True)
+    tree = FolderTree(root)
+    own = [name for name in (*_SMALL_FILES, WEIGHTS) if tree.info(tree.name_of(folder / name)) is not None]
+    others = [name for name in own if name not in _begun(marker) and not _is_recorded(marker, folder / name, tree)]
+    if others:
+        raise CheckpointError(
+            f"{folder}: holds {', '.join(others)}, which was not made from {path.name} by this tool",
+            "move it away, or name another folder with --output-dir",
+        )
+    for name in (MARKER, *own):
+        tree.remove(tree.name_of(folder / name))
     reader = open_gguf(path)
     reading.check_checkpoint(path.parent)
     config = _read_config(path, reader)
-    folder.mkdir(parents=True, exist_ok=True)
-    if "tokenizer.ggml.tokens" in reader.fields:
-        _write_tokenizer(path, folder)
+    marker = {"begun": [*_SMALL_FILES, WEIGHTS]}
+    write_text(folder / MARKER, json.dumps(marker) + "\n", root)
+    written = _write_tokenizer(path, folder, root) if "tokenizer.ggml.tokens" in reader.fields else []
     ids = {key: getattr(config, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     generation = {key: value for key, value in ids.items() if value is not None}
-    write_text(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
-    write_text(folder / "config.json", config.to_json_string(use_diff=True))
-    write_text(folder / MARKER, marker + "\n")
+    write_text(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n", root)
+    write_text(folder / "config.json", config.to_json_string(use_diff=True), root)
+    _record(facts | marker, folder, root, [*written, *_SMALL_FILES])
 
 
-def _is_made_from(folder: Path, marker: str) -> bool:
+# --------------------------------------------------------------------------------------------------------- the marker
+def _read_marker(folder: Path, root: Path) -> dict[str, Any]:
+    """What `_record` has written: of which file the others were made, and where these are; empty when there is none."""
+    tree = FolderTree(root)
     try:
-        return read_text(folder / MARKER, reading.MARKER).strip() == marker
-    except (FileNotFoundError, FileFormatError):
-        return False
+        with tree.open_file(tree.name_of(folder / MARKER)) as file:
+            value = reading.parse_json(file.read(reading.MARKER.limit).decode(), reading.MARKER)
+    except (OSError, StorageError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _record(marker: dict[str, Any], folder: Path, root: Path, names: Sequence[str]) -> None:
+    """Records that these files are made now: size, time and inode of each."""
+    tree, made = FolderTree(root), dict(_made(marker))
+    for name in names:
+        found = tree.info(tree.name_of(folder / name))
+        if found is not None:
+            made[name] = place_of(found)
+    begun = [name for name in _begun(marker) if name not in names]
+    write_text(folder / MARKER, json.dumps({**marker, "made": made, "begun": begun}) + "\n", root)
+
+
+def _begun(marker: dict[str, Any]) -> list[Any]:
+    """Names of files that were not there when their making began: a process that was killed may have left them."""
+    begun = marker.get("begun")
+    return begun if isinstance(begun, list) else []
+
+
+def _made(marker: dict[str, Any]) -> dict[str, Any]:
+    made = marker.get("made")
+    return made if isinstance(made, dict) else {}
+
+
+def _is_recorded(marker: dict[str, Any], path: Path, tree: FolderTree) -> bool:
+    found, entry = tree.info(tree.name_of(path)), _made(marker).get(path.name)
+    return found is not None and entry == place_of(found)
+
+
+def made_files(folder: Path, root: Path) -> dict[str, dict[str, Any]]:
+    """The files that were made in a folder: name -> size, time and inode. root: as of `write_small_files`."""
+    return {name: entry for name, entry in _made(_read_marker(folder, root)).items() if isinstance(entry, dict)}
+
+
+def is_made(folder: ModelFolder, name: str) -> bool:
+    """Whether a file of the checkpoint is the one that was made of a GGUF file here, by size, time and inode."""
+    return _is_recorded(_read_marker(folder.source, folder.root), folder.source / name, FolderTree(folder.root))
 
 
 def _read_config(path: Path, reader: GGUFReader) -> Any:
@@ -116,11 +174,21 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
     return config
 
 
-def _write_tokenizer(path: Path, folder: Path) -> None:
+def _write_tokenizer(path: Path, folder: Path, root: Path) -> list[str]:
+    """Writes what transformers makes of the tokenizer; returns the names.
+
+    transformers follows links: it writes into a folder of its own, from which the files are copied.
+    """
     from hyperdex_ir.frontend.pretrained import copy_tokenizer
 
-    with _one_line(path, "tokenizer"):
-        copy_tokenizer(path, folder)
+    with TemporaryDirectory(prefix="hyperdex-gguf-") as place:
+        with _one_line(path, "tokenizer"):
+            copy_tokenizer(path, Path(place))
+        written = sorted(Path(place).iterdir())
+        for one in written:
+            with atomic_file(folder / one.name, root) as file:
+                file.write(one.read_bytes())
+        return [one.name for one in written]
 
 
 @contextmanager
@@ -143,13 +211,14 @@ def _one_line(path: Path, what: str) -> Iterator[None]:
 def write_weights(
     path: Path,
     folder: Path,
+    root: Path | None = None,
     dtype: str | None = None,
     room: Callable[[int, str], None] = lambda count, what: None,
 ) -> None:
     """Writes the tensors of a GGUF file as safetensors into `folder`, where its config.json is.
 
-    dtype: `F16` rounds all of them to that. room: is told, before anything is written, how many bytes of memory that
-    takes, and for what. Raises CheckpointError for a tensor that does not fit the model,
+    root: as of `write_small_files`. dtype: `F16` rounds all of them to that. room: is told, before anything is written,
+    how many bytes of memory that takes, and for what. Raises CheckpointError for a tensor that does not fit the model,
     UnsupportedModelError for one that has no place in it.
     """
     reader = open_gguf(path)
@@ -167,11 +236,14 @@ def write_weights(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_file(folder / WEIGHTS) as file:
+    with atomic_file(folder / WEIGHTS, root or folder) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, kind, _ in entries:
             file.write(_stored(names.values(name), kind).data)
             _let_go(reader)
+    marker = _read_marker(folder, root or folder)
+    if marker:
+        _record(marker, folder, root or folder, [WEIGHTS])
 
 
 def _let_go(reader: GGUFReader) -> None:

@@ -14,11 +14,14 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from hyperdex_ir import torch_weights
 from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, ModelNotFoundError, StorageError
 from hyperdex_ir.files import write_text
+from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.hub_access import Credential
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file, part_of, same_content
@@ -134,7 +137,7 @@ def fetch_config(folder: ModelFolder, options: HubOptions) -> None:
         _fetch(folder, options, CONFIG)
     except BaseException:
         if missing is not None:
-            shutil.rmtree(missing, ignore_errors=True)
+            _undo(folder, missing)
         raise
 
 
@@ -164,7 +167,8 @@ def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
     for name in shards:
         _fetch_weights(folder, options, name)
     if not _has_safetensors(listing) and torch_weights.SINGLE not in listing.files:
-        torch_weights.rewrite_index(folder.source / torch_weights.INDEX)
+        torch_weights.rewrite_index(folder.source / torch_weights.INDEX, _tree(folder).root)
+        _record_fetched(folder, WEIGHTS_INDEX)
     _write_marker(folder, options, listing, complete=True)
     if options.credential.token is None:
         print("Not logged in!", file=sys.stderr)
@@ -214,9 +218,66 @@ def _fetch_weights(folder: ModelFolder, options: HubOptions, name: str) -> None:
     if place.is_file():
         return
     _fetch(folder, options, name)
-    if place.name != name:
-        torch_weights.rewrite(folder.source / name)
-        (folder.source / name).unlink()
+    if place.name == name:
+        return
+    torch_weights.rewrite(folder.source / name, _tree(folder).root)
+    _record_fetched(folder, place.name)
+    if is_fetched(folder, name):
+        _remove(folder, name)
+
+
+# --------------------------------------------------------------------------------------------- what was put there
+def _tree(folder: ModelFolder) -> FolderTree:
+    """The folder that `source` lies in, as it is written to."""
+    return FolderTree(folder.source.parent)
+
+
+def _inner(folder: ModelFolder, name: str) -> str:
+    return f"{folder.source.name}/{name}"
+
+
+def _remove(folder: ModelFolder, name: str) -> None:
+    _tree(folder).remove(_inner(folder, name))
+
+
+def is_fetched(folder: ModelFolder, name: str) -> bool:
+    """Whether the file in `source` is the one that this tool has put there, by size, time and inode.
+
+    Who makes a folder for others can write a marker too, but does not know the inodes that its files will have.
+    """
+    found = _tree(folder).info(_inner(folder, name))
+    return found is not None and _fetched(folder).get(name) == place_of(found)
+
+
+def _fetched(folder: ModelFolder) -> dict[str, Any]:
+    """By the marker: name -> size, time and inode of what was downloaded, or made of a download."""
+    found = (read_marker(folder.source) or {}).get("fetched")
+    return found if isinstance(found, dict) else {}
+
+
+def _record_fetched(folder: ModelFolder, name: str) -> None:
+    marker, found = read_marker(folder.source), _tree(folder).info(_inner(folder, name))
+    assert marker is not None
+    assert found is not None
+    _put_marker(folder, marker | {"fetched": {**_fetched(folder), name: place_of(found)}})
+
+
+def _undo(folder: ModelFolder, missing: Path) -> None:
+    """Removes what a first fetch that failed has left, and the folders that were made for it, from `missing` on."""
+    for name in (MARKER, *_fetched_files(folder.source)):
+        _remove(folder, name)
+    for path in (folder.source, *folder.source.parents):
+        if path == missing or missing in path.parents:
+            FolderTree(path.parent).remove_if_empty(path.name)
+
+
+def _set_aside(folder: ModelFolder, name: str) -> None:
+    """Moves a file that the user has put into `source` out of the way: it may be the only one of its kind."""
+    tree = _tree(folder)
+    places = (f"replaced/{name}" + (f".{number}" if number else "") for number in count())
+    place = next(one for one in places if tree.info(one) is None)
+    tree.move(_inner(folder, name), place)
+    log(f"{folder.source / name}: not of this commit, and not downloaded by this tool: moved to {tree.root / place}")
 
 
 # ------------------------------------------------------------------------------------------------------ one commit
@@ -239,17 +300,23 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
         log(f"{folder.hub_id}: has moved from commit {before.commit[:12]} to {listing.commit[:12]}")
     if CONFIG not in listing.files:
         raise ConfigError(f"{folder.hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
-    for path in _fetched_files(folder.source):
-        if not _belongs(path, known, listing):
-            path.unlink()
+    for name in _fetched_files(folder.source):
+        path = folder.source / name
+        if _belongs(path, known, listing):
+            continue
+        if path.suffix == ".part" or is_fetched(folder, name) or (name in known and same_content(path, known[name])):
+            _remove(folder, name)
+        else:
+            _set_aside(folder, name)
     _write_marker(folder, options, listing, complete=False)
 
 
-def _fetched_files(source: Path) -> list[Path]:
-    """What a download puts into a folder, as far as it is there; parts of files too."""
+def _fetched_files(source: Path) -> list[str]:
+    """The names of what a download puts into a folder, as far as it is there; parts of files too."""
     patterns = ("*.safetensors", "pytorch_model*.bin", ".*.part")
     found = [path for pattern in patterns for path in sorted(source.glob(pattern))]
-    return [path for path in (*found, *(source / name for name in (*SMALL_FILES, *_INDEXES))) if path.is_file()]
+    paths = (*found, *(source / name for name in (*SMALL_FILES, *_INDEXES)))
+    return [path.name for path in paths if path.is_file() or path.is_symlink()]
 
 
 def _belongs(path: Path, known: Mapping[str, RemoteFile], listing: Listing) -> bool:
@@ -271,8 +338,12 @@ def _belongs(path: Path, known: Mapping[str, RemoteFile], listing: Listing) -> b
 def _write_marker(folder: ModelFolder, options: HubOptions, listing: Listing, *, complete: bool) -> None:
     files = {name: file for name, file in listing.files.items() if _is_wanted(name)}
     facts = {"hub_id": folder.hub_id, "revision": options.revision, "complete": complete}
-    text = json.dumps(facts | Listing(listing.commit, files).to_json(), indent=1)
-    write_text(folder.source / MARKER, text + "\n")
+    fetched = {name: entry for name, entry in _fetched(folder).items() if is_fetched(folder, name)}
+    _put_marker(folder, {**facts, **Listing(listing.commit, files).to_json(), "fetched": fetched})
+
+
+def _put_marker(folder: ModelFolder, marker: Mapping[str, Any]) -> None:
+    write_text(folder.source / MARKER, json.dumps(marker, indent=1) + "\n", _tree(folder).root)
 
 
 def _is_wanted(name: str) -> bool:
@@ -288,7 +359,8 @@ def _fetch(folder: ModelFolder, options: HubOptions, name: str) -> None:
     if (folder.source / name).is_file():
         return
     hub = HubModel(folder.hub_id, options.credential)
-    fetch_file(hub, listing.commit, name, listing.files[name], folder.source)
+    fetch_file(hub, listing.commit, name, listing.files[name], folder.source, _tree(folder).root)
+    _record_fetched(folder, name)
 
 
 def _first_missing(path: Path) -> Path | None:

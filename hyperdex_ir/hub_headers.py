@@ -14,7 +14,7 @@ from typing import Any
 
 from hyperdex_ir import torch_weights
 from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError
-from hyperdex_ir.files import storage_errors
+from hyperdex_ir.files import atomic_file
 from hyperdex_ir.hub import CONFIG, WEIGHTS, WEIGHTS_INDEX, HubOptions, shard_names
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file
@@ -72,7 +72,7 @@ def _write_header(hub_id: str, path: Path, header: Any, listed: RemoteFile | Non
     size = None if listed is None else listed.size
     if not all(type(end) is int and 0 <= end <= (_LONGEST if size is None else size) for end in ends):
         raise CheckpointError(f"{hub_id}: {path.name}: not safetensors: has tensors beyond its end")
-    with storage_errors(path), path.open("wb") as file:
+    with atomic_file(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         length = file.truncate(file.tell() + max(ends, default=0))
     return length if size is None else size

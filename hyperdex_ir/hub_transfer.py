@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from hyperdex_ir.errors import DownloadError, StorageError
 from hyperdex_ir.files import storage_errors
+from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.hub_requests import HubModel, RemoteFile, Transient
 from hyperdex_ir.progress import file_progress
 from hyperdex_ir.reading import open_regular
@@ -22,28 +23,32 @@ _BLOCK = 1 << 20
 _ALTERED = "run again; when it stays so, something on the way alters files: a proxy, or the server of HF_ENDPOINT"
 
 
-def fetch_file(hub: HubModel, commit: str, name: str, expected: RemoteFile, folder: Path) -> None:
+def fetch_file(
+    hub: HubModel, commit: str, name: str, expected: RemoteFile, folder: Path, root: Path | None = None
+) -> None:
     """Downloads a file of a commit into a folder, or what is missing of it.
 
-    Raises DownloadError, with what is wrong and at which byte, AccessError, StorageError.
+    root: as of `files.atomic_file`; None: the folder itself. Raises DownloadError, with what is wrong and at which
+    byte, AccessError, StorageError.
     """
-    part = part_of(folder, name, expected)
+    tree = FolderTree(root or folder)
+    part = tree.name_of(part_of(folder, name, expected))
 
     def received() -> int:
-        return part.stat().st_size if part.is_file() else 0
+        found = tree.info(part)
+        return 0 if found is None else found.st_size
 
     def attempt() -> None:
         try:
-            _grow(hub, commit, name, expected, part)
+            _grow(hub, commit, name, expected, tree, part)
         except Transient as error:
             of = "" if expected.size is None else f" of {expected.size:,}"
             raise Transient(f"{error.reason}, at byte {received():,}{of}", error.hint, error.wait) from None
-        os.replace(part, folder / name)
+        tree.move(part, tree.name_of(folder / name))
 
     with storage_errors(folder / name):
-        folder.mkdir(parents=True, exist_ok=True)
         if None in (expected.size, expected.digest):
-            part.unlink(missing_ok=True)  # nothing says that it is of the same file
+            tree.remove(part)  # nothing says that it is of the same file
         hub.persist(f"{hub.hub_id}: {name}", attempt, progress=received)
 
 
@@ -69,10 +74,10 @@ def _hashed(file: IO[bytes], expected: RemoteFile) -> Any:
     return digest
 
 
-def _grow(hub: HubModel, commit: str, name: str, listed: RemoteFile, part: Path) -> None:
+def _grow(hub: HubModel, commit: str, name: str, listed: RemoteFile, tree: FolderTree, part: str) -> None:
     """One attempt: what is missing of the part, and whether it is right then. What is of no use is removed."""
     expected = _agreed(hub, commit, name, listed)
-    with part.open("a+b") as file:
+    with tree.grown_file(part) as file:
         if expected.size is not None and file.tell() > expected.size:
             file.truncate(0)
         file.seek(0)
@@ -91,7 +96,7 @@ def _grow(hub: HubModel, commit: str, name: str, listed: RemoteFile, part: Path)
         raise Transient("the connection was closed")
     else:
         reason = f"the Hub sends more than the {expected.size:,} bytes that it lists"
-    part.unlink()
+    tree.remove(part)
     if start:  # it came in parts, which may have been of different files
         raise Transient(reason, _ALTERED)
     raise DownloadError(f"{hub.hub_id}: {name}: {reason}", _ALTERED)

@@ -2,8 +2,9 @@
 
 A model is named by (a) a Hub id; (b) an existing directory that holds a checkpoint directly or in `ckpt/`, or one GGUF
 file, or by a path to that file; (c) an absolute path that does not exist or is empty, whose last two components are the
-Hub id to download. The tool made the checkpoints of (a), (c) and GGUF files, and only there may it delete weights; a
-marker in `ckpt/` tells (c) from (b) the next time.
+Hub id to download. A marker in `ckpt/` tells (c) from (b) the next time. Only in the checkpoints of (a), (c) and GGUF
+files may the tool delete weights, and of these only what the markers say it has put there (`hub.py`,
+`gguf_checkpoint.py`).
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class ModelFolder:
     source: the folder with config.json, tokenizer and safetensors.
     hub_id: what to download into `source`, or None when the checkpoint is there already.
     gguf: the GGUF file to make the files in `source` from, or None.
-    made_by_tool: the weights in `source` are the tool's own copy, so that it may delete them.
+    made_by_tool: the weights in `source` may be the tool's own copy: markers there say which files are.
     """
 
     root: Path
@@ -76,6 +77,11 @@ class ModelFolder:
     hub_id: str | None
     made_by_tool: bool
     gguf: Path | None = None
+
+    @property
+    def anchor(self) -> Path:
+        """The folder below which no link is followed when something is written: `folder_access.py`."""
+        return self.root
 
     @property
     def ckpt(self) -> Path:

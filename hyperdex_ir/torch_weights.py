@@ -186,10 +186,11 @@ def let_go(tensor: Any) -> None:
         advise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), mmap.MADV_DONTNEED)
 
 
-def rewrite(path: Path) -> Path:
+def rewrite(path: Path, root: Path) -> Path:
     """Writes the tensors of a torch file to a safetensors file beside it, and returns that file's path.
 
-    Tensors that share memory are written once a name. Raises CheckpointError as `load_tensors`.
+    root: as of `files.atomic_file`. Tensors that share memory are written once a name. Raises CheckpointError as
+    `load_tensors`.
     """
     tensors, mapped = load_tensors(path), is_mapped(path)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -202,7 +203,7 @@ def rewrite(path: Path) -> Path:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     output = path.with_name(safetensors_name(path.name))
-    with atomic_file(output) as file:
+    with atomic_file(output, root) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in tensors.values():
             file.write(raw_bytes(tensor).data)
@@ -211,10 +212,13 @@ def rewrite(path: Path) -> Path:
     return output
 
 
-def rewrite_index(path: Path) -> Path:
-    """Writes the index of the safetensors files that the torch files of an index become; returns its path."""
+def rewrite_index(path: Path, root: Path) -> Path:
+    """Writes the index of the safetensors files that the torch files of an index become; returns its path.
+
+    root: as of `files.atomic_file`.
+    """
     weight_map = read_object(path, WEIGHTS_INDEX)["weight_map"]
     renamed = {name: safetensors_name(file) for name, file in weight_map.items()}
     output = path.with_name("model.safetensors.index.json")
-    write_text(output, json.dumps({"metadata": {}, "weight_map": renamed}, indent=1) + "\n")
+    write_text(output, json.dumps({"metadata": {}, "weight_map": renamed}, indent=1) + "\n", root)
     return output

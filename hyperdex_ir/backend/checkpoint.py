@@ -85,7 +85,7 @@ def copy_small_files(folder: ModelFolder) -> list[Path]:
         if not original.is_file():
             continue
         content = read_bytes(original, TOKENIZER)
-        with atomic_file(copy) as file:
+        with atomic_file(copy, folder.anchor) as file:
             file.write(content)
         copies.append(copy)
     return copies

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import locked_folder
-from hyperdex_ir.backend.staging import remove_empty_folders, settle
-from hyperdex_ir.backend.state import STAGING, STATE_FILE, State
+from hyperdex_ir.backend.staging import holds_checkpoint, remove_empty_folders, settle
+from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.status import stale_files, written_files
+from hyperdex_ir.backend.written import MANIFEST, STATE_FILE
+from hyperdex_ir.files import storage_errors
+from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.locations import ModelFolder
 
 
@@ -15,19 +19,28 @@ def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[
     """The files that go, by name, with their sizes in bytes. Waits for a compile that works on the folder.
 
     compiled: everything that the compiler has written goes; the original checkpoint stays. dry_run: nothing is removed.
-    Raises StorageError when the file system refuses.
+    Raises StorageError when the file system refuses, or a folder is a link that is not to be followed.
     """
     if not folder.root.is_dir():
         return []
-    with locked_folder(folder.root):
+    tree = FolderTree(folder.root)
+    with locked_folder(folder.root), storage_errors(folder.root):
+        check_links(folder)
         if not dry_run:
             settle(folder)
-        records = [folder.manifest, folder.root / STATE_FILE] if compiled else []
-        files = [*stale_files(folder.root), *(written_files(folder.root) if compiled else [])]
-        found = [(path, path.stat().st_size) for path in dict.fromkeys([*records, *files]) if path.is_file()]
-        for path, _ in () if dry_run else found:
-            path.unlink()
+        found = [(name, tree.info(name)) for name in _names(folder, tree, compiled=compiled)]
+        for name, _ in () if dry_run else found:
+            tree.remove(name)
         if not dry_run:
             State.load(folder.root).forget_staged()
-            remove_empty_folders(folder.root / STAGING)
-    return found
+            remove_empty_folders(tree)
+    return [(folder.root / name, facts.st_size) for name, facts in found if facts is not None]
+
+
+def _names(folder: ModelFolder, tree: FolderTree, *, compiled: bool) -> list[str]:
+    """What goes, each once."""
+    names = stale_files(folder.root)
+    if compiled:
+        written = written_files(folder.root, beside_checkpoint=holds_checkpoint(folder))
+        names = [MANIFEST, STATE_FILE, *names, *written]
+    return [name for name in dict.fromkeys(names) if tree.is_no_folder(name)]

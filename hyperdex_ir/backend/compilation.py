@@ -12,27 +12,21 @@ from typing import TYPE_CHECKING, Any
 from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
 from hyperdex_ir.backend.dumps import read_chosen_dump
 from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import locked_folder
 from hyperdex_ir.backend.manifest import describe_files, listed_counts, unread_bytes, write_manifest
 from hyperdex_ir.backend.memory import Ceiling
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes, undivided
 from hyperdex_ir.backend.sources import KnownSources, SourceWatch
 from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
-from hyperdex_ir.backend.state import (
-    STAGING,
-    STATE_FILE,
-    State,
-    digest,
-    extension_digest,
-    file_digest,
-    leftovers,
-    versions,
-)
+from hyperdex_ir.backend.state import State, digest, extension_digest, file_digest, versions
+from hyperdex_ir.backend.written import STATE_FILE, unfinished_files
 from hyperdex_ir.errors import CheckpointError, HyperdexError
+from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.frontend.config import ModelSummary, read_config
-from hyperdex_ir.gguf_checkpoint import MARKER as GGUF_MARKER
+from hyperdex_ir.gguf_checkpoint import is_made, source_facts
 from hyperdex_ir.gguf_header import check_architecture
-from hyperdex_ir.hub import fetch_config, fetch_model
+from hyperdex_ir.hub import fetch_config, fetch_model, is_fetched
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout, read_table
@@ -87,6 +81,7 @@ class Compilation:
         """Compiles. Raises HyperdexError subclasses; then what was compiled before is as it was."""
         log_banner()
         with locked_folder(self.folder.root), _empty_folders_removed(self.folder):
+            check_links(self.folder)
             self.state = settle(self.folder)
             self._check_model()
             if self._is_finished():
@@ -102,8 +97,8 @@ class Compilation:
     def _compile(self) -> None:
         self.memory.check_base()
         self._download(needed=not self._has_converted())
-        for path in leftovers(self.folder.root):
-            path.unlink(missing_ok=True)
+        for name in unfinished_files(self.state.tree):
+            self.state.tree.remove(name)
         self._discard_outdated()
         self._convert()
         self._map()
@@ -170,13 +165,13 @@ class Compilation:
         from hyperdex_ir.gguf_checkpoint import write_small_files
 
         log_phase(1, "Read the GGUF file", f"What is in {file} becomes a checkpoint at {self.folder.ckpt}")
-        write_small_files(file, self.folder.ckpt)
+        write_small_files(file, self.folder.ckpt, self.folder.root)
 
     def _read_gguf(self, file: Path) -> None:
         from hyperdex_ir.gguf_checkpoint import WEIGHTS, write_weights
 
         if not (self.folder.ckpt / WEIGHTS).is_file():
-            write_weights(file, self.folder.ckpt, room=self.memory.check_room)
+            write_weights(file, self.folder.ckpt, self.folder.root, room=self.memory.check_room)
 
     def _convert(self) -> None:
         log_phase(
@@ -248,7 +243,7 @@ class Compilation:
     def _write_manifest(self) -> None:
         """Reads back what was written and writes its manifest: from now on only renames are left."""
         table, own = read_table(self._current.model_config), (self.images, self.program)
-        doomed = self.options.low_memory_usage and self.folder.made_by_tool
+        doomed = self.options.low_memory_usage and self._kept_weights is None
         log("Verify what was written")
         with byte_progress("verify", unread_bytes(self.state, self._phases)) as advance:
             watched = self.memory.watched(advance)
@@ -265,20 +260,32 @@ class Compilation:
             },
             "files": files,
         }
-        staging, manifest = self.state.staging, self.folder.manifest
+        staging = self.state.staging
         self.state.save_adopted(staging / STATE_FILE)
         head = {"model": model, "files": shared}
-        write_manifest(staging / manifest.name, manifest, head, self.options.num_device, entry)
+        write_manifest(staging / self.folder.manifest.name, self.folder, head, self.options.num_device, entry)
 
     # ------------------------------------------------------------------------------------------- low memory
     def _delete_weights(self) -> None:
-        if not self.folder.made_by_tool:
-            log(f"Nothing is deleted in {self.folder.root}: the folder is not the compiler's own")
+        if self._kept_weights is not None:
+            log(f"Nothing is deleted in {self.folder.root}: {self._kept_weights}")
             return
         self.state.drop_file(CONVERT, self._binary_name)
-        for path in [*weight_files_of(self.folder), self.folder.model_binary]:
-            path.unlink(missing_ok=True)
+        beside = FolderTree(self.folder.source.parent)
+        for path in weight_files_of(self.folder):
+            beside.remove(beside.name_of(path))
+        self.state.tree.remove(self._binary_name)
         log(f"Delete the original weights and the converted checkpoint in {self.folder.source}")
+
+    @cached_property
+    def _kept_weights(self) -> str | None:
+        """Why the original weights must not be deleted; None when the tool has downloaded or made every one of them."""
+        folder = self.folder
+        if not folder.made_by_tool:
+            return "the folder is not the compiler's own"
+        is_own = is_fetched if folder.gguf is None else is_made
+        others = [path.name for path in weight_files_of(folder) if not is_own(folder, path.name)]
+        return f"nothing says that this tool has downloaded or made {', '.join(others)}" if others else None
 
     # --------------------------------------------------------------------------------------------- what is done
     @cached_property
@@ -320,7 +327,7 @@ class Compilation:
             "extensions": extension_digest(self.passes),
         }
         if self.folder.gguf is not None:
-            request["gguf"] = file_digest(self.folder.ckpt / GGUF_MARKER)
+            request["gguf"] = source_facts(self.folder.gguf)
         if phase == CONVERT:
             return digest(request | {"pipeline": pipeline_spec(undivided(self.passes))})
         table = {"table": self._table_digest(phase)} if self._current.model_config.is_file() else {}
@@ -444,7 +451,8 @@ def _empty_folders_removed(folder: ModelFolder) -> Iterator[None]:
         yield
     except (HyperdexError, OSError, KeyboardInterrupt):
         with contextlib.suppress(OSError):
-            remove_empty_folders(folder.root / STAGING)
+            tree = FolderTree(folder.root)
+            remove_empty_folders(tree)
             if new:
-                folder.ckpt.rmdir()
+                tree.remove_if_empty(folder.ckpt.name)
         raise

@@ -89,7 +89,7 @@ def write_model(
     Raises CheckpointError for values that the wanted type cannot hold, StorageError when the file system refuses.
     """
     tensors: list[dict[str, Any]] = []
-    with atomic_payloads([folder.model_binary], Kind.MODEL, PayloadWriter) as (writer,):
+    with atomic_payloads([folder.model_binary], folder.anchor, Kind.MODEL, PayloadWriter) as (writer,):
         for parameter in layout.parameters():
             tensors.append(_write_parameter(writer, blocks, parameter, advance))
     table = {
@@ -100,5 +100,5 @@ def write_model(
         "layout": layout_to_json(layout),
         "tensors": tensors,
     }
-    write_text(folder.model_config, dump_json(table))
+    write_text(folder.model_config, dump_json(table), folder.anchor)
     return [folder.model_binary, folder.model_config]

@@ -123,14 +123,14 @@ def write_images(
     _allow_open_files(len(paths) + _OTHER_FILES)
     with (
         _open_model(folder.model_binary) as file,
-        atomic_payloads(paths, Kind.PARAMETERS, PlacedWriter, buffering=0) as writers,
+        atomic_payloads(paths, folder.anchor, Kind.PARAMETERS, PlacedWriter, buffering=0) as writers,
     ):
         devices = [writers[start : start + len(channels)] for start in range(0, len(writers), len(channels))]
         routes = Routes(layout or stored, tensors, memory_map, devices)
         _write_tensors(ModelReader(file, folder.model_binary), tensors, routes, advance, block_bytes)
     divided = {} if layout is None else {"layout": layout_to_json(layout)}
     map_path = folder.memory_map(num_device)
-    write_text(map_path, dump_json(map_to_json(memory_map) | divided))
+    write_text(map_path, dump_json(map_to_json(memory_map) | divided), folder.anchor)
     return [*paths, map_path]
 
 

@@ -67,6 +67,6 @@ def encode_module(module: ModuleOp, vocab_size: int) -> Encoded:
 def write_instructions(folder: ModelFolder, encoded: Encoded, num_device: int) -> list[Path]:
     """Writes both files; returns their paths. Raises StorageError when the file system refuses."""
     paths = [folder.instructions(num_device), folder.origins(num_device)]
-    write_binary(paths[0], Kind.INSTRUCTIONS, encoded.code)
-    write_text(paths[1], encoded.origins)
+    write_binary(paths[0], Kind.INSTRUCTIONS, encoded.code, folder.anchor)
+    write_text(paths[1], encoded.origins, folder.anchor)
     return paths

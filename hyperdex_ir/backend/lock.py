@@ -8,7 +8,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hyperdex_ir.errors import StorageError
 from hyperdex_ir.files import storage_errors
+from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.progress import log
 
 LOCK_FILE = ".hyperdex.lock"
@@ -19,20 +21,28 @@ def locked_folder(root: Path) -> Iterator[None]:
     """Holds the folder, which is made if it is not there; the system lets go of it when the process dies.
 
     Folders that were made and hold nothing at the end are removed again. Raises StorageError when the file system
-    refuses.
+    refuses, or the lock is not a file with one name.
     """
     new = [path for path in (root, *root.parents) if not path.exists()]
-    path = root / LOCK_FILE
+    path, tree = root / LOCK_FILE, FolderTree(root)
     lock = FileLock(path)
     with storage_errors(path):
         root.mkdir(parents=True, exist_ok=True)
+        _check_lock(tree, path)
         _acquire(lock, root)
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)  # while it is held: who waits for it notices and begins again
+        tree.remove(LOCK_FILE)  # while it is held: who waits for it notices and begins again
         lock.release()
         _remove_empty(new)
+
+
+def _check_lock(tree: FolderTree, path: Path) -> None:
+    """Another file must not be opened, and locked, by this name. filelock itself follows no link."""
+    found = tree.info(LOCK_FILE)
+    if found is not None and not (tree.is_file(LOCK_FILE) and found.st_nlink == 1):
+        raise StorageError(f"{path}: not a file with one name", "remove it")
 
 
 def _acquire(lock: FileLock, root: Path) -> None:

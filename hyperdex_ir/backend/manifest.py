@@ -18,6 +18,7 @@ from hyperdex_ir.backend.payload import BLOCK_BYTES
 from hyperdex_ir.backend.state import State, versions
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.files import HEADER_BYTES, Kind, read_header, write_text
+from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.serialize import FORMAT, dump_json, manifest_entries
 from hyperdex_ir.reading import open_regular
 
@@ -76,14 +77,16 @@ def unread_bytes(state: State, phases: Iterable[str]) -> int:
     return sum(entry["bytes"] for entry in entries if "sha256" not in entry)
 
 
-def write_manifest(path: Path, old: Path, head: Mapping[str, Any], num_device: int, entry: Mapping[str, Any]) -> None:
-    """Writes a manifest with an entry for `num_device`; those for other numbers are as in the manifest `old`.
+def write_manifest(
+    path: Path, folder: ModelFolder, head: Mapping[str, Any], num_device: int, entry: Mapping[str, Any]
+) -> None:
+    """Writes a manifest with an entry for `num_device`; those for other numbers are as in that of the folder.
 
     head: `model` and the `files` that the compiles for all numbers of devices share. entry: target, options, files.
     """
-    entries = {**_entries(old), str(num_device): {"versions": versions(), **entry}}
+    entries = {**_entries(folder.manifest), str(num_device): {"versions": versions(), **entry}}
     devices = {key: entries[key] for key in sorted(entries, key=int)}
-    write_text(path, dump_json({"format": FORMAT, **head, "devices": devices}))
+    write_text(path, dump_json({"format": FORMAT, **head, "devices": devices}), folder.anchor)
 
 
 def listed_counts(path: Path) -> list[int]:

@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol, TypeVar
 
 from hyperdex_ir.backend.crc import combine_crc
 from hyperdex_ir.files import HEADER_BYTES, UNIT, Kind, pack_header, storage_errors
+from hyperdex_ir.folder_access import FolderTree, NewFile
 
 #: Tensors are read, converted and written in blocks of about this many bytes.
 BLOCK_BYTES = 8 << 20
@@ -100,22 +101,26 @@ AnyWriter = TypeVar("AnyWriter", bound=Writer)
 
 @contextmanager
 def atomic_payloads(
-    paths: Sequence[Path], kind: Kind, make: Callable[[IO[bytes], Kind], AnyWriter], buffering: int = -1
+    paths: Sequence[Path],
+    root: Path,
+    kind: Kind,
+    make: Callable[[IO[bytes], Kind], AnyWriter],
+    buffering: int = -1,
 ) -> Iterator[list[AnyWriter]]:
     """Binary files that take their names only when all of them are complete and synced; `make` opens a writer.
 
-    Raises StorageError when the file system refuses; then no file has changed.
+    root: the folder of the model, below which no link is followed. Raises StorageError when the file system refuses;
+    then no file has changed.
     """
-    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
+    tree, files = FolderTree(root), []
     with storage_errors(paths[0]), ExitStack() as stack:
-        for path, temporary in zip(paths, temporaries, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            stack.callback(temporary.unlink, missing_ok=True)
-        files = [stack.enter_context(temporary.open("wb", buffering)) for temporary in temporaries]
-        writers = [make(file, kind) for file in files]
+        for path in paths:
+            files.append(NewFile(tree, tree.name_of(path), buffering))
+            stack.callback(files[-1].discard)
+        writers = [make(one.file, kind) for one in files]
         yield writers
-        for writer, file in zip(writers, files, strict=True):
+        for writer, one in zip(writers, files, strict=True):
             writer.finish()
-            os.fsync(file.fileno())
-        for path, temporary in zip(paths, temporaries, strict=True):
-            os.replace(temporary, path)
+            one.finish()
+        for one in files:
+            one.rename()

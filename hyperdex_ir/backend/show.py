@@ -13,6 +13,7 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
 from hyperdex_ir.backend.dumps import IMPORT, LOWERING, Dump, dump_text, read_chosen_dump
+from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes
 from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowered, set_grid, trace
 from hyperdex_ir.errors import NotCompiledError, OptionError
@@ -104,6 +105,7 @@ def compile_to(folder: ModelFolder, options: CompileOptions, level: str) -> str:
     """
     if level not in LEVELS:
         raise OptionError(f"--compile-to {level}: no such level", f"choose from {', '.join(LEVELS)}")
+    check_links(folder)
     fetch_anything(folder, options.hub)
     module, passes, done = _module_at(folder, options, level)
     command = [*options.command, "--compile-from", "FILE"]

@@ -8,25 +8,27 @@ next compile goes on.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from hyperdex_ir.backend.payload import BLOCK_BYTES
-from hyperdex_ir.backend.state import STAGING, STATE_FILE, State
-from hyperdex_ir.files import atomic_file, storage_errors
+from hyperdex_ir.backend.state import State
+from hyperdex_ir.backend.written import FOLDERS, MANIFEST, STAGING, STATE_FILE
+from hyperdex_ir.files import storage_errors
+from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.locations import ModelFolder
-
-_FOLDERS = ("ckpt", "param", "config", "inst")
 
 
 @dataclass(frozen=True)
 class CompileFolder(ModelFolder):
-    """A folder whose converted checkpoint may lie elsewhere: in `converted`, when that is not None."""
+    """A folder below that of a model, `anchored`, whose converted checkpoint lies in `converted`."""
 
+    anchored: Path | None = None
     converted: Path | None = None
+
+    @property
+    def anchor(self) -> Path:
+        """The folder of the model."""
+        return self.anchored or super().anchor
 
     @property
     def ckpt(self) -> Path:
@@ -36,7 +38,12 @@ class CompileFolder(ModelFolder):
 
 def compile_folder(folder: ModelFolder, root: Path, converted: Path) -> CompileFolder:
     """The folder with its files below another root, and the converted checkpoint in `converted`."""
-    return CompileFolder(root, folder.source, folder.hub_id, folder.made_by_tool, folder.gguf, converted)
+    return CompileFolder(root, folder.source, folder.hub_id, folder.made_by_tool, folder.gguf, folder.anchor, converted)
+
+
+def holds_checkpoint(folder: ModelFolder) -> bool:
+    """Whether the original checkpoint lies in `ckpt/`, where the compiler writes too."""
+    return folder.source == folder.ckpt and FolderTree(folder.root).info("config.json") is None
 
 
 def settle(folder: ModelFolder) -> State:
@@ -44,45 +51,31 @@ def settle(folder: ModelFolder) -> State:
 
     Raises StorageError when the file system refuses; then to be called again.
     """
-    root, staging = folder.root, folder.root / STAGING
-    manifest = staging / folder.manifest.name
-    if manifest.is_file():
+    root, tree = folder.root, FolderTree(folder.root)
+    manifest, state = (f"{STAGING}/{name}" for name in (MANIFEST, STATE_FILE))
+    if tree.is_file(manifest):
         with storage_errors(root):
-            if (staging / STATE_FILE).is_file():
-                _settle_files(State.load(root), replace(State.load(staging), root=root))
-                os.replace(staging / STATE_FILE, root / STATE_FILE)
-            os.replace(manifest, folder.manifest)
-    remove_empty_folders(staging)
+            if tree.is_file(state):
+                _settle_files(tree, State.load(root), State.load(root, state), holds_checkpoint(folder))
+                tree.move(state, STATE_FILE)
+            tree.move(manifest, MANIFEST)
+    remove_empty_folders(tree)
     return State.load(root)
 
 
-def _settle_files(old: State, new: State) -> None:
+def _settle_files(tree: FolderTree, old: State, new: State, beside_checkpoint: bool) -> None:
     # The program first: an opened model sees at once that it does not fit the manifest. The tokenizer comes last.
     names = [name for phase in sorted(new.phases, reverse=True) for name in new.entries(phase)]
     for name in names:
-        place = new.root / name
-        if (new.staging / name).is_file():
-            place.parent.mkdir(exist_ok=True)
-            _move(new.staging / name, place)
+        if tree.is_file(f"{STAGING}/{name}") and old.may_replace(name, beside_checkpoint=beside_checkpoint):
+            tree.move(f"{STAGING}/{name}", name)
     replaced = {name for phase, record in old.phases.items() if phase in new.phases for name in record["files"]}
     for name in sorted(replaced.difference(names)):  # an earlier target may have had more channels
-        (new.root / name).unlink(missing_ok=True)
+        if old.may_replace(name, beside_checkpoint=beside_checkpoint):
+            tree.remove(name)
 
 
-def _move(source: Path, place: Path) -> None:
-    """Renames a file; one that belongs on another disk, as where `ckpt` is a link, is copied there first."""
-    try:
-        os.replace(source, place)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        with source.open("rb") as original, atomic_file(place) as copy:
-            shutil.copyfileobj(original, copy, BLOCK_BYTES)
-        source.unlink()
-
-
-def remove_empty_folders(root: Path) -> None:
-    """Removes the folders of a model, or of what is staged of it, that hold nothing."""
-    for path in (*(root / name for name in _FOLDERS), root):
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+def remove_empty_folders(tree: FolderTree) -> None:
+    """Removes the folders of what is staged of a model that hold nothing."""
+    for name in (*(f"{STAGING}/{folder}" for folder in FOLDERS), STAGING):
+        tree.remove_if_empty(name)

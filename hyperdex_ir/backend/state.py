@@ -13,23 +13,21 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
-from hyperdex_ir.errors import FileFormatError, StorageError
+from hyperdex_ir.backend.written import STAGING, STATE_FILE, is_copy, is_of_phase
+from hyperdex_ir.errors import StorageError
 from hyperdex_ir.files import write_text
+from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.memory.serialize import dump_json
-from hyperdex_ir.reading import STATE, open_regular, read_object
+from hyperdex_ir.reading import STATE, open_regular, parse_json
 
-STATE_FILE = ".hyperdex_state.json"
-#: The folder, in that of the model, of what a compile has written but not yet put into its place.
-STAGING = ".hyperdex_next"
 STATE_FORMAT = 4
 _BLOCK_BYTES = 1 << 20
-_LONGEST_NAME = 200  # characters; the longest that is written has 40
 
 
 def versions() -> dict[str, str]:
@@ -63,17 +61,20 @@ def digest(value: Any) -> str:
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file."""
-    found = hashlib.sha256()
     with open_regular(path, StorageError, buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            found.update(block)
+        return _digest_of(file)
+
+
+def _digest_of(file: IO[bytes]) -> str:
+    found = hashlib.sha256()
+    while block := file.read(_BLOCK_BYTES):
+        found.update(block)
     return found.hexdigest()
 
 
 def describe_place(path: Path) -> dict[str, int]:
     """Size, modification time and inode of a file: as long as these stay, so do its contents."""
-    found = path.stat()
-    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
+    return place_of(path.stat())
 
 
 @dataclass
@@ -89,25 +90,31 @@ class State:
     staged: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, root: Path) -> State:
-        """What the last compile left; empty when there is nothing readable."""
+    def load(cls, root: Path, name: str = STATE_FILE) -> State:
+        """What the last compile left, by the file of that name; empty when there is nothing readable."""
         try:
-            value = read_object(root / STATE_FILE, STATE)
-        except (FileNotFoundError, FileFormatError):
+            with FolderTree(root).open_file(name) as file:
+                value = parse_json(file.read(STATE.limit).decode(), STATE)
+        except (OSError, StorageError, ValueError):
             return cls(root)
-        if value.get("format") != STATE_FORMAT:
+        if not isinstance(value, dict) or value.get("format") != STATE_FORMAT:
             return cls(root)
         phases, staged = (_table(value, name) for name in ("phases", "staged"))
         return cls(
             root,
-            {name: record for name, record in phases.items() if _is_record(record)},
-            {name: record for name, record in staged.items() if _is_record(record)},
+            {name: record for name, record in phases.items() if _is_record(name, record)},
+            {name: record for name, record in staged.items() if _is_record(name, record)},
         )
 
     @property
     def staging(self) -> Path:
         """Where a compile keeps what it has written until all of it is there."""
         return self.root / STAGING
+
+    @property
+    def tree(self) -> FolderTree:
+        """The folder, as it is written to."""
+        return FolderTree(self.root)
 
     def is_done(self, phase: str, key: str) -> bool:
         """Whether the phase has finished with this key and its files are all there.
@@ -120,17 +127,18 @@ class State:
         return all(self._is_intact(path, record["files"][name]) for name, path in self.files(phase).items())
 
     def _is_intact(self, path: Path, entry: dict[str, Any]) -> bool:
-        try:
-            place = describe_place(path)
-        except (OSError, ValueError):  # the second: a name that no file can have
+        name = self.tree.name_of(path)
+        found = self.tree.info(name)
+        if found is None or not self.tree.is_file(name):
             return False
+        place = place_of(found)
         if place.items() <= entry.items():
             return True
-        try:
-            if place["bytes"] != entry.get("bytes") or file_digest(path) != entry.get("sha256"):
-                return False
-        except StorageError:  # no file, or one that may not be read: not what was written
+        if place["bytes"] != entry.get("bytes"):
             return False
+        with self.tree.open_file(name) as file:
+            if _digest_of(file) != entry.get("sha256"):
+                return False
         entry.update(place)
         self.save()
         return True
@@ -142,7 +150,7 @@ class State:
             del self.staged[phase]
             self.save()
             for path in paths:
-                path.unlink(missing_ok=True)
+                self.tree.remove(self.tree.name_of(path))
 
     def forget_staged(self) -> None:
         """Nothing is staged any more."""
@@ -181,6 +189,21 @@ class State:
         self.entries(phase).pop(name, None)
         self.save()
 
+    def entry(self, name: str) -> dict[str, Any] | None:
+        """What is known of a file in its place."""
+        return next((record["files"][name] for record in self.phases.values() if name in record["files"]), None)
+
+    def may_replace(self, name: str, *, beside_checkpoint: bool) -> bool:
+        """Whether a file that a finished phase lists may be replaced or removed: it must not be a checkpoint's own.
+
+        beside_checkpoint: the original checkpoint is in `ckpt/`, where its files have the names of copies. Then only
+        the file counts that was there when it was written, by size, time and inode.
+        """
+        if not (beside_checkpoint and is_copy(name)):
+            return True
+        found, entry = self.tree.info(name), self.entry(name) or {}
+        return found is None or place_of(found).items() <= entry.items()
+
     def save(self) -> None:
         """Writes the file that `load` reads."""
         self._write(self.root / STATE_FILE, {"phases": self.phases, "staged": self.staged})
@@ -191,7 +214,7 @@ class State:
 
     def _write(self, path: Path, tables: dict[str, dict[str, Any]]) -> None:
         tables = {name: dict(sorted(table.items())) for name, table in tables.items() if table}
-        write_text(path, dump_json({"format": STATE_FORMAT, **tables}))
+        write_text(path, dump_json({"format": STATE_FORMAT, **tables}), self.root)
 
 
 def _table(value: dict[str, Any], name: str) -> dict[str, Any]:
@@ -199,20 +222,8 @@ def _table(value: dict[str, Any], name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _is_record(record: Any) -> bool:
-    """Whether it lists files of the folder: who could name others would have them deleted."""
+def _is_record(phase: str, record: Any) -> bool:
+    """Whether it lists files that the phase writes: who could name others would have them deleted."""
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         return False
-    return all(_is_below(name) and isinstance(entry, dict) for name, entry in record["files"].items())
-
-
-def _is_below(name: str) -> bool:
-    path = PurePosixPath(name)
-    is_name = name.isprintable() and len(name) < _LONGEST_NAME
-    return is_name and bool(path.parts) and not path.is_absolute() and ".." not in path.parts
-
-
-def leftovers(root: Path) -> list[Path]:
-    """Unfinished files of compiles that were killed; for who holds the folder."""
-    patterns = (".*.part", "*/.*.part", f"{STAGING}/*/.*.part")
-    return sorted({path for pattern in patterns for path in root.glob(pattern) if path.is_file()})
+    return all(is_of_phase(phase, name) and isinstance(entry, dict) for name, entry in record["files"].items())

@@ -6,15 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.backend.state import STAGING, State, leftovers
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.backend.state import State
+from hyperdex_ir.backend.written import is_unfinished, own_files
+from hyperdex_ir.errors import FileFormatError, StorageError
+from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.hub import weight_files
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.serialize import manifest_entries
-
-#: What the compiler writes into a folder, beside ckpt/: the patterns of the files.
-_WRITTEN = ("ckpt/hyperdex_config.json", "ckpt/hyperdex_model.bin", "param/*.bin", "config/*.json", "inst/*.bin",
-            "inst/*.json", f"{STAGING}/*", f"{STAGING}/*/*")  # fmt: skip
 
 
 def status(folder: ModelFolder) -> dict[str, Any]:
@@ -30,11 +28,14 @@ def status(folder: ModelFolder) -> dict[str, Any]:
         "checkpoint": {"folder": str(source), "files": len(weights), "bytes": _bytes(weights)},
         "converted_bytes": _bytes([folder.model_binary]),
         "devices": {},
-        "stale": {"files": len(stale := stale_files(folder.root)), "bytes": _bytes(stale)},
+        "stale": {"files": 0, "bytes": 0},
     }
     try:
+        tree, stale = FolderTree(folder.root), stale_files(folder.root)
+        sizes = [found.st_size for name in stale if (found := tree.info(name)) is not None]
+        facts["stale"] = {"files": len(stale), "bytes": sum(sizes)}
         entries = manifest_entries(folder.manifest)
-    except FileFormatError as error:
+    except (FileFormatError, StorageError) as error:
         return {**facts, "fault": str(error)}
     for count, entry in entries.items():
         sizes = [one["bytes"] for one in entry["files"].values() if isinstance(one, dict) and "bytes" in one]
@@ -52,27 +53,26 @@ def _weights(place: Path) -> list[Path]:
     return [path for path in weight_files(place) if path.is_file()]
 
 
-def stale_files(root: Path) -> list[Path]:
-    """What no model uses: unfinished files, those of unfinished compiles, and what of the compiler's nothing lists.
+def stale_files(root: Path) -> list[str]:
+    """What no model uses, by name: unfinished files, those of unfinished compiles, and what of the compiler's nothing
+    lists. Links among them count, not what they lead to.
 
-    For who holds the folder; while a compile works, its own files are among them.
+    For who holds the folder; while a compile works, its own files are among them. Raises StorageError where a folder is
+    a link that is not to be followed.
     """
-    used = _listed(root)
-    return sorted({*leftovers(root), *(path for path in _found(root) if path not in used)})
+    used = {name for record in State.load(root).phases.values() for name in record["files"]}
+    return sorted(name for name in own_files(FolderTree(root)) if is_unfinished(name) or name not in used)
 
 
-def written_files(root: Path) -> list[Path]:
-    """What the compiler has written into a folder, by name, listed or not; manifest and state aside."""
-    return sorted({*_listed(root), *_found(root)})
+def written_files(root: Path, *, beside_checkpoint: bool) -> list[str]:
+    """What the compiler has written into a folder, by name, listed or not; manifest and state aside.
 
-
-def _listed(root: Path) -> set[Path]:
+    beside_checkpoint: as of `State.may_replace`. Raises as `stale_files`.
+    """
     state = State.load(root)
-    return {root / name for record in state.phases.values() for name in record["files"]}
-
-
-def _found(root: Path) -> list[Path]:
-    return [path for pattern in _WRITTEN for path in root.glob(pattern) if path.is_file()]
+    listed = {name for record in state.phases.values() for name in record["files"]}
+    own = {name for name in listed if state.may_replace(name, beside_checkpoint=beside_checkpoint)}
+    return sorted({*own, *own_files(FolderTree(root))})
 
 
 def _bytes(files: Iterable[Path]) -> int:

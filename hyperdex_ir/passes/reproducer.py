@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
 import traceback
@@ -37,11 +38,16 @@ def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: Hyp
     lines = [f"{error} [{error.code}]", *error.notes]
     if error.__cause__ is not None:
         lines += ["", *"".join(traceback.format_exception(error.__cause__)).splitlines()]
+    texts = {
+        "before.mlir": print_module(before, locations=True),
+        "command.txt": _command(one),
+        "versions.json": json.dumps(_versions(), indent=2) + "\n",
+        "error.txt": "\n".join(lines) + "\n",
+    }
+    place = Path(os.path.abspath(folder))
     try:
-        write_text(folder / "before.mlir", print_module(before, locations=True))
-        write_text(folder / "command.txt", _command(one))
-        write_text(folder / "versions.json", json.dumps(_versions(), indent=2) + "\n")
-        write_text(folder / "error.txt", "\n".join(lines) + "\n")
+        for name, text in texts.items():
+            write_text(place / name, text, place.parent)  # the folder of a model may hold a link of this name
     except (HyperdexError, OSError) as refused:
         hint = f"what reproduces it could not be written: {refused}"
     else:

@@ -54,12 +54,15 @@ def compile_watched(model, last, answers):
         if count == last:
             os.kill(os.getpid(), signal.SIGKILL)
     def watch(event, arguments):
-        if event in ("open", "os.remove", "os.mkdir", "os.rmdir", "os.rename") and str(arguments[0]).startswith(model):
+        if event not in ("open", "os.remove", "os.mkdir", "os.rmdir", "os.rename"):
+            return
+        name = str(arguments[0])  # relative: below a folder that is open, which only the compiler's writing is
+        if name.startswith(model) or not os.path.isabs(name):
             moment()
     def watched(function):
-        def call(*arguments):
+        def call(*arguments, **folders):
             moment()
-            result = function(*arguments)
+            result = function(*arguments, **folders)
             moment()
             return result
         return call
@@ -132,7 +135,8 @@ class Disk:
         plain_open, plain_pwrite, plain_sync = io.open, os.pwrite, os.fsync
 
         def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
-            if "b" not in mode or not set(mode) & set("wax+") or not str(file).startswith(str(self.folder)):
+            path = path_of(file)
+            if "b" not in mode or not set(mode) & set("wax+") or not path.startswith(str(self.folder)):
                 return plain_open(file, mode, buffering, *rest, **options)
             raw = _File(self, file, mode.replace("b", ""))
             buffered = io.BufferedRandom if "+" in mode else io.BufferedWriter
@@ -173,6 +177,11 @@ class _File(io.FileIO):
     def write(self, data: Any) -> int:
         view = memoryview(data).cast("B")
         return super().write(view[: self._disk.take(view.nbytes)])
+
+
+def path_of(file: Any) -> str:
+    """What `open` is given: a path, or the descriptor of a file or folder that is open."""
+    return os.readlink(f"/proc/self/fd/{file}") if isinstance(file, int) else os.fspath(file)
 
 
 def _full() -> OSError:

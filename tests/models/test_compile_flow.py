@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_server import hub_of_tests
 from interruptions import contents
 from safetensors import safe_open
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
@@ -251,20 +252,34 @@ def test_low_memory_usage_deletes_in_the_tools_own_folder_only(model: Path, tmp_
     assert (model / "model.safetensors").is_file()
     assert compiled.model is not None
     assert "Nothing is deleted" in capsys.readouterr().err
-    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path / "home"))
-    own = Path(shutil.copytree(model, tmp_path / "home/hub/tiny/llama/ckpt", ignore=lambda _, names: [
-        name for name in names if (model / name).is_dir() or name in (STATE, "manifest.json")]))  # fmt: skip
-    compiled = compile_model("tiny/llama", low_memory_usage=True)
-    assert compiled.root == own.parent
-    assert compiled.model is None
-    assert not list(own.glob("*.safetensors"))
-    assert not list(own.glob("*.bin"))
-    assert (own / "tokenizer.json").is_file()
-    manifest = load_json(compiled.manifest)
-    assert all((own.parent / name).is_file() for name in manifest["files"] | manifest["devices"]["1"]["files"])
-    capsys.readouterr()
-    assert compile_model("tiny/llama", low_memory_usage=True) == compiled
-    assert phases_done(capsys) == []
+    files = {path.name: path.read_bytes() for path in sorted(model.iterdir()) if path.is_file() and path.name != STATE}
+    with hub_of_tests(files, tmp_path / "home", monkeypatch):
+        compiled = compile_model("owner/model", low_memory_usage=True)
+        own = compiled.root / "ckpt"
+        assert compiled.root == tmp_path / "home/hub/owner/model"
+        assert compiled.model is None
+        assert not list(own.glob("*.safetensors"))
+        assert not list(own.glob("*.bin"))
+        assert (own / "tokenizer.json").is_file()
+        manifest = load_json(compiled.manifest)
+        assert all((own.parent / name).is_file() for name in manifest["files"] | manifest["devices"]["1"]["files"])
+        capsys.readouterr()
+        assert compile_model("owner/model", low_memory_usage=True) == compiled
+        assert phases_done(capsys) == []
+
+
+@pytest.mark.parametrize("name", ["tiny/llama", "path"])
+def test_low_memory_usage_leaves_weights_that_were_put_there_by_hand(
+    model: Path, tmp_path: Path, monkeypatch, capsys, name: str
+):
+    """Also where they are of the commit that the tool has downloaded: they may be the only ones of their kind."""
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path))
+    own = Path(shutil.copytree(model, tmp_path / "hub/tiny/llama/ckpt"))
+    before = contents(own)
+    compiled = compile_model(own.parent if name == "path" else name, low_memory_usage=True)
+    assert compiled.model is not None
+    assert contents(own).items() >= before.items()
+    assert "Nothing is deleted" in capsys.readouterr().err
 
 
 def test_output_dir_leaves_the_checkpoint_alone(model: Path, tmp_path: Path):

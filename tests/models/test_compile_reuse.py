@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from conftest import SOAK
-from interruptions import Disk, contents
+from hub_server import hub_of_tests
+from interruptions import Disk, contents, path_of
 from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.backend.check import check_file, listed_files
@@ -62,7 +63,7 @@ def bytes_read(root: Path) -> Iterator[dict[str, int]]:
 
     class Counted(io.FileIO):
         def count(self, size: int) -> None:
-            name = Path(os.fsdecode(self.name)).name  # type: ignore[arg-type]
+            name = Path(path_of(self.name)).name
             counts[name] = counts.get(name, 0) + size
 
         def readinto(self, buffer: Any) -> int:
@@ -81,7 +82,7 @@ def bytes_read(root: Path) -> Iterator[dict[str, int]]:
             return data
 
     def opened(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:
-        is_weights = Path(os.fspath(file)).suffix in (".safetensors", ".bin") and str(file).startswith(str(root))
+        is_weights = Path(path_of(file)).suffix in (".safetensors", ".bin") and path_of(file).startswith(str(root))
         if mode != "rb" or not is_weights:
             return plain(file, mode, buffering, *rest, **options)
         return Counted(file, "rb") if buffering == 0 else io.BufferedReader(Counted(file, "rb"))
@@ -152,13 +153,14 @@ def test_a_compile_that_ends_among_the_renames_is_noticed_and_repaired(
 ) -> None:
     plain, left = os.replace, renames
 
-    def replace(source: Any, target: Any) -> None:
+    def replace(source: Any, target: Any, **folders: int) -> None:
         nonlocal left
-        is_last = os.fspath(target).startswith(str(model)) and ".part" not in os.fspath(source)
+        place = path_of(folders.get("dst_dir_fd", target))
+        is_last = place.startswith(str(model)) and ".part" not in os.fspath(source)
         if is_last and left == 0:
             raise KeyboardInterrupt
         left -= is_last
-        plain(source, target)
+        plain(source, target, **folders)
 
     logits = CompiledModel.open(model).logits(PROMPT).tobytes()
     with monkeypatch.context() as patch:
@@ -217,16 +219,15 @@ def test_nothing_heavy_is_imported_when_there_is_nothing_to_do(compiled: Path, t
 
 
 def test_what_needs_deleted_weights_says_so(compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path))
-    root = tmp_path / "hub" / "tiny" / "llama"
-    shutil.copytree(compiled, root / "ckpt", ignore=lambda folder, names: [
-        name for name in names if Path(folder, name).is_dir() or name in ("manifest.json", ".hyperdex_state.json")
-    ])  # fmt: skip
-    compile_model(root, low_memory_usage=True)
+    root = tmp_path / "hub" / "owner" / "model"
+    own = [path for path in compiled.iterdir() if path.is_file() and "hyperdex" not in path.name]
+    files = {path.name: path.read_bytes() for path in own if path.name != "manifest.json"}
+    with hub_of_tests(files, tmp_path, monkeypatch):
+        compile_model("owner/model", low_memory_usage=True)
     logits = CompiledModel.open(root).logits(PROMPT).tobytes()
     before = contents(root)
     with pytest.raises(CheckpointError, match=r"low_memory_usage=True has deleted the weights.*num_device 2") as fault:
-        compile_model(root, num_device=2)
+        compile_model(root, num_device=2, local_files_only=True)
     assert "low_memory_usage=False" in (fault.value.hint or "")
     with pytest.raises(CheckpointError, match="the weights were deleted") as fault:
         open_model(str(root))

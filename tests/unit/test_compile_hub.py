@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hub_server import COMMIT, MOVED, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
-from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, HyperdexError, ModelNotFoundError
+from hyperdex_ir.errors import (
+    CheckpointError,
+    ConfigError,
+    DownloadError,
+    HyperdexError,
+    ModelNotFoundError,
+    StorageError,
+)
 from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.hub import WEIGHTS_INDEX, HubOptions, fetch_config, fetch_model, weight_files
+from hyperdex_ir.hub import WEIGHTS_INDEX, HubOptions, fetch_config, fetch_model, is_fetched, weight_files
 from hyperdex_ir.locations import MARKER, find_folder
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -313,3 +323,69 @@ def test_a_hub_that_is_not_there(tmp_path: Path, environment: dict[str, str]):
     assert line.startswith("error[HDX0105]: owner/model: no such directory, and not fetched from the Hub: ")
     assert ("HF_HUB_OFFLINE" if environment else "no connection to http://127.0.0.1:9") in line
     assert "Traceback" not in done.stderr
+
+
+# --------------------------------------------------------------------------------- what the user has put there
+OWN = {"config.json": b"{}", "model.safetensors": b"the only weights", SHARDS[0]: b"other weights"}
+
+
+@pytest.mark.parametrize("marker", [None, {"hub_id": "owner/model", "revision": None}])
+def test_files_of_the_users_own_are_moved_and_not_removed(
+    hub: HubState, tmp_path: Path, marker: dict[str, Any] | None, capsys: pytest.CaptureFixture[str]
+):
+    """When the files of a commit are asked for, whatever the marker says."""
+    ckpt = tmp_path / "hub/owner/model/ckpt"
+    ckpt.mkdir(parents=True)
+    for name, content in OWN.items():
+        (ckpt / name).write_bytes(content)
+    (ckpt.parent / "replaced").mkdir()
+    (ckpt.parent / "replaced/config.json").write_bytes(b"of an earlier time")
+    if marker is not None:
+        (ckpt / MARKER).write_text(json.dumps(marker))
+    assert contents(fetch(refresh=True)) == NEEDED
+    moved = {path.name: path.read_bytes() for path in (ckpt.parent / "replaced").iterdir()}
+    first = moved.pop("config.json")
+    assert first == b"of an earlier time"
+    assert {name.removesuffix(".1"): content for name, content in moved.items()} == OWN
+    assert capsys.readouterr().err.count("not downloaded by this tool: moved to") == len(OWN)
+
+
+def test_only_what_was_downloaded_counts_as_that(hub: HubState):
+    ckpt = fetch()
+    folder = find_folder("owner/model")
+    assert all(is_fetched(folder, name) for name in NEEDED)
+    before = (ckpt / SHARDS[0]).read_bytes()
+    (ckpt / "other").write_bytes(before)
+    (ckpt / "other").rename(ckpt / SHARDS[0])
+    assert not is_fetched(folder, SHARDS[0])
+    assert not is_fetched(folder, "../ckpt/nothing.safetensors")
+
+
+def test_a_marker_of_someone_elses_names_no_file_of_the_users(hub: HubState, tmp_path: Path):
+    """It lists the files with sizes and times, but not with the inodes that they have here."""
+    ckpt = fetch()
+    copy = Path(shutil.copytree(ckpt, tmp_path / "copy/ckpt"))
+    folder = find_folder(copy.parent)
+    assert folder.hub_id == "owner/model"
+    assert not any(is_fetched(folder, name) for name in NEEDED)
+
+
+@pytest.mark.parametrize("target", ["mine", "nothing"])
+def test_a_part_that_is_a_link(hub: HubState, tmp_path: Path, target: str):
+    (tmp_path / "mine").write_bytes(b"mine")
+    fetch_config(find_folder("owner/model"), HubOptions())
+    ckpt = find_folder("owner/model").source
+    digest = hashlib.sha256(FILES[SHARDS[0]]).hexdigest()
+    (ckpt / f".{SHARDS[0]}.{digest[:16]}.part").symlink_to(tmp_path / target)
+    with pytest.raises(StorageError, match=f"a link to {tmp_path / target}, which is not followed"):
+        fetch()
+    assert (tmp_path / "mine").read_bytes() == b"mine"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_the_folder_of_a_fetch_that_fails_goes_with_what_it_has_left_only(hub: HubState, tmp_path: Path):
+    hub.faults["config.json"] = Fault("status", status=400)
+    (tmp_path / "hub").mkdir()
+    with pytest.raises(DownloadError):
+        fetch()
+    assert list((tmp_path / "hub").iterdir()) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import subprocess
 import sys
@@ -109,6 +110,59 @@ def test_a_directory_with_one_file(tmp_path: Path) -> None:
     (tmp_path / "other.gguf").touch()
     with pytest.raises(ConfigError, match=r"holds 2 GGUF files and no config.json: other.gguf, tiny.gguf"):
         find_folder(tmp_path)
+
+
+def test_a_checkpoint_beside_the_file_is_left_alone(tmp_path: Path) -> None:
+    """And what was made of the file is known again, also where its making broke off."""
+    write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16)
+    ckpt = tmp_path / "ckpt"
+    ckpt.mkdir()
+    own = {"config.json": b"{}", "model.safetensors": b"the only weights", "hyperdex_gguf.json": b'{"made": {}}'}
+    for name, content in own.items():
+        (ckpt / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"ckpt: holds config\.json, model\.safetensors, which was not made from"):
+        AutoCompiler().compile(str(tmp_path), max_length=24)
+    assert {path.name: path.read_bytes() for path in ckpt.iterdir()} == own
+    for name in own:
+        (ckpt / name).unlink()
+    write_small_files(tmp_path / "tiny.gguf", ckpt)
+    write_weights(tmp_path / "tiny.gguf", ckpt)
+    made = {path.name: path.read_bytes() for path in ckpt.iterdir()}
+    assert set(gguf_checkpoint.made_files(ckpt, ckpt)) == made.keys() - {gguf_checkpoint.MARKER}
+    (ckpt / gguf_checkpoint.MARKER).write_text(
+        json.dumps({"begun": ["config.json", "generation_config.json", "model.safetensors"]})
+    )
+    write_small_files(tmp_path / "tiny.gguf", ckpt)
+    write_weights(tmp_path / "tiny.gguf", ckpt)
+    assert {name: (ckpt / name).read_bytes() for name in made if name != gguf_checkpoint.MARKER} == {
+        name: content for name, content in made.items() if name != gguf_checkpoint.MARKER
+    }
+
+
+def test_the_tokenizer_is_not_written_behind_a_link(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16)
+    (tmp_path / "ckpt").mkdir()
+    (tmp_path / "mine").write_text("mine")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "ckpt" / name).symlink_to(tmp_path / "mine")
+    write_small_files(tmp_path / "tiny.gguf", tmp_path / "ckpt")
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "ckpt/tokenizer.json").is_symlink()
+
+
+def test_only_weights_that_were_made_are_deleted(tmp_path: Path) -> None:
+    write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16)
+    weights = tmp_path / "ckpt/model.safetensors"
+    AutoCompiler().compile(str(tmp_path), max_length=24)
+    weights.write_bytes(weights.read_bytes())  # another file of the same name, as the user puts it there
+    weights.rename(tmp_path / "own")
+    (tmp_path / "own").rename(weights)
+    AutoCompiler().compile(str(tmp_path), max_length=24, low_memory_usage=True)
+    assert weights.is_file()
+    weights.unlink()
+    AutoCompiler().compile(str(tmp_path), max_length=24, force=True)
+    AutoCompiler().compile(str(tmp_path), max_length=24, low_memory_usage=True)
+    assert not weights.exists()
 
 
 @needs_proc

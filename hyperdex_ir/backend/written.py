@@ -1,0 +1,78 @@
+"""The names of the files that a compile writes into the folder of a model. No others are replaced or removed there.
+
+What a folder says of itself, as its state does, counts only as far as these names go.
+"""
+
+from __future__ import annotations
+
+import re
+
+from hyperdex_ir.folder_access import FolderTree
+from hyperdex_ir.hub import SMALL_FILES, WEIGHTS_INDEX
+from hyperdex_ir.locations import MARKER
+
+#: Beside the manifest: what is known of the files, and the folder of what is not in its place yet.
+STATE_FILE = ".hyperdex_state.json"
+STAGING = ".hyperdex_next"
+MANIFEST = "manifest.json"
+FOLDERS = ("ckpt", "param", "config", "inst")
+
+_COUNT = "[1-9][0-9]{0,5}"
+_CONVERTED = r"ckpt/hyperdex_(?:model\.bin|config\.json)"
+_COPY = f"ckpt/(?:{'|'.join(map(re.escape, SMALL_FILES))})"
+_IMAGES = r"param/param_{count}lpu_[0-9a-f]{{2,8}}_[0-9a-f]{{2,8}}\.bin|config/config_{count}lpu_hbm\.json"
+_PROGRAM = r"inst/inst_{count}lpu\.(?:bin|json)"
+#: The name of a phase -> the names of its files; `count` is that of devices in both.
+_PHASES = {"2": f"{_CONVERTED}|{_COPY}", "3-{count}lpu": _IMAGES, "4-{count}lpu": _PROGRAM}
+_OWN = re.compile("|".join((_CONVERTED, *(text.format(count=_COUNT) for text in (_IMAGES, _PROGRAM)))))
+_COPIES = re.compile(_COPY)
+_DOWNLOADED = re.compile(r"ckpt/(?:[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin(?:\.index\.json)?)", re.ASCII)
+_PART = re.compile(r"((?:[^/]+/)?)\.([^/]+)\.[0-9a-z]{1,32}\.part")
+_RECORDS = {MANIFEST, STATE_FILE}
+_CHECKPOINT_RECORDS = {f"ckpt/{name}" for name in (MARKER, "hyperdex_gguf.json", WEIGHTS_INDEX)}
+
+
+def is_of_phase(phase: str, name: str) -> bool:
+    """Whether a phase writes a file of this name."""
+    count = re.fullmatch(f"[34]-({_COUNT})lpu", phase)
+    pattern = _PHASES.get(phase if count is None else f"{phase[0]}-{{count}}lpu", "(?!)")
+    return re.fullmatch(pattern.format(count=count[1]) if count else pattern, name) is not None
+
+
+def is_own(name: str) -> bool:
+    """Whether only the compiler writes a file of this name."""
+    return _OWN.fullmatch(name) is not None
+
+
+def is_copy(name: str) -> bool:
+    """Whether it is the name of a copy of a checkpoint's small file, where the checkpoint itself may lie."""
+    return _COPIES.fullmatch(name) is not None
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether it is the name of a file that a compile or a download had not finished."""
+    found = _PART.fullmatch(name)
+    if found is None:
+        return False
+    final = found[1] + found[2]
+    named = is_own(final) or is_copy(final) or _DOWNLOADED.fullmatch(final) is not None
+    return named or final in _RECORDS or final in _CHECKPOINT_RECORDS
+
+
+def own_files(tree: FolderTree) -> list[str]:
+    """The files in the folder of a model that the compiler has written, finished or not; of copies only staged ones.
+
+    Links among them count, not what they lead to. Raises StorageError where one of its folders is a link.
+    """
+    found = [name for folder in ("", *FOLDERS) for name in tree.names(folder) if is_own(name) or is_unfinished(name)]
+    for folder in ("", *FOLDERS):
+        for path in tree.names(f"{STAGING}/{folder}" if folder else STAGING):
+            name = path.removeprefix(f"{STAGING}/")
+            if is_own(name) or is_copy(name) or is_unfinished(name) or name in _RECORDS:
+                found.append(path)
+    return [name for name in found if tree.is_no_folder(name)]
+
+
+def unfinished_files(tree: FolderTree) -> list[str]:
+    """Those that compiles which were killed have left; for who holds the folder."""
+    return [name for name in own_files(tree) if is_unfinished(name.removeprefix(f"{STAGING}/"))]

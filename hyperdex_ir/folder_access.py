@@ -1,0 +1,281 @@
+"""The one way to write, rename, remove and lock below the folder of a model, whose contents a stranger may have made.
+
+The user names the root, and links on the way to it are his. Below it, every component is opened relative to the folder
+that it lies in, without following links; a file is always made anew under a name that no one can foresee, and takes its
+own by a rename. So whatever the folder holds, nothing outside it changes.
+
+One exception: `ckpt` and `param` may be links to another disk. They are followed where the user owns both the link and
+the folder that it leads to. What may be in that folder is for `backend/links.py` to say.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from hyperdex_ir.errors import StorageError
+
+#: The folders of a model that may be links.
+LINKED = ("ckpt", "param")
+_REACHED = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_FOLDER = _REACHED | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_GROWN = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_COPY_BYTES = 8 << 20
+_PART = ".part"
+
+
+@dataclass(frozen=True)
+class FolderTree:
+    """A folder by its path, `root`, and what lies below it by name: relative, with `/`, without `..`.
+
+    Every method raises StorageError where a component below the root is a link or no folder, and OSError where the file
+    system refuses.
+    """
+
+    root: Path
+
+    @contextmanager
+    def folder(self, name: str = "", *, make: bool = False) -> Iterator[int]:
+        """A descriptor of a folder. make: it and the root are made if they are not there."""
+        if make:
+            self.root.mkdir(parents=True, exist_ok=True)
+        parts = _parts(name) if name else ()
+        descriptor = os.open(self.root, _REACHED)
+        try:
+            for count in range(1, len(parts) + 1):
+                outer, descriptor = descriptor, self._entered(descriptor, parts[:count], make)
+                os.close(outer)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _entered(self, outer: int, parts: tuple[str, ...], make: bool) -> int:
+        """A descriptor of the last of the folders `parts`, which lies in that of the descriptor `outer`."""
+        name, path = parts[-1], self.root.joinpath(*parts)
+        if make:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, dir_fd=outer)
+        try:
+            return os.open(name, _FOLDER, dir_fd=outer)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+        found = os.stat(name, dir_fd=outer, follow_symlinks=False)
+        if not stat.S_ISLNK(found.st_mode):
+            raise StorageError(f"{path}: not a folder", "move it away")
+        if len(parts) > 1 or name not in LINKED:
+            raise link_refused(path, "is not followed")
+        if found.st_uid != os.geteuid():
+            raise link_refused(path, "is not followed: it belongs to another user")
+        return self._followed(outer, path)
+
+    def _followed(self, outer: int, path: Path) -> int:
+        """A descriptor of the folder that a link of the user's own leads to."""
+        try:
+            descriptor = os.open(path.name, _REACHED, dir_fd=outer)
+        except (FileNotFoundError, NotADirectoryError):
+            raise link_refused(path, "leads to no folder") from None
+        if os.fstat(descriptor).st_uid == os.geteuid():
+            return descriptor
+        os.close(descriptor)
+        raise link_refused(path, "is not followed: it leads to a folder of another user")
+
+    @contextmanager
+    def _place(self, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+        """The folder of a file, and the file's name in it."""
+        *folders, last = _parts(name)
+        with self.folder("/".join(folders), make=make) as descriptor:
+            yield descriptor, last
+
+    # ------------------------------------------------------------------------------------------------------- looking
+    def name_of(self, path: Path) -> str:
+        """The name of a path that begins with the root's."""
+        return path.relative_to(self.root).as_posix()
+
+    def info(self, name: str) -> os.stat_result | None:
+        """The facts of what has the name, of a link itself; None when there is nothing, or no file can be named so."""
+        try:
+            with self._place(name) as (folder, last):
+                return os.stat(last, dir_fd=folder, follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None
+            raise
+
+    def is_file(self, name: str) -> bool:
+        """Whether a regular file has the name; a link is none."""
+        found = self.info(name)
+        return found is not None and stat.S_ISREG(found.st_mode)
+
+    def is_no_folder(self, name: str) -> bool:
+        """Whether something has the name that is no folder: a file, a link, a device."""
+        found = self.info(name)
+        return found is not None and not stat.S_ISDIR(found.st_mode)
+
+    def names(self, folder: str = "") -> list[str]:
+        """What a folder holds, sorted, each with the folder's name before it; nothing when the folder is not there."""
+        try:
+            with self.folder(folder) as descriptor:
+                found = os.listdir(descriptor)
+        except FileNotFoundError:
+            return []
+        return sorted(f"{folder}/{name}" if folder else name for name in found)
+
+    @contextmanager
+    def open_file(self, name: str) -> Iterator[IO[bytes]]:
+        """A regular file open for reading. Raises StorageError when it is another kind of file."""
+        with self._place(name) as (folder, last):
+            descriptor = self._regular(name, _READ, last, folder)
+        with os.fdopen(descriptor, "rb") as file:
+            yield file
+
+    # ------------------------------------------------------------------------------------------------------- changing
+    @contextmanager
+    def grown_file(self, name: str) -> Iterator[IO[bytes]]:
+        """A regular file open for reading and appending; made when it is not there. It has no other name.
+
+        Raises StorageError when it is another kind of file.
+        """
+        with self._place(name, make=True) as (folder, last):
+            descriptor = self._regular(name, _GROWN, last, folder)
+        with os.fdopen(descriptor, "a+b") as file:
+            if os.fstat(descriptor).st_nlink != 1:
+                raise StorageError(f"{self.root / name}: a file with several names", "remove it")
+            yield file
+
+    def _regular(self, name: str, flags: int, last: str, folder: int) -> int:
+        try:
+            descriptor = os.open(last, flags, 0o666, dir_fd=folder)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise link_refused(self.root / name, "is not followed") from None
+            if error.errno in (errno.ENXIO, errno.EISDIR):
+                raise StorageError(f"{self.root / name}: not a file", "remove it") from None
+            raise
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        raise StorageError(f"{self.root / name}: not a file", "remove it")
+
+    def remove(self, name: str) -> None:
+        """Removes a file, a link and not what it leads to; nothing when there is none."""
+        with contextlib.suppress(FileNotFoundError), self._place(name) as (folder, last):
+            os.unlink(last, dir_fd=folder)
+
+    def remove_if_empty(self, folder: str) -> None:
+        """Removes a folder that holds nothing; no link, and nothing else."""
+        with contextlib.suppress(OSError, StorageError), self._place(folder) as (outer, last):
+            os.rmdir(last, dir_fd=outer)
+
+    def move(self, source: str, place: str) -> None:
+        """Renames a regular file; one that belongs on another disk, behind a link, is copied there, then removed."""
+        with self._place(source) as (old, name), self._place(place, make=True) as (new, last):
+            found = os.stat(name, dir_fd=old, follow_symlinks=False)
+            if not stat.S_ISREG(found.st_mode):
+                raise StorageError(f"{self.root / source}: not a file", "remove it")
+            try:
+                os.replace(name, last, src_dir_fd=old, dst_dir_fd=new)
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+        with self.open_file(source) as original, self.new_file(place) as copy:
+            shutil.copyfileobj(original, copy, _COPY_BYTES)
+            copy.flush()
+            os.utime(copy.fileno(), ns=(found.st_atime_ns, found.st_mtime_ns))
+        self.remove(source)
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[IO[bytes]]:
+        """A file open for writing and reading that takes its name, synced, only when the block ends well."""
+        new = NewFile(self, name)
+        try:
+            yield new.file
+            new.publish()
+        finally:
+            new.discard()
+
+
+class NewFile:
+    """A file that is written under a hidden name, made for it, until `publish`. To be ended with `discard`.
+
+    file: open for writing and reading. buffering: as of `open`. Folders on the way are made. Raises StorageError when
+    something that is neither file nor link has the name: a rename would put a file in the place of a device.
+    """
+
+    def __init__(self, tree: FolderTree, name: str, buffering: int = -1):
+        *folders, self._name = _parts(name)
+        self._tree, self._folder = tree, "/".join(folders)
+        self._temporary = f".{self._name}.{secrets.token_hex(8)}{_PART}"
+        with tree.folder(self._folder, make=True) as descriptor:
+            _check_replaceable(self._name, descriptor, tree.root / name)
+            handle = os.open(self._temporary, _NEW, 0o666, dir_fd=descriptor)
+        self.file: IO[bytes] = os.fdopen(handle, "w+b", buffering)
+        self._is_published = False
+
+    def finish(self) -> None:
+        """Has all of it on the disk."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def publish(self) -> None:
+        """Gives the file its name, after `finish`."""
+        self.finish()
+        self.rename()
+
+    def rename(self) -> None:
+        """Gives the file its name."""
+        with self._tree.folder(self._folder) as descriptor:
+            os.replace(self._temporary, self._name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
+        self._is_published = True
+
+    def discard(self) -> None:
+        """Closes the file, and removes it unless it has its name."""
+        try:
+            self.file.close()
+        finally:
+            if not self._is_published:
+                self._tree.remove(f"{self._folder}/{self._temporary}" if self._folder else self._temporary)
+
+
+def _check_replaceable(name: str, folder: int, path: Path) -> None:
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
+        raise StorageError(f"{path}: not a file", "name a file, which may not exist yet")
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or parts[0] == "/":
+        raise ValueError(f"{name!r}: not a name below a folder")
+    return parts
+
+
+def place_of(found: os.stat_result) -> dict[str, int]:
+    """Size, modification time and inode of a file."""
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
+
+
+def link_refused(path: Path, why: str) -> StorageError:
+    """The error for a link below the folder of a model."""
+    try:
+        target = f" to {os.readlink(path)}"
+    except OSError:
+        target = ""
+    return StorageError(f"{path}: a link{target}, which {why}", "remove the link, or put a folder in its place")
