@@ -32,6 +32,9 @@ class EngineMemory:
     def from_images(cls, paths: Sequence[Path], memory_map: MemoryMap) -> EngineMemory:
         """Maps the parameter images of a device's channels, in channel order; nothing is read.
 
+        Who may write the files can change what a pass computes, as a private mapping shows their changes too; never
+        what it touches: compiled code reads a number that decides about that once (`Operation.agreed`).
+
         Raises FileFormatError when one is missing or not of the size that the map says.
         """
         channels = memory_map.target.channels

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from hyperdex_ir.engine.features import VARIABLE, available
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="guard pages are made with Linux's mmap and memfd"),
@@ -28,12 +30,13 @@ PART = 50_000
 HERE = Path(__file__).parent
 
 
-def run_worker(first: int, count: int, status: Path) -> Counter[str]:
+def run_worker(first: int, count: int, status: Path, cpu: str | None = None) -> Counter[str]:
     """The programs from a seed on, until they hold so many instructions. Fails when the process dies or finds a
-    difference."""
+    difference. cpu: one of FEATURES, by name; None: what the computer has."""
     status.write_bytes(b"")
     command = [sys.executable, HERE / "engine_hostile_worker.py", str(first), str(count), status]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, **({} if cpu is None else {VARIABLE: cpu})}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     died = f"seed {status.read_text().strip()}: exit code {done.returncode}\n{done.stderr[-3000:]}"
     assert done.returncode == 0, died
     return Counter(json.loads(done.stdout))
@@ -51,6 +54,12 @@ def test_programs_between_guard_pages(tmp_path: Path, capsys: pytest.CaptureFixt
     assert totals["executed"] > totals["instructions"]
     assert totals["faults"] < totals["programs"]
     assert totals["rewritten"] > 0
+
+
+@pytest.mark.skipif(not SOAK, reason="for a soak: SOAK=1")
+@pytest.mark.parametrize("name", [item.name for item in available()[1:]])
+def test_with_fewer_vector_instructions(name: str, tmp_path: Path) -> None:
+    assert run_worker(0, PART, tmp_path / "status", name)["instructions"] >= PART
 
 
 #: What a fence must notice: how it is made, what is done to it, and the signal that ends the process; 0: an error.
