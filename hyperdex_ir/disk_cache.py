@@ -22,6 +22,7 @@ from hyperdex_ir.progress import log
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _TEMPORARY = r"(\.[0-9a-f]{16}\.tmp)?"
 #: A larger file is no entry; the engine's machine code has about 1 MB.
 _LARGEST = 1 << 28
@@ -44,7 +45,7 @@ class DiskCache:
         """The data in a file; None when there is none that can be read, or it is not what was written for this key."""
         try:
             with self._opened() as folder, _opened_file(folder, name) as file:
-                self._check_private(file, name)
+                self._check_file(file, name)
                 entry = _contents(file)
         except OSError:
             return None
@@ -57,8 +58,7 @@ class DiskCache:
         the caller has the data.
         """
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
+            os.makedirs(self.folder, mode=0o700, exist_ok=True)
             with self._opened() as folder:
                 _put(folder, name, self.magic + _digest(key, data) + data)
                 self._prune(folder)
@@ -73,18 +73,36 @@ class DiskCache:
             raise _refusal(self.folder, f"it is a link of user {link.st_uid}")
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._check_private(folder, "")
+            self._check_owner(folder, self.folder)
+            self._close(folder)
             yield folder
         finally:
             os.close(folder)
 
-    def _check_private(self, descriptor: int, name: str) -> None:
-        """Raises OSError, after one log line, unless what is open is this user's and nobody else may write it."""
-        found = os.fstat(descriptor)
-        if found.st_uid != os.geteuid():
-            raise _refusal(self.folder / name, f"it belongs to user {found.st_uid}, not to {os.geteuid()}")
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    def _close(self, folder: int) -> None:
+        """Takes the right to write in the folder from others. What they may have put there goes, as `_prune` knows it."""
+        mode = stat.S_IMODE(os.fstat(folder).st_mode)
+        if not mode & _OTHERS_WRITE:
+            return
+        os.fchmod(folder, mode & ~_OTHERS_WRITE)
+        _say(f"{self.folder}: others could write there (mode {mode:04o}); now they cannot, its entries are made anew")
+        for name in self._own(folder):
+            os.unlink(name, dir_fd=folder)
+
+    def _check_file(self, file: int, name: str) -> None:
+        """Raises OSError, after one log line, unless an open entry is this user's and nobody else may write it."""
+        self._check_owner(file, self.folder / name)
+        found = os.fstat(file)
+        if found.st_mode & _OTHERS_WRITE:
             raise _refusal(self.folder / name, f"others may write it (mode {stat.S_IMODE(found.st_mode):04o})")
+        if found.st_nlink != 1:
+            raise _refusal(self.folder / name, "it has a second name")
+
+    def _check_owner(self, descriptor: int, path: Path) -> None:
+        """Raises OSError, after one log line, unless what is open belongs to this user."""
+        owner = os.fstat(descriptor).st_uid
+        if owner != os.geteuid():
+            raise _refusal(path, f"it belongs to user {owner}, not to {os.geteuid()}")
 
     def _prune(self, folder: int) -> None:
         """Removes the oldest entries and what killed writers left. A file by another name, or without the magic, is
@@ -146,7 +164,7 @@ def _say(message: str) -> None:
 
 
 def _refusal(path: Path, reason: str) -> PermissionError:
-    _say(f"{path}: not used, because {reason}; remove it, or make it yours alone with chown and chmod go-w")
+    _say(f"{path}: not used, because {reason}; what it holds is made anew: remove it")
     return PermissionError(reason)
 
 

@@ -39,7 +39,8 @@ def places_read() -> Iterator[Places]:
 
     def fromfile(file: Any, dtype: Any, count: int, offset: int) -> np.ndarray:
         values = plain_fromfile(file, dtype, count, offset=offset)
-        places.setdefault(Path(file).name, []).append((offset, offset + values.nbytes))
+        name = Path(os.readlink(f"/proc/self/fd/{file.fileno()}")).name
+        places.setdefault(name, []).append((offset, offset + values.nbytes))
         return values
 
     def preadv(descriptor: int, buffers: Any, offset: int) -> int:

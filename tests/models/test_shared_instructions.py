@@ -77,7 +77,7 @@ def trace_model(checkpoint: Path, **choices: Any) -> Traced:
     asked: dict[str, Any] = {"num_device": 1, "max_length": 32, "dtype": "f16", "type_device": "u55c"} | choices
     options = make_options(**asked, hub=HubOptions())
     passes = parse_pipeline(options.pipeline or default_pipeline(options.num_device))
-    return trace(find_folder(checkpoint), read_config(checkpoint), options, pipeline_spec(passes), None)
+    return trace(find_folder(checkpoint), read_config(checkpoint), options, passes, None)
 
 
 def encoded(traced: Traced, *, vocab_size: int = 272, num_device: int = 1, anew: bool = False) -> Encoded:

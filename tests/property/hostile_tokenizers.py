@@ -233,7 +233,23 @@ def configs() -> Iterator[Surface]:
 
 def generations() -> Iterator[Surface]:
     """generation_config.json with values of the wrong type."""
-    wrong: tuple[Any, ...] = (-1, 1 << 70, 10**400, 1.5, True, "1", "a", [], [[1]], [None], ["a"], {}, {"a": 1}, 1e400)
+    wrong: tuple[Any, ...] = (
+        -1,
+        1 << 70,
+        10**60,
+        10**400,
+        1.5,
+        True,
+        "1",
+        "a",
+        [],
+        [[1]],
+        [None],
+        ["a"],
+        {},
+        {"a": 1},
+        1e400,
+    )
     keys = ("eos_token_id", "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p",
             "repetition_penalty", "num_beams", "min_p")  # fmt: skip
     for key in keys:

@@ -65,7 +65,7 @@ TEMPLATES = {
     "globals": "unsafe",
     "import": "no loader",
     "no text": "not UTF-8",
-    "large": "more than 1048576 bytes",
+    "large": "33554438 bytes, the most that is read is 1048576",
 }
 
 
@@ -157,7 +157,8 @@ def test_generation_configs(tmp_path: Path) -> None:
     assert "eos_token_id is" in lines["eos_token_id [[1]]"]
     assert lines["eos_token_id -1"] == ""
     assert "max_length is 'a', expected a whole number" in lines["max_length 'a'"]
-    assert "float32 cannot hold it" in lines[f"temperature {10**400}"]
+    assert "a number of 401 digits, at most 64 are read" in lines[f"temperature {10**400}"]
+    assert "float32 cannot hold it" in lines[f"temperature {10**60}"]
 
 
 def test_nothing_is_computed_when_a_tokenizer_is_opened(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.hub import shard_names
 from hyperdex_ir.locations import MARKER, read_marker
 from hyperdex_ir.memory.serialize import load_json
-from hyperdex_ir.passes.pipeline_text import read_pipeline
+from hyperdex_ir.passes.pipeline_text import typed_pipeline
 from hyperdex_ir.runtime.model import read_generation_config
 from hyperdex_ir.runtime.program import _read_header
 from hyperdex_ir.runtime.tokenizer import Tokenizer
@@ -53,7 +53,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "program.bin": lambda path: disassemble(path, sys.stderr),
     "program.s": lambda path: assemble(path, path.with_suffix(".out")),
     "module.mlir": lambda path: read_dump(path, None),
-    "a.pipeline": lambda path: read_pipeline(str(path)),
+    "a.pipeline": lambda path: typed_pipeline(str(path)),
     # These count as not there when they are none.
     ".hyperdex_state.json": lambda path: State.load(path.parent).phases or None,
     MARKER: lambda path: read_marker(path.parent),

@@ -159,12 +159,12 @@ def test_the_source_is_read_once(folder: ModelFolder, monkeypatch):
 
     opened = []
 
-    def open_counted(path, *arguments, original=Path.open, **keywords):
+    def open_counted(path, *arguments, original=images.open_regular, **keywords):
         opened.append(path)
         return original(path, *arguments, **keywords)
 
     monkeypatch.setattr(images.ModelReader, "read", count)
-    monkeypatch.setattr(Path, "open", open_counted)
+    monkeypatch.setattr(images, "open_regular", open_counted)
     write_images(folder, "u55c", DEVICES, divided_layout())
     assert opened.count(folder.model_binary) == 1
     assert sum(read) == len(read_binary(folder.model_binary, Kind.MODEL))

@@ -87,7 +87,7 @@ def test_reading_torch_files_takes_memory_for_some_rows_only(tmp_path: Path, is_
         np.testing.assert_array_equal(tensor.rows(start, start + rows), expected)
         most = max(most, mapped_bytes() - before)
     assert most < limit
-    output = torch_weights.rewrite(tmp_path / "pytorch_model.bin")
+    output = torch_weights.rewrite(tmp_path / "pytorch_model.bin", tmp_path)
     assert mapped_bytes() - before < limit
     np.testing.assert_array_equal(load_file(output)["a"].numpy(), (values.T if is_turned else values).numpy())
 

@@ -53,15 +53,23 @@ def test_an_entry_that_others_may_write_does_not_count(
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o777, 0o1777])
-def test_a_folder_that_others_may_write_is_not_used(
+def test_what_lies_where_others_may_write_does_not_count(
     cache: DiskCache, mode: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cache.folder.chmod(mode)
+    (cache.folder / "own.txt").write_text("")
     assert cache.read("entry-1", "key") is None
-    cache.write("entry-2", "key", b"data")
+    assert cache.read("entry-1", "key") is None
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith("remove it, or make it yours alone with chown and chmod go-w")
-    assert os.listdir(cache.folder) == ["entry-1"]
+    assert line.endswith(f"(mode {mode:04o}); now they cannot, its entries are made anew")
+    assert cache.folder.stat().st_mode & 0o777 == mode & 0o755
+    cache.write("entry-2", "key", b"data")
+    assert sorted(os.listdir(cache.folder)) == ["entry-2", "own.txt"]
+
+
+def test_an_entry_with_a_second_name_does_not_count(cache: DiskCache, tmp_path: Path) -> None:
+    os.link(cache.folder / "entry-1", tmp_path / "other")
+    assert cache.read("entry-1", "key") is None
 
 
 def test_what_belongs_to_another_does_not_count(

@@ -72,7 +72,10 @@ def test_check_notices_one_flipped_bit(model: Path, name: str, capsys: pytest.Ca
     assert err[1] == f"hint: hyperdex compile {model} --force"
 
 
-@pytest.mark.parametrize(("size", "words"), [(None, "no such file"), (8, "too short"), (5000, "payload")])
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [(None, "no such file"), (8, "8 bytes, 7,120 were written"), (5000, "5,000 bytes, 7,120 were written")],
+)
 def test_check_notices_missing_and_short_files(
     model: Path, size: int | None, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from hyperdex_ir.errors import CheckpointError, HyperdexError, UnsupportedModelError
+from hyperdex_ir.folder_access import place_of
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.gguf_checkpoint import write_small_files, write_weights
 from hyperdex_ir.runtime.model import CompiledModel
@@ -243,9 +244,9 @@ def test_what_an_earlier_version_made_is_made_anew(tmp_path: Path) -> None:
     write_small_files(path, folder)
     expected = (folder / "config.json").read_text()
     marker = json.loads((folder / "hyperdex_gguf.json").read_text())
-    del marker["version"]
-    (folder / "hyperdex_gguf.json").write_text(json.dumps(marker))
     (folder / "config.json").write_text("{}")
+    marker |= {"code": "earlier", "made": marker["made"] | {"config.json": place_of((folder / "config.json").stat())}}
+    (folder / "hyperdex_gguf.json").write_text(json.dumps(marker))
     write_small_files(path, folder)
     assert (folder / "config.json").read_text() == expected
     write_weights(path, folder)

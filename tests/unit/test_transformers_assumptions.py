@@ -52,6 +52,7 @@ ASSUMED = {
     "transformers.PreTrainedConfig": "_attn_implementation, _experts_implementation, output_router_logits may be set",
     "transformers.PreTrainedModel": "_from_config, _init_weights, _keys_to_ignore_on_load_*, base_model_prefix",
     "transformers.__version__": "",
+    "transformers.dynamic_module_utils": "get_class_in_module(name, path): what would import code of a checkpoint",
     "transformers.logging": "get_verbosity(), set_verbosity(level)",
     "transformers.conversion_mapping.get_model_conversion_mapping": "(model) -> renamings and conversions, in order",
     "transformers.core_model_loading.WeightConverter": "operations, source_patterns, target_patterns; in merging.py",
