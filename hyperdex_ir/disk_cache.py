@@ -80,7 +80,7 @@ class DiskCache:
             os.close(folder)
 
     def _close(self, folder: int) -> None:
-        """Takes the right to write in the folder from others. What they may have put there goes, as `_prune` knows it."""
+        """Takes the right to write in the folder from others. Entries that they may have put there go."""
         mode = stat.S_IMODE(os.fstat(folder).st_mode)
         if not mode & _OTHERS_WRITE:
             return

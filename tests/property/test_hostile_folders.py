@@ -1,6 +1,6 @@
 """Hostile folders through every command: nothing outside changes, no process starts, one error line, bounded time.
 
-A folder with each fault of `hostile_folders.py` through a quarter of the commands in turn; in a soak 500 folders, with
+A folder with each fault of `hostile_folders.py` through a sixth of the commands in turn; in a soak 500 folders, with
 several faults, through every command. `folder_worker.py` watches the processes.
 """
 
@@ -11,19 +11,18 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import SOAK
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="the watch needs /proc and prctl of Linux"),
 ]
 
-SOAK = os.environ.get("SOAK") == "1"
-QUARTERS = 4
+SHARES = 6
 HERE = Path(__file__).parent
 
 
@@ -66,31 +65,33 @@ class Worker:
         self._process.wait()
 
 
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    started = Worker(tmp_path_factory.mktemp("folders"))
-    yield started
-    started.close()
+def test_hostile_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One test, so that only one of pytest's workers starts the process, which imports everything."""
+    worker = Worker(tmp_path)
+    check_every_command_is_run(worker)
+    check_misdeeds_are_noticed(worker)
+    run_folders(worker, capsys)
+    worker.close()
 
 
-def test_every_command_is_run(worker: Worker) -> None:
+def check_every_command_is_run(worker: Worker) -> None:
     tried = {name.split()[0] for name in worker.facts["commands"]}
     assert sorted(tried | set(worker.facts["others"])) == worker.facts["registered"]
 
 
-def test_misdeeds_are_noticed(worker: Worker) -> None:
+def check_misdeeds_are_noticed(worker: Worker) -> None:
     for name in worker.facts["probes"]:
         answer = worker.ask({"probe": name})
         assert bool(answer["findings"]) == (name != "nothing"), f"{name}: {answer}"
 
 
-def test_hostile_folders(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
+def run_folders(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
     outcomes: Counter[str] = Counter()
     findings: list[str] = []
     commands, asked = worker.facts["commands"], 0
     folders = 500 if SOAK else len(worker.facts["faults"])
     for number in range(folders):
-        chosen = commands if SOAK else commands[number % QUARTERS :: QUARTERS]
+        chosen = commands if SOAK else commands[number % SHARES :: SHARES]
         answer = worker.ask({"number": number, "commands": chosen})
         asked += len(chosen)
         outcomes.update(answer["outcomes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import sys
 from importlib import metadata
@@ -173,6 +174,7 @@ def path_of(module: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@functools.cache
 def imported(path: Path) -> list[str]:
     """Names that a module's import statements can stand for: modules, or attributes of one."""
     names = list[str]()
