@@ -10,6 +10,8 @@ from hyperdex_ir.engine.memory_access import LmuRows, Words
 from hyperdex_ir.engine.moving import copy_rows, watch_words
 from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
 
+_COLUMNS = 64  # whose taps are taken at a time
+
 
 def _scratch(values: Values, sizes: Sizes) -> int:
     taps = values["history"] + 1
@@ -90,10 +92,13 @@ class _Part:
         first = e.mul(self.begin, self._taps)
         start = e.mul(e.add(self.op.context.load("chunk"), e.add(e.add(self._taps, self.history), 2)), self.columns)
         raw = self.op.scratch(e.add(start, first))
-        taps.copy_to(raw, first, e.mul(self._count, self._taps))
-        with e.loop(0, self._count) as column, e.loop(0, self._taps) as tap:
-            value = e.load(e.element(raw, e.add(e.mul(column, self._taps), tap), F32), F32)
-            e.store(value, e.element(self._row(tap), column, F32))
+        with e.loop(0, self._count, _COLUMNS) as block:
+            self.op.check_stop()
+            stop, place = e.minimum(e.add(block, _COLUMNS), self._count), e.mul(block, self._taps)
+            taps.copy_to(e.element(raw, place, F32), e.add(first, place), e.mul(e.sub(stop, block), self._taps))
+            with e.loop(block, stop) as column, e.loop(0, self._taps) as tap:
+                value = e.load(e.element(raw, e.add(e.mul(column, self._taps), tap), F32), F32)
+                e.store(value, e.element(self._row(tap), column, F32))
 
     def load_bias(self) -> None:
         with self.op.e.if_then(self.op.present("bias")):
@@ -103,6 +108,7 @@ class _Part:
         """The rows before the first in flight; zeros where the text has not begun."""
         e = self.op.e
         with e.loop(0, self.history) as number:
+            self.op.check_stop()
             target = self._row(e.add(self._taps, number))
             before = e.sub(e.add(position, number), self.history)
             with e.if_else(e.less(before, 0)) as (nothing, there):
@@ -120,6 +126,7 @@ class _Part:
             y = e.element(target.row(row), self.begin, F32)
             e.call(multiply, [y, self._source(e.sub(row, self.history)), self._row(0), self._count])
             with e.loop(1, self._taps) as tap:
+                op.check_stop()
                 x = self._source(e.sub(e.add(row, tap), self.history))
                 e.call(multiply, [self._product, x, self._row(tap), self._count])
                 e.call(add, [y, y, self._product, self._count])

@@ -23,7 +23,7 @@ from hyperdex_ir.engine.gemv import multiply_columns, prefetch_columns
 from hyperdex_ir.engine.llvm_ops import LlvmOps
 from hyperdex_ir.engine.mac import vectors
 from hyperdex_ir.engine.memory_access import LmuRows, Tiles, Words
-from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.engine.operation import SPAN, Operation, Sizes, Values, operation
 from hyperdex_ir.interpreter import functions
 from hyperdex_ir.isa.instructions import ACTIVATIONS, MATRIX_TYPES
 from hyperdex_ir.memory.map import ceil_div
@@ -170,11 +170,13 @@ def _decode(op: Operation, o: _Operands, scratch: _Scratch, begin: V, end: V) ->
         op.barrier()  # all have read src before one writes dst
     _load_bias(op, o, scratch, begin, end)
     for_gates = e.builder.select(o.gated, I64(2), I64(1))
-    with e.loop(0, for_gates) as half:
+    groups = e.maximum(e.builder.udiv(I64(SPAN), e.maximum(e.mul(e.mul(o.tiles.steps, LANES), o.tiles.trees), 1)), 1)
+    span = e.mul(groups, o.tiles.trees)
+    with e.loop(0, for_gates) as half, e.loop(begin, end, span) as column:
         op.check_stop()
         distance = e.mul(half, o.gates)
-        first, last = e.add(begin, distance), e.add(end, distance)
-        sums = e.element(scratch.sums, e.add(begin, e.mul(half, o.n)), F32)
+        first, last = e.add(column, distance), e.add(e.minimum(e.add(column, span), end), distance)
+        sums = e.element(scratch.sums, e.add(column, e.mul(half, o.n)), F32)
         _for_type(op, lambda matrix_type: multiply_columns(e, o.tiles, first, last, own, sums, matrix_type))
     first = e.element(scratch.sums, begin, F32)
     _call_epilogue(op, o, scratch, first, e.element(first, o.n, F32), begin, end)
