@@ -34,13 +34,15 @@ _WORK = max(work_words(item) for item in FEATURES.values())
 
 
 def _scratch_words(v: Values, sizes: Sizes) -> int:
-    """See `_Scratch`."""
-    if not sizes.fit(v["k"], v["n"]):
+    """See `_Scratch`; 0 where the operands cannot be in the LMU and in HBM."""
+    k, n = v["k"], v["n"]
+    row, half = (ceil_div(columns, LANES) * LANES for columns in (k, n))
+    rows = min(sizes.chunk, *(sizes.lmu_words // max(columns, 1) for columns in (k, n)))
+    if not sizes.fit(k, n) or ceil_div(n, sizes.trees) * sizes.trees * row * 2 > sizes.hbm_bytes:
         return 0
-    row = ceil_div(v["k"], LANES) * LANES
-    half = ceil_div(v["n"], LANES) * LANES
-    shared = max(sizes.chunk, sizes.threads) * row + 2 * (2 * half + _PAD) + sizes.chunk * half
-    return shared + sizes.threads * (PANEL * row + 2 * PANEL * sizes.chunk + _WORK)
+    shared = max(rows, sizes.threads) * row + 2 * (2 * half + _PAD) + rows * half
+    panel = PANEL * row if rows > 1 else 0
+    return shared + sizes.threads * (panel + 2 * PANEL * rows + _WORK)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class _Operands:
 class _Scratch:
     """Places in the scratch memory: activations of all rows (in decode, of each thread), bias and sums by matrix row,
     the result where it cannot be written at once; then this thread's own: columns, sums of the two halves, work. All
-    begin on a cache line."""
+    begin on a cache line. There is room for as many rows as the chunk has and the LMU can hold, of both sides; for
+    columns where these are several."""
 
     activations: V
     bias: V
@@ -123,9 +126,8 @@ def _gate_distance(op: Operation) -> V:
 
 
 def _optional(op: Operation, name: str, rows: V, columns: V) -> LmuRows:
-    """An Lmu operand; where absent, its fields are zero: word 0."""
-    e, present = op.e, op.present(name)
-    return op.lmu(name, e.builder.select(present, rows, I64(1)), e.builder.select(present, columns, I64(1)))
+    """An Lmu operand; where absent, its fields are zero: no rows at word 0."""
+    return op.lmu(name, op.e.builder.select(op.present(name), rows, I64(0)), columns)
 
 
 def _same(op: Operation, a: LmuRows, b: LmuRows, rows: V) -> V:
@@ -137,12 +139,15 @@ def _same(op: Operation, a: LmuRows, b: LmuRows, rows: V) -> V:
 
 def _places(op: Operation, o: _Operands) -> _Scratch:
     e = op.e
-    row, chunk = e.mul(o.tiles.steps, LANES), op.context.load("chunk")
+    row, rows = e.mul(o.tiles.steps, LANES), op.context.load("chunk")
+    for columns in (o.k, o.n):
+        rows = e.minimum(rows, e.builder.udiv(op.context.load("lmu_words"), e.maximum(columns, 1)))
+    panel = e.builder.select(e.less(1, rows), e.mul(row, PANEL), I64(0))
     half = e.mul(e.ceil_div(o.n, LANES), LANES)
-    columns, block = e.add(e.mul(half, 2), _PAD), e.mul(chunk, PANEL)
-    shared = [e.mul(e.maximum(chunk, op.threads), row), columns, columns, e.mul(chunk, half)]
+    columns, block = e.add(e.mul(half, 2), _PAD), e.mul(rows, PANEL)
+    shared = [e.mul(e.maximum(rows, op.threads), row), columns, columns, e.mul(rows, half)]
     places: list[V] = [I64(0)]
-    for size in (*shared, e.mul(row, PANEL), block, block, I64(_WORK)):
+    for size in (*shared, panel, block, block, I64(_WORK)):
         places.append(e.add(places[-1], size))
     own = e.mul(op.thread, e.sub(places[8], places[4]))
     starts = places[:4] + [e.add(place, own) for place in places[4:8]]

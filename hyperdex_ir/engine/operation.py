@@ -58,12 +58,13 @@ from hyperdex_ir.isa.operands import MOST_POSITION
 
 @dataclass(frozen=True)
 class Sizes:
-    """What scratch sizes depend on: most rows in flight, MAC trees, threads, words of the LMU."""
+    """What scratch sizes depend on: most rows in flight, MAC trees, threads, words of the LMU, bytes of HBM."""
 
     chunk: int
     trees: int
     threads: int
     lmu_words: int
+    hbm_bytes: int
 
     def fit(self, *columns: int) -> bool:
         """Whether rows of so many columns can be in the LMU. An instruction whose cannot faults before it comes to use
