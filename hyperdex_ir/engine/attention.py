@@ -14,7 +14,7 @@ from hyperdex_ir.engine.emit import F32, I32, I64, POINTER, Emitter, V
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.kernels import choose
 from hyperdex_ir.engine.memory_access import LmuRows
-from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.engine.operation import SPAN, Operation, Sizes, Values, operation
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.map import ceil_div
 from hyperdex_ir.targets import LANES
@@ -200,8 +200,12 @@ def scores(op: Operation) -> None:
 
         def call(matrix_type: str) -> None:
             e.call(kernels.round_query(e, matrix_type), [row.pointer, query.row(number), size])
-            arguments = [row.pointer, keys, trees, steps, row.load("first"), row.load("stop"), scale, cap]
-            e.call(kernels.scores_kernel(e, matrix_type, 1), arguments)
+            kernel = kernels.scores_kernel(e, matrix_type, 1)
+
+            def part(first: V, stop: V) -> None:
+                e.call(kernel, [row.pointer, keys, trees, steps, first, stop, scale, cap])
+
+            by_spans(op, row.load("first"), row.load("stop"), e.mul(steps, LANES), LANES, part)
 
         a.typed(call)
         a.watch(row, ("watched_scores",))
@@ -246,13 +250,29 @@ def values(op: Operation) -> None:
 
         def call(matrix_type: str) -> None:
             e.call(kernels.round_weights(e, matrix_type), [row.pointer])
-            arguments = [row.pointer, cache, trees, steps, size, space.sums]
-            e.call(kernels.values_kernel(e, matrix_type, 1), arguments)
+            kernel = kernels.values_kernel(e, matrix_type, 1)
+
+            def part(first: V, stop: V) -> None:
+                e.call(kernel, [row.pointer, cache, trees, steps, first, stop, space.sums])
+
+            by_spans(op, I64(0), size, a.columns, kernels.ELEMENTS, part)
 
         a.typed(call)
         a.watch(row, ("watched_values",))
 
     a.each_row(dst, size, work, space)
+
+
+def by_spans(op: Operation, begin: V, end: V, width: V, grid: int, call: Callable[[V, V], None]) -> None:
+    """call(first, stop) for parts of begin..end-1 that begin on multiples of `grid`, `width` elements to each number;
+    the stop flag is looked at before each part."""
+    e = op.e
+    span = e.maximum(e.builder.udiv(I64(SPAN), e.maximum(width, 1)), grid)
+    span = e.sub(span, e.builder.urem(span, I64(grid)))
+    start = e.sub(begin, e.builder.urem(begin, I64(grid)))
+    with e.loop(start, end, span) as first:
+        op.check_stop()
+        call(e.maximum(first, begin), e.minimum(e.add(first, span), end))
 
 
 def cache_bytes(e: Emitter, trees: V, rows: V, columns: V) -> V:

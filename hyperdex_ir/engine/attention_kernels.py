@@ -295,13 +295,13 @@ def round_weights(e: Emitter, matrix_type: str) -> Any:
 
 
 def values_kernel(e: Emitter, matrix_type: str, count: int) -> Any:
-    """i64 f(ptr rows, ptr values, i64 trees, i64 steps, i64 size, ptr sums): the sums of `size` rows of the cache by
-    the weights of `count` rows, to their `result`; those rows' positions are at most `count` apart. sums: f32
-    [ELEMENTS, count, 64], private to the thread."""
+    """i64 f(ptr rows, ptr values, i64 trees, i64 steps, i64 first, i64 size, ptr sums): the sums of the cache's rows
+    first..size-1 by the weights of `count` rows, to their `result`; those rows' positions are at most `count` apart.
+    sums: f32 [ELEMENTS, count, 64], private to the thread."""
 
-    def body(e: Emitter, rows: V, values: V, trees: V, steps: V, size: V, sums: V) -> V:
+    def body(e: Emitter, rows: V, values: V, trees: V, steps: V, first: V, size: V, sums: V) -> V:
         ranges = _StepRanges(e, [RowAccess(e, rows, number) for number in range(count)])
-        with e.loop(0, size, ELEMENTS) as block:
+        with e.loop(first, size, ELEMENTS) as block:
             with e.loop(ranges.begin, ranges.end, STEPS) as begin:
                 span = (begin, e.minimum(e.add(begin, STEPS), ranges.end))
                 walk = _CacheWalk(e, values, trees, steps, block, size)
@@ -311,7 +311,7 @@ def values_kernel(e: Emitter, matrix_type: str, count: int) -> Any:
             _finish_values(e, ranges.rows, sums, block, e.sub(size, block))
         return I64(0)
 
-    return kernel(e, f"values_{matrix_type}_{count}", I64, (POINTER, POINTER, I64, I64, I64, POINTER), body)
+    return kernel(e, f"values_{matrix_type}_{count}", I64, (POINTER, POINTER, I64, I64, I64, I64, POINTER), body)
 
 
 def _sums_of(e: Emitter, sums: V, element: V, count: int) -> list[V]:

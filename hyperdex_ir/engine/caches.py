@@ -22,6 +22,7 @@ def store_key(op: Operation) -> None:
     begin, end = op.share_apart(rows, _heads_apart(op, heads, limit, size))
     for number, matrix_type in enumerate(MATRIX_TYPES):
         with e.if_then(e.equal(op.choice("type"), number)), e.loop(0, heads) as head:
+            op.check_stop()
             tiles = op.tiles("cache", limit, size, added=e.mul(head, op.immediate("pitch")))
             with e.loop(begin, end) as row:
                 key = e.element(src.row(row), e.mul(head, size), F32)
@@ -53,6 +54,7 @@ def store_value(op: Operation) -> None:
     begin, end = op.share_apart(padded, _heads_apart(op, heads, size, limit))
     for number, matrix_type in enumerate(MATRIX_TYPES):
         with e.if_then(e.equal(op.choice("type"), number)), e.loop(0, heads) as head:
+            op.check_stop()
             tiles = op.tiles("cache", size, limit, added=e.mul(head, op.immediate("pitch")))
             with e.loop(begin, end) as element:
                 column = e.add(e.mul(head, size), element)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
-from hyperdex_ir.interpreter.machine import MAX_NESTING
 from hyperdex_ir.isa.operands import REGISTERS
+from hyperdex_ir.isa.structure import MAX_DEPTH
 
 #: Numbers that a fault keeps for its message.
 FAULT_NUMBERS = 8
@@ -115,7 +115,7 @@ class Thread(ctypes.Structure):
         ("sent", _I64),  # messages in this pass
         ("received", _I64),
         ("depth", _I64),
-        ("frames", Frame * MAX_NESTING),
+        ("frames", Frame * MAX_DEPTH),
         ("nonfinite", _I64),  # the running instruction made a NaN or an infinity
         ("fault", _I64),  # a code of faults.Fault, 0: none
         ("fault_numbers", _I64 * FAULT_NUMBERS),

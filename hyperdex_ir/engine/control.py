@@ -5,12 +5,13 @@ A number from memory (`lookup`, `fetch`) is read by one thread: `Operation.agree
 
 from __future__ import annotations
 
-from hyperdex_ir.engine.context import MAX_NESTING, Reason
+from hyperdex_ir.engine.context import Reason
 from hyperdex_ir.engine.dispatch import frame_field
 from hyperdex_ir.engine.emit import F32, I32, I64, I128, V
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.operation import Operation, operation
 from hyperdex_ir.engine.routing import number_in
+from hyperdex_ir.isa.structure import MAX_DEPTH
 
 
 @operation("halt", barrier=False)
@@ -140,7 +141,7 @@ def _body(op: Operation, empty: Fault) -> tuple[V, V]:
 def _push(op: Operation, start: V, stop: V, remaining: V) -> None:
     e, thread = op.e, op.machine_thread
     depth = thread.load("depth")
-    op.fault_if(e.equal(depth, MAX_NESTING), Fault.NESTING, MAX_NESTING)
+    op.fault_if(e.equal(depth, MAX_DEPTH), Fault.NESTING, MAX_DEPTH)
     for name, value in (("start", start), ("stop", stop), ("remaining", remaining)):
         e.store(value, frame_field(e, thread, depth, name))
     thread.store("depth", e.add(depth, 1))

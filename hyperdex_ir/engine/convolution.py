@@ -10,10 +10,16 @@ from hyperdex_ir.engine.memory_access import LmuRows, Words
 from hyperdex_ir.engine.moving import copy_rows, watch_words
 from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
 
+_COLUMNS = 64  # whose taps are taken at a time
+
 
 def _scratch(values: Values, sizes: Sizes) -> int:
-    taps = values["history"] + 1
-    return 0 if not sizes.fit(values["columns"]) else (sizes.chunk + 3 * taps + 1) * values["columns"]
+    """See `_Part`; 0 where rows cannot be in the LMU, or taps not in HBM: that faults before."""
+    columns, taps = values["columns"], values["history"] + 1
+    if not sizes.fit(columns) or 4 * taps * columns > sizes.hbm_bytes:
+        return 0
+    staged = min(sizes.chunk * columns, sizes.lmu_words)
+    return staged + (2 * taps + 1) * columns + sizes.threads * _COLUMNS * taps
 
 
 @operation("short_conv", scratch=_scratch)
@@ -48,8 +54,9 @@ def short_conv(op: Operation) -> None:
 class _Part:
     """The columns begin..end-1 of an instruction, which one thread computes.
 
-    In scratch memory, row after row of `columns` words: the staged result (as many rows as a pass can have), the taps
-    by number, the history from the oldest row on, the bias, a row for products, and the taps as they come.
+    In scratch memory: the staged result (as many rows as a pass can have and the LMU can hold); row after row of
+    `columns` words, the taps by number, the history from the oldest row on, the bias, a row for products; for each
+    thread, the taps of _COLUMNS columns as they come.
     """
 
     op: Operation
@@ -63,8 +70,13 @@ class _Part:
     def _row(self, number: int | V) -> V:
         """Where this part of a row of scratch memory begins, counted from behind the staged result."""
         e = self.op.e
-        row = e.add(self.op.context.load("chunk"), number)
-        return self.op.scratch(e.add(e.mul(row, self.columns), self.begin))
+        words = e.add(e.mul(e.i64(number), self.columns), self.begin)
+        return self.op.scratch(e.add(self._staged_words, words))
+
+    @property
+    def _staged_words(self) -> V:
+        context = self.op.context
+        return self.op.e.minimum(self.op.e.mul(context.load("chunk"), self.columns), context.load("lmu_words"))
 
     @property
     def _count(self) -> V:
@@ -88,12 +100,17 @@ class _Part:
         """From column after column to tap after tap."""
         e = self.op.e
         first = e.mul(self.begin, self._taps)
-        start = e.mul(e.add(self.op.context.load("chunk"), e.add(e.add(self._taps, self.history), 2)), self.columns)
-        raw = self.op.scratch(e.add(start, first))
-        taps.copy_to(raw, first, e.mul(self._count, self._taps))
-        with e.loop(0, self._count) as column, e.loop(0, self._taps) as tap:
-            value = e.load(e.element(raw, e.add(e.mul(column, self._taps), tap), F32), F32)
-            e.store(value, e.element(self._row(tap), column, F32))
+        rows = e.add(e.add(self._taps, self.history), 2)
+        own = e.mul(self.op.thread, e.mul(self._taps, _COLUMNS))
+        raw = self.op.scratch(e.add(e.add(self._staged_words, e.mul(rows, self.columns)), own))
+        with e.loop(0, self._count, _COLUMNS) as block:
+            self.op.check_stop()
+            stop, place = e.minimum(e.add(block, _COLUMNS), self._count), e.mul(block, self._taps)
+            taps.copy_to(raw, e.add(first, place), e.mul(e.sub(stop, block), self._taps))
+            with e.loop(block, stop) as column, e.loop(0, self._taps) as tap:
+                word = e.add(e.mul(e.sub(column, block), self._taps), tap)
+                value = e.load(e.element(raw, word, F32), F32)
+                e.store(value, e.element(self._row(tap), column, F32))
 
     def load_bias(self) -> None:
         with self.op.e.if_then(self.op.present("bias")):
@@ -103,6 +120,7 @@ class _Part:
         """The rows before the first in flight; zeros where the text has not begun."""
         e = self.op.e
         with e.loop(0, self.history) as number:
+            self.op.check_stop()
             target = self._row(e.add(self._taps, number))
             before = e.sub(e.add(position, number), self.history)
             with e.if_else(e.less(before, 0)) as (nothing, there):
@@ -120,6 +138,7 @@ class _Part:
             y = e.element(target.row(row), self.begin, F32)
             e.call(multiply, [y, self._source(e.sub(row, self.history)), self._row(0), self._count])
             with e.loop(1, self._taps) as tap:
+                op.check_stop()
                 x = self._source(e.sub(e.add(row, tap), self.history))
                 e.call(multiply, [self._product, x, self._row(tap), self._count])
                 e.call(add, [y, y, self._product, self._count])

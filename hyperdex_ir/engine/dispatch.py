@@ -8,12 +8,13 @@ from typing import Any
 
 from llvmlite import ir
 
-from hyperdex_ir.engine.context import MAX_NESTING, Context, Frame, Reason, Thread
+from hyperdex_ir.engine.context import Context, Frame, Reason, Thread
 from hyperdex_ir.engine.emit import I32, I64, POINTER, VOID, Emitter, V, define
 from hyperdex_ir.engine.faults import Fault
 from hyperdex_ir.engine.features import Features
 from hyperdex_ir.engine.plan import SLOTS
 from hyperdex_ir.engine.shared import Shared, offset_of
+from hyperdex_ir.isa.structure import MAX_DEPTH
 
 #: Rounds of waiting at a barrier before other processes get the core: tens of microseconds.
 _SPINS = 500
@@ -163,7 +164,7 @@ def frame_field(e: Emitter, thread: Shared, number: V, name: str) -> V:
 
 def _frame_bytes() -> int:
     size = offset_of(Frame, "remaining") + 8
-    if Thread.frames.size != size * MAX_NESTING:
+    if Thread.frames.size != size * MAX_DEPTH:
         raise ValueError("the frames of a thread do not lie one after another")
     return size
 

@@ -13,9 +13,8 @@ from typing import Any
 
 from hyperdex_ir.engine import attention_kernels as kernels
 from hyperdex_ir.engine import control  # noqa: F401  registers the repeat that a head loop falls back to
-from hyperdex_ir.engine.attention import Workspace, cache_bytes, first_seen, whole_steps
+from hyperdex_ir.engine.attention import Workspace, by_spans, cache_bytes, first_seen, whole_steps
 from hyperdex_ir.engine.attention_rows import RowAccess, row_counts
-from hyperdex_ir.engine.context import MAX_NESTING
 from hyperdex_ir.engine.dispatch import frame_field
 from hyperdex_ir.engine.emit import F32, I1, I64, POINTER, V
 from hyperdex_ir.engine.head_plan import FIELDS, FINAL, HEADER, PLACES, TRIP
@@ -25,6 +24,7 @@ from hyperdex_ir.engine.memory_access import beat_address
 from hyperdex_ir.engine.operation import Operation, operation
 from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
 from hyperdex_ir.isa.operands import REGISTERS
+from hyperdex_ir.isa.structure import MAX_DEPTH
 from hyperdex_ir.targets import LANES
 
 _CACHES = ("keys", "values")
@@ -177,7 +177,7 @@ class _Loop:
         """Repeats do not nest too deep, end within the body around them, and within the budget."""
         e, b, thread = self.e, self.e.builder, self.op.machine_thread
         depth = thread.load("depth")
-        result = e.local(I1, b.icmp_signed("<=", e.add(depth, self.numbers["depth"]), I64(MAX_NESTING)))
+        result = e.local(I1, b.icmp_signed("<=", e.add(depth, self.numbers["depth"]), I64(MAX_DEPTH)))
         last = e.add(e.sub(self.executed, 1), self.numbers["executed"])
         result.set(b.and_(result.get(), b.icmp_signed("<=", last, self.op.context.load("budget"))))
         with e.if_then(e.less(0, depth)):
@@ -372,12 +372,19 @@ class _Loop:
         first, stop = space.row(0).load("first"), space.row(rows - 1).load("stop")
         steps = e.ceil_div(n["size"], LANES)
         scale, cap = self.op.floating("scale"), self.op.floating("softcap")
-        arguments = [space.rows, keys, self.trees, steps, first, stop, scale, cap]
-        e.call(kernels.scores_kernel(e, matrix_type, rows), arguments)
+        scores, sums = kernels.scores_kernel(e, matrix_type, rows), kernels.values_kernel(e, matrix_type, rows)
+
+        def score(begin: V, end: V) -> None:
+            e.call(scores, [space.rows, keys, self.trees, steps, begin, end, scale, cap])
+
+        def add_up(begin: V, end: V) -> None:
+            limit = e.ceil_div(n["limit"], LANES)
+            e.call(sums, [space.rows, values, self.trees, limit, begin, end, space.sums])
+
+        by_spans(self.op, first, stop, e.mul(steps, LANES), LANES, score)
         for number in range(rows):
             e.call(kernels.softmax_kernel(e, matrix_type), [space.row(number).pointer])
-        arguments = [space.rows, values, self.trees, e.ceil_div(n["limit"], LANES), n["value_size"], space.sums]
-        e.call(kernels.values_kernel(e, matrix_type, rows), arguments)
+        by_spans(self.op, I64(0), n["value_size"], e.sub(stop, first), kernels.ELEMENTS, add_up)
 
     def _cache(self, address: V) -> V:
         """Where an address of the run-time area is: its first channel begins where it does."""

@@ -80,7 +80,7 @@ class EngineMachine:
         self._features = features or host_features()
         self._library = library(self._features)
         load_operations()  # code that was in the cache came without them
-        sizes = Sizes(chunk, self.memory.map.target.trees, self.threads, lmu_words)
+        sizes = Sizes(chunk, self.memory.map.target.trees, self.threads, lmu_words, self.memory.map.end)
         self._plan, words = share_head_loops(make_plan(program.instructions), program, sizes, self._features)
         self._lmu = _words(lmu_words + _SLACK)
         self._scratch = _words(max(words, _scratch_words(program, sizes)) + _SLACK)

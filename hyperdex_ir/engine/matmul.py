@@ -23,7 +23,7 @@ from hyperdex_ir.engine.gemv import multiply_columns, prefetch_columns
 from hyperdex_ir.engine.llvm_ops import LlvmOps
 from hyperdex_ir.engine.mac import vectors
 from hyperdex_ir.engine.memory_access import LmuRows, Tiles, Words
-from hyperdex_ir.engine.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.engine.operation import SPAN, Operation, Sizes, Values, operation
 from hyperdex_ir.interpreter import functions
 from hyperdex_ir.isa.instructions import ACTIVATIONS, MATRIX_TYPES
 from hyperdex_ir.memory.map import ceil_div
@@ -34,13 +34,15 @@ _WORK = max(work_words(item) for item in FEATURES.values())
 
 
 def _scratch_words(v: Values, sizes: Sizes) -> int:
-    """See `_Scratch`."""
-    if not sizes.fit(v["k"], v["n"]):
+    """See `_Scratch`; 0 where the operands cannot be in the LMU and in HBM."""
+    k, n = v["k"], v["n"]
+    row, half = (ceil_div(columns, LANES) * LANES for columns in (k, n))
+    rows = min(sizes.chunk, *(sizes.lmu_words // max(columns, 1) for columns in (k, n)))
+    if not sizes.fit(k, n) or ceil_div(n, sizes.trees) * sizes.trees * row * 2 > sizes.hbm_bytes:
         return 0
-    row = ceil_div(v["k"], LANES) * LANES
-    half = ceil_div(v["n"], LANES) * LANES
-    shared = max(sizes.chunk, sizes.threads) * row + 2 * (2 * half + _PAD) + sizes.chunk * half
-    return shared + sizes.threads * (PANEL * row + 2 * PANEL * sizes.chunk + _WORK)
+    shared = max(rows, sizes.threads) * row + 2 * (2 * half + _PAD) + rows * half
+    panel = PANEL * row if rows > 1 else 0
+    return shared + sizes.threads * (panel + 2 * PANEL * rows + _WORK)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class _Operands:
 class _Scratch:
     """Places in the scratch memory: activations of all rows (in decode, of each thread), bias and sums by matrix row,
     the result where it cannot be written at once; then this thread's own: columns, sums of the two halves, work. All
-    begin on a cache line."""
+    begin on a cache line. There is room for as many rows as the chunk has and the LMU can hold, of both sides; for
+    columns where these are several."""
 
     activations: V
     bias: V
@@ -123,9 +126,8 @@ def _gate_distance(op: Operation) -> V:
 
 
 def _optional(op: Operation, name: str, rows: V, columns: V) -> LmuRows:
-    """An Lmu operand; where absent, its fields are zero: word 0."""
-    e, present = op.e, op.present(name)
-    return op.lmu(name, e.builder.select(present, rows, I64(1)), e.builder.select(present, columns, I64(1)))
+    """An Lmu operand; where absent, its fields are zero: no rows at word 0."""
+    return op.lmu(name, op.e.builder.select(op.present(name), rows, I64(0)), columns)
 
 
 def _same(op: Operation, a: LmuRows, b: LmuRows, rows: V) -> V:
@@ -137,12 +139,15 @@ def _same(op: Operation, a: LmuRows, b: LmuRows, rows: V) -> V:
 
 def _places(op: Operation, o: _Operands) -> _Scratch:
     e = op.e
-    row, chunk = e.mul(o.tiles.steps, LANES), op.context.load("chunk")
+    row, rows = e.mul(o.tiles.steps, LANES), op.context.load("chunk")
+    for columns in (o.k, o.n):
+        rows = e.minimum(rows, e.builder.udiv(op.context.load("lmu_words"), e.maximum(columns, 1)))
+    panel = e.builder.select(e.less(1, rows), e.mul(row, PANEL), I64(0))
     half = e.mul(e.ceil_div(o.n, LANES), LANES)
-    columns, block = e.add(e.mul(half, 2), _PAD), e.mul(chunk, PANEL)
-    shared = [e.mul(e.maximum(chunk, op.threads), row), columns, columns, e.mul(chunk, half)]
+    columns, block = e.add(e.mul(half, 2), _PAD), e.mul(rows, PANEL)
+    shared = [e.mul(e.maximum(rows, op.threads), row), columns, columns, e.mul(rows, half)]
     places: list[V] = [I64(0)]
-    for size in (*shared, e.mul(row, PANEL), block, block, I64(_WORK)):
+    for size in (*shared, panel, block, block, I64(_WORK)):
         places.append(e.add(places[-1], size))
     own = e.mul(op.thread, e.sub(places[8], places[4]))
     starts = places[:4] + [e.add(place, own) for place in places[4:8]]
@@ -170,11 +175,13 @@ def _decode(op: Operation, o: _Operands, scratch: _Scratch, begin: V, end: V) ->
         op.barrier()  # all have read src before one writes dst
     _load_bias(op, o, scratch, begin, end)
     for_gates = e.builder.select(o.gated, I64(2), I64(1))
-    with e.loop(0, for_gates) as half:
+    groups = e.maximum(e.builder.udiv(I64(SPAN), e.maximum(e.mul(e.mul(o.tiles.steps, LANES), o.tiles.trees), 1)), 1)
+    span = e.mul(groups, o.tiles.trees)
+    with e.loop(0, for_gates) as half, e.loop(begin, end, span) as column:
         op.check_stop()
         distance = e.mul(half, o.gates)
-        first, last = e.add(begin, distance), e.add(end, distance)
-        sums = e.element(scratch.sums, e.add(begin, e.mul(half, o.n)), F32)
+        first, last = e.add(column, distance), e.add(e.minimum(e.add(column, span), end), distance)
+        sums = e.element(scratch.sums, e.add(column, e.mul(half, o.n)), F32)
         _for_type(op, lambda matrix_type: multiply_columns(e, o.tiles, first, last, own, sums, matrix_type))
     first = e.element(scratch.sums, begin, F32)
     _call_epilogue(op, o, scratch, first, e.element(first, o.n, F32), begin, end)

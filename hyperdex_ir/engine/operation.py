@@ -29,7 +29,8 @@ Rules:
   there.
 - An instruction reads everything before it writes. Where operands may overlap (`op.apart`), write to
   `op.scratch` first. Rows of a result may lie on each other (`op.share_rows`).
-- Long work asks `op.check_stop()` now and then (every few microseconds' worth is plenty).
+- Long work asks `op.check_stop()` now and then (every few microseconds' worth is plenty). No stretch without it grows
+  with a product of operands that no limit of the LMU bounds: `SPAN` elements at a time.
 - Everything that docs/arithmetic.md, section 10, counts is given to `op.watch`.
 - LMU and scratch memory may be read up to 64 words past the last one; never written. HBM memory must not.
 
@@ -57,12 +58,13 @@ from hyperdex_ir.isa.operands import MOST_POSITION
 
 @dataclass(frozen=True)
 class Sizes:
-    """What scratch sizes depend on: most rows in flight, MAC trees, threads, words of the LMU."""
+    """What scratch sizes depend on: most rows in flight, MAC trees, threads, words of the LMU, bytes of HBM."""
 
     chunk: int
     trees: int
     threads: int
     lmu_words: int
+    hbm_bytes: int
 
     def fit(self, *columns: int) -> bool:
         """Whether rows of so many columns can be in the LMU. An instruction whose cannot faults before it comes to use
@@ -89,6 +91,9 @@ class Definition:
 
 OPERATIONS: dict[str, Definition] = {}
 """What has been registered, by name."""
+
+#: Elements between two `check_stop`s, where their number is bounded by HBM alone.
+SPAN = 1 << 25
 
 FIRST_EXTRA = 256  #: numbers of operations that are no instruction of the table
 

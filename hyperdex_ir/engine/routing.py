@@ -41,14 +41,14 @@ def top_k(op: Operation) -> None:
     allowed = op.scratch(e.add(e.mul(rows, k), own))
     begin, end = op.share(rows)
     with e.loop(begin, end) as row:
-        op.check_stop()
         scores, chosen = src.row(row), op.scratch(e.mul(row, k))
         with e.if_else(e.equal(groups, 1)) as (all_columns, some_groups):
             with all_columns:
                 _fill(e, allowed, columns, 1)
             with some_groups:
-                _allow_groups(e, scores, allowed, columns, groups, top_groups, size)
+                _allow_groups(op, scores, allowed, columns, groups, top_groups, size)
         with e.loop(0, k) as rank:
+            op.check_stop()
             number = e.call(_largest(e), [scores, allowed, columns])
             e.store(e.builder.sitofp(number, F32), e.element(chosen, rank, F32))
     op.barrier()
@@ -68,8 +68,9 @@ def _group_size(op: Operation, columns: V, k: V, groups: V, top_groups: V) -> V:
     return size
 
 
-def _allow_groups(e: Emitter, scores: V, allowed: V, columns: V, groups: V, top_groups: V, size: V) -> None:
+def _allow_groups(op: Operation, scores: V, allowed: V, columns: V, groups: V, top_groups: V, size: V) -> None:
     """Marks the columns of the groups with the largest sums of their two largest scores."""
+    e = op.e
     sums = e.element(allowed, columns, F32)
     left = e.element(sums, groups, F32)
     _fill(e, allowed, columns, 1)
@@ -82,6 +83,7 @@ def _allow_groups(e: Emitter, scores: V, allowed: V, columns: V, groups: V, top_
     _fill(e, allowed, columns, 0)
     _fill(e, left, groups, 1)
     with e.loop(0, top_groups):
+        op.check_stop()
         group = e.call(_largest(e), [sums, left, groups])
         _fill(e, e.element(allowed, e.mul(group, size), I32), size, 1)
 

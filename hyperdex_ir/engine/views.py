@@ -101,6 +101,7 @@ class ViewWalk:
         parts = e.ceil_div(self.columns, BLOCK) if self.blocks else I64(1)
         begin, end = op.share(e.mul(e.mul(self.rows, self.groups), parts))
         with e.loop(begin, end) as number:
+            op.check_stop()
             unit, part = (b.udiv(number, parts), b.urem(number, parts)) if self.blocks else (number, I64(0))
             row, group = b.udiv(unit, self.groups), b.urem(unit, self.groups)
             first = e.mul(part, BLOCK)
@@ -119,6 +120,7 @@ class ViewWalk:
         own = e.add(total, e.mul(op.thread, e.mul(length, len(self.operands))))
         rows = [op.scratch(e.add(own, e.mul(length, number))) for number in range(len(self.operands))]
         with e.loop(begin, end) as unit:
+            op.check_stop()
             row, group = b.udiv(unit, self.groups), b.urem(unit, self.groups)
             for view, target in zip(self.operands, rows, strict=True):
                 with e.loop(0, self.columns) as column:

@@ -26,11 +26,10 @@ from hyperdex_ir.interpreter.link import Link
 from hyperdex_ir.interpreter.state import HANDLERS, State
 from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Spec
 from hyperdex_ir.isa.program import Instruction, Origin, Program
+from hyperdex_ir.isa.structure import MAX_DEPTH
 
 #: Instructions that one pass may execute, against programs that do not end.
 BUDGET = 20_000_000
-#: Repeats and calls inside each other.
-MAX_NESTING = 16
 
 
 @dataclass(frozen=True)
@@ -310,8 +309,8 @@ class Machine:
         self._next = frame.back
 
     def _push(self, frame: _Repeat | _Call) -> None:
-        if len(self._frames) == MAX_NESTING:
-            raise AccessError(f"repeats and calls nested deeper than {MAX_NESTING}")
+        if len(self._frames) == MAX_DEPTH:
+            raise AccessError(f"repeats and calls nested deeper than {MAX_DEPTH}")
         self._frames.append(frame)
 
     # ------------------------------------------------------------------------------------------------ messages

@@ -105,7 +105,9 @@ def _labels(program: Program) -> dict[int, str]:
     for index in function_starts(program.instructions):
         known = program.origins[index].function if program.origins else ""
         name = re.sub(r"[^A-Za-z0-9_.$]", "_", known) or (f"f{index}" if index else ENTRY_LABEL)
-        if not re.match(r"[A-Za-z_.$]", name) or name in taken:
+        if not re.match(r"[A-Za-z_.$]", name):
+            name = f"f{index}.{name}"
+        while name in taken:
             name = f"f{index}.{name}"
         taken.add(name)
         labels[index] = name

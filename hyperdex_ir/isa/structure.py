@@ -16,8 +16,8 @@ from hyperdex_ir.isa.program import Instruction
 ENDS = ("halt", "ret")
 #: Their operand `length` counts the instructions of the body that follows.
 BODIES = ("repeat", "repeat_rows", "skip_unless")
-#: Bodies and calls inside each other. The machine executes fewer at once.
-MAX_DEPTH = 64
+#: Bodies and calls inside each other. The machines have room for as many repeats and calls that run at once.
+MAX_DEPTH = 16
 #: The program of a model of a hundred layers, each of its own, has a fifth of that.
 MAX_INSTRUCTIONS = 1 << 16
 

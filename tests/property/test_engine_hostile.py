@@ -27,16 +27,22 @@ SOAK = os.environ.get("SOAK") == "1"
 #: Instructions, and how many of them one process runs.
 INSTRUCTIONS = 1_000_000 if SOAK else 20_000
 PART = 50_000
+#: How long a process may take: to start and compile, and for each instruction; ten times what it takes.
+START_SECONDS, INSTRUCTION_SECONDS = 120, 0.02
 HERE = Path(__file__).parent
 
 
 def run_worker(first: int, count: int, status: Path, cpu: str | None = None) -> Counter[str]:
-    """The programs from a seed on, until they hold so many instructions. Fails when the process dies or finds a
+    """The programs from a seed on, until they hold so many instructions. Fails when the process dies, hangs or finds a
     difference. cpu: one of FEATURES, by name; None: what the computer has."""
     status.write_bytes(b"")
     command = [sys.executable, HERE / "engine_hostile_worker.py", str(first), str(count), status]
     environment = {**os.environ, **({} if cpu is None else {VARIABLE: cpu})}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    limit = START_SECONDS + count * INSTRUCTION_SECONDS
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=limit)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"seed {status.read_text().strip()}: not over after {limit:.0f} s")
     died = f"seed {status.read_text().strip()}: exit code {done.returncode}\n{done.stderr[-3000:]}"
     assert done.returncode == 0, died
     return Counter(json.loads(done.stdout))
@@ -60,6 +66,15 @@ def test_programs_between_guard_pages(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("name", [item.name for item in available()[1:]])
 def test_with_fewer_vector_instructions(name: str, tmp_path: Path) -> None:
     assert run_worker(0, PART, tmp_path / "status", name)["instructions"] >= PART
+
+
+def test_a_process_that_hangs_names_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = "import sys, time; open(sys.argv[3], 'w').write('7'); time.sleep(600)"
+    (tmp_path / "engine_hostile_worker.py").write_text(worker)
+    monkeypatch.setitem(globals(), "HERE", tmp_path)
+    monkeypatch.setitem(globals(), "START_SECONDS", 2)
+    with pytest.raises(pytest.fail.Exception, match=r"^seed 7: not over after 2 s"):
+        run_worker(7, 1, tmp_path / "status")
 
 
 #: What a fence must notice: how it is made, what is done to it, and the signal that ends the process; 0: an error.

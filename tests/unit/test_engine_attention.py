@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,9 @@ class Block:
         for number in range(self.rows):
             calls[f"round_query_{self.kind}"](at[number], self.query[number], self.size)
         first, stop = rows[0].first, rows[self.rows - 1].stop
-        calls[f"scores_{self.kind}_{self.rows}"](at[0], self.keys, self.trees, steps, first, stop, 0.125, self.cap)
+        parts = [first, *range(first // 128 * 128 + 128, stop, 128), stop]
+        for start, end in pairwise(parts):
+            calls[f"scores_{self.kind}_{self.rows}"](at[0], self.keys, self.trees, steps, start, end, 0.125, self.cap)
         scores = weights[:, self.reach.first - begin :][:, : self.reach.columns]
         assert same_bits(scores[seen], self.scores[seen])
         for place in at:
@@ -121,7 +124,9 @@ class Block:
         assert not copies[:, columns][~seen].any()
         sums = np.zeros((kernels.ELEMENTS, self.rows, 64), np.float32)
         value_steps = -(-self.limit // 64)
-        calls[f"values_{self.kind}_{self.rows}"](at[0], self.values, self.trees, value_steps, self.size, sums)
+        parts = [*range(0, self.size, 2 * kernels.ELEMENTS), self.size]
+        for begin, end in pairwise(parts):
+            calls[f"values_{self.kind}_{self.rows}"](at[0], self.values, self.trees, value_steps, begin, end, sums)
         assert same_bits(result[:, : self.size], self.result)
         assert not result[:, self.size :].any()
         for row, finite in zip(rows, self.finite, strict=True):

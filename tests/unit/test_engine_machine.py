@@ -14,6 +14,8 @@ from machine_programs import LENGTH, LMU_WORDS, WIDTH, attention, embed, layout,
 
 from hyperdex_ir.engine.features import available
 from hyperdex_ir.engine.machine import EngineMachine
+from hyperdex_ir.engine.operation import OPERATIONS, Sizes
+from hyperdex_ir.engine.plan import operand_values
 from hyperdex_ir.engine.pool import Pool
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
@@ -260,6 +262,28 @@ def test_a_deadline_ends_a_pass_and_the_machine_goes_on(threads: int) -> None:
         machine.run([0], 0, 0)
 
 
+NOWHERE = ViewRef(0, 0, 0, 0)
+#: Instructions of many seconds, whatever the LMU bounds.
+LONG = {
+    "top_k": op("top_k", dst=LmuRef(0), src=LmuRef(0), columns=1 << 17, k=1 << 17, rows=1),
+    "top_k of groups": op(
+        "top_k", dst=LmuRef(0), src=LmuRef(0), columns=2 * 65535, k=1, groups=65535, top_groups=65535, rows=1),
+    "rms_norm of nothing": op("rms_norm", dst=NOWHERE, a=NOWHERE, epsilon=1.0, groups=65535, columns=0, rows=9),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_a_deadline_ends_a_single_instruction(case: str) -> None:
+    program = Program((op("set", dst=9, value=1 << 17), LONG[case], HALT), ())
+    memory = Hbm.from_parameters(memory_map(), layout(), parameter)
+    machine = EngineMachine(program, memory, chunk=1 << 17, lmu_words=1 << 18, threads=1)
+    machine.deadline = time.monotonic() + 0.1
+    with pytest.raises(DeadlineError):
+        machine.run([1], 0, 0)
+    assert time.monotonic() < machine.deadline + 2
+    machine.close()
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ctrl_c_ends_a_pass_and_the_machine_goes_on(threads: int) -> None:
     machine = endless(threads)
@@ -345,13 +369,10 @@ def test_threads_end_with_their_machine() -> None:
         assert not thread.is_alive()
 
 
-def test_a_program_that_needs_more_memory_than_there_is() -> None:
-    most = (1 << 24) - 1
-    place, row = HbmRef(0), LmuRef(0, 0)
-    huge = op("short_conv", dst=row, src=row, state=place, taps=place, history=65535, columns=most, rows=1)
+def test_more_memory_than_there_is() -> None:
     memory = Hbm.from_parameters(memory_map(), layout(), parameter)
     with pytest.raises(MachineFault, match=r"\d{10,} bytes of scratch memory"):
-        EngineMachine(Program((huge, HALT), ()), memory, chunk=4, lmu_words=most)
+        EngineMachine(Program((HALT,), ()), memory, chunk=4, lmu_words=1 << 50)
 
 
 def test_what_can_only_fault_needs_no_scratch_memory() -> None:
@@ -359,3 +380,46 @@ def test_what_can_only_fault_needs_no_scratch_memory() -> None:
     broadcast = ViewRef(0, 0, 0, 0)
     huge = op("unary", function="copy", dst=broadcast, a=broadcast, groups=65535, columns=most, rows=1)
     assert "has 20000 words" in same(huge, HALT)
+
+
+#: By name, an instruction, and the most words of scratch memory for a chunk of 256, an LMU of 1 << 22 words, 2 threads.
+MODEST = {
+    "taps that no HBM holds": (op(
+        "short_conv", dst=LmuRef(0), src=LmuRef(0), state=HbmRef(0), taps=HbmRef(0), history=65535, columns=1_000_000,
+        rows=1), 0),
+    "one row of the LMU's size": (op(
+        "matmul", dst=LmuRef(0), src=LmuRef(0), weight=HbmRef(0), k=1 << 22, n=1, type="f16", rows=1), 1 << 24),
+    "a result of the LMU's size": (op(
+        "matmul", dst=LmuRef(0), src=LmuRef(0), weight=HbmRef(0), k=1, n=1 << 22, type="f16", rows=1), 1 << 25),
+    "a matrix that no HBM holds": (op(
+        "matmul", dst=LmuRef(0), src=LmuRef(0), weight=HbmRef(0), k=1 << 21, n=1 << 21, type="f16", rows=1), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MODEST)
+def test_scratch_memory_is_for_what_passes_the_checks(case: str) -> None:
+    item, most = MODEST[case]
+    scratch = OPERATIONS[item.name].scratch
+    assert scratch is not None
+    assert scratch(operand_values(0, item), Sizes(256, 16, 2, 1 << 22, 1 << 34)) <= most
+
+
+def test_an_instruction_that_is_not_executed_needs_not_fit() -> None:
+    assert same(op("skip_unless", a=0, value=1, length=1), MODEST["taps that no HBM holds"][0], HALT) == ""
+
+
+@pytest.mark.parametrize("case", ["one row of the LMU's size", "a matrix that no HBM holds"])
+def test_large_matmuls_fault_as_in_the_interpreter(case: str) -> None:
+    assert same(MODEST[case][0], HALT).startswith("instruction 0 (matmul)")
+
+
+def test_a_matmul_of_nothing_without_an_lmu() -> None:
+    """Absent operands have no words that could lie outside."""
+    nothing = op("matmul", dst=LmuRef(0), src=LmuRef(0), weight=HbmRef(0), k=0, n=0, type="f16", rows=1)
+    memory = Hbm.from_parameters(memory_map(), layout(), parameter)
+    program = Program((nothing, HALT), ())
+    for machine in (
+        Machine(program, memory, chunk=4, lmu_words=0),
+        EngineMachine(program, memory, chunk=4, lmu_words=0),
+    ):
+        machine.run([1], 0, 0)

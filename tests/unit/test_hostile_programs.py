@@ -6,11 +6,14 @@ import tracemalloc
 from typing import Any
 
 import pytest
-from machine_programs import op
+from machine_programs import layout, memory_map, op, parameter
 
 from hyperdex_ir.engine import heads
 from hyperdex_ir.engine.heads import MAX_SEARCHED, find_head_loops
+from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import AssemblyError, FileFormatError, PassError
+from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa import estimate as estimates
 from hyperdex_ir.isa import scoreboard
 from hyperdex_ir.isa.assembly import parse_program, print_program
@@ -98,8 +101,21 @@ def test_depth(make: Any) -> None:
     check_structure(code)
     assert fewest_steps(code) > 0
     for depth in (MAX_DEPTH + 1, 20_000):
-        with pytest.raises(StructureError, match=r"repeats, skips and calls nested \d+ deep, the most is 64"):
+        with pytest.raises(StructureError, match=r"repeats, skips and calls nested \d+ deep, the most is 16"):
             check_structure(make(depth))
+
+
+REPEATS = [op("set", dst=9, value=0), *(repeat(1, MAX_DEPTH - depth) for depth in range(MAX_DEPTH)), ADD, HALT]
+
+
+@pytest.mark.parametrize("kind", [Machine, EngineMachine])
+@pytest.mark.parametrize("code", [chain(MAX_DEPTH), REPEATS], ids=["calls", "repeats"])
+def test_machines_execute_what_nests_as_deep_as_it_may(code: list[Instruction], kind: Any) -> None:
+    check_structure(code)
+    memory = Hbm.from_parameters(memory_map(), layout(), parameter)
+    machine = kind(Program(tuple(code)), memory, chunk=4, lmu_words=100)
+    machine.run([1], 0, 0)
+    assert machine.executed >= len(code) - MAX_DEPTH
 
 
 def test_depth_of_bodies_and_calls_together() -> None:
@@ -108,7 +124,7 @@ def test_depth_of_bodies_and_calls_together() -> None:
     check_structure(code)
     code = [repeat(2, 2), op("skip_unless", a=9, value=0, length=1), op("call", target=4), HALT, *inner]
     check_structure(code)
-    with pytest.raises(StructureError, match="nested 65 deep"):
+    with pytest.raises(StructureError, match="nested 17 deep"):
         check_structure([*code[:4], *[repeat(1, len(inner) - 1)], *inner])
 
 

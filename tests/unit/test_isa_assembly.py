@@ -64,6 +64,15 @@ def test_origins_become_labels_and_comments() -> None:
     )
 
 
+def test_labels_are_unique_whatever_the_origins_are() -> None:
+    program = parse_program("call target=3\ncall target=5\nhalt\nset dst=r9 value=1\nret\nset dst=r9 value=2\nret")
+    names = ["x"] * 3 + ["f5.x"] * 2 + ["x"] * 2
+    text = print_program(Program(program.instructions, tuple(Origin(name, "", "") for name in names)))
+    assert "\nf5.x:\n" in text
+    assert "\nf5.f5.x:\n" in text
+    assert parse_program(text).instructions == program.instructions
+
+
 def test_labels_without_origins() -> None:
     assert (
         print_program(parse_program("call target=2\nhalt\nret"))
