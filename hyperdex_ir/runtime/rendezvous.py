@@ -77,12 +77,17 @@ class Meeting:
         elastic = os.environ.get("TORCHELASTIC_RUN_ID", "")
         run = f"{launch.address} {launch.port} {elastic} {self._attempt}"
         self._secret = run_secret(run, self._is_one_host)
-        self._open = self._open_store()
-        self._greetings = self._sealed(self._secret.key)
         self._store: SealedStore | None = None
         self.key = b""
         self._nonce = secrets.token_bytes(_NONCE_BYTES)
-        self._leave_greeting()
+        try:
+            self._open = self._open_store()
+            self._greetings = self._sealed(self._secret.key)
+            self._leave_greeting()
+        except BaseException:
+            if self._secret.is_own:  # else it may be that of a run that goes on
+                self._secret.forget()
+            raise
 
     def _open_store(self) -> Store:
         """The store, in which strangers can read and write."""
@@ -127,7 +132,7 @@ class Meeting:
             try:
                 nonces = [self._greeting_of(rank, deadline) for rank in range(self.launch.count)]
             finally:
-                if self.launch.rank == 0:
+                if self.launch.rank == 0 or self._secret.is_own:
                     self._secret.forget()
             self.key = seal(self._secret.key, "run", *nonces)
             self._store = self._sealed(self.key)
