@@ -3,7 +3,7 @@
 It is what HYPERDEX_RUN_SECRET holds, or the file that HYPERDEX_RUN_SECRET_FILE names. When neither is set and all
 processes are on one host, the first to come makes one and leaves it to the others in a file that only this user can
 read, until all have it. It is never printed: what a terminal shows ends in logs. Processes on several hosts must be
-given one.
+given one. It must be random, never a phrase: whoever reads a seal can try guesses at it without being noticed.
 """
 
 from __future__ import annotations

@@ -23,12 +23,13 @@ from ring_processes import free_port
 
 from hyperdex_ir.errors import HyperdexError, PeerError
 from hyperdex_ir.interpreter.link import Message
+from hyperdex_ir.runtime import sealed_store
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.frames import FRAME_BYTES, Channel, Frame
 from hyperdex_ir.runtime.launch import Launch
 from hyperdex_ir.runtime.rendezvous import Meeting
-from hyperdex_ir.runtime.sealed_store import SealedStore
-from hyperdex_ir.runtime.secret import VARIABLE, run_secret
+from hyperdex_ir.runtime.sealed_store import LONGEST_VALUE, SealedStore
+from hyperdex_ir.runtime.secret import VARIABLE, SealError, run_secret
 
 FACTS = {"model": "0123456789ab"}
 WORDS = "device 0 is lost: call 555-0100"
@@ -226,6 +227,23 @@ def overwrite(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
             put(store, name, value)
 
     monkeypatch.setattr(SealedStore, "set", put_or_lose)
+
+
+def test_a_value_too_long_for_a_process_is_not_sealed_to_compare(monkeypatch: pytest.MonkeyPatch):
+    those = meetings()
+    stranger(those[0]).set("greeting/1", "x" * (LONGEST_VALUE + 33))
+    monkeypatch.setattr(sealed_store, "seal", pytest.fail)
+    with pytest.raises(SealError):
+        those[0]._greetings.get("greeting/1")
+    with pytest.raises(ValueError, match="a value of 65537 bytes"):
+        those[0]._greetings.set("facts/0", "x" * (LONGEST_VALUE + 1))
+
+
+def test_long_words_of_a_process_that_cannot_take_part():
+    those = meetings()
+    together(lambda: those[0].refuse("x" * (LONGEST_VALUE + 1)), lambda: those[1]._greet(WAIT_SECONDS))
+    (error,) = compare(those[1])
+    assert str(error).startswith("x" * 300)
 
 
 def test_what_was_recorded_of_another_run_is_of_no_use(monkeypatch: pytest.MonkeyPatch):
