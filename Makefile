@@ -25,7 +25,9 @@ define install
 	$(1)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 endef
 
-$(STAMP): pyproject.toml requirements.lock
+# From nothing, so that what an older lock had does not stay. The Makefile says which torch.
+$(STAMP): pyproject.toml requirements.lock Makefile
+	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(call install,.venv,requirements.lock,--require-hashes)
 	@touch $@

@@ -64,11 +64,13 @@ def write_lock(torch: str) -> None:
 
 
 def versions() -> Iterator[tuple[str, str, str]]:
-    """(name, version installed, lowest version that the ranges allow) of each direct dependency."""
+    """(name, version installed, lowest version that the ranges allow) of each direct or build dependency."""
     from packaging.requirements import Requirement
 
-    project = _settings()["project"]
-    for text in (*project["dependencies"], *project["optional-dependencies"]["test"]):
+    settings = _settings()
+    project = settings["project"]
+    built_with = settings["build-system"]["requires"]
+    for text in (*built_with, *project["dependencies"], *project["optional-dependencies"]["test"]):
         wanted = Requirement(text)
         floor = next(part.version for part in wanted.specifier if part.operator == ">=")
         yield wanted.name, version(wanted.name), floor

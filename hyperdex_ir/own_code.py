@@ -23,7 +23,10 @@ def code_digest() -> str:
     versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
     digest = hashlib.sha256("\n".join([__version__, *versions, ""]).encode())
     for path in sorted(path for path in _PACKAGE.rglob("*") if path.suffix != ".pyc" and path.is_file()):
+        name = path.relative_to(_PACKAGE)
+        if "__pycache__" in name.parts:  # importing writes temporary files there
+            continue
         data = path.read_bytes()
-        digest.update(f"{path.relative_to(_PACKAGE).as_posix()} {len(data)}\n".encode())
+        digest.update(f"{name.as_posix()} {len(data)}\n".encode())
         digest.update(data)
     return digest.hexdigest()

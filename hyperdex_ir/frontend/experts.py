@@ -27,8 +27,6 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
 }
-#: Neurons of a probed gate, and the largest of their values.
-_PROBES, _LARGEST = 257, 16.0
 _NEVER_COMPUTED = "this operator is for tracing only"
 
 
@@ -101,13 +99,22 @@ def _activation_of(experts: Any) -> str | None:
     another form."""
     if not experts.has_gate:
         return None
-    first = torch.linspace(-_LARGEST, _LARGEST, _PROBES, device="cpu")
-    second = torch.linspace(0.5, 2, _PROBES, device="cpu")
-    gated = experts._apply_gate(torch.cat([first, second])[None])[0]
+    first, second = _probes()
+    gated = experts._apply_gate(torch.cat([first, second])[None])[0].view(torch.int32)
     for name, activation in _ACTIVATIONS.items():
-        if torch.equal(gated, activation(first) * second):
+        if torch.equal(gated, (activation(first) * second).view(torch.int32)):
             return name
     return None
+
+
+def _probes() -> tuple[torch.Tensor, torch.Tensor]:
+    """First and second halves for a gate, f32 [n] each: magnitudes of all of f32, so that no limit of a gate is beyond
+    them, and of the first half many where activations differ."""
+    with torch.device("cpu"):
+        powers = torch.linspace(-126, 127, 24, dtype=torch.float32).exp2() * (2 - 2**-23)  # up to the largest f32
+        ends = torch.cat([powers, -powers])
+        pairs = torch.cartesian_prod(torch.cat([ends, torch.linspace(-16, 16, 257, dtype=torch.float32)]), ends)
+        return pairs[:, 0].contiguous(), pairs[:, 1].contiguous()
 
 
 def experts_function(

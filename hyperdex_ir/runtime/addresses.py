@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
-from contextlib import suppress
 
 from hyperdex_ir.errors import OptionError, PeerError
 
@@ -13,10 +12,11 @@ _HINT = "MASTER_ADDR must be an address of the host of rank 0, by which the othe
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address leads back to the host itself and nowhere else."""
-    with suppress(OptionError):
-        return all(ipaddress.ip_address(address[0].partition("%")[0]).is_loopback for _, address in _resolve(host, 0))
-    return False
+    """Whether a host name or address leads back to the host itself and nowhere else.
+
+    Raises OptionError when it is no address.
+    """
+    return all(ipaddress.ip_address(address[0].partition("%")[0]).is_loopback for _, address in _resolve(host, 0))
 
 
 def listen_at(host: str, port: int) -> int:

@@ -48,6 +48,7 @@ class Alarm:
         self._group, self._heard, self._closed = group, heard, closed
         self._device, self._key = device, key
         self._others = [other for other in range(count) if other != device]
+        self._outgoing = {other: Channel(key, device, other, _TAG) for other in self._others}
         self._unsettled = len(self._others)
         self._settling = threading.Condition()
         self._sent: list[tuple[Work, Tensor]] = []  # gloo reads them until they are sent
@@ -81,7 +82,7 @@ class Alarm:
         import torch
 
         for other in self._others:
-            packed, _ = Channel(self._key, self._device, other, _TAG).pack(frame)
+            packed, _ = self._outgoing[other].pack(frame)
             tensor = torch.from_numpy(packed)
             with suppress(RuntimeError):  # this one may be the one that is lost; its own thread says so
                 self._sent.append((self._group.send([tensor], other, _TAG), tensor))

@@ -187,10 +187,10 @@ def open_distributed(
 
 
 def largest_message(program: Program, memory_map: MemoryMap, chunk: int) -> int:
-    """Bytes of the longest message that a device can send: a chunk of rows of columns that lie in the LMU."""
+    """Bytes of the longest message that a device can send: a chunk of rows, all of which lie in the LMU."""
     sends = (instruction for instruction in program.instructions if instruction.name == "send")
     columns = max((cast(int, send["columns"]) for send in sends), default=0)
-    return 4 * chunk * min(columns, memory_map.target.lmu_words)
+    return 4 * min(chunk * columns, memory_map.target.lmu_words)
 
 
 def _identity(files: Mapping[str, Any]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from enum import IntEnum
 import numpy as np
 
 from hyperdex_ir.interpreter.link import Message
-from hyperdex_ir.runtime.rendezvous import TEXT_BYTES, words_told
+from hyperdex_ir.runtime.rendezvous import words_to_tell, words_told
 from hyperdex_ir.runtime.secret import SEAL_BYTES, seal
 
 FRAME_BYTES = 16384
@@ -73,7 +73,7 @@ class Frame:
     @classmethod
     def of_text(cls, words: str) -> Frame:
         """The frame that tells why a run ends, cut short where it is long."""
-        return cls.of_bytes(FrameKind.FAILURE, words.encode(errors="replace")[:TEXT_BYTES])
+        return cls.of_bytes(FrameKind.FAILURE, words_to_tell(words))
 
     def message(self) -> Message:
         """The program's message that a frame of that kind carries."""

@@ -15,6 +15,8 @@ from hyperdex_ir.errors import OptionError
 
 #: Seconds without a sign of life after which another process counts as lost, unless chosen.
 PEER_SECONDS = 5.0
+#: Most processes of a run. Each needs a query head of the model.
+MOST_PROCESSES = 1024
 _LAST_PORT = 65535
 
 
@@ -45,6 +47,8 @@ def current_launch() -> Launch | None:
     except ValueError:
         shown = ", ".join(f"{name}={value}" for name, value in values.items())
         raise OptionError(f"the environment has {shown}: {', '.join(numbers)} must be numbers") from None
+    if count > MOST_PROCESSES:
+        raise OptionError(f"the environment has WORLD_SIZE={count}: must be at most {MOST_PROCESSES}")
     if not 0 <= rank < count:
         raise OptionError(f"the environment has RANK={rank} and WORLD_SIZE={count}")
     if not 1 <= local_count <= count:

@@ -48,6 +48,11 @@ _NONCE_BYTES = 32
 _GREETING = struct.Struct(f"<{_NONCE_BYTES}sQ")  # number used once, number of processes
 
 
+def words_to_tell(words: str) -> bytes:
+    """Words for the other processes, as far as they show them."""
+    return words.encode(errors="replace")[:TEXT_BYTES]
+
+
 def words_told(told: bytes) -> str:
     """The words of another process, which may have written anything, as far as an error shows them."""
     return told[:TEXT_BYTES].decode(errors="replace")
@@ -73,16 +78,21 @@ class Meeting:
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # failures are told in one line of our own
         self.launch, self._wait_seconds = launch, wait_seconds
         self._attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self._is_one_host = launch.local_count == launch.count or is_loopback(launch.address)
+        self._is_one_host = is_loopback(launch.address) or launch.local_count == launch.count
         elastic = os.environ.get("TORCHELASTIC_RUN_ID", "")
         run = f"{launch.address} {launch.port} {elastic} {self._attempt}"
         self._secret = run_secret(run, self._is_one_host)
-        self._open = self._open_store()
-        self._greetings = self._sealed(self._secret.key)
         self._store: SealedStore | None = None
         self.key = b""
         self._nonce = secrets.token_bytes(_NONCE_BYTES)
-        self._leave_greeting()
+        try:
+            self._open = self._open_store()
+            self._greetings = self._sealed(self._secret.key)
+            self._leave_greeting()
+        except BaseException:
+            if self._secret.is_own:  # else it may be that of a run that goes on
+                self._secret.forget()
+            raise
 
     def _open_store(self) -> Store:
         """The store, in which strangers can read and write."""
@@ -127,7 +137,7 @@ class Meeting:
             try:
                 nonces = [self._greeting_of(rank, deadline) for rank in range(self.launch.count)]
             finally:
-                if self.launch.rank == 0:
+                if self.launch.rank == 0 or self._secret.is_own:
                     self._secret.forget()
             self.key = seal(self._secret.key, "run", *nonces)
             self._store = self._sealed(self.key)
@@ -173,7 +183,8 @@ class Meeting:
         if different:
             name = different[0]
             theirs, ours = first.get(name, "none"), facts.get(name, "none")
-            store.set(_MISMATCH, f"device {rank} has another {name} than device 0: {ours}, not {theirs}")
+            words = f"device {rank} has another {name} than device 0: {ours}, not {theirs}"
+            store.set(_MISMATCH, words_to_tell(words))
         store.set(f"checked/{rank}", "")
         for other in range(self.launch.count):
             self._wait_for(store, f"checked/{other}", other, deadline)
@@ -210,7 +221,7 @@ class Meeting:
     def refuse(self, words: str) -> None:
         """Tells the others why this process cannot take part."""
         with suppress(PeerError), self._store_errors():
-            self._greet(_REFUSAL_SECONDS).set(_MISMATCH, words)
+            self._greet(_REFUSAL_SECONDS).set(_MISMATCH, words_to_tell(words))
         self._linger()
 
     def _linger(self) -> None:
@@ -270,7 +281,7 @@ class Meeting:
 
         def ask(store: SealedStore) -> None:
             with suppress(RuntimeError, SealError):
-                said.append(words_told(store.first(_FAILURE, words)))
+                said.append(words_told(store.first(_FAILURE, words_to_tell(words))))
 
         asking = threading.Thread(target=ask, args=(self._run_store,), daemon=True)  # an answer may never come
         asking.start()

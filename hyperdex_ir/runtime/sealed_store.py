@@ -1,7 +1,7 @@
 """A store of torch.distributed whose values are sealed: who has no key can neither write one nor move it elsewhere.
 
-The store itself knows no secret: whoever reaches its port reads all of it, may remove what is there, or put something
-else there, which is refused when it is read. gloo finds the other processes by such a store too.
+The store itself knows no secret: whoever reaches its port reads all of it, may remove what is there, fill it, or put
+something else there, which is refused when it is read. gloo finds the other processes by such a store too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ from datetime import timedelta
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 from hyperdex_ir.runtime.secret import SEAL_BYTES, SealError, seal
+
+#: Bytes of the longest value; gloo's addresses of a process take about 150 for each other one.
+LONGEST_VALUE = 1 << 16
 
 
 class SealedStore(Store):
@@ -41,16 +44,20 @@ class SealedStore(Store):
         for key in keys:
             self.get(key)
 
-    def first(self, key: str, value: str) -> bytes:
+    def first(self, key: str, value: str | bytes) -> bytes:
         """Puts a value there unless there is one; returns the one that is there. Raises SealError as `get`."""
         sealed = self._sealed(key, value)
         return self._opened(key, self._store.compare_set(key, "", sealed))  # pyright: ignore[reportArgumentType]
 
     def _sealed(self, key: str, value: str | bytes) -> bytes:
         content = value.encode() if isinstance(value, str) else bytes(value)
+        if len(content) > LONGEST_VALUE:
+            raise ValueError(f"{key}: a value of {len(content)} bytes, expected at most {LONGEST_VALUE}")
         return seal(self._key, "store", key.encode(), content) + content
 
     def _opened(self, key: str, value: bytes) -> bytes:
+        if len(value) > SEAL_BYTES + LONGEST_VALUE:  # of nobody who has the key
+            raise SealError(key)
         found, content = value[:SEAL_BYTES], value[SEAL_BYTES:]
         if not hmac.compare_digest(found, seal(self._key, "store", key.encode(), content)):
             raise SealError(key)

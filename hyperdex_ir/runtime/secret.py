@@ -3,7 +3,7 @@
 It is what HYPERDEX_RUN_SECRET holds, or the file that HYPERDEX_RUN_SECRET_FILE names. When neither is set and all
 processes are on one host, the first to come makes one and leaves it to the others in a file that only this user can
 read, until all have it. It is never printed: what a terminal shows ends in logs. Processes on several hosts must be
-given one.
+given one. It must be random, never a phrase: whoever reads a seal can try guesses at it without being noticed.
 """
 
 from __future__ import annotations
@@ -40,13 +40,18 @@ class SealError(Exception):
 
 @dataclass(frozen=True)
 class RunSecret:
-    """The secret. made: the file in which it was left for the other processes, None when it was given."""
+    """The secret.
+
+    made: the file in which it was left for the other processes, None when it was given. is_own: whether this process
+    left it there.
+    """
 
     key: bytes
     made: Path | None = None
+    is_own: bool = False
 
     def forget(self) -> None:
-        """Removes the file; to be called when all processes have the secret."""
+        """Removes the file; to be called when all processes have the secret, or when the one that left it fails."""
         if self.made is not None:
             with suppress(OSError):
                 self.made.unlink(missing_ok=True)
@@ -114,13 +119,14 @@ def _made(run: str) -> RunSecret:
     """The secret in the file of a run, which this process makes when no other has."""
     folder = Path(tempfile.gettempdir()) / f"hyperdex-{os.geteuid()}"
     name = hashlib.sha256(f"{socket.gethostname()} {run}".encode()).hexdigest()[:32]
+    is_own = False
     try:
         with _private_folder(folder) as root:
             while True:
                 with suppress(FileNotFoundError):  # as long as no process has made it
                     found = _read(os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=root), folder / name)
-                    return RunSecret(_checked(found, str(folder / name)), folder / name)
-                _leave(root, name)
+                    return RunSecret(_checked(found, str(folder / name)), folder / name, is_own)
+                is_own = _leave(root, name)
     except OSError as error:
         raise OptionError(f"{folder}: no secret can be left there: {error.strerror}", _GIVE) from None
 
@@ -138,14 +144,17 @@ def _private_folder(folder: Path) -> Iterator[int]:
         os.close(root)
 
 
-def _leave(root: int, name: str) -> None:
-    """Writes a new secret to a file that appears whole, unless another process was faster."""
+def _leave(root: int, name: str) -> bool:
+    """Writes a new secret to a file that appears whole; False when another process was faster."""
     temporary = f".{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, 0o600, dir_fd=root), "w") as file:
-        file.write(secrets.token_hex(_MADE_BYTES))
+    descriptor = os.open(temporary, flags, 0o600, dir_fd=root)
     try:
-        with suppress(FileExistsError):
-            os.link(temporary, name, src_dir_fd=root, dst_dir_fd=root)
+        with open(descriptor, "w") as file:
+            file.write(secrets.token_hex(_MADE_BYTES))
+        os.link(temporary, name, src_dir_fd=root, dst_dir_fd=root)
+        return True
+    except FileExistsError:
+        return False
     finally:
         os.unlink(temporary, dir_fd=root)

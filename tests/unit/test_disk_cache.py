@@ -217,8 +217,10 @@ def test_each_file_of_the_package_is_in_the_key(tmp_path: Path, monkeypatch: pyt
         assert digest_is_new()
         (tmp_path / name).write_text("2")
         assert digest_is_new()
-    (tmp_path / "deep/settings.pyc").write_text("1")
-    assert not digest_is_new()
+    (tmp_path / "deep/__pycache__").mkdir()
+    for name in ("settings.pyc", "__pycache__/settings.cpython-311.pyc.140234"):  # the second while it is written
+        (tmp_path / "deep" / name).write_text("1")
+        assert not digest_is_new()
     (tmp_path / "sampling.py").rename(tmp_path / "other.py")
     assert digest_is_new()
     monkeypatch.setattr(metadata, "version", lambda name: "0")

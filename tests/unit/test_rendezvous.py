@@ -23,12 +23,13 @@ from ring_processes import free_port
 
 from hyperdex_ir.errors import HyperdexError, PeerError
 from hyperdex_ir.interpreter.link import Message
+from hyperdex_ir.runtime import sealed_store
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.frames import FRAME_BYTES, Channel, Frame
 from hyperdex_ir.runtime.launch import Launch
 from hyperdex_ir.runtime.rendezvous import Meeting
-from hyperdex_ir.runtime.sealed_store import SealedStore
-from hyperdex_ir.runtime.secret import VARIABLE
+from hyperdex_ir.runtime.sealed_store import LONGEST_VALUE, SealedStore
+from hyperdex_ir.runtime.secret import VARIABLE, SealError, run_secret
 
 FACTS = {"model": "0123456789ab"}
 WORDS = "device 0 is lost: call 555-0100"
@@ -106,6 +107,39 @@ def test_the_secret_that_was_left_is_removed(tmp_path: Path):
     those = meetings()
     assert len(list(tmp_path.glob("*/*"))) == 1
     compare(*those)
+    assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_secret_that_was_left_for_nothing_is_removed(rank: int, tmp_path: Path):
+    """Something else listens at the port; or nobody, where rank 0 should."""
+    theirs = run_secret("of another run", one_host=True)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if rank == 0:
+            server.listen()
+        with pytest.raises(PeerError, match=r"Address already in use|nobody answers"):
+            Meeting(Launch(rank, 2, "127.0.0.1", server.getsockname()[1]), WAIT_SECONDS)
+    assert list(tmp_path.glob("*/*")) == [theirs.made]
+
+
+def test_a_secret_that_a_run_still_needs_is_kept(tmp_path: Path):
+    """Another process comes as rank 0 of a run that has one."""
+    port = free_port()
+    first = Meeting(Launch(0, 2, "127.0.0.1", port), WAIT_SECONDS)
+    with pytest.raises(PeerError, match="Address already in use"):
+        Meeting(Launch(0, 2, "127.0.0.1", port), WAIT_SECONDS)
+    assert len(list(tmp_path.glob("*/*"))) == 1
+    assert compare(first, Meeting(Launch(1, 2, "127.0.0.1", port), WAIT_SECONDS)) == [None, None]
+
+
+def test_a_secret_that_a_late_process_leaves_is_removed(tmp_path: Path):
+    those = meetings()
+    compare(*those)
+    late = Meeting(those[1].launch, WAIT_SECONDS)
+    assert len(list(tmp_path.glob("*/*"))) == 1
+    (error,) = compare(late)
+    assert "device 0 has another secret than device 1, or a stranger" in str(error)
     assert not list(tmp_path.glob("*/*"))
 
 
@@ -193,6 +227,23 @@ def overwrite(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
             put(store, name, value)
 
     monkeypatch.setattr(SealedStore, "set", put_or_lose)
+
+
+def test_a_value_too_long_for_a_process_is_not_sealed_to_compare(monkeypatch: pytest.MonkeyPatch):
+    those = meetings()
+    stranger(those[0]).set("greeting/1", "x" * (LONGEST_VALUE + 33))
+    monkeypatch.setattr(sealed_store, "seal", pytest.fail)
+    with pytest.raises(SealError):
+        those[0]._greetings.get("greeting/1")
+    with pytest.raises(ValueError, match="a value of 65537 bytes"):
+        those[0]._greetings.set("facts/0", "x" * (LONGEST_VALUE + 1))
+
+
+def test_long_words_of_a_process_that_cannot_take_part():
+    those = meetings()
+    together(lambda: those[0].refuse("x" * (LONGEST_VALUE + 1)), lambda: those[1]._greet(WAIT_SECONDS))
+    (error,) = compare(those[1])
+    assert str(error).startswith("x" * 300)
 
 
 def test_what_was_recorded_of_another_run_is_of_no_use(monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import socket
 import stat
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hyperdex_ir.errors import OptionError, PeerError
+from hyperdex_ir.runtime import secret
 from hyperdex_ir.runtime.addresses import address_towards, is_loopback, listen_at
 from hyperdex_ir.runtime.secret import FILE_VARIABLE, VARIABLE, run_secret, seal
 
@@ -142,9 +145,31 @@ def test_links_where_secrets_are_left(which: str, folder: Path, tmp_path: Path):
     check_refused("no secret can be left there")
 
 
+@pytest.mark.parametrize("call", ["write", "close", "link"])
+def test_nothing_is_left_on_a_full_disk(call: str, folder: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full(io.StringIO):
+        """A file on it."""
+
+    def opened(descriptor: int, mode: str) -> Full:
+        os.close(descriptor)
+        file = Full()
+        monkeypatch.setattr(file, call, fail)
+        return file
+
+    if call == "link":
+        monkeypatch.setattr(os, "link", fail)
+    else:
+        monkeypatch.setattr(secret, "open", opened, raising=False)
+    check_refused("no secret can be left there: No space left on device")
+    assert not list(folder.iterdir())
+
+
 def test_addresses_that_stay_on_the_host():
     assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
-    assert not any(map(is_loopback, ("10.1.2.3", "0.0.0.0", "no.such.host.invalid")))
+    assert not any(map(is_loopback, ("10.1.2.3", "0.0.0.0")))
 
 
 def test_listening_where_asked():
@@ -157,6 +182,6 @@ def test_listening_where_asked():
         assert address_towards("127.0.0.1", port) == "127.0.0.1"
     with pytest.raises(OptionError, match=r"cannot listen at 192\.0\.2\.1: not an address of this host"):
         listen_at("192.0.2.1", 0)
-    for call in (listen_at, address_towards):
+    for call in (listen_at, address_towards, lambda host, _: is_loopback(host)):
         with pytest.raises(OptionError, match=r"MASTER_ADDR=no\.such\.host\.invalid is no address: "):
             call("no.such.host.invalid", 5)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.interpreter.link import Message
+from hyperdex_ir.runtime.alarm import Alarm
+from hyperdex_ir.runtime.distributed import largest_message
 from hyperdex_ir.runtime.frames import FRAME_BYTES, ROOM, Channel, Frame, FrameError, FrameKind, check_content
 from hyperdex_ir.runtime.launch import Launch, current_launch
 
@@ -135,6 +140,8 @@ def test_only_messages_may_be_long(monkeypatch: pytest.MonkeyPatch):
         ("one", "2", "5", "must be numbers"),
         ("0", "2", "", "must be numbers"),
         ("0", "2", "65536", "MASTER_PORT=65536"),
+        ("0", "1025", "5", "WORLD_SIZE=1025: must be at most 1024"),
+        ("0", "1" + 30 * "0", "5", "must be at most 1024"),
     ],
 )
 def test_who_a_process_is(rank, count, port, expected, monkeypatch):
@@ -148,3 +155,34 @@ def test_who_a_process_is(rank, count, port, expected, monkeypatch):
             current_launch()
     else:
         assert current_launch() == expected
+
+
+def test_the_largest_message_lies_in_the_lmu():
+    """Whatever a program says of it: 3 rows of at most 20 columns, or all of the LMU."""
+    memory_map: Any = SimpleNamespace(target=SimpleNamespace(lmu_words=100))
+    for columns, words in ((20, 60), (33, 99), (34, 100), (1 << 30, 100)):
+        program: Any = SimpleNamespace(instructions=[SendOf(columns=columns), SendOf(columns=1)])
+        assert largest_message(program, memory_map, 3) == 4 * words
+
+
+class SendOf(dict[str, int]):
+    name = "send"
+
+
+def test_frames_of_an_alarm_have_numbers_of_their_own():
+    """A failure after a farewell is not sealed as if it were the first."""
+    sent: list[np.ndarray] = []
+
+    class Group:
+        def recv(self, *_: object) -> None:
+            """Nothing comes."""
+
+        def send(self, tensors: list[Any], *_: object) -> None:
+            sent.append(tensors[0].numpy())
+
+    group: Any = Group()
+    alarm = Alarm(group, 0, 2, KEY, pytest.fail, pytest.fail)
+    alarm.part(0)
+    alarm.tell("why")
+    receiver = Channel(KEY, 0, 1, 2)
+    assert [receiver.unpack(packed)[0].kind for packed in sent] == [FrameKind.BYE, FrameKind.FAILURE]

@@ -231,6 +231,34 @@ def test_other_gates_are_none_of_them(name: str) -> None:
     assert {one.gate_activation for one in model.modules() if hasattr(one, "gate_activation")} == {None}
 
 
+class LimitedGate:
+    """A gate of SiLU with limits, as transformers has some."""
+
+    has_gate = True
+
+    def __init__(self, first: tuple[float | None, float | None], second: tuple[float | None, float | None]):
+        self.limits = first, second
+
+    def _apply_gate(self, x: torch.Tensor) -> torch.Tensor:
+        """Values f32 [1, 2 n] -> [1, n]."""
+        gate, up = (
+            half if limits == (None, None) else half.clamp(*limits)
+            for half, limits in zip(x.chunk(2, -1), self.limits, strict=True)
+        )
+        return torch.nn.functional.silu(gate) * up
+
+
+@pytest.mark.parametrize("limit", [0.25, 7.0, 16.0, 20.0, 1e4, 3e38])
+def test_a_limit_of_a_gate_is_seen_however_far_it_is(limit: float) -> None:
+    no = (None, None)
+    assert experts._activation_of(LimitedGate(no, no)) == "silu"
+    for limits in ((limit, None), (None, limit), (-limit, limit)):
+        assert experts._activation_of(LimitedGate(no, limits)) is None
+    assert experts._activation_of(LimitedGate((None, limit), no)) is None
+    if limit < 80:  # SiLU is -0 from there on
+        assert experts._activation_of(LimitedGate((-limit, None), no)) is None
+
+
 # -------------------------------------------------------------------------------------------------- interfaces
 def test_attention_is_called_as_ours_takes_it() -> None:
     theirs, ours = (
