@@ -272,10 +272,10 @@ def place_of(found: os.stat_result) -> dict[str, int]:
     return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
 
 
-def link_refused(path: Path, why: str) -> StorageError:
+def link_refused(path: Path, why: str, hint: str = "remove the link, or put a folder in its place") -> StorageError:
     """The error for a link below the folder of a model."""
     try:
         target = f" to {os.readlink(path)}"
     except OSError:
         target = ""
-    return StorageError(f"{path}: a link{target}, which {why}", "remove the link, or put a folder in its place")
+    return StorageError(f"{path}: a link{target}, which {why}", hint)

@@ -9,7 +9,7 @@ import re
 
 from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.hub import SMALL_FILES, WEIGHTS_INDEX
-from hyperdex_ir.locations import MARKER
+from hyperdex_ir.locations import GGUF_MARKER, MARKER
 
 #: Beside the manifest: what is known of the files, and the folder of what is not in its place yet.
 STATE_FILE = ".hyperdex_state.json"
@@ -29,7 +29,7 @@ _COPIES = re.compile(_COPY)
 _DOWNLOADED = re.compile(r"ckpt/(?:[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin(?:\.index\.json)?)", re.ASCII)
 _PART = re.compile(r"((?:[^/]+/)?)\.([^/]+)\.[0-9a-z]{1,32}\.part")
 _RECORDS = {MANIFEST, STATE_FILE}
-_CHECKPOINT_RECORDS = {f"ckpt/{name}" for name in (MARKER, "hyperdex_gguf.json", WEIGHTS_INDEX)}
+_CHECKPOINT_RECORDS = {f"ckpt/{name}" for name in (MARKER, GGUF_MARKER, WEIGHTS_INDEX)}
 
 
 def is_of_phase(phase: str, name: str) -> bool:

@@ -232,10 +232,15 @@ def test_a_compiled_folder_that_was_moved_to_another_place(
     assert list(other.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("is_known", "words"), [(True, "leads into the folder of another model"), (False, "no compile of this folder has")]
+)
 def test_the_images_of_another_model(
-    model: Path, compiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, compiled: Path, tmp_path: Path, is_known: bool, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = Path(shutil.copytree(compiled, tmp_path / "other"))
+    if not is_known:
+        (other / STATE).unlink()
     (other / "param/param_1lpu_00_00.bin").touch()
     before = tree(other)
     shutil.rmtree(model / "param")
@@ -243,7 +248,7 @@ def test_the_images_of_another_model(
     for command in COMMANDS.values():
         code, lines = run(capsys, *command, str(model))
         assert code == 1
-        assert "no compile of this folder has written that" in lines[0]
+        assert words in lines[0]
     assert tree(other) == before
 
 
