@@ -245,8 +245,11 @@ def is_fetched(folder: ModelFolder, name: str) -> bool:
 
     Who makes a folder for others can write a marker too, but does not know the inodes that its files will have.
     """
+    entry = _fetched(folder).get(name)
+    if entry is None:
+        return False
     found = _tree(folder).info(_inner(folder, name))
-    return found is not None and _fetched(folder).get(name) == place_of(found)
+    return found is not None and entry == place_of(found)
 
 
 def _fetched(folder: ModelFolder) -> dict[str, Any]:

@@ -114,6 +114,19 @@ def test_a_making_from_gguf_that_broke_off_behind_a_link(tmp_path: Path) -> None
         check_links(find_folder(root))
 
 
+def test_a_folder_below_the_hub_root_that_is_a_link(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the checkpoint directly inside, which this tool has not downloaded."""
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path / "home"))
+    disk, root = Path(shutil.copytree(checkpoint, tmp_path / "disk")), tmp_path / "home/hub/owner/model"
+    root.parent.mkdir(parents=True)
+    root.symlink_to(disk)
+    AutoCompiler().compile(str(root), low_memory_usage=True)
+    assert f"Nothing is deleted in {root}: nothing says that this tool has downloaded" in capsys.readouterr().err
+    assert (disk / "model.safetensors").exists()
+
+
 # ------------------------------------------------------------------------------------------------- of other models
 @pytest.fixture
 def stranger(tmp_path: Path) -> tuple[Path, Path]:
