@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -33,6 +34,7 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _GROWN = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _COPY_BYTES = 8 << 20
 _PART = ".part"
+_UNFINISHED = re.compile(r"\.([^/]+)\.[0-9a-z]{1,32}\.part")
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,12 @@ def _parts(name: str) -> tuple[str, ...]:
     if not parts or ".." in parts or parts[0] == "/":
         raise ValueError(f"{name!r}: not a name below a folder")
     return parts
+
+
+def final_name(name: str) -> str | None:
+    """The name that a file is to have which is now unfinished, by its name in its folder; None for any other file."""
+    found = _UNFINISHED.fullmatch(name)
+    return None if found is None else found[1]
 
 
 def place_of(found: os.stat_result) -> dict[str, int]:
