@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -33,6 +34,7 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _GROWN = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _COPY_BYTES = 8 << 20
 _PART = ".part"
+_UNFINISHED = re.compile(r"\.([^/]+)\.[0-9a-z]{1,32}\.part")
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,13 @@ class FolderTree:
         raise StorageError(f"{self.root / name}: not a file", "remove it")
 
     def remove(self, name: str) -> None:
-        """Removes a file, a link and not what it leads to; nothing when there is none."""
+        """Removes a file, a link and not what it leads to; nothing when there is none.
+
+        Raises StorageError when it is a folder.
+        """
         with contextlib.suppress(FileNotFoundError), self._place(name) as (folder, last):
+            if stat.S_ISDIR(os.stat(last, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise _no_file(self.root / name)
             os.unlink(last, dir_fd=folder)
 
     def remove_if_empty(self, folder: str) -> None:
@@ -180,12 +187,21 @@ class FolderTree:
         with contextlib.suppress(OSError, StorageError), self._place(folder) as (outer, last):
             os.rmdir(last, dir_fd=outer)
 
+    def check_replaceable(self, name: str) -> None:
+        """Raises StorageError when something that is neither file nor link has the name."""
+        with contextlib.suppress(FileNotFoundError), self._place(name) as (folder, last):
+            _check_replaceable(last, folder, self.root / name)
+
     def move(self, source: str, place: str) -> None:
-        """Renames a regular file; one that belongs on another disk, behind a link, is copied there, then removed."""
+        """Renames a regular file; one that belongs on another disk, behind a link, is copied there, then removed.
+
+        Raises StorageError as `check_replaceable` of the place.
+        """
         with self._place(source) as (old, name), self._place(place, make=True) as (new, last):
             found = os.stat(name, dir_fd=old, follow_symlinks=False)
             if not stat.S_ISREG(found.st_mode):
                 raise StorageError(f"{self.root / source}: not a file", "remove it")
+            _check_replaceable(last, new, self.root / place)
             try:
                 os.replace(name, last, src_dir_fd=old, dst_dir_fd=new)
                 return
@@ -257,7 +273,11 @@ def _check_replaceable(name: str, folder: int, path: Path) -> None:
     except FileNotFoundError:
         return
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-        raise StorageError(f"{path}: not a file", "name a file, which may not exist yet")
+        raise _no_file(path)
+
+
+def _no_file(path: Path) -> StorageError:
+    return StorageError(f"{path}: not a file, and a file must have this name", "move it away, or name another file")
 
 
 def _parts(name: str) -> tuple[str, ...]:
@@ -267,15 +287,21 @@ def _parts(name: str) -> tuple[str, ...]:
     return parts
 
 
+def final_name(name: str) -> str | None:
+    """The name that a file is to have which is now unfinished, by its name in its folder; None for any other file."""
+    found = _UNFINISHED.fullmatch(name)
+    return None if found is None else found[1]
+
+
 def place_of(found: os.stat_result) -> dict[str, int]:
     """Size, modification time and inode of a file."""
     return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns, "inode": found.st_ino}
 
 
-def link_refused(path: Path, why: str) -> StorageError:
+def link_refused(path: Path, why: str, hint: str = "remove the link, or put a folder in its place") -> StorageError:
     """The error for a link below the folder of a model."""
     try:
         target = f" to {os.readlink(path)}"
     except OSError:
         target = ""
-    return StorageError(f"{path}: a link{target}, which {why}", "remove the link, or put a folder in its place")
+    return StorageError(f"{path}: a link{target}, which {why}", hint)

@@ -25,15 +25,14 @@ from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary
-from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.hub import SMALL_FILES
+from hyperdex_ir.locations import GGUF_MARKER, ModelFolder
 from hyperdex_ir.own_code import code_digest
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
 
 WEIGHTS = "model.safetensors"
-#: Says which file the others were made from.
-MARKER = "hyperdex_gguf.json"
 _SMALL_FILES = ("config.json", "generation_config.json")
 #: Of a tensor in float32: as it is dequantized, rearranged and stored.
 _COPIES = 3
@@ -88,13 +87,13 @@ def write_small_files(path: Path, folder: Path, root: Path | None = None) -> Non
             f"{folder}: holds {', '.join(others)}, which was not made from {path.name} by this tool",
             "move it away, or name another folder with --output-dir",
         )
-    for name in (MARKER, *own):
+    for name in (GGUF_MARKER, *own):
         tree.remove(tree.name_of(folder / name))
     reader = open_gguf(path)
     reading.check_checkpoint(path.parent)
     config = _read_config(path, reader)
     marker = {"begun": [*_SMALL_FILES, WEIGHTS]}
-    write_text(folder / MARKER, json.dumps(marker) + "\n", root)
+    write_text(folder / GGUF_MARKER, json.dumps(marker) + "\n", root)
     written = _write_tokenizer(path, folder, root) if "tokenizer.ggml.tokens" in reader.fields else []
     ids = {key: getattr(config, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     generation = {key: value for key, value in ids.items() if value is not None}
@@ -108,7 +107,7 @@ def _read_marker(folder: Path, root: Path) -> dict[str, Any]:
     """What `_record` has written: of which file the others were made, and where these are; empty when there is none."""
     tree = FolderTree(root)
     try:
-        with tree.open_file(tree.name_of(folder / MARKER)) as file:
+        with tree.open_file(tree.name_of(folder / GGUF_MARKER)) as file:
             value = reading.parse_json(file.read(reading.MARKER.limit).decode(), reading.MARKER)
     except (OSError, StorageError, ValueError):
         return {}
@@ -123,7 +122,7 @@ def _record(marker: dict[str, Any], folder: Path, root: Path, names: Sequence[st
         if found is not None:
             made[name] = place_of(found)
     begun = [name for name in _begun(marker) if name not in names]
-    write_text(folder / MARKER, json.dumps({**marker, "made": made, "begun": begun}) + "\n", root)
+    write_text(folder / GGUF_MARKER, json.dumps({**marker, "made": made, "begun": begun}) + "\n", root)
 
 
 def _begun(marker: dict[str, Any]) -> list[Any]:
@@ -143,8 +142,19 @@ def _is_recorded(marker: dict[str, Any], path: Path, tree: FolderTree) -> bool:
 
 
 def made_files(folder: Path, root: Path) -> dict[str, dict[str, Any]]:
-    """The files that were made in a folder: name -> size, time and inode. root: as of `write_small_files`."""
-    return {name: entry for name, entry in _made(_read_marker(folder, root)).items() if isinstance(entry, dict)}
+    """The files that were made in a folder, or begun: name -> size, time and inode; the marker is one of them.
+
+    Empty when there is no marker that can be read. root: as of `write_small_files`.
+    """
+    marker, tree = _read_marker(folder, root), FolderTree(root)
+    if not marker:
+        return {}
+    begun = [name for name in (*_SMALL_FILES, WEIGHTS) if name in _begun(marker)]
+    if begun and begun[0] in _SMALL_FILES:  # the tokenizer is written before these
+        begun += SMALL_FILES
+    found = {name: tree.info(tree.name_of(folder / name)) for name in (GGUF_MARKER, *begun)}
+    made = {name: entry for name, entry in _made(marker).items() if isinstance(entry, dict)}
+    return made | {name: place_of(one) for name, one in found.items() if one is not None}
 
 
 def is_made(folder: ModelFolder, name: str) -> bool:

@@ -9,6 +9,7 @@ no safetensors, and rewritten. `huggingface_hub` is imported when something has 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from typing import Any
 from hyperdex_ir import torch_weights
 from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, ModelNotFoundError, StorageError
 from hyperdex_ir.files import write_text
-from hyperdex_ir.folder_access import FolderTree, place_of
+from hyperdex_ir.folder_access import FolderTree, final_name, place_of
 from hyperdex_ir.hub_access import Credential
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file, part_of, same_content
@@ -47,6 +48,7 @@ SMALL_FILES = (
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _INDEXES = (WEIGHTS_INDEX, torch_weights.INDEX)
+_WEIGHTS = re.compile(r"[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,12 @@ def weight_files(folder: Path) -> list[Path]:
     if single.is_file() or not index.is_file():
         return [single]
     return [folder / name for name in shard_names(index)]
+
+
+def is_part(name: str) -> bool:
+    """Whether it is the name, in `source`, of a file that a download, or what is made of one, had not finished."""
+    final = final_name(name) or ""
+    return final in (*SMALL_FILES, *_INDEXES, MARKER) or _WEIGHTS.fullmatch(final) is not None
 
 
 def shard_names(index: Path) -> list[str]:
@@ -245,8 +253,11 @@ def is_fetched(folder: ModelFolder, name: str) -> bool:
 
     Who makes a folder for others can write a marker too, but does not know the inodes that its files will have.
     """
+    entry = _fetched(folder).get(name)
+    if entry is None:
+        return False
     found = _tree(folder).info(_inner(folder, name))
-    return found is not None and _fetched(folder).get(name) == place_of(found)
+    return found is not None and entry == place_of(found)
 
 
 def _fetched(folder: ModelFolder) -> dict[str, Any]:
@@ -313,8 +324,8 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
 
 def _fetched_files(source: Path) -> list[str]:
     """The names of what a download puts into a folder, as far as it is there; parts of files too."""
-    patterns = ("*.safetensors", "pytorch_model*.bin", ".*.part")
-    found = [path for pattern in patterns for path in sorted(source.glob(pattern))]
+    found = [path for pattern in ("*.safetensors", "pytorch_model*.bin") for path in sorted(source.glob(pattern))]
+    found += [path for path in sorted(source.glob(".*.part")) if is_part(path.name)]
     paths = (*found, *(source / name for name in (*SMALL_FILES, *_INDEXES)))
     return [path.name for path in paths if path.is_file() or path.is_symlink()]
 

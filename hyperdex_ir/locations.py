@@ -18,7 +18,9 @@ from typing import Any
 from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, FileFormatError, ModelNotFoundError, OptionError
 
+#: In a `ckpt/` that was downloaded, and in one that was made from a GGUF file: what the tool has put there.
 MARKER = "hyperdex_download.json"
+GGUF_MARKER = "hyperdex_gguf.json"
 _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
 
 

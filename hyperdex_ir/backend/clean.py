@@ -6,13 +6,15 @@ from pathlib import Path
 
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import locked_folder
-from hyperdex_ir.backend.staging import holds_checkpoint, remove_empty_folders, settle
+from hyperdex_ir.backend.staging import check_places, holds_checkpoint, remove_empty_folders, settle
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.status import stale_files, written_files
 from hyperdex_ir.backend.written import MANIFEST, STATE_FILE
+from hyperdex_ir.errors import StorageError
 from hyperdex_ir.files import storage_errors
 from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.progress import log
 
 
 def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[tuple[Path, int]]:
@@ -27,7 +29,7 @@ def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[
     with locked_folder(folder.root), storage_errors(folder.root):
         check_links(folder)
         if not dry_run:
-            settle(folder)
+            _settle(folder)
         found = [(name, tree.info(name)) for name in _names(folder, tree, compiled=compiled)]
         for name, _ in () if dry_run else found:
             tree.remove(name)
@@ -35,6 +37,16 @@ def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[
             State.load(folder.root).forget_staged()
             remove_empty_folders(tree)
     return [(folder.root / name, facts.st_size) for name, facts in found if facts is not None]
+
+
+def _settle(folder: ModelFolder) -> None:
+    """Puts what is staged into its place, unless something is in the way: then it goes, and the old model stays."""
+    try:
+        check_places(folder)
+    except StorageError as error:
+        log(f"What is staged is removed, for it cannot take its place: {error}")
+    else:
+        settle(folder)
 
 
 def _names(folder: ModelFolder, tree: FolderTree, *, compiled: bool) -> list[str]:

@@ -2,58 +2,91 @@
 
 A link from a stranger's archive belongs to the user too, once it is unpacked. So what the link leads to decides: a
 folder that is empty, or that holds nothing but what a compile of this very folder has written, known by size and
-modification time; or, for `ckpt`, the checkpoint that is compiled, where the compiler only adds files.
+modification time; or, for `ckpt`, the checkpoint that is compiled, where the compiler only adds files. It is never the
+folder of another model.
 """
 
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.backend.staging import holds_checkpoint
+from hyperdex_ir.backend.lock import LOCK_FILE
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.written import STAGING, STATE_FILE, is_own, is_unfinished
+from hyperdex_ir.errors import OptionError
 from hyperdex_ir.folder_access import LINKED, FolderTree, link_refused
 from hyperdex_ir.gguf_checkpoint import made_files
 from hyperdex_ir.hub import CONFIG
-from hyperdex_ir.locations import MARKER, ModelFolder
+from hyperdex_ir.locations import GGUF_MARKER, MARKER, ModelFolder, hub_root
+
+#: Only the compiler makes them in the folder of a model; what a stranger's link leads to is the user's.
+_OF_A_MODEL = (STATE_FILE, STAGING, LOCK_FILE)
 
 
 def check_links(folder: ModelFolder) -> None:
     """Raises StorageError where `ckpt` or `param` is a link, and what it leads to is not this model's.
 
-    For who holds the folder; before anything is written.
+    For who holds the folder; before anything is written. Where the output goes elsewhere, the `ckpt` that is downloaded
+    into is checked too: files are removed there.
     """
-    tree = FolderTree(folder.root)
-    for name in LINKED:
-        found = tree.info(name)
+    places = [(FolderTree(folder.root), name) for name in LINKED]
+    source = folder.source
+    if source.name == "ckpt" and source != folder.ckpt and (folder.hub_id is not None or folder.made_by_tool):
+        places.append((FolderTree(source.parent), "ckpt"))
+    for tree, name in places:
+        found = tree.info(name) if tree.root.is_dir() else None
         if found is not None and stat.S_ISLNK(found.st_mode):
             _check_link(folder, tree, name)
 
 
 def _check_link(folder: ModelFolder, tree: FolderTree, link: str) -> None:
-    names, known = tree.names(link), _known_files(folder)
-    is_checkpoint = link == "ckpt" and _is_checkpoint(folder, names)
-    for name in names:
-        if is_unfinished(name) or _is_known(tree, name, known) or (is_checkpoint and not is_own(name)):
-            continue
-        shown = name.rpartition("/")[2]
-        raise link_refused(tree.root / link, f"holds {shown}: no compile of this folder has written that")
+    names = tree.names(link)
+    _check_owner(tree, link)
+    made = made_files(tree.root / link, tree.root) if f"{link}/{GGUF_MARKER}" in names else {}
+    known = _written_files(tree) + [(f"{link}/{name}", entry) for name, entry in made.items()]
+    is_checkpoint = not made and tree.root / link == folder.source and _is_checkpoint(folder, tree, names)
+    unknown = [
+        name
+        for name in names
+        if not (is_unfinished(name) or _is_known(tree, name, known) or (is_checkpoint and not is_own(name)))
+    ]
+    if unknown:
+        shown = [name.rpartition("/")[2] for name in unknown]
+        way = f"delete {', '.join(shown)} there" if is_checkpoint else "empty the folder that it leads to"
+        why = f"holds {shown[0]}: no compile of this folder has written that"
+        raise link_refused(tree.root / link, why, f"remove the link; or, to keep it, {way}")
 
 
-def _is_checkpoint(folder: ModelFolder, names: list[str]) -> bool:
+def _check_owner(tree: FolderTree, link: str) -> None:
+    """Raises StorageError where a link leads into the folder of another model."""
+    owner, root = (tree.root / link).resolve().parent, tree.root.resolve()
+    if owner == root:
+        return
+    outer = FolderTree(owner)
+    if _is_below_hub(owner) or any(outer.info(name) is not None for name in _OF_A_MODEL):
+        raise link_refused(tree.root / link, f"is not followed: it leads into the folder of another model, {owner}")
+
+
+def _is_below_hub(path: Path) -> bool:
+    try:
+        return hub_root().resolve() in path.parents
+    except OptionError:  # there is no home directory
+        return False
+
+
+def _is_checkpoint(folder: ModelFolder, tree: FolderTree, names: list[str]) -> bool:
     """Whether `ckpt` is the checkpoint to compile, or one that is being downloaded."""
     is_there = f"ckpt/{CONFIG}" in names or f"ckpt/{MARKER}" in names
-    return is_there and folder.gguf is None and holds_checkpoint(folder)
+    return is_there and folder.gguf is None and tree.info(CONFIG) is None
 
 
-def _known_files(folder: ModelFolder) -> list[tuple[str, dict[str, Any]]]:
+def _written_files(tree: FolderTree) -> list[tuple[str, dict[str, Any]]]:
     """Name and entry of every file that a compile has recorded, finished, staged, or on the way to its place."""
-    states = [State.load(folder.root), State.load(folder.root, f"{STAGING}/{STATE_FILE}")]
+    states = [State.load(tree.root), State.load(tree.root, f"{STAGING}/{STATE_FILE}")]
     records = [record for one in states for table in (one.phases, one.staged) for record in table.values()]
-    known = [entry for record in records for entry in record["files"].items()]
-    made = made_files(folder.ckpt, folder.root) if folder.gguf is not None else {}
-    return known + [(f"ckpt/{name}", entry) for name, entry in made.items()]
+    return [entry for record in records for entry in record["files"].items()]
 
 
 def _is_known(tree: FolderTree, name: str, known: list[tuple[str, dict[str, Any]]]) -> bool:

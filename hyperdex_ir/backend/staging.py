@@ -17,6 +17,8 @@ from hyperdex_ir.files import storage_errors
 from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.locations import ModelFolder
 
+_NEXT_MANIFEST, _NEXT_STATE = f"{STAGING}/{MANIFEST}", f"{STAGING}/{STATE_FILE}"
+
 
 @dataclass(frozen=True)
 class CompileFolder(ModelFolder):
@@ -49,29 +51,45 @@ def holds_checkpoint(folder: ModelFolder) -> bool:
 def settle(folder: ModelFolder) -> State:
     """Puts what is staged into its place, once there is a manifest for it; returns the state of the folder.
 
-    Raises StorageError when the file system refuses; then to be called again.
+    Raises StorageError when the file system refuses, or as `check_places`; then to be called again.
     """
     root, tree = folder.root, FolderTree(folder.root)
-    manifest, state = (f"{STAGING}/{name}" for name in (MANIFEST, STATE_FILE))
-    if tree.is_file(manifest):
+    if tree.is_file(_NEXT_MANIFEST):
         with storage_errors(root):
-            if tree.is_file(state):
-                _settle_files(tree, State.load(root), State.load(root, state), holds_checkpoint(folder))
-                tree.move(state, STATE_FILE)
-            tree.move(manifest, MANIFEST)
+            check_places(folder)
+            if tree.is_file(_NEXT_STATE):
+                _settle_files(tree, State.load(root), State.load(root, _NEXT_STATE), holds_checkpoint(folder))
+                tree.move(_NEXT_STATE, STATE_FILE)
+            tree.move(_NEXT_MANIFEST, MANIFEST)
     remove_empty_folders(tree)
     return State.load(root)
 
 
-def _settle_files(tree: FolderTree, old: State, new: State, beside_checkpoint: bool) -> None:
+def check_places(folder: ModelFolder) -> None:
+    """Raises StorageError when `settle` would find what is no file in the place of one: before the first move."""
+    root, tree = folder.root, FolderTree(folder.root)
+    if not tree.is_file(_NEXT_MANIFEST):
+        return
+    moved = _moved(tree, State.load(root), State.load(root, _NEXT_STATE), holds_checkpoint(folder))
+    for name in (*moved, STATE_FILE, MANIFEST):
+        tree.check_replaceable(name)
+
+
+def _moved(tree: FolderTree, old: State, new: State, beside_checkpoint: bool) -> list[str]:
+    """The staged files that go to their places, in order."""
     # The program first: an opened model sees at once that it does not fit the manifest. The tokenizer comes last.
     names = [name for phase in sorted(new.phases, reverse=True) for name in new.entries(phase)]
-    for name in names:
-        if tree.is_file(f"{STAGING}/{name}") and old.may_replace(name, beside_checkpoint=beside_checkpoint):
-            tree.move(f"{STAGING}/{name}", name)
+    staged = [name for name in names if tree.is_file(f"{STAGING}/{name}")]
+    return [name for name in staged if old.may_replace(name, beside_checkpoint=beside_checkpoint)]
+
+
+def _settle_files(tree: FolderTree, old: State, new: State, beside_checkpoint: bool) -> None:
+    for name in _moved(tree, old, new, beside_checkpoint):
+        tree.move(f"{STAGING}/{name}", name)
+    names = [name for record in new.phases.values() for name in record["files"]]
     replaced = {name for phase, record in old.phases.items() if phase in new.phases for name in record["files"]}
     for name in sorted(replaced.difference(names)):  # an earlier target may have had more channels
-        if old.may_replace(name, beside_checkpoint=beside_checkpoint):
+        if tree.is_no_folder(name) and old.may_replace(name, beside_checkpoint=beside_checkpoint):
             tree.remove(name)
 
 

@@ -1,8 +1,8 @@
 """Which phases of a model's folder are finished, and with what: the memory between one compile and the next.
 
 Kept in a hidden file beside the manifest, because it holds what the manifest must not: modification times and inodes,
-by which a file that has not changed is known without being read. Losing it costs a compile from the beginning, nothing
-else.
+by which a file that has not changed is known without being read. Losing it costs a compile from the beginning; where
+`ckpt` or `param` is a link, what was compiled behind it must first be deleted by hand (`links.py` says what).
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 
-from hyperdex_ir.folder_access import FolderTree
-from hyperdex_ir.hub import SMALL_FILES, WEIGHTS_INDEX
-from hyperdex_ir.locations import MARKER
+from hyperdex_ir.folder_access import FolderTree, final_name
+from hyperdex_ir.hub import SMALL_FILES, is_part
+from hyperdex_ir.locations import GGUF_MARKER
 
 #: Beside the manifest: what is known of the files, and the folder of what is not in its place yet.
 STATE_FILE = ".hyperdex_state.json"
@@ -26,10 +26,7 @@ _PROGRAM = r"inst/inst_{count}lpu\.(?:bin|json)"
 _PHASES = {"2": f"{_CONVERTED}|{_COPY}", "3-{count}lpu": _IMAGES, "4-{count}lpu": _PROGRAM}
 _OWN = re.compile("|".join((_CONVERTED, *(text.format(count=_COUNT) for text in (_IMAGES, _PROGRAM)))))
 _COPIES = re.compile(_COPY)
-_DOWNLOADED = re.compile(r"ckpt/(?:[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin(?:\.index\.json)?)", re.ASCII)
-_PART = re.compile(r"((?:[^/]+/)?)\.([^/]+)\.[0-9a-z]{1,32}\.part")
 _RECORDS = {MANIFEST, STATE_FILE}
-_CHECKPOINT_RECORDS = {f"ckpt/{name}" for name in (MARKER, "hyperdex_gguf.json", WEIGHTS_INDEX)}
 
 
 def is_of_phase(phase: str, name: str) -> bool:
@@ -51,12 +48,13 @@ def is_copy(name: str) -> bool:
 
 def is_unfinished(name: str) -> bool:
     """Whether it is the name of a file that a compile or a download had not finished."""
-    found = _PART.fullmatch(name)
-    if found is None:
+    folder, _, last = name.rpartition("/")
+    final = final_name(last)
+    if final is None:
         return False
-    final = found[1] + found[2]
-    named = is_own(final) or is_copy(final) or _DOWNLOADED.fullmatch(final) is not None
-    return named or final in _RECORDS or final in _CHECKPOINT_RECORDS
+    whole = f"{folder}/{final}" if folder else final
+    is_checkpoints = folder == "ckpt" and (is_part(last) or final == GGUF_MARKER)
+    return is_checkpoints or is_own(whole) or whole in _RECORDS
 
 
 def own_files(tree: FolderTree) -> list[str]:

@@ -217,6 +217,39 @@ def test_what_is_no_file_does_not_hang(model: Path, command: str, capsys: pytest
     assert (code, lines) == (0, []) or lines[0].startswith("error[HDX0503]")
 
 
+WRITTEN = ["manifest.json", STATE, "ckpt/hyperdex_model.bin", "ckpt/hyperdex_config.json", "inst/inst_1lpu.json"]
+WRITTEN += ["ckpt/tokenizer.json", "param/param_1lpu_00_00.bin", "config/config_1lpu_hbm.json", "inst/inst_1lpu.bin"]
+
+
+@pytest.mark.parametrize("kind", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_one(
+    model: Path, kind: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Everything is compiled but for its names: each is refused by its path, and nothing has moved. A clean goes on."""
+    staged = Path(shutil.copytree(model, model / STAGING, ignore=shutil.ignore_patterns(STAGING)))
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", WEIGHTS):
+        (staged / name).unlink()
+    before = tree(staged)
+    for name in WRITTEN:
+        kept = (model / name).rename(model / "kept")
+        kind(model / name)
+        old = {path: facts for path, facts in tree(model).items() if (model / path).is_file()}
+        code, lines = run(capsys, *COMMANDS["again"], str(model))
+        assert (code, lines[0].startswith(f"error[HDX0503]: {model / name}: not a file")) == (1, True), lines
+        assert lines[1].startswith("hint: move it away")
+        assert tree(staged) == before
+        assert {path: facts for path, facts in tree(model).items() if (model / path).is_file()} == old
+        if (model / name).is_dir():
+            (model / name).rmdir()
+        else:
+            (model / name).unlink()
+        kept.rename(model / name)
+    (model / "inst/inst_1lpu.bin").unlink()
+    kind(model / "inst/inst_1lpu.bin")
+    assert run(capsys, *COMMANDS["clean"], str(model)) == (0, [])
+    assert not staged.exists()
+
+
 # --------------------------------------------------------------------------------------- links of the user's own
 @pytest.mark.parametrize("name", ["ckpt", "param"])
 def test_a_compiled_folder_that_was_moved_to_another_place(
@@ -232,10 +265,15 @@ def test_a_compiled_folder_that_was_moved_to_another_place(
     assert list(other.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("is_known", "words"), [(True, "leads into the folder of another model"), (False, "no compile of this folder has")]
+)
 def test_the_images_of_another_model(
-    model: Path, compiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, compiled: Path, tmp_path: Path, is_known: bool, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = Path(shutil.copytree(compiled, tmp_path / "other"))
+    if not is_known:
+        (other / STATE).unlink()
     (other / "param/param_1lpu_00_00.bin").touch()
     before = tree(other)
     shutil.rmtree(model / "param")
@@ -243,7 +281,7 @@ def test_the_images_of_another_model(
     for command in COMMANDS.values():
         code, lines = run(capsys, *command, str(model))
         assert code == 1
-        assert "no compile of this folder has written that" in lines[0]
+        assert words in lines[0]
     assert tree(other) == before
 
 

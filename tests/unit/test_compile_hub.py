@@ -370,6 +370,17 @@ def test_a_marker_of_someone_elses_names_no_file_of_the_users(hub: HubState, tmp
     assert not any(is_fetched(folder, name) for name in NEEDED)
 
 
+def test_hidden_parts_of_the_users_own_stay(hub: HubState):
+    """Only what has the name of an unfinished download goes when the branch has moved."""
+    ckpt = fetch()
+    own = [".my notes.part", ".thesis.tex.1.part", ".video.mp4.0123456789abcdef.part"]
+    for name in (*own, f".{SHARDS[0]}.0123456789abcdef.part"):
+        (ckpt / name).write_bytes(b"half")
+    hub.move({SHARDS[0]: b"of the next commit"})
+    fetch(refresh=True)
+    assert sorted(path.name for path in ckpt.glob(".*.part")) == sorted(own)
+
+
 @pytest.mark.parametrize("target", ["mine", "nothing"])
 def test_a_part_that_is_a_link(hub: HubState, tmp_path: Path, target: str):
     (tmp_path / "mine").write_bytes(b"mine")

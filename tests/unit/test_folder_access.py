@@ -147,6 +147,25 @@ def test_what_is_no_file_is_neither_opened_nor_replaced(root: Path, kind: int) -
     assert not FolderTree(root).is_file("odd")
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_one(root: Path, make: Callable[[Path], object]) -> None:
+    (root / "own").write_bytes(b"own")
+    make(root / "odd")
+    tree = FolderTree(root)
+    for change in (write, grow, read, lambda tree, name: tree.move("own", name), FolderTree.check_replaceable):
+        with pytest.raises(StorageError, match=rf"{root}/odd: not a file"):
+            change(tree, "odd")
+    assert (root / "own").read_bytes() == b"own"
+    tree.check_replaceable("own")
+    tree.check_replaceable("nothing/at/all")
+
+
+def test_a_folder_is_not_removed_as_a_file(root: Path) -> None:
+    with pytest.raises(StorageError, match=rf"{root}/inner: not a file"):
+        FolderTree(root).remove("inner")
+    assert (root / "inner").is_dir()
+
+
 def test_a_file_that_grows_has_no_other_name(root: Path, canary: Path) -> None:
     (root / "part").hardlink_to(canary)
     with pytest.raises(StorageError, match="a file with several names"):

@@ -24,7 +24,7 @@ from hyperdex_ir.errors import CheckpointError, ConfigError, MemoryCeilingError,
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.gguf_checkpoint import write_small_files, write_weights
 from hyperdex_ir.gguf_header import ARCHITECTURES, architecture_of, check_architecture
-from hyperdex_ir.locations import find_folder
+from hyperdex_ir.locations import GGUF_MARKER, find_folder
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
@@ -128,14 +128,14 @@ def test_a_checkpoint_beside_the_file_is_left_alone(tmp_path: Path) -> None:
     write_small_files(tmp_path / "tiny.gguf", ckpt)
     write_weights(tmp_path / "tiny.gguf", ckpt)
     made = {path.name: path.read_bytes() for path in ckpt.iterdir()}
-    assert set(gguf_checkpoint.made_files(ckpt, ckpt)) == made.keys() - {gguf_checkpoint.MARKER}
-    (ckpt / gguf_checkpoint.MARKER).write_text(
+    assert set(gguf_checkpoint.made_files(ckpt, ckpt)) == made.keys()
+    (ckpt / GGUF_MARKER).write_text(
         json.dumps({"begun": ["config.json", "generation_config.json", "model.safetensors"]})
     )
     write_small_files(tmp_path / "tiny.gguf", ckpt)
     write_weights(tmp_path / "tiny.gguf", ckpt)
-    assert {name: (ckpt / name).read_bytes() for name in made if name != gguf_checkpoint.MARKER} == {
-        name: content for name, content in made.items() if name != gguf_checkpoint.MARKER
+    assert {name: (ckpt / name).read_bytes() for name in made if name != GGUF_MARKER} == {
+        name: content for name, content in made.items() if name != GGUF_MARKER
     }
 
 
