@@ -6,8 +6,9 @@ import re
 from typing import ClassVar
 
 _LONGEST_WORD = 400  # of an error, in characters: longer than a path, shorter than what a spoiled file may hold
-_USER = re.compile(r"(?<=://)[^\s'\"<>]*@")
-_QUERY = re.compile(r"(://[^\s?'\"<>]*)\?[^\s'\"<>]*")
+_LONGEST_LINE = 1 << 14  # of an error or a log line, in characters
+_ENDS = " \t\n'\"<>"  # some of the characters that end an address
+_WORD = re.compile(r"[^\s'\"<>]+")
 
 
 class HyperdexError(Exception):
@@ -31,19 +32,39 @@ class HyperdexError(Exception):
 
 def redact(text: str) -> str:
     """The text with addresses as they may be shown: without user and password, and without what a query says."""
-    return _QUERY.sub(r"\1?***", _USER.sub("***@", text))
+    return _WORD.sub(_redact_word, text) if "://" in text else text
+
+
+def _redact_word(found: re.Match[str]) -> str:
+    """Each step is one pass over the word, however many addresses it looks like."""
+    start, mark, address = found[0].partition("://")
+    if not mark:
+        return start
+    _, user, host = address.rpartition("@")
+    place, query, _ = host.partition("?")
+    return f"{start}{mark}{'***@' if user else ''}{place}{'?***' if query else ''}"
+
+
+def _bounded(text: str) -> str:
+    """The text, cut short where it is too long for a line; of an address that the cut is in, nothing is left."""
+    if len(text) <= _LONGEST_LINE:
+        return text
+    text = text[:_LONGEST_LINE]
+    last = max(map(text.rfind, _ENDS)) + 1
+    start, mark, _ = text[last:].partition("://")
+    return f"{text[:last]}{start}{mark and '://***'}..."
 
 
 def _one_line(text: str) -> str:
     """Printable, and without line ends or words of any length: errors quote files."""
-    text = redact(text)  # before a word is cut short behind a password
+    text = redact(_bounded(text))  # before a word is cut short behind a password
     shown = " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in text.split())
     return printable(shown)
 
 
 def printable(text: str) -> str:
-    """A line as it may be shown: redacted, and what a terminal would obey or cannot show as Python writes it."""
-    text = redact(text)
+    """A bounded line as it may be shown: redacted, and what a terminal would obey or not show as Python writes it."""
+    text = redact(_bounded(text))
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

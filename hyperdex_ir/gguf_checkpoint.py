@@ -76,10 +76,9 @@ def write_small_files(path: Path, folder: Path, root: Path | None = None) -> Non
     broken, or the folder holds a checkpoint that was not made here.
     """
     root, marker = root or folder, _read_marker(folder, root or folder)
-    facts = source_facts(path)
-    if facts.items() <= marker.items() and all((folder / name).is_file() for name in _SMALL_FILES):
+    facts, tree = source_facts(path), FolderTree(root)
+    if facts.items() <= marker.items() and all(_is_recorded(marker, folder / name, tree) for name in _SMALL_FILES):
         return
-    tree = FolderTree(root)
     own = [name for name in (*_SMALL_FILES, WEIGHTS) if tree.info(tree.name_of(folder / name)) is not None]
     others = [name for name in own if name not in _begun(marker) and not _is_recorded(marker, folder / name, tree)]
     if others:

@@ -39,6 +39,11 @@ class FileKind:
     error: type[HyperdexError]
     hint: str = ""
 
+    @property
+    def most_values(self) -> int:
+        """Values of the file that are made objects; so they take a small multiple of the limit in memory."""
+        return self.limit // _BYTES_OF_A_VALUE
+
 
 CONFIG = FileKind(4 * _MIB, ConfigError, _DOWNLOAD)
 GENERATION_CONFIG = FileKind(4 * _MIB, FileFormatError, _DOWNLOAD)
@@ -189,8 +194,8 @@ def parse_json(text: str, kind: FileKind) -> Any:
     Raises ValueError, one line, unless names are unique in their object, text is Unicode, numbers are finite and of at
     most 64 digits, values nest at most `MAX_DEPTH` deep, and are no more than the kind allows.
     """
-    if (values := sum(map(text.count, ",[{"))) > kind.limit // _BYTES_OF_A_VALUE:
-        raise ValueError(f"{values} values, at most {kind.limit // _BYTES_OF_A_VALUE} are read")
+    if (values := sum(map(text.count, ",[{"))) > kind.most_values:
+        raise ValueError(f"{values} values, at most {kind.most_values} are read")
     try:
         value = json.loads(
             text, object_pairs_hook=_unique, parse_constant=_refused, parse_int=_whole, parse_float=_finite

@@ -11,6 +11,7 @@ import re
 import struct
 import warnings
 import zipfile
+from itertools import chain
 from pathlib import Path
 from pickletools import genops
 from typing import Any
@@ -26,6 +27,10 @@ INDEX = "pytorch_model.bin.index.json"
 _AGAIN = "download it again"
 #: How pickles of protocol 2 and 3 name what takes memory without reading it from the file.
 _ALLOCATORS = ("builtins bytearray", "__builtin__ bytearray")
+#: A file of torch before 1.6 has a magic number, a version, the machine, the tensors, and the names of their storages.
+_OLD_PICKLES = 5
+#: What torch knows a zip archive by, from which it takes other pickles.
+_ZIP = b"PK\x03\x04"
 #: Tensors that share their elements take together at most so many times the file's bytes: tied weights twice.
 _MOST_SHARING = 4
 
@@ -86,22 +91,37 @@ def _check_records(path: Path) -> None:
 
 
 def _check_pickles(path: Path, mapped: bool) -> None:
-    """Raises CheckpointError when a pickle makes a `bytearray`, which torch allows, of any size.
+    """Raises CheckpointError when pickles make a `bytearray`, which torch allows, of any size, or too many objects."""
+    data, count, most = _pickles(path, mapped), 0, WEIGHTS_PICKLE.most_values
+    source, whole = io.BytesIO(data), len(data) <= WEIGHTS_PICKLE.limit
+    # Where a file ends too early, torch says what is wrong with it.
+    pickles = (genops(source) for _ in range(1 if mapped else _OLD_PICKLES) if not whole or source.tell() < len(data))
+    try:
+        for operation, argument, _ in chain.from_iterable(pickles):
+            count += 1
+            if operation.name == "GLOBAL" and argument in _ALLOCATORS:
+                raise CheckpointError(f"{path}: holds a bytearray, expected tensors by name")
+            if count > most:
+                raise CheckpointError(f"{path}: pickles of more than {most} operations, which is the most that is read")
+    except ValueError as error:
+        if whole:
+            raise
+        raise CheckpointError(
+            f"{path}: pickles of more than {WEIGHTS_PICKLE.limit} bytes, which is the most that is read"
+        ) from error
 
-    A file that is not mapped begins with three small pickles.
-    """
+
+def _pickles(path: Path, mapped: bool) -> bytes:
+    """The pickle of a file that is mapped; of any other, what its pickles have to lie in, and a byte more."""
     import torch
 
+    if mapped:
+        return torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
     with open_regular(path, CheckpointError, _AGAIN) as file:
-        data = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl") if mapped else b""
-        source: Any = io.BytesIO(data) if mapped else file
-        size = source.seek(0, io.SEEK_END)
-        source.seek(0)
-        for _ in range(1 if mapped else 4):
-            if source.tell() < size and any(
-                operation.name == "GLOBAL" and argument in _ALLOCATORS for operation, argument, _ in genops(source)
-            ):
-                raise CheckpointError(f"{path}: holds a bytearray, expected tensors by name")
+        data = file.read(WEIGHTS_PICKLE.limit + 1)
+    if data.startswith(_ZIP):
+        raise CheckpointError(f"{path}: begins as a zip archive, but has no end of one", _AGAIN)
+    return data
 
 
 def _what_is_wrong(name: Any, tensor: Any) -> str:

@@ -21,10 +21,9 @@ from hyperdex_ir.backend.values import STORAGE
 from hyperdex_ir.errors import FileFormatError, StorageError
 from hyperdex_ir.files import UNIT, Kind, read_header, write_text
 from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.memory.fields import Fields, shown
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.memory.serialize import dump_json, layout_from_json, layout_to_json, load_json, map_to_json
+from hyperdex_ir.memory.serialize import dump_json, layout_to_json, map_to_json, read_table, read_tensors
 from hyperdex_ir.reading import open_regular
 from hyperdex_ir.targets import load_target
 
@@ -106,17 +105,9 @@ def write_images(
     the converted checkpoint is missing or damaged, StorageError when the file system refuses. The image files appear
     together or not at all.
     """
-    table = load_json(folder.model_config)
     target = load_target(target_name)
-    try:
-        stored = layout_from_json(table["layout"])
-        length = Fields(table, "").whole("max_length", 1)
-        _check_tensors(Fields(table, "").objects("tensors"), stored)
-    except KeyError as error:
-        raise FileFormatError(f"{folder.model_config}: lacks {error}", _FORCE) from None
-    except TypeError as error:
-        raise FileFormatError(f"{folder.model_config}: {error}", _FORCE) from None
-    tensors = table["tensors"]
+    length = read_table(folder.model_config)["max_length"]
+    stored, tensors = read_tensors(folder.model_config)
     memory_map = plan_memory(layout or stored, target, length)
     channels = range(target.channels)
     paths = [folder.parameter_file(num_device, device, channel) for device in range(num_device) for channel in channels]
@@ -132,18 +123,6 @@ def write_images(
     map_path = folder.memory_map(num_device)
     write_text(map_path, dump_json(map_to_json(memory_map) | divided), folder.anchor)
     return [*paths, map_path]
-
-
-def _check_tensors(tensors: list[Fields], layout: ModelLayout) -> None:
-    """Raises KeyError or TypeError unless the table has the parameters of the layout, in its order."""
-    expected = list(layout.parameters())
-    if len(tensors) != len(expected):
-        raise TypeError(f"{len(tensors)} tensors, the layout has {len(expected)}")
-    for tensor, parameter in zip(tensors, expected, strict=True):
-        tensor.whole("offset")
-        found = tensor.text("name"), tensor.text("dtype"), tensor.wholes("shape"), tensor.texts("keys")
-        if found != (parameter.name, parameter.dtype, parameter.shape, parameter.keys):
-            raise TypeError(f"{found[0]}: {found[1]} {shown(list(found[2]))}, the layout has {parameter.name}")
 
 
 def _allow_open_files(count: int) -> None:

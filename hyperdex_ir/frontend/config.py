@@ -21,6 +21,8 @@ from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
 _REFUSED = {
     "compression_config": "compressed weights",
 }
+#: Keys by which transformers chooses a function, and perhaps fetches it.
+_IMPLEMENTATION = re.compile(r"\w*_implementation(_internal)?", re.ASCII)
 #: Letters of an unknown name that are compared with the known ones.
 _COMPARED = 200
 #: More parameters than any model has.
@@ -82,6 +84,7 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported")
     if config.get("auto_map") is not None and not family.own_code:
         raise UnsupportedModelError(f"{source}: auto_map: models with code of their own are not supported")
+    _check_implementations(config, source)
     if (count := config.get("num_labels")) is not None and not (type(count) is int and 0 <= count <= _MOST_LABELS):
         raise ConfigError(f"{source}: num_labels is {_show(count)}, expected a whole number up to {_MOST_LABELS}")
     check_quantization(config, source)
@@ -97,6 +100,21 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
                 f"{source}: {key} is {_show(value)}: {mechanism} are not supported for {family.architecture}"
             )
     return _Checker(config, source, family).summary()
+
+
+def _check_implementations(config: Mapping[str, Any], source: str) -> None:
+    """Raises UnsupportedModelError when the config, or a config inside, names code on the Hub, as OWNER/NAME."""
+    holders = [config]
+    for holder in holders:
+        holders += [value for value in holder.values() if isinstance(value, Mapping)]
+        for key, value in holder.items():
+            if _IMPLEMENTATION.fullmatch(str(key)) and not (
+                value is None or (isinstance(value, str) and "/" not in value)
+            ):
+                raise UnsupportedModelError(
+                    f"{source}: {key} is {_show(value)}: code from the Hub is never run",
+                    f"remove {key}: the compiler uses functions of its own",
+                )
 
 
 def _inside(config: Mapping[str, Any], key: str, default: Any) -> Any:

@@ -77,15 +77,20 @@ def copy_tokenizer(path: Path, target: Path) -> None:
         tokenizer.save_pretrained(target)
 
 
+def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration, changed to transformers' own functions: for some names in it, code is fetched and run."""
+    config._attn_implementation = config._experts_implementation = "eager"
+    return config
+
+
 def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model in a folder, with its weights in `dtype`. Raises whatever transformers does."""
     with no_code_of_checkpoints():
-        return transformers.AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=dtype, attn_implementation="eager", **_CLOSED
-        )
+        config = _plain(config_from(folder))
+        return transformers.AutoModelForCausalLM.from_pretrained(str(folder), config=config, dtype=dtype, **_CLOSED)
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:
     """The causal language model of a configuration, on the meta device. Raises whatever transformers does."""
     with no_code_of_checkpoints(), torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return transformers.AutoModelForCausalLM.from_config(_plain(config), trust_remote_code=False)

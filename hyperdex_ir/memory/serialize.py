@@ -243,3 +243,31 @@ def read_layout(path: Path) -> ModelLayout:
         return layout_from_json(value["layout"])
     except (KeyError, TypeError) as error:
         raise FileFormatError(f"{path}: not a model layout ({error})", _AGAIN) from None
+
+
+def read_tensors(path: Path) -> tuple[ModelLayout, list[Mapping[str, Any]]]:
+    """The layout in `ckpt/hyperdex_config.json`, and where the converted checkpoint has its parameters, in its order.
+
+    Each has `name`, `dtype`, `shape`, `keys`, and `offset` in bytes, from 0 on, but perhaps beyond the file's end.
+    Raises FileFormatError when the table is missing, or not one of the layout's parameters.
+    """
+    layout, value = read_layout(path), load_json(path)
+    try:
+        _check_tensors(Fields(value, "").objects("tensors"), layout)
+    except KeyError as error:
+        raise FileFormatError(f"{path}: lacks {error}", _AGAIN) from None
+    except TypeError as error:
+        raise FileFormatError(f"{path}: {error}", _AGAIN) from None
+    return layout, value["tensors"]
+
+
+def _check_tensors(tensors: list[Fields], layout: ModelLayout) -> None:
+    """Raises KeyError or TypeError unless the table has the parameters of the layout, in its order."""
+    expected = list(layout.parameters())
+    if len(tensors) != len(expected):
+        raise TypeError(f"{len(tensors)} tensors, the layout has {len(expected)}")
+    for tensor, parameter in zip(tensors, expected, strict=True):
+        tensor.whole("offset")
+        found = tensor.text("name"), tensor.text("dtype"), tensor.wholes("shape"), tensor.texts("keys")
+        if found != (parameter.name, parameter.dtype, parameter.shape, parameter.keys):
+            raise TypeError(f"{found[0]}: {found[1]} {shown(list(found[2]))}, the layout has {parameter.name}")

@@ -25,7 +25,7 @@ from hyperdex_ir.files import HEADER_BYTES, Kind, read_header
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.memory.serialize import manifest_entries, read_table
+from hyperdex_ir.memory.serialize import manifest_entries, read_table, read_tensors
 from hyperdex_ir.reading import open_regular
 from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder
 
@@ -102,7 +102,7 @@ def weights_folder(folder: ModelFolder) -> Path:
 def _parameters(folder: ModelFolder, imported: ImportedModel, table: dict[str, Any] | None) -> Parameters:
     types = _types(imported.module)
     if table is not None and folder.model_binary.is_file():
-        stored = _stored_at(folder, table, types)
+        stored = _stored_at(folder, types)
     elif table is not None and not any(weights_folder(folder).glob("*.safetensors")):
         raise CheckpointError(
             f"{folder.root}: the weights were deleted after they were compiled",
@@ -130,13 +130,13 @@ def _shaped(values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarra
     return values.view(np.float16 if dtype == "f16" else values.dtype).reshape(shape)
 
 
-def _stored_at(folder: ModelFolder, table: dict[str, Any], types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
+def _stored_at(folder: ModelFolder, types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
     """Reads from the converted checkpoint, whose tensors may hold the rows of several keys."""
     path = folder.model_binary
     with open_regular(path, FileFormatError, "compile the model again") as file:
         read_header(file, path, Kind.MODEL)
     places: dict[str, int] = {}
-    for tensor in table["tensors"]:
+    for tensor in read_tensors(folder.model_config)[1]:
         offset = HEADER_BYTES + tensor["offset"]
         for key in tensor["keys"]:
             if key not in types:

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Para
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import dump_json, layout_from_json, layout_to_json, load_json, map_to_json, read_map
 from hyperdex_ir.targets import load_target
+from hyperdex_ir.verify.model import _stored_at
 
 MERGED = ("layers.*.up.weight", "layers.*.gate.weight")
 
@@ -262,26 +265,49 @@ TABLES = {
     "a tensor too few": (lambda t: t["tensors"].pop(), "tensors, the layout has"),
     "no offset": (lambda t: t["tensors"][0].pop("offset"), "lacks 'offset'"),
     "an offset of text": (lambda t: t["tensors"][0].update(offset="0"), "offset is '0', expected a whole number"),
+    "an offset before the start": (lambda t: t["tensors"][0].update(offset=-5), "offset is -5, expected a whole"),
+    "a number for keys": (lambda t: t["tensors"][0].update(keys=5), "keys is 5, expected a list"),
+    "lists for keys": (lambda t: t["tensors"][0].update(keys=[[1]]), r"keys is \[1\], expected text"),
     "an offset behind the end": (lambda t: t["tensors"][0].update(offset=1 << 39), "no tensor at 549755813888"),
     "a giant tensor": (lambda t: t["tensors"][0].update(shape=[1 << 39, 2]), r"\[549755813888, 2\], the layout has"),
     "no length": (lambda t: t.update(max_length=0), "max_length is 0, expected a whole number"),
     "a giant layout": (
-        lambda t: [v["layout"]["main"]["parameters"][0].update(shape=[1 << 39, 2]) for v in (t,)],
+        lambda t: t["layout"]["main"]["parameters"][0].update(shape=[1 << 39, 2]),
         "the layout has",
     ),
 }
 
 
-@pytest.mark.parametrize("case", TABLES)
-def test_a_spoiled_table_gives_no_images(case: str, folder: ModelFolder):
-    edit, message = TABLES[case]
+def spoil_table(folder: ModelFolder, edit: Callable[[dict[str, Any]], object]) -> None:
     write_model(folder, make_layout(), blocks_of(make_tensors()), {"target": "u55c", "max_length": 8})
     table = json.loads(folder.model_config.read_text())
     edit(table)
     folder.model_config.write_text(json.dumps(table))
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_spoiled_table_gives_no_images(case: str, folder: ModelFolder):
+    edit, message = TABLES[case]
+    spoil_table(folder, edit)
     with pytest.raises(FileFormatError, match=message):
         write_images(folder, "u55c", 1)
     assert not list((folder.root / "param").glob("*"))
+
+
+@pytest.mark.parametrize("case", [case for case in TABLES if case not in ("no length", "an offset behind the end")])
+def test_verify_takes_no_parameters_by_a_spoiled_table(case: str, folder: ModelFolder):
+    """What may be asked of the table alone; its length is not of the parameters."""
+    edit, message = TABLES[case]
+    spoil_table(folder, edit)
+    with pytest.raises(FileFormatError, match=message):
+        _stored_at(folder, {})
+
+
+def test_verify_reads_nothing_behind_the_end(folder: ModelFolder):
+    spoil_table(folder, TABLES["an offset behind the end"][0])
+    key = json.loads(folder.model_config.read_text())["tensors"][0]["keys"][0]
+    with pytest.raises(FileFormatError, match=f"ends before {key}, 12 bytes at {HEADER_BYTES + (1 << 39)}"):
+        _stored_at(folder, {key: ("f32", (3,))})(key)
 
 
 def test_json_forms_round_trip():

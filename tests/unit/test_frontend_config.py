@@ -46,6 +46,11 @@ def test_explicit_head_size_and_no_end() -> None:
     assert summary.eos_ids == ()
 
 
+def test_implementations_by_their_plain_names() -> None:
+    named = {"_attn_implementation": "flash_attention_2", "experts_implementation": None}
+    check_config(LLAMA | named | {"_attn_implementation_autoset": True}, "config.json")
+
+
 @pytest.mark.parametrize("name", list(FAMILIES))
 def test_defaults_are_those_of_transformers(name: str) -> None:
     from transformers import AutoConfig
@@ -72,6 +77,14 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"architectures": None}, ConfigError, "no architectures"),
         ({"model_type": "opt"}, ConfigError, 'model_type is "opt", expected "llama"'),
         ({"quantization_config": {"quant_method": "gptq"}}, UnsupportedModelError, "weights quantized by gptq"),
+        (
+            {"attn_implementation": "o/n"},
+            UnsupportedModelError,
+            'attn_implementation is "o/n": code from the Hub is nev',
+        ),
+        ({"x": {"_attn_implementation": "paged|o/n"}}, UnsupportedModelError, "code from the Hub is never run"),
+        ({"_attn_implementation_internal": {"": "o/n"}}, UnsupportedModelError, "code from the Hub is never run"),
+        ({"experts_implementation": ["o/n"]}, UnsupportedModelError, "code from the Hub is never run"),
         ({"auto_map": {"AutoModel": "x.Y"}}, UnsupportedModelError, "auto_map: models with code of their own"),
         ({"hidden_size": -64}, ConfigError, "hidden_size is -64, expected a whole number from 1 to 2147483647"),
         ({"hidden_size": "576"}, ConfigError, 'hidden_size is "576", expected a whole number'),

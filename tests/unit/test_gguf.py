@@ -139,6 +139,22 @@ def test_a_checkpoint_beside_the_file_is_left_alone(tmp_path: Path) -> None:
     }
 
 
+def test_a_forged_marker_lends_no_name_to_a_config(tmp_path: Path) -> None:
+    """A stranger's folder may say of which file it was made: size and time of a file are known before."""
+    path, ckpt = tmp_path / "tiny.gguf", tmp_path / "ckpt"
+    write_gguf(path, "llama", gguf.GGMLQuantizationType.F16)
+    write_small_files(path, ckpt)
+    write_small_files(path, ckpt)
+    (ckpt / "config.json").rename(ckpt / "other")
+    (ckpt / "config.json").write_text("{}")
+    forged = json.loads((ckpt / gguf_checkpoint.MARKER).read_text())
+    for made in (forged["made"], {}, None):
+        (ckpt / gguf_checkpoint.MARKER).write_text(json.dumps(forged | {"made": made}))
+        with pytest.raises(CheckpointError, match=r"holds config\.json.*, which was not made from tiny\.gguf"):
+            write_small_files(path, ckpt)
+    assert (ckpt / "config.json").read_text() == "{}"
+
+
 def test_the_tokenizer_is_not_written_behind_a_link(tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16)
     (tmp_path / "ckpt").mkdir()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import pickletools
 import struct
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from pickle import dumps
 from typing import Any
 
 import gguf
@@ -20,7 +23,8 @@ from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.gguf_checkpoint import open_gguf
 from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.gguf_reader import thrifty_transformers
-from hyperdex_ir.reading import WEIGHTS_PICKLE
+from hyperdex_ir.reading import WEIGHTS_PICKLE, FileKind
+from hyperdex_ir.torch_weights import _OLD_PICKLES, _pickles, load_tensors
 
 SQUARE = torch.ones(4, 4)
 
@@ -119,6 +123,68 @@ def test_sizes_without_elements(case: str, tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(_zipped(pickle))
     with pytest.raises(CheckpointError, match=message):
         Checkpoint(tmp_path)
+
+
+def _old_file(place: int, pickle: bytes) -> bytes:
+    """A file of torch before 1.6 without tensors, with another pickle in one place of five."""
+    parts = [b"", b"", b"", b"}", b"]"]
+    for number, value in enumerate((0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})):
+        parts[number] = pickletools.optimize(dumps(value, 2))[2:-1]
+    parts[place] = pickle
+    return b"".join(b"\x80\x02" + part + b"." for part in parts)
+
+
+def test_an_old_file_without_tensors_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(_old_file(4, b"]"))
+    assert load_tensors(path) == {}
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_bytearray_in_each_pickle_of_an_old_file(place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "load", lambda *arguments, **named: pytest.fail("torch reads it"))
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(_old_file(place, b"cbuiltins\nbytearray\nJ\x00\x00\x00\x60\x85R"))
+    with pytest.raises(CheckpointError, match="holds a bytearray, expected tensors by name"):
+        load_tensors(path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_pickles_of_too_many_objects(old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperdex_ir.torch_weights.WEIGHTS_PICKLE", FileKind(1 << 16, CheckpointError))
+    path = tmp_path / "pytorch_model.bin"
+    for count, wrong in ((4000, ""), (4096, "pickles of more than 4096 operations"), (1 << 17, "the most that is rea")):
+        path.write_bytes(_old_file(3, b"}" * count) if old else _zipped(b"\x80\x02" + b"}" * count + b"."))
+        with pytest.raises(CheckpointError, match=wrong) if wrong else nullcontext():
+            load_tensors(path)
+
+
+def test_pickles_of_an_old_file_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperdex_ir.torch_weights.WEIGHTS_PICKLE", FileKind(1 << 16, CheckpointError))
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(_old_file(3, b"X" + struct.pack("<I", 1 << 17) + bytes(1 << 17)))
+    with pytest.raises(CheckpointError, match="pickles of more than 65536 bytes, which is the most that is read"):
+        load_tensors(path)
+
+
+def test_ten_thousand_tensors_are_far_from_the_most(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    values = torch.zeros(10_000)
+    for old in (False, True):
+        torch.save(
+            dict(zip(map(str, range(10_000)), values, strict=True)), path, _use_new_zipfile_serialization=not old
+        )
+        assert len(load_tensors(path)) == 10_000
+    file = io.BytesIO(_pickles(path, False))
+    operations = sum(1 for _ in range(_OLD_PICKLES) for _ in pickletools.genops(file))
+    assert 100_000 < operations < WEIGHTS_PICKLE.most_values // 8
+
+
+def test_a_zip_archive_that_only_torch_takes_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(b"PK\x03\x04\n." + _old_file(3, b"}"))
+    with pytest.raises(CheckpointError, match="begins as a zip archive, but has no end of one"):
+        load_tensors(path)
 
 
 def test_archives_that_unpack_to_much_more(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hyperdex_ir.hub import HubOptions, fetch_config, fetch_model
 from hyperdex_ir.locations import find_folder
 
 SECRET = "hunter2"
+LONGEST = 2 * errors._LONGEST_LINE  # characters of a line, with what stands for others
 STARTS = ("http://", f"http://bob:{SECRET}@")
 
 
@@ -109,6 +111,26 @@ def test_what_is_redacted(text: str, expected: str, capsys: pytest.CaptureFixtur
     assert (str(error), error.hint) == (expected, expected)
     progress.log(text)
     assert capsys.readouterr().err == f"[ INFO ] : {expected}\n"
+
+
+@pytest.mark.parametrize("piece", ["://", "http://bob:", "://@", "://?", "x "])
+def test_long_texts_are_redacted_in_one_pass(piece: str):
+    """A pass per address takes minutes for a megabyte, one pass milliseconds."""
+    text = piece * (1 << 18)
+    start = time.process_time()
+    assert len(errors.redact(text)) <= len(text)
+    assert len(str(HyperdexError(text))) <= LONGEST
+    assert len(errors.printable(text)) <= LONGEST
+    assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("before", range(errors._LONGEST_LINE - 40, errors._LONGEST_LINE + 2))
+def test_a_cut_line_shows_no_part_of_a_password(before: int):
+    text = f"{'x ' * (before // 2)}{'y' * (before % 2)}https://bob:{SECRET}/{SECRET}@host/?{SECRET} and more"
+    for shown in (str(HyperdexError(text)), errors.printable(text)):
+        assert "bob" not in shown
+        assert SECRET[:3] not in shown
+        assert len(shown) <= LONGEST
 
 
 @pytest.mark.parametrize("address", ["http://bob:hunter2/x@host", "http://bob:hunter2@[::1", "http://h:99999"])

@@ -16,6 +16,8 @@ import pytest
 import torch
 import transformers
 from gguf_models import write_gguf
+from transformers import modeling_utils
+from transformers.integrations import hub_kernels
 
 import hyperdex_ir
 from hyperdex_ir.errors import UnsupportedModelError
@@ -119,6 +121,21 @@ def test_files_beside_a_gguf_file_are_not_read(folder: Path, tmp_path_factory: p
         assert (folder / "out" / name).read_bytes() == (alone / "out" / name).read_bytes()
     assert config_from_gguf(folder / "m.gguf").model_type == "llama"
     assert not (folder / "owned").exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+@pytest.mark.parametrize("name", ["kernels-community/x", "flash_attention_2", "deepgemm"])
+def test_no_kernel_is_fetched(key: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(modeling_utils, "lazy_import_flash_attention", lambda *arguments, **named: pytest.fail(name))
+    monkeypatch.setattr(hub_kernels, "load_and_register_attn_kernel", lambda *arguments, **named: pytest.fail(name))
+    config = transformers.MixtralConfig(
+        hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=32, num_local_experts=2, architectures=["MixtralForCausalLM"],
+    )  # fmt: skip
+    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | {key: name}))
+    for model in (model_of(config_from(tmp_path)), model_from(tmp_path, torch.float32)):
+        assert (model.config._attn_implementation, model.config._experts_implementation) == ("eager", "eager")
 
 
 class PanicException(BaseException):

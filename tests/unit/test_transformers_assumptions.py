@@ -47,7 +47,7 @@ ASSUMED = {
     "transformers.AttentionInterface": "register(name, function), and _global_mapping to undo it",
     "transformers.AttentionMaskInterface": "register(name, function), and _global_mapping to undo it",
     "transformers.AutoConfig": "from_pretrained(gguf_file=...), for_model(**keys)",
-    "transformers.AutoModelForCausalLM": "from_config(config), from_pretrained(attn_implementation=...)",
+    "transformers.AutoModelForCausalLM": "from_config(config), from_pretrained(config=..., dtype=...)",
     "transformers.AutoTokenizer": "from_pretrained(gguf_file=...)",
     "transformers.PreTrainedConfig": "_attn_implementation, _experts_implementation, output_router_logits may be set",
     "transformers.PreTrainedModel": "_from_config, _init_weights, _keys_to_ignore_on_load_*, base_model_prefix",
