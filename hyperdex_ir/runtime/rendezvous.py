@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hyperdex_ir.errors import PeerError
 from hyperdex_ir.memory.fields import Fields
+from hyperdex_ir.progress import log
 from hyperdex_ir.runtime.addresses import address_towards, is_loopback, listen_at
 from hyperdex_ir.runtime.launch import Launch
 from hyperdex_ir.runtime.secret import VARIABLE, SealError, run_secret, seal
@@ -89,6 +90,8 @@ class Meeting:
             self._open = self._open_store()
             self._greetings = self._sealed(self._secret.key)
             self._leave_greeting()
+            if launch.rank == 0 and self._secret.made is not None:
+                log(f"a secret was made for this run; until all have it, it is in {self._secret.made}")
         except BaseException:
             if self._secret.is_own:  # else it may be that of a run that goes on
                 self._secret.forget()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,11 +21,13 @@ from conftest import SOAK
 WORKER = Path(__file__).with_name("ring_worker.py")
 #: Longest time that a run may take to begin: torch is imported by every process.
 START_SECONDS = 300.0
+#: The line of a run that was given no secret, by rank 0.
+SECRET_LINE = re.compile(r"\A\[ INFO \] : a secret was made for this run; until all have it, it is in /\S+\n")
 
 
 @dataclass
 class Ended:
-    """How a process ended: exit code, what it wrote, and when, by time.monotonic()."""
+    """How a process ended: exit code, what it wrote (without `SECRET_LINE`), and when, by time.monotonic()."""
 
     code: int
     out: str
@@ -139,7 +142,7 @@ class RingProcesses:
             for rank in [rank for rank in left if self.processes[rank].poll() is not None]:
                 left.remove(rank)
                 out, err = ((self._folder / f"{rank}.{name}").read_text() for name in ("out", "err"))
-                ended[rank] = Ended(self.processes[rank].wait(), out, err, time.monotonic())
+                ended[rank] = Ended(self.processes[rank].wait(), out, SECRET_LINE.sub("", err), time.monotonic())
             if time.monotonic() > deadline:
                 raise TimeoutError(f"still running after {seconds} s: {left}")
             time.sleep(0.01)

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ring_processes import free_port
+from ring_processes import SECRET_LINE, free_port
 
 from hyperdex_ir.errors import HyperdexError, PeerError
 from hyperdex_ir.interpreter.link import Message
@@ -103,9 +103,13 @@ def test_a_run_of_two():
     assert together(*(one.part for one in those)) == [None, None]
 
 
-def test_the_secret_that_was_left_is_removed(tmp_path: Path):
+def test_the_secret_that_was_left_is_removed(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     those = meetings()
-    assert len(list(tmp_path.glob("*/*"))) == 1
+    (made,) = tmp_path.glob("*/*")
+    printed = capfd.readouterr()
+    assert SECRET_LINE.sub("", printed.err) == printed.out == "", "once, by rank 0"
+    assert f" {made}\n" in printed.err
+    assert made.read_text() not in printed.err
     compare(*those)
     assert not list(tmp_path.glob("*/*"))
 
