@@ -197,7 +197,9 @@ def _special(case: Case) -> str:
 def _no_file(case: Case) -> str:
     """What is no file under the name of one that a command writes, at its place or where it is staged."""
     written = [path.relative_to(case.good) for path in sorted(case.good.rglob("*")) if path.is_file()]
-    name = case.choose(*(path for path in written if len(path.parts) > 1 or path.name in ("manifest.json", STATE_FILE)))
+    folder = case.choose("ckpt", "param", "config", "inst", "")  # not by the number of images
+    names = [path for path in written if path.parts[0] == folder]
+    name = case.choose(*(names or map(Path, ("manifest.json", STATE_FILE))))
     kinds: dict[str, Callable[[Path], object]] = {
         "folder": Path.mkdir,
         "folder that holds something": lambda place: (place / "inner").mkdir(parents=True),
