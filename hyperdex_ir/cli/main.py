@@ -20,13 +20,13 @@ from hyperdex_ir.cli.diff import diff
 from hyperdex_ir.cli.explain import explain
 from hyperdex_ir.cli.inspect import inspect
 from hyperdex_ir.cli.ir import print_ir
-from hyperdex_ir.cli.output import Command
+from hyperdex_ir.cli.output import Command, print_error
 from hyperdex_ir.cli.plan import plan
 from hyperdex_ir.cli.run import run
 from hyperdex_ir.cli.start import hide_token, interrupted
 from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
-from hyperdex_ir.errors import HyperdexError, PassError, StorageError, printable, redact
+from hyperdex_ir.errors import HyperdexError, PassError, StorageError, redact
 from hyperdex_ir.hub_access import check_endpoint
 
 _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
@@ -116,10 +116,7 @@ def assemble_file(
 
 
 def _fail(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> NoReturn:
-    sys.stdout.flush()
-    print(f"error[{code}]: {printable(message)}", *notes, sep="\n", file=sys.stderr)
-    if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+    print_error(code, message, hint, notes)
     raise SystemExit(1)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, TextIO
 
 from typer.core import TyperCommand
+
+from hyperdex_ir.errors import printable
 
 #: Control characters but for tab and line feed.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -21,6 +23,14 @@ def json_line(value: Any) -> str:
     """JSON on one line in UTF-8; what is no text, and what a terminal would obey, is written as `\\uXXXX`."""
     text = json.dumps(value, ensure_ascii=False)
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def print_error(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> None:
+    """An error on standard error, after what has been printed: its line, notes and hint."""
+    sys.stdout.flush()
+    print(f"error[{code}]: {printable(message)}", *notes, sep="\n", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
 
 
 class Command(TyperCommand):

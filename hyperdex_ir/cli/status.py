@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from hyperdex_ir.errors import printable
+from hyperdex_ir.cli.output import print_error
+from hyperdex_ir.errors import HyperdexError, printable
+from hyperdex_ir.files import storage_errors
 from hyperdex_ir.locations import ModelFolder, hub_root
 
+T = TypeVar("T")
 Model = Annotated[str | None, typer.Argument(help="Hub id or directory; by default all models.", show_default=False)]
 
 
@@ -18,10 +22,12 @@ def status(model: Model = None, as_json: Annotated[bool, typer.Option("--json", 
     """Show what has been downloaded and compiled, and how much room it takes."""
     from hyperdex_ir.backend.status import status as facts_of
 
-    facts = [facts_of(folder) for folder in _folders(model)]
+    facts, failed = _each(_folders(model), facts_of)
     lines = [json.dumps(facts, indent=1)] if as_json else [line for one in facts for line in _lines(one)]
     for line in lines:
         print(printable(line) if not as_json else line)
+    if failed:
+        raise typer.Exit(1)
 
 
 def clean(
@@ -34,9 +40,26 @@ def clean(
     """Remove what no compile uses: unfinished and stale files. Prints their names."""
     from hyperdex_ir.backend.clean import clean_folder
 
-    for folder in _folders(model):
+    def clean_one(folder: ModelFolder) -> None:
         for path, size in clean_folder(folder, compiled=compiled, dry_run=dry_run):
             print(f"{printable(str(path))}  {_size(size)}")
+
+    _, failed = _each(_folders(model), clean_one)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _each(folders: list[ModelFolder], action: Callable[[ModelFolder], T]) -> tuple[list[T], bool]:
+    """The results of an action on every folder, and whether it failed on one, which is said: the others are done."""
+    results, failed = [], False
+    for folder in folders:
+        try:
+            with storage_errors(folder.root):
+                results.append(action(folder))
+        except HyperdexError as error:
+            print_error(error.code, str(error), error.hint, error.notes)
+            failed = True
+    return results, failed
 
 
 def _folders(model: str | None) -> list[ModelFolder]:

@@ -167,6 +167,8 @@ class Watch:
             if not _is_text(path) or not os.path.isabs(path):
                 continue
             place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
+            if event == "os.mkdir" and os.fsdecode(place) == os.path.realpath(engine_cache().parent):
+                continue  # the folder of the caches, made where it is not there
             if not any(self._is_below(os.fsdecode(place), one) for one in self._own):
                 return ["finding", f"{event} outside the folder: {os.fsdecode(path)!r}"]
         return None

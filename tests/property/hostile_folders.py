@@ -194,6 +194,24 @@ def _special(case: Case) -> str:
     return f"{path.relative_to(case.folder)} is a {kind}"
 
 
+def _no_file(case: Case) -> str:
+    """What is no file under the name of one that a command writes, at its place or where it is staged."""
+    written = [path.relative_to(case.good) for path in sorted(case.good.rglob("*")) if path.is_file()]
+    folder = case.choose("ckpt", "param", "config", "inst", "")  # not by the number of images
+    names = [path for path in written if path.parts[0] == folder]
+    name = case.choose(*(names or map(Path, ("manifest.json", STATE_FILE))))
+    kinds: dict[str, Callable[[Path], object]] = {
+        "folder": Path.mkdir,
+        "folder that holds something": lambda place: (place / "inner").mkdir(parents=True),
+        "fifo": os.mkfifo,
+    }
+    kind, where = case.choose(*kinds), case.choose("place", "staged", "all staged")
+    if where == "all staged":  # a compile that has only its renames to do
+        shutil.copytree(case.good, case.folder / STAGING, symlinks=True)
+    _replace(case.folder / (STAGING if where == "staged" else "") / name, kinds[kind])
+    return f"{name} is a {kind}: {where}"
+
+
 def _socket(path: Path) -> None:
     place = os.open(path.parent, os.O_RDONLY)
     try:
@@ -562,4 +580,5 @@ FAULTS: dict[str, Callable[[Case], str]] = {
     "assembly": _assembly,
     "sparse file": _sparse,
     "GGUF": _gguf,
+    "no file in the place of one": _no_file,
 }

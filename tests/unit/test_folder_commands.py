@@ -120,6 +120,31 @@ def test_status_of_all_models(
     assert succeeds(capsys, "status").splitlines()[0] == str(hub)
 
 
+def test_one_broken_folder_does_not_hide_the_others(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path))
+    hub = tmp_path / "hub/an-org"
+    for name in ("a-model", "b-model", "c-model"):
+        shutil.copytree(model, hub / name / "ckpt")
+    index = hub / "b-model/ckpt/model.safetensors.index.json"
+    index.write_text("{")
+    index.with_name("model.safetensors").unlink()
+    out, err = fails(capsys, "status")
+    assert [line for line in out.splitlines() if line[0] != " "] == [str(hub / "a-model"), str(hub / "c-model")]
+    assert [line.startswith((f"error[HDX0102]: {index}: ", "hint: ")) for line in err] == [True, True]
+    out, err = fails(capsys, "status", "--json")
+    assert [facts["folder"] for facts in json.loads(out)] == [str(hub / "a-model"), str(hub / "c-model")]
+    stale = [hub / name / "ckpt/.hyperdex_model.bin.77.part" for name in ("a-model", "b-model", "c-model")]
+    for path in stale:
+        path.touch()
+    (hub / "b-model/.hyperdex.lock").mkdir()
+    out, err = fails(capsys, "clean")
+    assert [line.split("  ")[0] for line in out.splitlines()] == [str(stale[0]), str(stale[2])]
+    assert err[0].startswith(f"error[HDX0503]: {hub}/b-model/.hyperdex.lock: not a file with one name")
+    assert [path.exists() for path in stale] == [False, True, False]
+
+
 def test_status_of_a_broken_manifest(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / "manifest.json").write_text("{")
     (facts,) = json.loads(succeeds(capsys, "status", str(model), "--json"))
