@@ -24,7 +24,7 @@ from hyperdex_ir.errors import CheckpointError, StorageError, UnsupportedModelEr
 from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.gguf_header import architecture_of
-from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary
+from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary, positive_number
 from hyperdex_ir.hub import SMALL_FILES
 from hyperdex_ir.locations import GGUF_MARKER, ModelFolder
 from hyperdex_ir.own_code import code_digest
@@ -172,9 +172,11 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
     name = value_of(reader, "general.architecture")
     # transformers reads the window of some architectures only, and takes its default for the others.
-    if hasattr(config, "sliding_window") and (field := reader.fields.get(f"{name}.attention.sliding_window")):
-        config.sliding_window = int(field.contents()) or None
+    window = f"{name}.attention.sliding_window"
     try:
+        if hasattr(config, "sliding_window") and window in reader.fields:
+            size = value_of(reader, window)
+            config.sliding_window = None if size == 0 else int(positive_number(window, size))
         complete_rotary(config, reader, name)
     except (CheckpointError, UnsupportedModelError) as error:
         raise type(error)(f"{path}: {error}", error.hint) from error

@@ -63,6 +63,13 @@ def complete_rotary(config: Any, reader: GGUFReader, arch: str) -> None:
 _ORIGINAL = "use the original checkpoint"
 
 
+def positive_number(field: str, value: Any) -> float:
+    """What a field holds, which is a positive number. Raises CheckpointError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise CheckpointError(f"{field} is {value}, expected a positive number")
+    return float(value)
+
+
 class _Said:
     """The fields `<architecture>.rope.*` of a file."""
 
@@ -74,9 +81,7 @@ class _Said:
         """A positive number, None when the file does not have it. Raises CheckpointError for anything else."""
         if (value := self._value(name)) is None:
             return None
-        if isinstance(value, str | list) or not 0 < value < math.inf:
-            raise CheckpointError(f"{self.prefix}.{name} is {value}, expected a positive number")
-        return float(value)
+        return positive_number(f"{self.prefix}.{name}", value)
 
     def scaling(self, name: str) -> float | None:
         return self.number(f"scaling.{name}")

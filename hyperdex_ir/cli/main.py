@@ -31,6 +31,8 @@ from hyperdex_ir.hub_access import check_endpoint
 
 _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
 
+_NESTED = "simplify the pipeline or module that was given; of a compiled model, compile it again"
+
 
 class _Group(TyperGroup):
     """Commands that Ctrl+C ends with one line; typer would say nothing."""
@@ -131,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(StorageError.code, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part), "")
     except RecursionError:
-        _fail(PassError.code, "something in a file is nested too deeply", "")
+        _fail(PassError.code, "something in a file is nested too deeply", _NESTED)
     except Exception as error:
         if os.environ.get("HYPERDEX_TRACEBACK"):
             print(redact(traceback.format_exc()), end="", file=sys.stderr)

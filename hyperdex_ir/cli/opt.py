@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (DiagnosticException, ParseError, ArgSpecParseError, ValueError, OSError) as error:
         _exit(f"error: {str(error).strip()}")
     except RecursionError:
-        _exit("error: the module is nested too deeply")
+        _exit("error: the module is nested too deeply\nhint: move its inner regions into functions")
     except KeyboardInterrupt:
         sys.exit(interrupted("hyperdex-opt"))
     except Exception as error:

@@ -34,6 +34,9 @@ _ERRORS = {kind.__name__: kind for kind in (ConfigError, OptionError, PromptErro
 #: Wall-clock seconds for each second of processor time: other programs want the processor too.
 _PATIENCE = 4
 _READ_BYTES = 1 << 16
+#: Held for a few instructions, and by whoever forks.
+_LOCKS = threading.Lock()
+os.register_at_fork(before=_LOCKS.acquire, after_in_parent=_LOCKS.release, after_in_child=_LOCKS.release)
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Confined:
     def __init__(self, setup: Mapping[str, Any] | None = None, limits: Limits | None = None, what: str = ""):
         self._setup = (setup, limits, what)
         self._lock = threading.Lock()
+        self._lock_owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._stop: weakref.finalize[Any, Any] | None = None
@@ -63,7 +67,7 @@ class Confined:
 
     def start(self) -> Any:
         """Starts the process unless it runs; returns the answer to `setup`. Raises as `ask`, ConfigError."""
-        with self._lock:
+        with self._own_lock():
             self._ensure()
         return self.ready
 
@@ -73,9 +77,16 @@ class Confined:
         Raises the error that the work raises, `failure` when it goes beyond `limits` or ends the process. what: the
         subject of that error's line.
         """
-        with self._lock:
+        with self._own_lock():
             self._ensure()
             return self._ask(work, limits, what, failure)
+
+    def _own_lock(self) -> threading.Lock:
+        """The lock of this process: who held it at a fork is not here to release it."""
+        with _LOCKS:
+            if self._lock_owner != os.getpid():
+                self._lock, self._lock_owner = threading.Lock(), os.getpid()
+            return self._lock
 
     def _ensure(self) -> None:
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:

@@ -331,7 +331,7 @@ def _manifest(case: Case) -> str:
     kind = case.choose("target", "file", "file", "count", "length", "model")
     if kind == "target":
         entry = value["devices"]["1"]["target"] = case.choose(
-            "../../outside/key", "/etc/passwd", "asic", "x" * 9999, 7, None
+            "../../outside/key", "/etc/passwd", "asic", "x" * 9999, "://" * 50_000, 7, None
         )
     elif kind == "file":
         entry = case.choose(*_outside_names(case))
@@ -342,7 +342,7 @@ def _manifest(case: Case) -> str:
     elif kind == "length":
         entry = value["devices"]["1"]["options"]["max_length"] = case.choose(*VALUES)
     else:
-        entry = value["model"] = case.choose(*VALUES)
+        entry = value["model"] = case.choose("://" * 50_000, *VALUES)
     case.store("manifest.json", value)
     return f"{kind} {entry!r}"[:200]
 
@@ -357,6 +357,15 @@ def _edited(case: Case, names: tuple[str, ...]) -> str:
         )
     case.store(name, edit_json(case.load(name), edits))
     return f"{name} {edits}"
+
+
+def _places(case: Case) -> str:
+    """Where the converted checkpoint has a parameter, as `verify` and a compile read it."""
+    value = case.load("ckpt/hyperdex_config.json")
+    key = case.choose("offset", "keys", "shape", "dtype", "name")
+    found = case.choose(*value["tensors"])[key] = case.choose(-5, 1 << 39, "a", [[1]], *VALUES)
+    case.store("ckpt/hyperdex_config.json", value)
+    return f"{key} {found!r}"[:200]
 
 
 def _deep(case: Case) -> str:
@@ -581,4 +590,5 @@ FAULTS: dict[str, Callable[[Case], str]] = {
     "sparse file": _sparse,
     "GGUF": _gguf,
     "no file in the place of one": _no_file,
+    "places of parameters": _places,
 }

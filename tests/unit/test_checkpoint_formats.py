@@ -25,6 +25,7 @@ from hyperdex_ir.frontend.model import canonical_names
 from hyperdex_ir.frontend.names import name_rules, resolve_sources
 from hyperdex_ir.frontend.quantized import open_checkpoint
 from hyperdex_ir.frontend.tensors import ByColumns, Transposed, read
+from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
 
@@ -271,3 +272,21 @@ def test_a_matrix_the_other_way_round(memory: int, monkeypatch: pytest.MonkeyPat
     assert (turned.shape, turned.names) == ((13, 7), ("w",))
     np.testing.assert_array_equal(np.concatenate([turned.rows(0, 5), turned.rows(5, 13)]), matrix.T)
     assert read(checkpoint.tensors["number"]).tolist() == [5]
+
+
+def test_a_snapshot_of_a_cache_is_read_through_its_links(tmp_path: Path) -> None:
+    """As huggingface_hub keeps a model: a folder of links into another."""
+    plain = write_checkpoint(tiny_llama_config(), tmp_path / "plain")
+    snapshot, blobs = tmp_path / "models--o--n/snapshots/0a", tmp_path / "models--o--n/blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for number, path in enumerate(sorted(plain.iterdir())):
+        (blobs / f"{number:040x}").write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(f"../../blobs/{number:040x}")
+    kept = {path: path.read_bytes() for path in blobs.iterdir()}
+    for folder in (plain, snapshot):
+        AutoCompiler().compile(str(folder), max_length=16)
+    expected, found = (CompiledModel.open(folder).logits([1, 2, 3]) for folder in (plain, snapshot))
+    assert found.tobytes() == expected.tobytes()
+    assert {path: path.read_bytes() for path in blobs.iterdir()} == kept
+    assert (snapshot / "model.safetensors").is_symlink()

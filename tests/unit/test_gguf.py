@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -87,6 +88,20 @@ def test_the_model_of_every_architecture(tmp_path: Path, arch: str) -> None:
         name for name, tensor in model.state_dict().items() if name not in stored and tensor.is_floating_point()
     }
     assert left_out == ({"lm_head.weight"} if model.config.tie_word_embeddings else set())
+
+
+@pytest.mark.parametrize("value", ["abc", [1, 2], -1])
+def test_a_window_that_is_no_number(value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(writer: gguf.GGUFWriter, window: int) -> None:
+        kind = {str: writer.add_string, list: writer.add_array, int: writer.add_int32}[type(value)]
+        kind("phi3.attention.sliding_window", value)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_sliding_window", add)
+    write_gguf(tmp_path / "tiny.gguf", "phi3", gguf.GGMLQuantizationType.F16)
+    with pytest.raises(
+        CheckpointError, match=r"tiny\.gguf: phi3\.attention\.sliding_window is .*, expected a positive"
+    ):
+        write_small_files(tmp_path / "tiny.gguf", tmp_path / "made")
 
 
 def test_tensors_without_a_place(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hyperdex_ir.errors import ConfigError, PromptError
 from hyperdex_ir.runtime.chat import ChatTemplate
+from hyperdex_ir.runtime.confined import Confined
 from hyperdex_ir.runtime.stream import Detokenizer, TextStreamer
 from hyperdex_ir.runtime.tokenizer import Tokenizer
 
@@ -165,3 +168,19 @@ def test_streamer_writes_new_text_only(tokenizer: Tokenizer) -> None:
     assert output.getvalue() == "né 日\n"
     with pytest.raises(TypeError, match="no argument 'clean'"):
         TextStreamer(tokenizer, clean=True)
+
+
+def test_a_fork_while_another_thread_waits_for_an_answer() -> None:
+    """The thread is not in the new process, where nobody would release the lock."""
+    confined = Confined()
+    with confined._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)  # ends it when it hangs
+            try:
+                confined.start()
+            except BaseException:
+                os._exit(1)
+            confined._end()
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
