@@ -219,7 +219,7 @@ class FolderTree:
         """A file open for writing and reading that takes its name, synced, only when the block ends well."""
         new = NewFile(self, name)
         try:
-            yield new.file
+            yield new.open()
             new.publish()
         finally:
             new.discard()
@@ -228,24 +228,34 @@ class FolderTree:
 class NewFile:
     """A file that is written under a hidden name, made for it, until `publish`. To be ended with `discard`.
 
-    file: open for writing and reading. buffering: as of `open`. Folders on the way are made. Raises StorageError when
-    something that is neither file nor link has the name: a rename would put a file in the place of a device.
+    It is not there before `open`: an interrupt in there leaves nothing behind when `discard` has been arranged before.
     """
 
-    def __init__(self, tree: FolderTree, name: str, buffering: int = -1):
+    def __init__(self, tree: FolderTree, name: str):
         *folders, self._name = _parts(name)
         self._tree, self._folder = tree, "/".join(folders)
         self._temporary = f".{self._name}.{secrets.token_hex(8)}{_PART}"
-        with tree.folder(self._folder, make=True) as descriptor:
-            _check_replaceable(self._name, descriptor, tree.root / name)
+        self._file: IO[bytes] | None = None
+        self._is_begun = self._is_published = False
+
+    def open(self, buffering: int = -1) -> IO[bytes]:
+        """Makes the file, and the folders on the way; returns it, open for writing and reading.
+
+        buffering: as of Python's `open`. Raises StorageError when something that is neither file nor link has the name:
+        a rename would put a file in the place of a device.
+        """
+        with self._tree.folder(self._folder, make=True) as descriptor:
+            _check_replaceable(self._name, descriptor, self._tree.root / self._folder / self._name)
+            self._is_begun = True
             handle = os.open(self._temporary, _NEW, 0o666, dir_fd=descriptor)
-        self.file: IO[bytes] = os.fdopen(handle, "w+b", buffering)
-        self._is_published = False
+        self._file = os.fdopen(handle, "w+b", buffering)
+        return self._file
 
     def finish(self) -> None:
         """Has all of it on the disk."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def publish(self) -> None:
         """Gives the file its name, after `finish`."""
@@ -261,9 +271,10 @@ class NewFile:
     def discard(self) -> None:
         """Closes the file, and removes it unless it has its name."""
         try:
-            self.file.close()
+            if self._file is not None:
+                self._file.close()
         finally:
-            if not self._is_published:
+            if self._is_begun and not self._is_published:
                 self._tree.remove(f"{self._folder}/{self._temporary}" if self._folder else self._temporary)
 
 

@@ -25,8 +25,7 @@ from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary, positive_number
-from hyperdex_ir.hub import SMALL_FILES
-from hyperdex_ir.locations import GGUF_MARKER, ModelFolder
+from hyperdex_ir.locations import GGUF_MARKER, SMALL_FILES, ModelFolder
 from hyperdex_ir.own_code import code_digest
 
 if TYPE_CHECKING:

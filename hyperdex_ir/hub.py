@@ -26,25 +26,11 @@ from hyperdex_ir.folder_access import FolderTree, final_name, place_of
 from hyperdex_ir.hub_access import Credential
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file, part_of, same_content
-from hyperdex_ir.locations import MARKER, ModelFolder, read_marker
+from hyperdex_ir.locations import CONFIG, MARKER, SMALL_FILES, ModelFolder, read_marker
 from hyperdex_ir.progress import log
 from hyperdex_ir.reading import WEIGHTS_INDEX as WEIGHTS_INDEX_FILE
 from hyperdex_ir.reading import read_object
 
-CONFIG = "config.json"
-SMALL_FILES = (
-    CONFIG,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 _INDEXES = (WEIGHTS_INDEX, torch_weights.INDEX)

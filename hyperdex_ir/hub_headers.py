@@ -15,9 +15,10 @@ from typing import Any
 from hyperdex_ir import torch_weights
 from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError
 from hyperdex_ir.files import atomic_file
-from hyperdex_ir.hub import CONFIG, WEIGHTS, WEIGHTS_INDEX, HubOptions, shard_names
+from hyperdex_ir.hub import WEIGHTS, WEIGHTS_INDEX, HubOptions, shard_names
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file
+from hyperdex_ir.locations import CONFIG
 
 _AT_ONCE = 8
 _LONGEST = 1 << 42  # bytes of a file whose length is not known

@@ -19,6 +19,21 @@ from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, FileFormatError, ModelNotFoundError, OptionError
 
 #: In a `ckpt/` that was downloaded, and in one that was made from a GGUF file: what the tool has put there.
+#: The files of a checkpoint besides its weights.
+CONFIG = "config.json"
+SMALL_FILES = (
+    CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 MARKER = "hyperdex_download.json"
 GGUF_MARKER = "hyperdex_gguf.json"
 _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)

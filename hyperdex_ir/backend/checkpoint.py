@@ -16,8 +16,7 @@ from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for, weight_
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.quantized import open_checkpoint
 from hyperdex_ir.frontend.tensors import Tensor, row_bytes, row_count
-from hyperdex_ir.hub import SMALL_FILES
-from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.locations import SMALL_FILES, ModelFolder
 from hyperdex_ir.reading import TOKENIZER, read_bytes
 
 if TYPE_CHECKING:

@@ -115,9 +115,9 @@ def atomic_payloads(
     tree, files = FolderTree(root), []
     with storage_errors(paths[0]), ExitStack() as stack:
         for path in paths:
-            files.append(NewFile(tree, tree.name_of(path), buffering))
+            files.append(NewFile(tree, tree.name_of(path)))
             stack.callback(files[-1].discard)
-        writers = [make(one.file, kind) for one in files]
+        writers = [make(one.open(buffering), kind) for one in files]
         yield writers
         for writer, one in zip(writers, files, strict=True):
             writer.finish()

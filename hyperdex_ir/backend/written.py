@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from hyperdex_ir.folder_access import FolderTree, final_name
-from hyperdex_ir.hub import SMALL_FILES, is_part
-from hyperdex_ir.locations import GGUF_MARKER
+from hyperdex_ir.hub import is_part
+from hyperdex_ir.locations import GGUF_MARKER, SMALL_FILES
 
 #: Beside the manifest: what is known of the files, and the folder of what is not in its place yet.
 STATE_FILE = ".hyperdex_state.json"

@@ -190,10 +190,23 @@ def test_links_themselves_are_removed_and_replaced(root: Path, canary: Path) -> 
 
 def test_a_file_that_is_not_finished_leaves_nothing(root: Path) -> None:
     new = NewFile(FolderTree(root), "inner/file")
+    new.open()
     assert len(list((root / "inner").iterdir())) == 1
     new.discard()
     with pytest.raises(KeyboardInterrupt), atomic_file(root / "inner/file", root):
         raise KeyboardInterrupt
+    assert list((root / "inner").iterdir()) == []
+
+
+def test_an_interrupt_while_a_file_is_made_leaves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        assert len(list((root / "inner").iterdir())) == 1
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", interrupt)
+        with pytest.raises(KeyboardInterrupt), atomic_file(root / "inner/file", root):
+            pass
     assert list((root / "inner").iterdir()) == []
 
 

@@ -162,9 +162,9 @@ def test_a_forged_marker_lends_no_name_to_a_config(tmp_path: Path) -> None:
     write_small_files(path, ckpt)
     (ckpt / "config.json").rename(ckpt / "other")
     (ckpt / "config.json").write_text("{}")
-    forged = json.loads((ckpt / gguf_checkpoint.MARKER).read_text())
+    forged = json.loads((ckpt / GGUF_MARKER).read_text())
     for made in (forged["made"], {}, None):
-        (ckpt / gguf_checkpoint.MARKER).write_text(json.dumps(forged | {"made": made}))
+        (ckpt / GGUF_MARKER).write_text(json.dumps(forged | {"made": made}))
         with pytest.raises(CheckpointError, match=r"holds config\.json.*, which was not made from tiny\.gguf"):
             write_small_files(path, ckpt)
     assert (ckpt / "config.json").read_text() == "{}"

@@ -212,7 +212,7 @@ def test_as_replaces_files_only(image: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     before = sorted(tmp_path.iterdir())
     for output in (tmp_path / "pipe", tmp_path, Path()):
-        with pytest.raises(StorageError, match=r": not a file$"):
+        with pytest.raises(StorageError, match=r": not a file, and a file must have this name$"):
             assemble(text, output)
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(tmp_path.iterdir()) == before
