@@ -50,7 +50,7 @@ class FolderTree:
     @contextmanager
     def folder(self, name: str = "", *, make: bool = False) -> Iterator[int]:
         """A descriptor of a folder. make: it and the root are made if they are not there."""
-        if make:
+        if make and not self.root.is_dir():
             self.root.mkdir(parents=True, exist_ok=True)
         parts = _parts(name) if name else ()
         descriptor = os.open(self.root, _REACHED)
