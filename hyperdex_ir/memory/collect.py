@@ -11,7 +11,11 @@ from xdsl.ir import Attribute, Operation
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.errors import LoweringError
+from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
+
+#: Elements of weights.
+_STORED = (*MATRIX_TYPES, "f32")
 
 
 def string_attribute(module: ModuleOp, name: str) -> str:
@@ -31,14 +35,20 @@ def find_function(module: ModuleOp, name: str) -> FuncOp:
 
 
 def parameter_of(op: lpu.WeightOp | lpu.LayerConstantOp) -> Parameter:
-    """The parameter that a weight operation names, or the numbers of a constant that is another in each layer."""
+    """The parameter that a weight operation names, or the numbers of a constant that is another in each layer.
+
+    Raises LoweringError for elements of a type that no checkpoint is converted to.
+    """
     if isinstance(op, lpu.LayerConstantOp):
         return Parameter(op.key_name, "f32", (), (op.key_name,), op.values)
     type_ = op.res.type
     assert isinstance(type_, TensorType)
     shards = None if op.shards is None else tuple(_shard_of(shard) for shard in op.shards)
     names = op.key_names if shards is None else map(_sharded_name, op.key_names, shards)
-    return Parameter("+".join(names), str(type_.element_type), shape_of(type_), op.key_names, shards=shards)
+    name, element = "+".join(names), str(type_.element_type)
+    if element not in _STORED:
+        raise LoweringError(f"{name}: elements of type {element}, stored are {', '.join(_STORED)}")
+    return Parameter(name, element, shape_of(type_), op.key_names, shards=shards)
 
 
 def _shard_of(sharding: lpu.ShardingAttr) -> Shard:
