@@ -219,7 +219,7 @@ class FolderTree:
         """A file open for writing and reading that takes its name, synced, only when the block ends well."""
         new = NewFile(self, name)
         try:
-            yield new.open()
+            yield new.begin()
             new.publish()
         finally:
             new.discard()
@@ -228,7 +228,7 @@ class FolderTree:
 class NewFile:
     """A file that is written under a hidden name, made for it, until `publish`. To be ended with `discard`.
 
-    It is not there before `open`: an interrupt in there leaves nothing behind when `discard` has been arranged before.
+    It is not there before `begin`: an interrupt in there leaves nothing behind when `discard` has been arranged before.
     """
 
     def __init__(self, tree: FolderTree, name: str):
@@ -238,7 +238,7 @@ class NewFile:
         self._file: IO[bytes] | None = None
         self._is_begun = self._is_published = False
 
-    def open(self, buffering: int = -1) -> IO[bytes]:
+    def begin(self, buffering: int = -1) -> IO[bytes]:
         """Makes the file, and the folders on the way; returns it, open for writing and reading.
 
         buffering: as of Python's `open`. Raises StorageError when something that is neither file nor link has the name:

@@ -117,7 +117,7 @@ def atomic_payloads(
         for path in paths:
             files.append(NewFile(tree, tree.name_of(path)))
             stack.callback(files[-1].discard)
-        writers = [make(one.open(buffering), kind) for one in files]
+        writers = [make(one.begin(buffering), kind) for one in files]
         yield writers
         for writer, one in zip(writers, files, strict=True):
             writer.finish()

@@ -190,7 +190,7 @@ def test_links_themselves_are_removed_and_replaced(root: Path, canary: Path) -> 
 
 def test_a_file_that_is_not_finished_leaves_nothing(root: Path) -> None:
     new = NewFile(FolderTree(root), "inner/file")
-    new.open()
+    new.begin()
     assert len(list((root / "inner").iterdir())) == 1
     new.discard()
     with pytest.raises(KeyboardInterrupt), atomic_file(root / "inner/file", root):

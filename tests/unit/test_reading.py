@@ -185,7 +185,7 @@ OTHERS = {
     "backend/state.py": {"extension_digest"},
     "disk_cache.py": {"_opened", "_opened_file", "_put"},
     "explanations.py": {"explanations"},
-    "folder_access.py": {"__init__", "_entered", "_followed", "_regular", "folder"},
+    "folder_access.py": {"_entered", "_followed", "_regular", "begin", "folder"},
     "gguf_checkpoint.py": {"_write_tokenizer"},
     "own_code.py": {"code_digest"},
     "passes/pipeline_text.py": {"_named_text"},
