@@ -43,7 +43,7 @@ def resolve(torch: str, extras: list[str], *options: str) -> str:
 
 
 def _compile(requirements: list[str], *arguments: str) -> str:
-    """What uv resolves these requirements to, and the files among the arguments."""
+    """Resolve requirements, and those of the files among the arguments, with uv; return its output."""
     from uv import find_uv_bin
 
     options = ("--quiet", "--no-config", "--no-header", "--no-annotate")
@@ -77,7 +77,7 @@ def versions() -> Iterator[tuple[str, str, str]]:
 
 
 def print_versions(lowest: bool) -> int:
-    """Prints `versions`; 1 when the lowest ones were asked for and others are installed: those cannot be installed.
+    """Print `versions`. Return 1 when the lowest were asked for and others are installed: those cannot be installed.
 
     torch is excepted: it is taken as given.
     """

@@ -16,7 +16,8 @@ import numpy as np
 
 from hyperdex_ir.errors import CheckpointError, ModelNotFoundError
 from hyperdex_ir.files import write_text
-from hyperdex_ir.gguf_checkpoint import WEIGHTS, open_gguf, value_of, write_weights
+from hyperdex_ir.gguf_checkpoint import open_gguf, value_of, write_weights
+from hyperdex_ir.locations import SAFETENSORS
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -39,7 +40,7 @@ def find_gguf() -> Path:
 
 def missing_files(folder: Path) -> list[str]:
     """Names of the checkpoint's files that are not in `folder`, the weights last."""
-    return [name for name in (*_WRITERS, WEIGHTS) if not (folder / name).is_file()]
+    return [name for name in (*_WRITERS, SAFETENSORS) if not (folder / name).is_file()]
 
 
 def write_checkpoint(gguf_path: Path, folder: Path) -> list[str]:
@@ -54,7 +55,7 @@ def write_checkpoint(gguf_path: Path, folder: Path) -> list[str]:
     for name in missing:
         if name in _WRITERS:
             _WRITERS[name](reader, folder / name)
-    if WEIGHTS in missing:
+    if SAFETENSORS in missing:
         write_weights(gguf_path, folder, dtype="F16")
     return missing
 

@@ -25,13 +25,12 @@ from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.gguf_rotary import FACTORS, complete_rotary, positive_number
-from hyperdex_ir.locations import GGUF_MARKER, SMALL_FILES, ModelFolder
+from hyperdex_ir.locations import GGUF_MARKER, SAFETENSORS, SMALL_FILES, ModelFolder
 from hyperdex_ir.own_code import code_digest
 
 if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
 
-WEIGHTS = "model.safetensors"
 _SMALL_FILES = ("config.json", "generation_config.json")
 #: Of a tensor in float32: as it is dequantized, rearranged and stored.
 _COPIES = 3
@@ -78,7 +77,7 @@ def write_small_files(path: Path, folder: Path, root: Path | None = None) -> Non
     facts, tree = source_facts(path), FolderTree(root)
     if facts.items() <= marker.items() and all(_is_recorded(marker, folder / name, tree) for name in _SMALL_FILES):
         return
-    own = [name for name in (*_SMALL_FILES, WEIGHTS) if tree.info(tree.name_of(folder / name)) is not None]
+    own = [name for name in (*_SMALL_FILES, SAFETENSORS) if tree.info(tree.name_of(folder / name)) is not None]
     others = [name for name in own if name not in _begun(marker) and not _is_recorded(marker, folder / name, tree)]
     if others:
         raise CheckpointError(
@@ -90,7 +89,7 @@ def write_small_files(path: Path, folder: Path, root: Path | None = None) -> Non
     reader = open_gguf(path)
     reading.check_checkpoint(path.parent)
     config = _read_config(path, reader)
-    marker = {"begun": [*_SMALL_FILES, WEIGHTS]}
+    marker = {"begun": [*_SMALL_FILES, SAFETENSORS]}
     write_text(folder / GGUF_MARKER, json.dumps(marker) + "\n", root)
     written = _write_tokenizer(path, folder, root) if "tokenizer.ggml.tokens" in reader.fields else []
     ids = {key: getattr(config, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -147,7 +146,7 @@ def made_files(folder: Path, root: Path) -> dict[str, dict[str, Any]]:
     marker, tree = _read_marker(folder, root), FolderTree(root)
     if not marker:
         return {}
-    begun = [name for name in (*_SMALL_FILES, WEIGHTS) if name in _begun(marker)]
+    begun = [name for name in (*_SMALL_FILES, SAFETENSORS) if name in _begun(marker)]
     if begun and begun[0] in _SMALL_FILES:  # the tokenizer is written before these
         begun += SMALL_FILES
     found = {name: tree.info(tree.name_of(folder / name)) for name in (GGUF_MARKER, *begun)}
@@ -246,14 +245,14 @@ def write_weights(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_file(folder / WEIGHTS, root or folder) as file:
+    with atomic_file(folder / SAFETENSORS, root or folder) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, kind, _ in entries:
             file.write(_stored(names.values(name), kind).data)
             _let_go(reader)
     marker = _read_marker(folder, root or folder)
     if marker:
-        _record(marker, folder, root or folder, [WEIGHTS])
+        _record(marker, folder, root or folder, [SAFETENSORS])
 
 
 def _let_go(reader: GGUFReader) -> None:

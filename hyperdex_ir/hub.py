@@ -26,14 +26,11 @@ from hyperdex_ir.folder_access import FolderTree, final_name, place_of
 from hyperdex_ir.hub_access import Credential
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file, part_of, same_content
-from hyperdex_ir.locations import CONFIG, MARKER, SMALL_FILES, ModelFolder, read_marker
+from hyperdex_ir.locations import CONFIG, MARKER, SAFETENSORS, SAFETENSORS_INDEX, SMALL_FILES, ModelFolder, read_marker
 from hyperdex_ir.progress import log
-from hyperdex_ir.reading import WEIGHTS_INDEX as WEIGHTS_INDEX_FILE
-from hyperdex_ir.reading import read_object
+from hyperdex_ir.reading import WEIGHTS_INDEX, read_object
 
-WEIGHTS = "model.safetensors"
-WEIGHTS_INDEX = "model.safetensors.index.json"
-_INDEXES = (WEIGHTS_INDEX, torch_weights.INDEX)
+_INDEXES = (SAFETENSORS_INDEX, torch_weights.INDEX)
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin", re.ASCII)
 
 
@@ -58,7 +55,7 @@ class HubOptions:
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a checkpoint: the single one, or those that the index names; these may be missing."""
-    single, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
+    single, index = folder / SAFETENSORS, folder / SAFETENSORS_INDEX
     if single.is_file() or not index.is_file():
         return [single]
     return [folder / name for name in shard_names(index)]
@@ -73,7 +70,7 @@ def is_part(name: str) -> bool:
 def shard_names(index: Path) -> list[str]:
     """The names of the files that an index names, each of a file beside it: they are fetched, and removed, by name."""
     try:
-        names = sorted(dict.fromkeys(read_object(index, WEIGHTS_INDEX_FILE)["weight_map"].values()))
+        names = sorted(dict.fromkeys(read_object(index, WEIGHTS_INDEX)["weight_map"].values()))
     except CheckpointError as error:
         raise ConfigError(str(error), error.hint) from None
     except (KeyError, TypeError, AttributeError) as error:
@@ -153,7 +150,7 @@ def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
     if listing is None:
         listing = _listing(folder.hub_id, options)
         _adopt(folder, options, listing)
-    for name in (*SMALL_FILES, WEIGHTS_INDEX):
+    for name in (*SMALL_FILES, SAFETENSORS_INDEX):
         if name in listing.files:
             _fetch(folder, options, name)
     shards = _shards(folder, options, listing)
@@ -162,25 +159,25 @@ def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
         _fetch_weights(folder, options, name)
     if not _has_safetensors(listing) and torch_weights.SINGLE not in listing.files:
         torch_weights.rewrite_index(folder.source / torch_weights.INDEX, _tree(folder).root)
-        _record_fetched(folder, WEIGHTS_INDEX)
+        _record_fetched(folder, SAFETENSORS_INDEX)
     _write_marker(folder, options, listing, complete=True)
     if options.credential.token is None:
         print("Not logged in!", file=sys.stderr)
 
 
 def _has_safetensors(listing: Listing) -> bool:
-    return WEIGHTS in listing.files or WEIGHTS_INDEX in listing.files
+    return SAFETENSORS in listing.files or SAFETENSORS_INDEX in listing.files
 
 
 def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[str]:
     """The files of weights to fetch; those in torch's format where there are no others."""
-    names = (WEIGHTS, WEIGHTS_INDEX) if _has_safetensors(listing) else (torch_weights.SINGLE, torch_weights.INDEX)
-    single, index = names
+    of_torch = torch_weights.SINGLE, torch_weights.INDEX
+    single, index = (SAFETENSORS, SAFETENSORS_INDEX) if _has_safetensors(listing) else of_torch
     if single in listing.files:
         return [single]
     if index not in listing.files:
         raise DownloadError(
-            f"{folder.hub_id}: has no weights (neither {WEIGHTS} nor {torch_weights.SINGLE}, nor an index)"
+            f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index)"
         )
     _fetch(folder, options, index)
     shards = shard_names(folder.source / index)
@@ -323,7 +320,7 @@ def _belongs(path: Path, known: Mapping[str, RemoteFile], listing: Listing) -> b
         return any(path == part_of(source, name, file) for name, file in listed.items())
     if path.name not in listed and not _has_safetensors(listing):
         origins = [name for name in listed if name.endswith((".bin", ".bin.index.json")) and "/" not in name]
-        made = {_weights_of(source, name).name: name for name in origins} | {WEIGHTS_INDEX: torch_weights.INDEX}
+        made = {_weights_of(source, name).name: name for name in origins} | {SAFETENSORS_INDEX: torch_weights.INDEX}
         origin = made.get(path.name, "")
         return origin in listed and known.get(origin) == listed[origin]
     if path.name not in listed:

@@ -15,10 +15,10 @@ from typing import Any
 from hyperdex_ir import torch_weights
 from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError
 from hyperdex_ir.files import atomic_file
-from hyperdex_ir.hub import WEIGHTS, WEIGHTS_INDEX, HubOptions, shard_names
+from hyperdex_ir.hub import HubOptions, shard_names
 from hyperdex_ir.hub_requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub_transfer import fetch_file
-from hyperdex_ir.locations import CONFIG
+from hyperdex_ir.locations import CONFIG, SAFETENSORS, SAFETENSORS_INDEX
 
 _AT_ONCE = 8
 _LONGEST = 1 << 42  # bytes of a file whose length is not known
@@ -37,12 +37,12 @@ def fetch_headers(hub_id: str, folder: Path, options: HubOptions) -> int:
     if CONFIG not in listing.files:
         raise ConfigError(f"{hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
     fetch_file(hub, listing.commit, CONFIG, listing.files[CONFIG], folder)
-    if WEIGHTS not in listing.files and WEIGHTS_INDEX not in listing.files:
+    if SAFETENSORS not in listing.files and SAFETENSORS_INDEX not in listing.files:
         return _torch_bytes(listing)
-    shards = [WEIGHTS]
-    if WEIGHTS not in listing.files:
-        fetch_file(hub, listing.commit, WEIGHTS_INDEX, listing.files[WEIGHTS_INDEX], folder)
-        shards = shard_names(folder / WEIGHTS_INDEX)
+    shards = [SAFETENSORS]
+    if SAFETENSORS not in listing.files:
+        fetch_file(hub, listing.commit, SAFETENSORS_INDEX, listing.files[SAFETENSORS_INDEX], folder)
+        shards = shard_names(folder / SAFETENSORS_INDEX)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         headers = list(pool.map(lambda name: hub.header(listing.commit, name), shards))
     return sum(

@@ -18,7 +18,6 @@ from typing import Any
 from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, FileFormatError, ModelNotFoundError, OptionError
 
-#: In a `ckpt/` that was downloaded, and in one that was made from a GGUF file: what the tool has put there.
 #: The files of a checkpoint besides its weights.
 CONFIG = "config.json"
 SMALL_FILES = (
@@ -34,6 +33,10 @@ SMALL_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+#: A checkpoint's weights as safetensors: in one file, or in several, which the index names.
+SAFETENSORS = "model.safetensors"
+SAFETENSORS_INDEX = "model.safetensors.index.json"
+#: The record, in `ckpt/`, of the files that the tool has downloaded, and of those made from a GGUF file.
 MARKER = "hyperdex_download.json"
 GGUF_MARKER = "hyperdex_gguf.json"
 _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)

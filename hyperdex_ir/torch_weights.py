@@ -20,6 +20,7 @@ import numpy as np
 
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.files import atomic_file, write_text
+from hyperdex_ir.locations import SAFETENSORS_INDEX
 from hyperdex_ir.reading import WEIGHTS_INDEX, WEIGHTS_PICKLE, check_regular, open_regular, read_object
 
 SINGLE = "pytorch_model.bin"
@@ -239,6 +240,6 @@ def rewrite_index(path: Path, root: Path) -> Path:
     """
     weight_map = read_object(path, WEIGHTS_INDEX)["weight_map"]
     renamed = {name: safetensors_name(file) for name, file in weight_map.items()}
-    output = path.with_name("model.safetensors.index.json")
+    output = path.with_name(SAFETENSORS_INDEX)
     write_text(output, json.dumps({"metadata": {}, "weight_map": renamed}, indent=1) + "\n", root)
     return output

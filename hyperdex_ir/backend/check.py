@@ -51,7 +51,7 @@ def _listed(manifest: Path, table: Any) -> Iterator[Listed]:
 
 
 def check_file(root: Path, listed: Listed, advance: Callable[[int], None] = lambda count: None) -> str:
-    """What is wrong with a file, empty when nothing is; every byte is read, of a file of the right size."""
+    """The defect of a file, or an empty text. Reads every byte of a file of the right size."""
     path = root / listed.name
     try:
         if (size := path.stat().st_size) != listed.size and path.is_file():

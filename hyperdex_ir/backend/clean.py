@@ -40,7 +40,7 @@ def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[
 
 
 def _settle(folder: ModelFolder) -> None:
-    """Puts what is staged into its place, unless something is in the way: then it goes, and the old model stays."""
+    """Moves staged files into place. Where something is in the way, removes them; the old model stays."""
     try:
         check_places(folder)
     except StorageError as error:
@@ -50,7 +50,7 @@ def _settle(folder: ModelFolder) -> None:
 
 
 def _names(folder: ModelFolder, tree: FolderTree, *, compiled: bool) -> list[str]:
-    """What goes, each once."""
+    """The files to remove, each once."""
     names = stale_files(folder.root)
     if compiled:
         written = written_files(folder.root, beside_checkpoint=holds_checkpoint(folder))

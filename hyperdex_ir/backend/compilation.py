@@ -27,7 +27,7 @@ from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.gguf_checkpoint import is_made, source_facts
 from hyperdex_ir.gguf_header import check_architecture
 from hyperdex_ir.hub import fetch_config, fetch_model, is_fetched
-from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.locations import SAFETENSORS, ModelFolder
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout, read_table
 from hyperdex_ir.own_code import code_digest
@@ -168,9 +168,9 @@ class Compilation:
         write_small_files(file, self.folder.ckpt, self.folder.root)
 
     def _read_gguf(self, file: Path) -> None:
-        from hyperdex_ir.gguf_checkpoint import WEIGHTS, write_weights
+        from hyperdex_ir.gguf_checkpoint import write_weights
 
-        if not (self.folder.ckpt / WEIGHTS).is_file():
+        if not (self.folder.ckpt / SAFETENSORS).is_file():
             write_weights(file, self.folder.ckpt, self.folder.root, room=self.memory.check_room)
 
     def _convert(self) -> None:

@@ -26,7 +26,7 @@ _OF_A_MODEL = (STATE_FILE, STAGING, LOCK_FILE)
 
 
 def check_links(folder: ModelFolder) -> None:
-    """Raises StorageError where `ckpt` or `param` is a link, and what it leads to is not this model's.
+    """Check the links `ckpt` and `param`: raises StorageError where one leads to files that are not this model's.
 
     For who holds the folder; before anything is written. Where the output goes elsewhere, the `ckpt` that is downloaded
     into is checked too: files are removed there.
@@ -60,7 +60,7 @@ def _check_link(folder: ModelFolder, tree: FolderTree, link: str) -> None:
 
 
 def _check_owner(tree: FolderTree, link: str) -> None:
-    """Raises StorageError where a link leads into the folder of another model."""
+    """Check that a link does not lead into the folder of another model; else raises StorageError."""
     owner, root = (tree.root / link).resolve().parent, tree.root.resolve()
     if owner == root:
         return

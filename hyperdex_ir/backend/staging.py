@@ -1,4 +1,4 @@
-"""What a compile writes, until all of it is there: the model that was there before stays whole and can be run.
+"""The files of an unfinished compile, in a folder of their own: the earlier model stays whole and can be run.
 
 Everything goes into a hidden folder, in the folder of the model. When the last phase is finished, the state and then
 the manifest as they are to be are written there too; from then on there are only renames, the manifest's last. A
@@ -49,7 +49,7 @@ def holds_checkpoint(folder: ModelFolder) -> bool:
 
 
 def settle(folder: ModelFolder) -> State:
-    """Puts what is staged into its place, once there is a manifest for it; returns the state of the folder.
+    """Moves the staged files into place once their manifest is there; returns the state of the folder.
 
     Raises StorageError when the file system refuses, or as `check_places`; then to be called again.
     """
@@ -66,7 +66,8 @@ def settle(folder: ModelFolder) -> State:
 
 
 def check_places(folder: ModelFolder) -> None:
-    """Raises StorageError when `settle` would find what is no file in the place of one: before the first move."""
+    """Check, before the first move, that `settle` finds no folder or device in the place of a file; else raises
+    StorageError."""
     root, tree = folder.root, FolderTree(folder.root)
     if not tree.is_file(_NEXT_MANIFEST):
         return
@@ -94,6 +95,6 @@ def _settle_files(tree: FolderTree, old: State, new: State, beside_checkpoint: b
 
 
 def remove_empty_folders(tree: FolderTree) -> None:
-    """Removes the folders of what is staged of a model that hold nothing."""
+    """Removes empty folders among a model's staged files."""
     for name in (*(f"{STAGING}/{folder}" for folder in FOLDERS), STAGING):
         tree.remove_if_empty(name)

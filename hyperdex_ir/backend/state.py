@@ -1,4 +1,4 @@
-"""Which phases of a model's folder are finished, and with what: the memory between one compile and the next.
+"""The record of finished phases in a model's folder, and of their inputs: the memory between two compiles.
 
 Kept in a hidden file beside the manifest, because it holds what the manifest must not: modification times and inodes,
 by which a file that has not changed is known without being read. Losing it costs a compile from the beginning; where
@@ -79,7 +79,7 @@ def describe_place(path: Path) -> dict[str, int]:
 
 @dataclass
 class State:
-    """What the folder `root` holds, each file with its size, its hash once that is known, and its place on the disk.
+    """The recorded files of the folder `root`, each with its size, its hash once known, and its place on the disk.
 
     phases: the finished phases by name, whose files are where they belong. staged: those that a compile has finished
     since; their files are below `staging`. The inputs of a phase, if it has any, are what `sources.py` keeps of them.
@@ -91,7 +91,7 @@ class State:
 
     @classmethod
     def load(cls, root: Path, name: str = STATE_FILE) -> State:
-        """What the last compile left, by the file of that name; empty when there is nothing readable."""
+        """The record that the last compile left; empty when there is no readable one."""
         try:
             with FolderTree(root).open_file(name) as file:
                 value = parse_json(file.read(STATE.limit).decode(), STATE)
@@ -108,12 +108,12 @@ class State:
 
     @property
     def staging(self) -> Path:
-        """Where a compile keeps what it has written until all of it is there."""
+        """The folder of files that an unfinished compile has written."""
         return self.root / STAGING
 
     @property
     def tree(self) -> FolderTree:
-        """The folder, as it is written to."""
+        """The folder, to write to."""
         return FolderTree(self.root)
 
     def is_done(self, phase: str, key: str) -> bool:
@@ -144,7 +144,7 @@ class State:
         return True
 
     def discard(self, phase: str) -> None:
-        """Removes what a compile has staged of the phase."""
+        """Removes the phase's staged files."""
         if phase in self.staged:
             paths = self.files(phase).values()
             del self.staged[phase]
@@ -153,17 +153,17 @@ class State:
                 self.tree.remove(self.tree.name_of(path))
 
     def forget_staged(self) -> None:
-        """Nothing is staged any more."""
+        """Records that nothing is staged."""
         if self.staged:
             self.staged = {}
             self.save()
 
     def inputs(self, phase: str) -> Any:
-        """What was kept of a finished phase's inputs; any JSON value."""
+        """The kept inputs of a finished phase; any JSON value."""
         return (self.staged if phase in self.staged else self.phases)[phase].get("inputs")
 
     def stage(self, phase: str, inputs: Mapping[str, Any] | None, files: Iterable[Path]) -> None:
-        """Takes `files`, below `staging`, as what the phase has written; not saved before `finish`."""
+        """Records `files`, below `staging`, as written by the phase; not saved before `finish`."""
         entries = {path.relative_to(self.staging).as_posix(): describe_place(path) for path in files}
         self.staged[phase] = {"inputs": inputs, "files": entries}
 
@@ -181,16 +181,16 @@ class State:
         return {name: place / name for name in record["files"]}
 
     def entries(self, phase: str) -> dict[str, dict[str, Any]]:
-        """What is known of the files of a finished phase, by name; for who adds to it, and saves."""
+        """The record of a finished phase's files, by name; callers may add to it and save."""
         return (self.staged if phase in self.staged else self.phases)[phase]["files"]
 
     def drop_file(self, phase: str, name: str) -> None:
-        """The phase stays finished without this file."""
+        """Removes a file from the record of its phase, which stays finished."""
         self.entries(phase).pop(name, None)
         self.save()
 
     def entry(self, name: str) -> dict[str, Any] | None:
-        """What is known of a file in its place."""
+        """The record of a file in its place."""
         return next((record["files"][name] for record in self.phases.values() if name in record["files"]), None)
 
     def may_replace(self, name: str, *, beside_checkpoint: bool) -> bool:
@@ -209,7 +209,7 @@ class State:
         self._write(self.root / STATE_FILE, {"phases": self.phases, "staged": self.staged})
 
     def save_adopted(self, path: Path) -> None:
-        """Writes it as it is to be when all that is staged has its place."""
+        """Writes the record as it will be when every staged file is in place."""
         self._write(path, {"phases": self.phases | self.staged})
 
     def _write(self, path: Path, tables: dict[str, dict[str, Any]]) -> None:
@@ -223,7 +223,7 @@ def _table(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_record(phase: str, record: Any) -> bool:
-    """Whether it lists files that the phase writes: who could name others would have them deleted."""
+    """Whether the record lists only files that the phase writes. Others, named by a stranger, would be deleted."""
     if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         return False
     return all(is_of_phase(phase, name) and isinstance(entry, dict) for name, entry in record["files"].items())

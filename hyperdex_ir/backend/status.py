@@ -1,4 +1,4 @@
-"""What the folder of a model holds: the checkpoint, what is compiled from it, what killed compiles have left."""
+"""The contents of a model's folder: the checkpoint, the compiled files, the leftovers of killed compiles."""
 
 from __future__ import annotations
 
@@ -54,18 +54,17 @@ def _weights(place: Path) -> list[Path]:
 
 
 def stale_files(root: Path) -> list[str]:
-    """What no model uses, by name: unfinished files, those of unfinished compiles, and what of the compiler's nothing
-    lists. Links among them count, not what they lead to.
+    """The files that no model uses, by name: unfinished ones, and the compiler's own that no record lists.
 
-    For who holds the folder; while a compile works, its own files are among them. Raises StorageError where a folder is
-    a link that is not to be followed.
+    Links among them count, not what they lead to. For a caller that holds the folder's lock: the files of a compile at
+    work are among them. Raises StorageError where a folder is a link that is not to be followed.
     """
     used = {name for record in State.load(root).phases.values() for name in record["files"]}
     return sorted(name for name in own_files(FolderTree(root)) if is_unfinished(name) or name not in used)
 
 
 def written_files(root: Path, *, beside_checkpoint: bool) -> list[str]:
-    """What the compiler has written into a folder, by name, listed or not; manifest and state aside.
+    """The files that the compiler has written into a folder, by name, listed or not; manifest and state aside.
 
     beside_checkpoint: as of `State.may_replace`. Raises as `stale_files`.
     """

@@ -72,5 +72,5 @@ def own_files(tree: FolderTree) -> list[str]:
 
 
 def unfinished_files(tree: FolderTree) -> list[str]:
-    """Those that compiles which were killed have left; for who holds the folder."""
+    """The files that killed compiles have left; for a caller that holds the folder's lock."""
     return [name for name in own_files(tree) if is_unfinished(name.removeprefix(f"{STAGING}/"))]

@@ -21,11 +21,10 @@ from hyperdex_ir import reading
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.tensors import ELEMENTS, Tensor, read, row_count
+from hyperdex_ir.locations import SAFETENSORS, SAFETENSORS_INDEX
 from hyperdex_ir.torch_weights import INDEX as TORCH_INDEX
 from hyperdex_ir.torch_weights import SINGLE as TORCH_FILE
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 #: The matrix type that dtype "auto" chooses for each type of the token embedding.
 _MATRIX_TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f16", "F64": "f16"}
 _PREFIX = struct.Struct("<Q")
@@ -158,7 +157,7 @@ def weight_paths(directory: Path) -> list[Path]:
 
 def _files(directory: Path) -> list[tuple[Path, list[str]]]:
     """The files to read, in order, and the tensors that each must hold."""
-    for single, index in ((SINGLE_FILE, INDEX_FILE), (TORCH_FILE, TORCH_INDEX)):
+    for single, index in ((SAFETENSORS, SAFETENSORS_INDEX), (TORCH_FILE, TORCH_INDEX)):
         if (directory / single).is_file():
             return [(directory / single, [])]
         if (directory / index).is_file():
@@ -167,7 +166,7 @@ def _files(directory: Path) -> list[tuple[Path, list[str]]]:
     hint = (
         f"{others[0]}: files in torch's format are read by the name {TORCH_FILE}, or with its index" if others else ""
     )
-    raise CheckpointError(f"{directory}: neither {SINGLE_FILE} nor {INDEX_FILE}, nor {TORCH_FILE}", hint)
+    raise CheckpointError(f"{directory}: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}, nor {TORCH_FILE}", hint)
 
 
 def _indexed(index: Path) -> list[tuple[Path, list[str]]]:

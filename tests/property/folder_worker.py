@@ -15,15 +15,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
-import hashlib
 import io
 import json
 import os
-import re
 import resource
 import shutil
 import signal
-import stat
 import sys
 import time
 import traceback
@@ -33,18 +30,18 @@ from pathlib import Path
 from typing import Any
 
 import hostile_folders
-from hostile_folders import Case, build, prepare
+from folder_probes import PROBES
+from folder_watch import Watch, differences, judge, noticed, snapshot
+from hostile_case import Case
+from hostile_folders import build, prepare
 
-import hyperdex_ir
 from hyperdex_ir.cli.main import app, main
-from hyperdex_ir.locations import engine_cache, hub_root, instruction_cache
+from hyperdex_ir.locations import hub_root
 
 MOST_ADDRESSES = 1 << 30  # more than what this process has
 MOST_FILE = 256 << 20  # bytes of a file that a command writes
 CPU_SECONDS = 20
 WALL_SECONDS = 60
-#: What is printed at most: IR of the model has 100 kB.
-MOST_OUTPUT = 4 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 #: Words of the commands by name; {F} is the folder, {O} a folder for output.
 COMMANDS: dict[str, list[str]] = {
@@ -76,110 +73,6 @@ COMMANDS: dict[str, list[str]] = {
 }
 #: Commands that take no folder.
 OTHERS = ("demo", "explain", "models")
-_RUNTIME = Path(hyperdex_ir.__file__).parent / "runtime"
-#: Programs that a command may start: their arguments, joined, match one of these.
-ALLOWED_PROGRAMS: tuple[re.Pattern[str], ...] = (
-    # Tokenizers and chat templates are used in an interpreter of its own, with limits.
-    re.compile(re.escape(f"{sys.executable} -I -S {_RUNTIME}/confined_worker.py") + r"( .*)?", re.DOTALL),
-)
-_STARTS = (
-    "subprocess.Popen",
-    "os.exec",
-    "os.posix_spawn",
-    "os.spawn",
-    "os.fork",
-    "os.forkpty",
-    "os.system",
-    "pty.spawn",
-)
-_NETWORK = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.sendto")
-_OS_CHANGES = (
-    "remove",
-    "rename",
-    "rmdir",
-    "mkdir",
-    "truncate",
-    "chmod",
-    "chown",
-    "utime",
-    "link",
-    "symlink",
-    "setxattr",
-)
-_CHANGES = (*(f"os.{name}" for name in _OS_CHANGES), "shutil.rmtree", "shutil.move", "shutil.copyfile")
-_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-#: What a terminal obeys; tabs and line ends are text.
-_ESCAPES = re.compile(rb"[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]")
-
-
-# ---------------------------------------------------------------------------------------------------- within
-class Watch:
-    """The audit hook of one command; notes go to a file, for the process may be killed."""
-
-    def __init__(self, case: Case, notes: int):
-        self._notes = notes
-        own = (
-            case.folder,
-            case.out,
-            case.cwd / "repro",
-            engine_cache(),
-            instruction_cache(),
-            case.root / "tmp",
-            "/dev",
-            "/proc/self",
-        )
-        self._own = [os.path.realpath(one) for one in own if one is not None]
-        self._case = os.path.realpath(case.root)
-        self._busy = False
-
-    def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            if said := self._look(event, arguments):
-                os.write(self._notes, json.dumps(said).encode() + b"\n")
-        finally:
-            self._busy = False
-
-    def _look(self, event: str, arguments: tuple[Any, ...]) -> list[str] | None:
-        if event in _STARTS:
-            return self._program(event, arguments)
-        if event in _NETWORK:
-            return ["finding", f"network: {event}{arguments[1:]!r}"[:300]]
-        if event == "ctypes.dlopen" and self._is_below(arguments[0], self._case):
-            return ["finding", f"loads {arguments[0]}"]
-        if event == "open":
-            mode, flags = arguments[1], arguments[2]
-            writes = (isinstance(flags, int) and flags & _WRITES) or (isinstance(mode, str) and set(mode) & set("wax+"))
-            return self._change(event, arguments[0]) if writes else None
-        return self._change(event, *arguments[:2]) if event in _CHANGES else None
-
-    def _program(self, event: str, arguments: tuple[Any, ...]) -> list[str]:
-        words = arguments[1] if event == "subprocess.Popen" else arguments
-        text = words if isinstance(words, str) else " ".join(map(os.fsdecode, filter(_is_text, words)))
-        allowed = event == "subprocess.Popen" and any(one.fullmatch(text) for one in ALLOWED_PROGRAMS)
-        return ["allowed" if allowed else "finding", f"starts a process: {event} {text}"[:500]]
-
-    def _change(self, event: str, *paths: Any) -> list[str] | None:
-        """Only absolute paths: others are below a descriptor, or in the working folder, which is looked at later."""
-        for path in paths:
-            if not _is_text(path) or not os.path.isabs(path):
-                continue
-            place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-            if event == "os.mkdir" and os.fsdecode(place) == os.path.realpath(engine_cache().parent):
-                continue  # the folder of the caches, made where it is not there
-            if not any(self._is_below(os.fsdecode(place), one) for one in self._own):
-                return ["finding", f"{event} outside the folder: {os.fsdecode(path)!r}"]
-        return None
-
-    @staticmethod
-    def _is_below(path: Any, folder: str) -> bool:
-        return _is_text(path) and (os.fsdecode(path) == folder or os.fsdecode(path).startswith(folder + "/"))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str | bytes | os.PathLike)
 
 
 class _Terminal(io.TextIOWrapper):
@@ -241,46 +134,6 @@ def _code_of(run: Callable[[list[str]], object], words: list[str]) -> int:
 def _pages(index: int) -> int:
     """A number of /proc/self/statm, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[index]) * resource.getpagesize()
-
-
-# ---------------------------------------------------------------------------------------------------- outside
-def snapshot(case: Case) -> dict[str, tuple[Any, ...]]:
-    """Everything beside the folder of a case: mode, owner, inode, links, times of change and, of files and links, what
-    they hold. Not times of access."""
-    found: dict[str, tuple[Any, ...]] = {}
-    for root in (case.outside, case.cwd, case.folder.parent, hub_root()):
-        for folder, names, files in os.walk(root):
-            names[:] = [name for name in names if not _is_own(os.path.join(folder, name), case)]
-            for name in (".", *names, *files):
-                path = os.path.join(folder, name)
-                if not _is_own(path, case):
-                    found[path] = _facts(path)
-    return found
-
-
-def _facts(path: str) -> tuple[Any, ...]:
-    facts = os.lstat(path)
-    held = ""
-    if stat.S_ISLNK(facts.st_mode):
-        held = os.readlink(path)
-    elif stat.S_ISREG(facts.st_mode):
-        held = hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    return (
-        facts.st_mode,
-        facts.st_uid,
-        facts.st_gid,
-        facts.st_ino,
-        facts.st_nlink,
-        facts.st_mtime_ns,
-        facts.st_ctime_ns,
-        held,
-    )
-
-
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """What was changed, made or removed."""
-    paths = sorted(before.keys() | after.keys())
-    return [f"changes {path!r}" for path in paths if before.get(path) != after.get(path)]
 
 
 def _shortened(found: list[str]) -> list[str]:
@@ -381,9 +234,9 @@ class Server:
             _become(case, words, run, seconds)
         status = _wait(pid, started + WALL_SECONDS)
         found = self._orphans()
-        found += differences(before, snapshot(case)) + _notes(case)
+        found += differences(before, snapshot(case)) + noticed(case)
         stdout, stderr = ((case.root / name).read_bytes() for name in ("stdout", "stderr"))
-        outcome, wrong = _judge(status, stdout, stderr)
+        outcome, wrong = judge(status, stdout, stderr)
         return outcome, found + wrong
 
     def _orphans(self) -> list[str]:
@@ -398,11 +251,6 @@ class Server:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(child), signal.SIGKILL)
                 os.waitpid(int(child), 0)
-
-
-def _is_own(path: str, case: Case) -> bool:
-    """Whether a command may change it: the model's folder, `repro/` where it runs, the times of the folders around."""
-    return path in (str(case.folder), str(case.cwd / "repro"), f"{case.cwd}/.", f"{case.folder.parent}/.")
 
 
 def _command_of(pid: str) -> str:
@@ -424,105 +272,6 @@ def _wait(pid: int, deadline: float) -> int:
             return os.waitpid(pid, 0)[1]
         time.sleep(pause)
         pause = min(0.02, pause * 2)
-
-
-def _notes(case: Case) -> list[str]:
-    """What was noticed within; a process that no audit event tells of was started by other code than Python's."""
-    notes = [json.loads(line) for line in (case.root / "notes").read_text().splitlines()]
-    found = [text for kind, text in notes if kind == "finding"]
-    told = any(kind == "allowed" for kind, _ in notes) or any("starts a process" in text for text in found)
-    if any(kind == "child" for kind, _ in notes) and not told:
-        found.append("a process has run that Python did not start")
-    return list(dict.fromkeys(found))
-
-
-def _judge(status: int, stdout: bytes, stderr: bytes) -> tuple[str, list[str]]:
-    code = os.waitstatus_to_exitcode(status)
-    outcome = {0: "done", 1: "refused", 2: "usage"}.get(
-        code, f"ended by {signal.Signals(-code).name}" if code < 0 else str(code)
-    )
-    found = [] if code in (0, 1) else [f"exit code {code}: {stderr[-300:]!r}"]
-    for name, text in (("stdout", stdout), ("stderr", stderr)):
-        if escape := _ESCAPES.search(text):
-            found.append(f"{name} holds {escape[0]!r}: {text[max(0, escape.start() - 60) : escape.end() + 60]!r}")
-        if len(text) > MOST_OUTPUT:
-            found.append(f"{name} has {len(text)} bytes")
-    lines = stderr.decode(errors="replace").split("\n")
-    errors = [line for line in lines if line.startswith(("error[", "error:"))]
-    if code == 1 and (len(errors) != 1 and not _is_verdict(stdout)):
-        found.append(f"{len(errors)} error lines: {stderr[-300:]!r}")
-    wrong = [line for line in lines if line.startswith("Traceback") or "internal error" in line or "panicked" in line]
-    found += [line[:300] for line in wrong]
-    found += [f"an error of {len(line)} characters" for line in errors if len(line) > 8000]
-    return outcome, found
-
-
-def _is_verdict(stdout: bytes) -> bool:
-    """Whether it is what `verify` found that the exit code tells."""
-    return b"DIFFERENT" in stdout
-
-
-# ---------------------------------------------------------------------------------------------------- probes
-def _native_process(case: Case) -> None:
-    """A process that no audit event tells of."""
-    libc = ctypes.CDLL(None)
-    libc.system(b"true")
-
-
-def _orphan(case: Case) -> None:
-    if os.fork() == 0:
-        time.sleep(60)
-
-
-def _write(path: Path) -> None:
-    path.write_text("x")
-
-
-def _touch(case: Case) -> None:
-    os.utime(os.open(case.outside / "key", os.O_RDONLY), (1, 1))
-
-
-def _raise(case: Case) -> None:
-    raise ZeroDivisionError
-
-
-def _fill(case: Case) -> None:
-    kept = [bytearray(64 << 20) for _ in range(100)]
-    del kept
-
-
-def _spin(case: Case) -> None:
-    while True:
-        pass
-
-
-#: Misdeeds that have to be noticed.
-PROBES: dict[str, Callable[[Case], object]] = {
-    "nothing": lambda case: None,
-    "system": lambda case: os.system("true"),
-    "native process": _native_process,
-    "orphan": _orphan,
-    "write outside": lambda case: _write(case.outside / "new"),
-    "write through a descriptor": lambda case: os.close(
-        os.open("new", os.O_CREAT | os.O_WRONLY, dir_fd=os.open(case.outside, os.O_RDONLY))
-    ),
-    "write into the working folder": lambda case: _write(case.cwd / "new"),
-    "write of the same bytes": lambda case: (case.outside / "key").write_bytes((case.outside / "key").read_bytes()),
-    "delete": lambda case: (case.outside / "key").unlink(),
-    "mode": lambda case: os.chmod(case.outside / "key", 0o644),
-    "time": _touch,
-    "elsewhere": lambda case: _write(case.root / "new"),
-    "hub": lambda case: (hub_root() / "other" / "model" / "kept").write_text("x"),
-    "connection": lambda case: __import__("socket").getaddrinfo("localhost", 1),
-    "escape": lambda case: print("\x1b[2J"),
-    "C1": lambda case: print("\x9b2J"),
-    "traceback": _raise,
-    "memory": _fill,
-    "no end": _spin,
-    "two errors": lambda case: (print("error: a\nerror: b", file=sys.stderr), sys.exit(1)),
-    "no error": lambda case: sys.exit(1),
-    "exit code": lambda case: sys.exit(3),
-}
 
 
 def main_loop(root: Path) -> None:

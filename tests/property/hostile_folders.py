@@ -1,112 +1,31 @@
 """Folders of a compiled model that mean harm, made from a good one: the same number makes the same folder.
 
-A folder has one to three faults of the kinds in FAULTS. What they lead to lies in `outside/` beside the folder, where
-nothing may change, and where the file CANARY must not appear.
+A folder has one to three faults of the kinds in FAULTS.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import shutil
 import socket
-import struct
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from hostile_edits import VALUES, edit_json
+from hostile_case import SETTINGS, TABLES, Case, edited, link, outside_names, program_text, replace
+from hostile_checkpoints import CHECKPOINT_FAULTS
+from hostile_edits import VALUES
 
 from hyperdex_ir.backend.lock import LOCK_FILE
 from hyperdex_ir.backend.state import STAGING, STATE_FILE
 from hyperdex_ir.locations import MARKER
 
-CANARY = "started"
-TABLES = (
-    "manifest.json",
-    STATE_FILE,
-    "ckpt/hyperdex_config.json",
-    "config/config_1lpu_hbm.json",
-    "inst/inst_1lpu.json",
-)
-SETTINGS = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 #: Names of files and folders; those of bytes are not UTF-8.
 NAMES: tuple[str | bytes, ...] = (
     "-rf", "--force", "a\nerror[HDX0001]: b", "\x1b[31mred\x1b[0m", "\x9b2J", "x" * 250, "$(touch started)",
     "`touch started`;", "\u202etxt.exe", b"\xff\xfe", " ", "a'b\"c", "*", ".model.safetensors.1.part", "%s%n{0}",
 )  # fmt: skip
-ENDLESS = "{% for a in range(99999999) %}{% for b in range(99999999) %}{% endfor %}{% endfor %}"
-TEMPLATES: tuple[Any, ...] = (
-    ENDLESS, "{{ 7 ** 30000000 }}", "{{ 'x' * 1000000000 }}", "{{ 1 / 0 }}",
-    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{",
-    "{{ ''.__class__.__mro__ }}", "{{ messages.__init__.__globals__ }}", 7, [], {}, None, ["x"], "\x1b[2J", "\ud800",
-    "{% include '/etc/passwd' %}",
-)  # fmt: skip
-
-
-@dataclass
-class Case:
-    """A place for one command: `folder` is what the command is given; what it is not is watched.
-
-    cwd: where the command runs. out: where the person asks for output.
-    """
-
-    root: Path
-    name: str | bytes
-    random: random.Random
-
-    @property
-    def folder(self) -> Path:
-        return self.root / "models" / os.fsdecode(self.name)
-
-    @property
-    def outside(self) -> Path:
-        return self.root / "outside"
-
-    @property
-    def cwd(self) -> Path:
-        return self.root / "cwd"
-
-    @property
-    def out(self) -> Path:
-        return self.root / "out"
-
-    @property
-    def canary(self) -> Path:
-        return self.outside / CANARY
-
-    def choose(self, *choices: Any) -> Any:
-        return self.random.choice(choices)
-
-    def files(self) -> list[Path]:
-        """The regular files of the folder, in order."""
-        return sorted(path for path in self.folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-    def folders(self) -> list[Path]:
-        return sorted(path for path in self.folder.rglob("*") if path.is_dir() and not path.is_symlink())
-
-    @property
-    def good(self) -> Path:
-        """A copy of the folder without faults: what an earlier fault has left may be anything."""
-        return self.outside / "model"
-
-    def load(self, name: str) -> Any:
-        return json.loads((self.good / name).read_text())
-
-    def put(self, name: str, data: bytes) -> None:
-        """A regular file in the place of whatever is there."""
-        _replace(self.folder / name, lambda path: path.write_bytes(data))
-
-    def store(self, name: str, value: Any) -> None:
-        self.put(name, json.dumps(value).encode("utf-8", "surrogatepass"))
-
-    def dumps(self) -> dict[str, str]:
-        """The good dumps, by name."""
-        return {f"ir/{path.name}": path.read_text() for path in sorted((self.good / "ir").glob("*.mlir"))}
 
 
 def build(root: Path, good: Path, number: int) -> tuple[Case, list[str]]:
@@ -146,18 +65,6 @@ def _write_outside(outside: Path, good: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- links, devices
-def _replace(path: Path, make: Callable[[Path], object]) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make(path)
-
-
-def _link(case: Case, path: Path, target: str | Path) -> str:
-    _replace(path, lambda place: place.symlink_to(target))
-    return f"{path.relative_to(case.folder)} -> {target}"
 
 
 def _file_link(case: Case) -> str:
@@ -165,11 +72,11 @@ def _file_link(case: Case) -> str:
     same = case.outside / "model" / path.relative_to(case.folder)
     dangling = case.outside / "new" / path.name if case.random.random() < 0.3 else case.outside / path.name
     targets = (same, same, dangling, case.outside / "key", case.outside / "documents", path.name, path.parent)
-    return _link(case, path, case.choose(*targets))
+    return link(case, path, case.choose(*targets))
 
 
 def _device_link(case: Case) -> str:
-    return _link(
+    return link(
         case,
         case.choose(*case.files()),
         case.choose("/dev/zero", "/dev/stdin", "/dev/full", "/dev/tty", "/proc/self/mem"),
@@ -179,7 +86,7 @@ def _device_link(case: Case) -> str:
 def _folder_link(case: Case) -> str:
     path = case.folder / case.choose("ckpt", "param", "inst", "config", "repro", "ir", STAGING)
     same = case.outside / "model" / path.name
-    return _link(
+    return link(
         case, path, case.choose(same, same, case.outside / "documents", case.outside / "new", "..", ".", path.name)
     )
 
@@ -190,7 +97,7 @@ def _special(case: Case) -> str:
     if may_make_devices(case.root):
         kinds["device"] = lambda place: os.mknod(place, 0o20666, os.makedev(1, 5))
     kind = case.choose(*kinds)
-    _replace(path, kinds[kind])
+    replace(path, kinds[kind])
     return f"{path.relative_to(case.folder)} is a {kind}"
 
 
@@ -208,7 +115,7 @@ def _no_file(case: Case) -> str:
     kind, where = case.choose(*kinds), case.choose("place", "staged", "all staged")
     if where == "all staged":  # a compile that has only its renames to do
         shutil.copytree(case.good, case.folder / STAGING, symlinks=True)
-    _replace(case.folder / (STAGING if where == "staged" else "") / name, kinds[kind])
+    replace(case.folder / (STAGING if where == "staged" else "") / name, kinds[kind])
     return f"{name} is a {kind}: {where}"
 
 
@@ -266,14 +173,9 @@ def prepare(case: Case) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- state, staging
-def _outside_names(case: Case) -> list[str]:
-    return ["../../outside/key", str(case.outside / "key"), "../../outside/documents/letter1.txt", "model.safetensors",
-            "ckpt/../../../outside/key", "config.json", ".", "", "..", "/", "a\nb", "\x1b[2J", "x" * 5000]  # fmt: skip
-
-
 def _state(case: Case) -> str:
     value = case.load(STATE_FILE)
-    names = case.random.sample(_outside_names(case), 3)
+    names = case.random.sample(outside_names(case), 3)
     for phase in value["phases"].values():
         phase["files"] |= {name: {"bytes": 9, "mtime_ns": 1} for name in names}
     if case.random.random() < 0.5:
@@ -288,7 +190,7 @@ def _staging(case: Case) -> str:
     shutil.copytree(case.good, staging)
     inner = case.choose("ckpt", "param", "inst", "config", "config.json", STATE_FILE, "manifest.json")
     target = case.choose(case.outside / "model" / inner, case.outside / "new")
-    return _link(case, staging / inner, target)
+    return link(case, staging / inner, target)
 
 
 def _lock(case: Case) -> str:
@@ -300,17 +202,11 @@ def _lock(case: Case) -> str:
         "dangling link": lambda place: place.symlink_to(case.outside / "made"),
     }
     kind = case.choose(*choices)
-    _replace(path, choices[kind])
+    replace(path, choices[kind])
     return kind
 
 
 # ---------------------------------------------------------------------------------------------------- tables
-def program_text(case: Case) -> str:
-    """A pipeline that starts a program."""
-    script = f"open({str(case.canary)!r}, 'w')"
-    return f'mlir-opt{{executable="{sys.executable}" generic=true arguments="-c",{json.dumps(script)}}}'
-
-
 def _pipeline(case: Case) -> str:
     program, secret = program_text(case), case.outside / "secret.pipeline"
     texts = (
@@ -334,7 +230,7 @@ def _manifest(case: Case) -> str:
             "../../outside/key", "/etc/passwd", "asic", "x" * 9999, "://" * 50_000, 7, None
         )
     elif kind == "file":
-        entry = case.choose(*_outside_names(case))
+        entry = case.choose(*outside_names(case))
         value["devices"]["1"]["files"][entry] = {"bytes": 9, "sha256": "0" * 64}
     elif kind == "count":
         entry = case.choose("0", "-1", "9" * 4000, "1 ", "\uff12", "../2")
@@ -345,18 +241,6 @@ def _manifest(case: Case) -> str:
         entry = value["model"] = case.choose("://" * 50_000, *VALUES)
     case.store("manifest.json", value)
     return f"{kind} {entry!r}"[:200]
-
-
-def _edited(case: Case, names: tuple[str, ...]) -> str:
-    name = case.choose(*(name for name in names if (case.folder / name).is_file()))
-    edits = []
-    for _ in range(case.random.randint(1, 3)):
-        path = [case.random.randrange(1 << 12) for _ in range(case.random.randint(0, 5))]
-        edits.append(
-            (case.choose("set", "set", "near", "delete", "double", "rename"), path, case.random.randrange(1 << 20))
-        )
-    case.store(name, edit_json(case.load(name), edits))
-    return f"{name} {edits}"
 
 
 def _places(case: Case) -> str:
@@ -392,132 +276,7 @@ def _sparse(case: Case) -> str:
     return f"{name} has 8 GiB"
 
 
-# ---------------------------------------------------------------------------------------------------- checkpoint
-def _tokenizer(case: Case) -> str:
-    value = case.load("tokenizer.json")
-    kind = case.choose("edit", "unknown", "added", "deep", "regex")
-    if kind == "edit":
-        return _edited(case, ("tokenizer.json",))
-    if kind == "unknown":
-        value["model"] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "nothing"}
-    elif kind == "added":
-        value["added_tokens"] = [{"id": case.choose(1 << 31, -1, 7), "content": "\x1b[2J", "special": True}]
-    elif kind == "deep":
-        value["normalizer"] = None
-        for _ in range(case.choose(50, 5000)):
-            value["normalizer"] = {"type": "Sequence", "normalizers": [value["normalizer"] or {"type": "NFC"}]}
-        sys.setrecursionlimit(60_000)
-    else:
-        value["pre_tokenizer"] = {
-            "type": "Split",
-            "pattern": {"Regex": case.choose("(a*)*b", "(")},
-            "behavior": "Isolated",
-            "invert": False,
-        }
-    case.store("tokenizer.json", value)
-    return kind
-
-
-def _template(case: Case) -> str:
-    template = case.choose(*TEMPLATES)
-    value = case.load("tokenizer_config.json")
-    value["chat_template"] = template
-    case.store("tokenizer_config.json", value)
-    if isinstance(template, str) and case.random.random() < 0.5:
-        case.put("chat_template.jinja", template.encode("utf-8", "surrogatepass"))
-    return repr(template)
-
-
-def _remote_code(case: Case) -> str:
-    """Classes of its own, which transformers asks on stdin whether to run."""
-    for name in ("configuration_x", "modeling_x", "tokenization_x"):
-        case.put(f"{name}.py", f"open({str(case.canary)!r}, 'w')\nclass X: pass\n".encode())
-    name = case.choose("config.json", "tokenizer_config.json", "generation_config.json")
-    value = case.load(name)
-    value["auto_map"] = {
-        "AutoConfig": "configuration_x.X",
-        "AutoModelForCausalLM": "modeling_x.X",
-        "AutoTokenizer": ["tokenization_x.X", None],
-    }
-    if case.random.random() < 0.5:
-        value |= {"model_type": "x"} if name == "config.json" else {"tokenizer_class": "X"}
-    case.store(name, value)
-    return f"auto_map in {name}"
-
-
-def _index(case: Case) -> str:
-    name = case.choose(
-        "../../outside/model/model.safetensors",
-        str(case.outside / "model" / "model.safetensors"),
-        *_outside_names(case),
-    )
-    weights = {"model.embed_tokens.weight": name}
-    (case.folder / "model.safetensors").unlink(missing_ok=True)
-    case.store("model.safetensors.index.json", {"metadata": {}, "weight_map": weights})
-    return f"index with {name!r}"[:200]
-
-
-def _safetensors(case: Case) -> str:
-    name = "model.safetensors"
-    data = (case.good / name).read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    kind = case.choose("length", "edit", "names")
-    if kind == "length":
-        case.put(name, struct.pack("<Q", case.choose(0, 1 << 40, (1 << 64) - 1, length - 1)) + data[8:])
-        return kind
-    header = json.loads(data[8 : 8 + length])
-    if kind == "edit":
-        edits = [("set", [case.random.randrange(99) for _ in range(3)], case.random.randrange(1 << 20))]
-        header = edit_json(header, edits)
-    else:
-        header = {case.choose("\x1b[2J", "a\nb", "x" * 9999) + key: value for key, value in header.items()}
-    text = json.dumps(header).encode("utf-8", "surrogatepass")
-    case.put(name, struct.pack("<Q", len(text)) + text + data[8 + length :])
-    return kind
-
-
-class _Starts:
-    """An object that a pickle makes by starting a program."""
-
-    def __init__(self, canary: Path):
-        self._canary = canary
-
-    def __reduce__(self) -> Any:
-        return os.system, (f"touch {self._canary}",)
-
-
-def _pickle(case: Case) -> str:
-    import torch
-
-    (case.folder / "model.safetensors").unlink(missing_ok=True)
-    value = {"model.embed_tokens.weight": _Starts(case.canary)}
-    _replace(case.folder / "pytorch_model.bin", lambda path: torch.save(value, path))
-    return "pytorch_model.bin starts a program"
-
-
-def _gguf(case: Case) -> str:
-    (case.folder / "config.json").unlink(missing_ok=True)
-    kind = case.choose("magic", "huge", "link")
-    path = case.folder / "m.gguf"
-    if kind == "link":
-        return _link(case, path, case.choose("/dev/zero", case.outside / "key"))
-    count = 1 << 40 if kind == "huge" else 0
-    case.put(path.name, b"GGUF" + struct.pack("<IQQ", 3, count, count) + bytes(64))
-    return kind
-
-
-def _marker(case: Case) -> str:
-    """A folder that says it is a download of the tool's own, so that weights may be deleted."""
-    value = case.choose(
-        {"hub_id": "a/b", "revision": None}, {"hub_id": "../../outside/model"}, {"hub_id": "a\x1b[2J/b"}, {"hub_id": 7}
-    )
-    case.store(f"ckpt/{MARKER}", value)
-    for name in (*SETTINGS, "model.safetensors"):
-        case.put(f"ckpt/{name}", (case.good / name).read_bytes())
-    target = case.outside / "model" / "model.safetensors"
-    return f"{value} {_link(case, case.folder / 'ckpt' / 'model.safetensors', target)}"
-
-
+# ---------------------------------------------------------------------------------------------------- dumps
 def _dump(case: Case) -> str:
     kind = case.choose("run", "left", "module", "escape", "long")
     for name, text in case.dumps().items():
@@ -545,9 +304,9 @@ def _repro(case: Case) -> str:
         case.put(name, text.encode())
     place = case.folder / "repro"
     if case.random.random() < 0.5:
-        return _link(case, place, case.outside / "documents")
+        return link(case, place, case.outside / "documents")
     place.mkdir()
-    return _link(case, place / "command.txt", case.outside / case.choose("key", "made"))
+    return link(case, place / "command.txt", case.outside / case.choose("key", "made"))
 
 
 def _assembly(case: Case) -> str:
@@ -555,7 +314,7 @@ def _assembly(case: Case) -> str:
     text = (case.good / path.name).read_text()
     kind = case.choose("escape", "huge", "long", "link")
     if kind == "link":
-        return _link(case, path, case.choose("/dev/zero", case.outside / "key", "/dev/stdin"))
+        return link(case, path, case.choose("/dev/zero", case.outside / "key", "/dev/stdin"))
     edits = {"escape": text + "\x1b[2J\x9b", "huge": text + "set r1 " + "9" * 100_000, "long": text * 200}
     case.put(path.name, edits[kind].encode())
     return kind
@@ -568,27 +327,20 @@ FAULTS: dict[str, Callable[[Case], str]] = {
     "link in place of a folder": _folder_link,
     "entry of the manifest": _manifest,
     "special file": _special,
-    "tokenizer": _tokenizer,
     "temporaries": _temporaries,
     "dump": _dump,
     "names": _odd_names,
     "staging": _staging,
     "odd name of the folder": lambda case: repr(case.name),
-    "chat template": _template,
-    "code of its own": _remote_code,
-    "marker": _marker,
     "failing pass": _repro,
     "link to a device": _device_link,
-    "index": _index,
-    "tables": lambda case: _edited(case, TABLES),
-    "settings": lambda case: _edited(case, SETTINGS),
+    "tables": lambda case: edited(case, TABLES),
+    "settings": lambda case: edited(case, SETTINGS),
     "lock": _lock,
-    "pickle": _pickle,
     "deep": _deep,
-    "safetensors": _safetensors,
     "assembly": _assembly,
     "sparse file": _sparse,
-    "GGUF": _gguf,
     "no file in the place of one": _no_file,
     "places of parameters": _places,
+    **CHECKPOINT_FAULTS,
 }

@@ -95,7 +95,11 @@ def run_folders(worker: Worker, capsys: pytest.CaptureFixture[str]) -> None:
         answer = worker.ask({"number": number, "commands": chosen})
         asked += len(chosen)
         outcomes.update(answer["outcomes"])
-        findings += [f"{number}: {one}  {answer['faults']}" for one in answer["findings"]]
+        found = [f"{number}: {one}  {answer['faults']}" for one in answer["findings"]]
+        if SOAK and found:  # a soak is long: its first finding is wanted now
+            with capsys.disabled():
+                print("", *found, sep="\n", flush=True)
+        findings += found
     devices = "" if worker.facts["devices"] else " (no device files: mknod is not permitted here)"
     with capsys.disabled():
         print(

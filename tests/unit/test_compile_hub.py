@@ -27,8 +27,8 @@ from hyperdex_ir.errors import (
     StorageError,
 )
 from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.hub import WEIGHTS_INDEX, HubOptions, fetch_config, fetch_model, is_fetched, weight_files
-from hyperdex_ir.locations import MARKER, find_folder
+from hyperdex_ir.hub import HubOptions, fetch_config, fetch_model, is_fetched, weight_files
+from hyperdex_ir.locations import MARKER, SAFETENSORS_INDEX, find_folder
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 FILES = {
@@ -247,7 +247,7 @@ def test_no_config_and_no_weights(hub: HubState, tmp_path: Path):
 
 def test_a_file_that_only_the_index_knows(hub: HubState):
     del hub.files[SHARDS[1]]
-    with pytest.raises(DownloadError, match=f"owner/model: has no file {SHARDS[1]}, which {WEIGHTS_INDEX} names"):
+    with pytest.raises(DownloadError, match=f"owner/model: has no file {SHARDS[1]}, which {SAFETENSORS_INDEX} names"):
         fetch()
 
 
@@ -261,13 +261,13 @@ def test_a_list_names_only_files_in_its_folder(hub: HubState, tmp_path: Path, na
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/b.safetensors", "..", 3])
 def test_an_index_names_only_files_beside_it(tmp_path: Path, name: object):
-    (tmp_path / WEIGHTS_INDEX).write_text(json.dumps({"weight_map": {"a.weight": name}}))
+    (tmp_path / SAFETENSORS_INDEX).write_text(json.dumps({"weight_map": {"a.weight": name}}))
     with pytest.raises(ConfigError, match="expected the name of a file beside it"):
         weight_files(tmp_path)
 
 
 def test_an_index_from_the_hub_is_looked_at_too(hub: HubState, tmp_path: Path):
-    hub.files[WEIGHTS_INDEX] = json.dumps({"weight_map": {"a": "../../../../outside.safetensors"}}).encode()
+    hub.files[SAFETENSORS_INDEX] = json.dumps({"weight_map": {"a": "../../../../outside.safetensors"}}).encode()
     with pytest.raises(ConfigError, match="expected the name of a file beside it"):
         fetch()
     assert not list(tmp_path.rglob("outside*"))
