@@ -109,13 +109,12 @@ def smollm2_checkpoint(shared_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2_dir(shared_dir: Path) -> Path:
+def smollm2_dir(smollm2_checkpoint: Path, shared_dir: Path) -> Path:
     """SmolLM2-135M-Instruct with its real weights, compiled; the checkpoint is in `ckpt/`."""
-    from hyperdex_ir.demo_checkpoint import find_gguf, write_checkpoint
     from hyperdex_ir.tools import AutoCompiler
 
     def make(folder: Path) -> None:
-        write_checkpoint(find_gguf(), folder / "ckpt")
+        shutil.copytree(smollm2_checkpoint, folder / "ckpt")
         AutoCompiler().compile(model_id=str(folder))
 
     return make_once(shared_dir / "smollm2", make)

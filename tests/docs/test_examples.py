@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import SOAK, make_once
+from safetensors.numpy import load_file, save_file
+
+from hyperdex_ir.locations import CONFIG, SAFETENSORS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
+MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: Languages of blocks that are read, not run.
 SHOWN = ("text", "mermaid", "mlir", "json", "asm")
 
@@ -43,14 +50,32 @@ def examples() -> list[Example]:
 EXAMPLES = examples()
 
 
+#: Layers of the demo's model that the examples work on; a soak takes all 30.
+LAYERS = 30 if SOAK else 3
+
+
+def write_short_checkpoint(original: Path, folder: Path) -> None:
+    """The first LAYERS layers of a checkpoint, with everything else that it has."""
+    shutil.copytree(original, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SAFETENSORS))
+    config = json.loads((original / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
+    beyond = tuple(f"model.layers.{number}." for number in range(LAYERS, config["num_hidden_layers"]))
+    tensors = load_file(original / SAFETENSORS)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(beyond)}
+    save_file(kept, folder / SAFETENSORS)
+
+
 @pytest.fixture(scope="module")
-def home(smollm2_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A HYPERDEX_HOME in which the demo's model is compiled."""
-    home = tmp_path_factory.mktemp("docs-home")
-    organisation = home / "hub" / "HuggingFaceTB"
-    organisation.mkdir(parents=True)
-    (organisation / "SmolLM2-135M-Instruct").symlink_to(smollm2_dir)
-    return home
+def home(smollm2_checkpoint: Path, shared_dir: Path) -> Path:
+    """A HYPERDEX_HOME in which the demo's model is compiled, or its first layers."""
+
+    def make(home: Path) -> None:
+        model = home / "hub" / MODEL
+        write_short_checkpoint(smollm2_checkpoint, model / "ckpt")
+        result = run(["hyperdex", "compile", MODEL], home, home)
+        assert result.returncode == 0, result.stderr
+
+    return make_once(shared_dir / "docs-home", make)
 
 
 def run(command: list[str], folder: Path, home: Path) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,6 @@
 """Hostile folders through every command: nothing outside changes, no process starts, one error line, bounded time.
 
-A folder with each fault of `hostile_folders.py` through a sixth of the commands in turn; in a soak 500 folders, with
+A folder with each fault of `hostile_folders.py` through an eighth of the commands in turn; in a soak 500 folders, with
 several faults, through every command. `folder_worker.py` watches the processes.
 """
 
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the watch needs /proc and prctl of Linux"),
 ]
 
-SHARES = 6
+SHARES = 8
 HERE = Path(__file__).parent
 
 
