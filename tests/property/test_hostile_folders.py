@@ -98,12 +98,16 @@ def run_folders(worker: Worker, numbers: range, capsys: pytest.CaptureFixture[st
         asked += len(chosen)
         outcomes.update(answer["outcomes"])
         found = [f"{number}: {one}  {answer['faults']}" for one in answer["findings"]]
-        if SOAK and found:  # a soak is long: its first finding is wanted now
-            with capsys.disabled():
-                print("", *found, sep="\n", flush=True)
         findings += found
+        if found:  # a soak is long: its first finding is wanted now
+            say(capsys, *found)
     devices = "" if worker.facts["devices"] else " (no device files: mknod is not permitted here)"
-    with capsys.disabled():
-        print(f"\nhostile folders {numbers.start} to {numbers.stop - 1}{devices}, {asked} commands: {dict(outcomes)}")
+    done = dict(sorted(outcomes.items()))
+    say(capsys, f"hostile folders {numbers.start} to {numbers.stop - 1}{devices}, {asked} commands: {done}")
     assert sum(outcomes.values()) == asked
     assert not findings, "\n".join([f"{len(findings)} findings", *findings])
+
+
+def say(capsys: pytest.CaptureFixture[str], *lines: str) -> None:
+    with capsys.disabled():
+        print("", *lines, sep="\n", flush=True)
