@@ -70,6 +70,7 @@ from hyperdex_ir.dialects.lpu_ops.shapes import (
 )
 from hyperdex_ir.dialects.lpu_ops.sharding import (
     GRID,
+    MAX_DEVICES,
     SHARDING,
     AllGatherOp,
     GridAttr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
@@ -16,6 +17,8 @@ from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelL
 
 #: Elements of weights.
 _STORED = (*MATRIX_TYPES, "f32")
+#: Layers of a model, at most: config.json may not have more, and a text of a few lines not either.
+MAX_LAYERS = 4096
 
 
 def string_attribute(module: ModuleOp, name: str) -> str:
@@ -77,8 +80,11 @@ def is_shared(parameter: Parameter) -> bool:
 
 
 def running_order(main: FuncOp) -> list[str]:
-    """The layer functions that main runs, one name a layer."""
-    return list(_layers(main.body.block.ops))
+    """The layer functions that main runs, one name a layer. Raises LoweringError for more than MAX_LAYERS."""
+    order = list(islice(_layers(main.body.block.ops), MAX_LAYERS + 1))
+    if len(order) > MAX_LAYERS:
+        raise LoweringError(f"@main runs more than {MAX_LAYERS} layers", "an lpu.repeat of fewer trips is expected")
+    return order
 
 
 def _layers(ops: Iterable[Operation]) -> Iterator[str]:
@@ -88,9 +94,8 @@ def _layers(ops: Iterable[Operation]) -> Iterator[str]:
         elif isinstance(op, lpu.LayersOp):
             yield from (op.functions[number] for number in op.numbers)
         elif isinstance(op, lpu.RepeatOp):
-            body = list(_layers(op.body.block.ops))
-            for _ in range(op.trip_count.value.data):
-                yield from body
+            body = list(islice(_layers(op.body.block.ops), MAX_LAYERS + 1))
+            yield from islice(cycle(body), min(op.trip_count.value.data, MAX_LAYERS + 1) * len(body))
 
 
 def _parameters(function: FuncOp) -> list[Parameter]:

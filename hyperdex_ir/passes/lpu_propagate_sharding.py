@@ -24,7 +24,16 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.dialects.lpu import GRID, SHARDING, GridAttr, ShardingAttr, block_segment, grid_of, shape_of
+from hyperdex_ir.dialects.lpu import (
+    GRID,
+    MAX_DEVICES,
+    SHARDING,
+    GridAttr,
+    ShardingAttr,
+    block_segment,
+    grid_of,
+    shape_of,
+)
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.passes.sharding_padding import is_harmless
 from hyperdex_ir.passes.sharding_rules import (
@@ -225,6 +234,8 @@ def _devices(module: ModuleOp, asked: int | None) -> int:
         raise LoweringError(f"num-device is {asked}, the module is for {found} devices")
     if asked is not None and asked < 1:
         raise LoweringError(f"num-device is {asked}; num-device must be positive")
+    if asked is not None and asked > MAX_DEVICES:
+        raise LoweringError(f"num-device is {asked}; at most {MAX_DEVICES} devices are possible")
     if any(_is_sharded(op) for op in module.walk()):
         raise LoweringError("the module is sharded already", "a pipeline shards once")
     return found if asked is None else asked

@@ -28,6 +28,9 @@ from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
 
+#: Devices of a module, at most: what a pass makes for each of them must stay small.
+MAX_DEVICES = 1024
+
 #: The attribute of a module that says how many devices run it, and that of an operation with a sharded result.
 GRID, SHARDING = "lpu.grid", "lpu.sharding"
 
@@ -82,6 +85,7 @@ class GridAttr(ParametrizedAttribute):
 
     def verify(self) -> None:
         require(self.devices > 0, "lpu.grid: the number of devices must be positive")
+        require(self.devices <= MAX_DEVICES, f"lpu.grid: {self.devices} devices, at most {MAX_DEVICES} are possible")
 
 
 @irdl_attr_definition
@@ -225,6 +229,7 @@ class AllGatherOp(IRDLOperation):
     def verify_(self) -> None:
         require(len(self.chunks) > 0, "lpu.all_gather: needs a value to gather")
         require(self.count > 0, "lpu.all_gather: the number of devices must be positive")
+        require(self.count <= MAX_DEVICES, f"lpu.all_gather: {self.count} devices, at most {MAX_DEVICES} are possible")
         gathered = self.count * sum(_columns(self, chunk) for chunk in self.chunks)
         wanted = _columns(self, self.res)
         require(wanted <= gathered, f"lpu.all_gather: {wanted} columns of the {gathered} that there are")

@@ -6,6 +6,11 @@ builtin.module attributes {lpu.grid = #lpu.grid<0>} {}
 
 // -----
 
+builtin.module attributes {lpu.grid = #lpu.grid<1025>} {}
+// CHECK: lpu.grid: 1025 devices, at most 1024 are possible
+
+// -----
+
 builtin.module attributes {s = #lpu.sharding<0, 2 of 4 at [0, 5]>} {}
 // CHECK: lpu.sharding: a segment outside 0..4
 
@@ -100,6 +105,14 @@ func.func @f(%x: tensor<?x4xf32>) {
   func.return
 }
 // CHECK: lpu.all_gather: the number of devices must be positive
+
+// -----
+
+func.func @f(%x: tensor<?x32xf32>) {
+  %y = lpu.all_gather %x over 1025 : (tensor<?x32xf32>) -> tensor<?x64xf32>
+  func.return
+}
+// CHECK: lpu.all_gather: 1025 devices, at most 1024 are possible
 
 // -----
 
