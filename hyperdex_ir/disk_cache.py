@@ -7,6 +7,7 @@ looked at is what is read.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from hyperdex_ir.folder_access import read_link
 from hyperdex_ir.progress import log
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -68,22 +71,19 @@ class DiskCache:
     @contextmanager
     def _opened(self) -> Iterator[int]:
         """A descriptor of the folder. Raises OSError when it cannot be opened or is not this user's alone."""
-        link = os.lstat(self.folder)
-        if stat.S_ISLNK(link.st_mode) and link.st_uid != os.geteuid():
-            raise _refusal(self.folder, f"it is a link of user {link.st_uid}")
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with _folder_of(self.folder) as (folder, is_link):
             self._check_owner(folder, self.folder)
-            self._close(folder)
+            self._close(folder, is_link)
             yield folder
-        finally:
-            os.close(folder)
 
-    def _close(self, folder: int) -> None:
-        """Takes the right to write in the folder from others. Entries that they may have put there go."""
+    def _close(self, folder: int, is_link: bool) -> None:
+        """Takes the right to write in the folder from others. Entries that they may have put there go. Raises OSError
+        where a link leads to it: the folder may be in use for something else."""
         mode = stat.S_IMODE(os.fstat(folder).st_mode)
         if not mode & _OTHERS_WRITE:
             return
+        if is_link:
+            raise _refusal(self.folder, f"it is a link to a folder that others may write (mode {mode:04o})")
         os.fchmod(folder, mode & ~_OTHERS_WRITE)
         _say(f"{self.folder}: others could write there (mode {mode:04o}); now they cannot, its entries are made anew")
         for name in self._own(folder):
@@ -126,6 +126,32 @@ class DiskCache:
             # A writer that was killed may have left the beginning of an entry.
             if self.magic.startswith(head):
                 yield name
+
+
+@contextmanager
+def _folder_of(path: Path) -> Iterator[tuple[int, bool]]:
+    """A descriptor of a folder, and whether a link of this user's leads to it. Raises OSError for another's link."""
+    outer = os.open(path.parent, _FOLDER)
+    try:
+        folder, is_link = _followed(path, outer)
+    finally:
+        os.close(outer)
+    try:
+        yield folder, is_link
+    finally:
+        os.close(folder)
+
+
+def _followed(path: Path, outer: int) -> tuple[int, bool]:
+    try:
+        return os.open(path.name, _FOLDER | os.O_NOFOLLOW, dir_fd=outer), False
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+    owner, target = read_link(path.name, outer)
+    if owner != os.geteuid():
+        raise _refusal(path, f"it is a link of user {owner}")
+    return os.open(target, _FOLDER, dir_fd=outer), True
 
 
 @contextmanager

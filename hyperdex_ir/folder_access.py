@@ -73,19 +73,17 @@ class FolderTree:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
-        found = os.stat(name, dir_fd=outer, follow_symlinks=False)
-        if not stat.S_ISLNK(found.st_mode):
-            raise StorageError(f"{path}: not a folder", "move it away")
+        owner, target = _link(name, outer, path)
         if len(parts) > 1 or name not in LINKED:
             raise link_refused(path, "is not followed")
-        if found.st_uid != os.geteuid():
+        if owner != os.geteuid():
             raise link_refused(path, "is not followed: it belongs to another user")
-        return self._followed(outer, path)
+        return self._followed(outer, path, target)
 
-    def _followed(self, outer: int, path: Path) -> int:
-        """A descriptor of the folder that a link of the user's own leads to."""
+    def _followed(self, outer: int, path: Path, target: str) -> int:
+        """A descriptor of the folder that the text of a link of the user's own names."""
         try:
-            descriptor = os.open(path.name, _REACHED, dir_fd=outer)
+            descriptor = os.open(target, _REACHED, dir_fd=outer)
         except (FileNotFoundError, NotADirectoryError):
             raise link_refused(path, "leads to no folder") from None
         if os.fstat(descriptor).st_uid == os.geteuid():
@@ -316,3 +314,29 @@ def link_refused(path: Path, why: str, hint: str = "remove the link, or put a fo
     except OSError:
         target = ""
     return StorageError(f"{path}: a link{target}, which {why}", hint)
+
+
+def _link(name: str, outer: int, path: Path) -> tuple[int, str]:
+    """Owner and text of a link. Raises StorageError for what is none."""
+    try:
+        return read_link(name, outer)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise StorageError(f"{path}: not a folder", "move it away") from None
+
+
+def read_link(name: str, outer: int) -> tuple[int, str]:
+    """Owner and text of one and the same link in an open folder, whoever may exchange it meanwhile.
+
+    Raises OSError, with EINVAL for what is no link.
+    """
+    if not hasattr(os, "O_PATH"):  # only Linux can open a link itself
+        return os.stat(name, dir_fd=outer, follow_symlinks=False).st_uid, os.readlink(name, dir_fd=outer)
+    link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=outer)
+    try:
+        if not stat.S_ISLNK(os.fstat(link).st_mode):
+            raise OSError(errno.EINVAL, "not a link")
+        return os.fstat(link).st_uid, os.readlink("", dir_fd=link)
+    finally:
+        os.close(link)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import stat
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -117,6 +118,16 @@ def test_a_link_of_another_is_not_followed(cache: DiskCache, tmp_path: Path) -> 
     cache.folder.symlink_to(tmp_path / "disk")
     os.chown(cache.folder, 12345, -1, follow_symlinks=False)
     assert cache.read("entry-1", "key") is None
+
+
+def test_a_folder_of_others_behind_a_link_stays_as_it_is(cache: DiskCache, tmp_path: Path) -> None:
+    disk = cache.folder.rename(tmp_path / "disk")
+    disk.chmod(0o775)
+    cache.folder.symlink_to(disk)
+    before = sorted(os.listdir(disk))
+    assert cache.read("entry-1", "key") is None
+    cache.write("entry-2", "key", b"data")
+    assert (stat.S_IMODE(disk.stat().st_mode), sorted(os.listdir(disk))) == (0o775, before)
 
 
 # ---------------------------------------------------------------------------------------------------- pruning

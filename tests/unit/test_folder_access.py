@@ -16,7 +16,7 @@ from hyperdex_ir.backend.lock import LOCK_FILE, locked_folder
 from hyperdex_ir.backend.payload import PayloadWriter, atomic_payloads
 from hyperdex_ir.errors import StorageError
 from hyperdex_ir.files import Kind, atomic_file, write_text
-from hyperdex_ir.folder_access import FolderTree, NewFile
+from hyperdex_ir.folder_access import FolderTree, NewFile, read_link
 
 PACKAGE = Path(hyperdex_ir.__file__).parent
 
@@ -286,3 +286,22 @@ def test_what_belongs_to_a_model_is_written_below_its_root() -> None:
                 if len(node.args) < wanted and path.name != "dumps.py":
                     found.append(f"{path.name}:{node.lineno}")
     assert found == []
+
+
+@pytest.mark.skipif(not hasattr(os, "O_PATH"), reason="only Linux can open a link itself")
+def test_owner_and_text_are_of_one_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process puts another link in its place in between."""
+    path, owner_of = tmp_path / "link", os.fstat
+    path.symlink_to("mine")
+
+    def exchange(descriptor: int) -> os.stat_result:
+        path.unlink()
+        path.symlink_to("another")
+        return owner_of(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", exchange)
+        outer = os.open(tmp_path, os.O_RDONLY)
+        assert read_link("link", outer) == (os.geteuid(), "mine")
+    os.close(outer)
+    assert os.readlink(path) == "another"
