@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
+from hyperdex_ir.backend.checkpoint import copy_small_files, small_files, weight_files_of
 from hyperdex_ir.backend.dumps import read_chosen_dump
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.links import check_links
@@ -185,6 +185,7 @@ class Compilation:
             return
         from hyperdex_ir.backend.convert import model_bytes, write_model
 
+        small_files(self.folder)  # refused before the work
         sources = SourceWatch(weight_files_of(self.folder))
         plan_memory(self._traced.layout, load_target(self.options.target), self._traced.max_length)
         whole = self._whole

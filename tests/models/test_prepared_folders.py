@@ -296,3 +296,55 @@ def test_a_checkpoint_on_another_disk_gets_files_and_loses_none(
     assert tree(other).keys() - before.keys() == {"hyperdex_model.bin", "hyperdex_config.json"}
     assert run(capsys, *COMMANDS["all"], str(tmp_path / "model")) == (0, [])
     assert tree(other) == before
+
+
+# ------------------------------------------------------------------------------------ copying what lies outside
+@pytest.mark.parametrize("target", ["key", "absolute", "/proc/self/environ", "two links", "app"])
+def test_no_file_outside_is_copied_into_the_folder(
+    compiled: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy is as readable as the folder, and goes where the folder goes."""
+    model = Path(shutil.copytree(compiled, tmp_path / "model", ignore=NOT_ORIGINAL))
+    (tmp_path / "key").write_text("the private key")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/added_tokens.json").write_text("the private key")
+    (tmp_path / "app/config.json").write_text('{"password": "secret"}')
+    places = {
+        "key": "../key",
+        "absolute": str(tmp_path / "key"),
+        "two links": "inner",
+        "app": "../app/added_tokens.json",
+    }
+    (model / "inner").symlink_to("../key")
+    (model / "added_tokens.json").symlink_to(places.get(target, target))
+    code, lines = run(capsys, "compile", str(model))
+    assert code == 1
+    assert lines[0].startswith(
+        f"error[HDX0503]: {model / 'added_tokens.json'}: a link to {places.get(target, target)}, "
+    )
+    assert lines[0].endswith("which leads out of the checkpoint: it is not copied")
+    assert lines[1] == "hint: remove the link, or put the file itself in its place"
+    assert not list(model.rglob(".hyperdex_next/ckpt/*")) + list(model.glob("ckpt/*"))
+
+
+def test_links_to_files_of_another_checkpoint_are_copied(
+    compiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variant of a model, of links to the files of the first and of one in a cache of the Hub."""
+    first, model = tmp_path / "first", tmp_path / "model"
+    shutil.copytree(compiled, first, ignore=NOT_ORIGINAL)
+    snapshot, blobs = tmp_path / "models--o--n/snapshots/0a", tmp_path / "models--o--n/blobs"
+    for folder in (snapshot, blobs, model / "inner"):
+        folder.mkdir(parents=True)
+    for number, path in enumerate(sorted(first.iterdir())):
+        shutil.copyfile(path, blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+        (model / path.name).symlink_to((first if number % 2 else snapshot) / path.name)
+    (model / "inner/merges").write_text("#version: 0.2\n")
+    (model / "merges.txt").symlink_to("inner/merges")
+    assert run(capsys, "compile", str(model)) == (0, [])
+    copied = [name for name in os.listdir(model / "ckpt") if not name.startswith("hyperdex_")]
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "merges.txt"} <= set(copied)
+    for name in copied:
+        assert (model / "ckpt" / name).read_bytes() == (model / name).read_bytes()
+        assert not (model / "ckpt" / name).is_symlink()
