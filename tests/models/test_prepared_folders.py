@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import tiny_llama_config, write_checkpoint
 
+from hyperdex_ir.backend.staging import settle
+from hyperdex_ir.backend.state import State
 from hyperdex_ir.cli.main import main
+from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
@@ -348,3 +353,59 @@ def test_links_to_files_of_another_checkpoint_are_copied(
     for name in copied:
         assert (model / "ckpt" / name).read_bytes() == (model / name).read_bytes()
         assert not (model / "ckpt" / name).is_symlink()
+
+
+# ---------------------------------------------------------------------------- staged files beside a checkpoint
+@pytest.mark.parametrize("is_link", [True, False])
+@pytest.mark.parametrize("command", ["again", "clean", "all"])
+def test_no_staged_copy_joins_a_checkpoint_in_ckpt(
+    compiled: Path, tmp_path: Path, command: str, is_link: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A compile of a checkpoint in `ckpt/` writes no copies: who staged them was not the compiler."""
+    model = tmp_path / "model"
+    trusted = Path(shutil.copytree(compiled, tmp_path / "mine" if is_link else model / "ckpt", ignore=NOT_ORIGINAL))
+    before = tree(trusted)
+    if is_link:
+        model.mkdir()
+        (model / "ckpt").symlink_to("../mine")
+    staged = {name: {} for name in ("ckpt/chat_template.jinja", "ckpt/added_tokens.json")}
+    (model / STAGING / "ckpt").mkdir(parents=True)
+    for name in staged:
+        (model / STAGING / name).write_text("theirs")
+    (model / STAGING / "manifest.json").write_text("{}")
+    (model / STAGING / STATE).write_text(json.dumps({"format": 4, "phases": {"2": {"files": staged}}}))
+    assert run(capsys, *COMMANDS[command], str(model)) == (0, [])
+    assert {name: facts for name, facts in tree(trusted).items() if not name.startswith("hyperdex_")} == before
+    run(capsys, *COMMANDS["clean"], str(model))
+    assert not (model / STAGING).exists()
+
+
+def test_a_clean_goes_on_with_the_renames_of_a_compile_elsewhere(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its output has copies in `ckpt/`, which are told from a checkpoint by the record of them."""
+    out = tmp_path / "out"
+    model = Path(shutil.copytree(compiled, tmp_path / "model", ignore=NOT_ORIGINAL))
+    for content in ("one", "another"):
+        (model / "chat_template.jinja").write_text(content)
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            if content == "another":
+                patch.setattr("hyperdex_ir.backend.compilation.settle", _interrupted_at(2))
+            AutoCompiler().compile(str(model), output_dir=str(out), force=True)
+    assert (out / "ckpt/chat_template.jinja").read_text() == "one"
+    assert (out / STAGING / "manifest.json").is_file()
+    assert run(capsys, "clean", str(out)) == (0, [])
+    assert (out / "ckpt/chat_template.jinja").read_text() == "another"
+    assert CompiledModel.open(out).logits([1, 2]).shape[0] == 2
+
+
+def _interrupted_at(call: int) -> Callable[[ModelFolder], State]:
+    """`settle`, which a Ctrl+C ends before it does anything, at one of its calls."""
+    calls = count(1)
+
+    def settled(folder: ModelFolder) -> State:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return settle(folder)
+
+    return settled
