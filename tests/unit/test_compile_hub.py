@@ -398,10 +398,12 @@ def test_a_forged_marker_does_not_have_the_users_index_replaced(hub: HubState, t
     }
     forged = {"hub_id": "owner/model", "revision": None, "complete": False, "commit": COMMIT, "files": listed}
     (root / "ckpt").mkdir(parents=True)
-    (root / "ckpt/model.safetensors.index.json").write_bytes(b"mine")
+    own = json.dumps({"weight_map": {"a": "mine.safetensors"}})
+    (root / "ckpt/model.safetensors.index.json").write_text(own)
     (root / "ckpt" / MARKER).write_text(json.dumps(forged))
     fetch(root)
-    assert (root / "replaced/model.safetensors.index.json").read_bytes() == b"mine"
+    assert (root / "replaced/model.safetensors.index.json").read_text() == own
+    assert weight_files(root / "ckpt") == [root / "ckpt/model-00001-of-00001.safetensors"]
 
 
 def test_hidden_parts_of_the_users_own_stay(hub: HubState):
