@@ -10,7 +10,7 @@ import errno
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -100,15 +100,17 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Path, root: Path | None = None) -> Iterator[IO[bytes]]:
+def atomic_file(
+    path: Path, root: Path | None = None, ready: Callable[[os.stat_result], None] | None = None
+) -> Iterator[IO[bytes]]:
     """A file open for writing (and reading) that takes its name, synced, only when the block ends well.
 
     root: the folder of the model that it belongs to, below which no link is followed (`folder_access.py`). None: where
-    the user asked for it. Raises StorageError when what is there is no file: the rename would put one in the place of a
-    device.
+    the user asked for it. ready: as of `FolderTree.new_file`. Raises StorageError when what is there is no file: the
+    rename would put one in the place of a device.
     """
     tree = FolderTree(path.parent if root is None else root)
-    with storage_errors(path), tree.new_file(tree.name_of(path)) as file:
+    with storage_errors(path), tree.new_file(tree.name_of(path), ready) as file:
         yield file
 
 

@@ -17,7 +17,7 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -213,18 +213,25 @@ class FolderTree:
         self.remove(source)
 
     @contextmanager
-    def new_file(self, name: str) -> Iterator[IO[bytes]]:
-        """A file open for writing and reading that takes its name, synced, only when the block ends well."""
+    def new_file(self, name: str, ready: Callable[[os.stat_result], None] | None = None) -> Iterator[IO[bytes]]:
+        """A file open for writing and reading that takes its name, synced, only when the block ends well.
+
+        ready: is told the facts of the file, which it keeps, just before it takes its name.
+        """
         new = NewFile(self, name)
         try:
-            yield new.begin()
-            new.publish()
+            file = new.begin()
+            yield file
+            new.finish()
+            if ready is not None:
+                ready(os.fstat(file.fileno()))
+            new.rename()
         finally:
             new.discard()
 
 
 class NewFile:
-    """A file that is written under a hidden name, made for it, until `publish`. To be ended with `discard`.
+    """A file that is written under a hidden name, made for it, until `rename`. To be ended with `discard`.
 
     It is not there before `begin`: an interrupt in there leaves nothing behind when `discard` has been arranged before.
     """
@@ -255,13 +262,8 @@ class NewFile:
         self._file.flush()
         os.fsync(self._file.fileno())
 
-    def publish(self) -> None:
-        """Gives the file its name, after `finish`."""
-        self.finish()
-        self.rename()
-
     def rename(self) -> None:
-        """Gives the file its name."""
+        """Gives the file its name, after `finish`."""
         with self._tree.folder(self._folder) as descriptor:
             os.replace(self._temporary, self._name, src_dir_fd=descriptor, dst_dir_fd=descriptor)
         self._is_published = True

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -77,31 +78,42 @@ def write_small_files(path: Path, folder: Path, root: Path | None = None) -> Non
     facts, tree = source_facts(path), FolderTree(root)
     if facts.items() <= marker.items() and all(_is_recorded(marker, folder / name, tree) for name in _SMALL_FILES):
         return
-    own = [name for name in (*_SMALL_FILES, SAFETENSORS) if tree.info(tree.name_of(folder / name)) is not None]
-    others = [name for name in own if name not in _begun(marker) and not _is_recorded(marker, folder / name, tree)]
-    if others:
-        raise CheckpointError(
-            f"{folder}: holds {', '.join(others)}, which was not made from {path.name} by this tool",
-            "move it away, or name another folder with --output-dir",
-        )
-    for name in (GGUF_MARKER, *own):
-        tree.remove(tree.name_of(folder / name))
+    _made_before(path, folder, root)  # refused before the work
     reader = open_gguf(path)
     reading.check_checkpoint(path.parent)
     config = _read_config(path, reader)
-    marker = {"begun": [*_SMALL_FILES, SAFETENSORS]}
-    write_text(folder / GGUF_MARKER, json.dumps(marker) + "\n", root)
-    written = _write_tokenizer(path, folder, root) if "tokenizer.ggml.tokens" in reader.fields else []
     ids = {key: getattr(config, key, None) for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     generation = {key: value for key, value in ids.items() if value is not None}
-    write_text(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n", root)
-    write_text(folder / "config.json", config.to_json_string(use_diff=True), root)
-    _record(facts | marker, folder, root, [*written, *_SMALL_FILES])
+    written = _tokenizer_files(path) if "tokenizer.ggml.tokens" in reader.fields else {}
+    written["generation_config.json"] = (json.dumps(generation, indent=2) + "\n").encode()
+    written["config.json"] = config.to_json_string(use_diff=True).encode()
+    for name in _made_before(path, folder, root):
+        tree.remove(tree.name_of(folder / name))
+    _write_marker(folder, root, {"made": {}})
+    for name, content in written.items():
+        with atomic_file(folder / name, root, _recorder(folder / name, root)) as file:
+            file.write(content)
+    _write_marker(folder, root, _read_marker(folder, root) | facts)
+
+
+def _made_before(path: Path, folder: Path, root: Path) -> list[str]:
+    """The files there that were made here, of this GGUF file or another. Raises CheckpointError for a checkpoint that
+    was not."""
+    marker, tree = _read_marker(folder, root), FolderTree(root)
+    found = [name for name in (*SMALL_FILES, SAFETENSORS) if tree.info(tree.name_of(folder / name)) is not None]
+    made = [name for name in found if _is_recorded(marker, folder / name, tree)]
+    others = [name for name in (*_SMALL_FILES, SAFETENSORS) if name in found and name not in made]
+    if not others:
+        return made
+    raise CheckpointError(
+        f"{folder}: holds {', '.join(others)}, which was not made from {path.name} by this tool",
+        "move it away, or name another folder with --output-dir",
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- the marker
 def _read_marker(folder: Path, root: Path) -> dict[str, Any]:
-    """What `_record` has written: of which file the others were made, and where these are; empty when there is none."""
+    """Of which file the others were made, and where these are; empty when there is no marker."""
     tree = FolderTree(root)
     try:
         with tree.open_file(tree.name_of(folder / GGUF_MARKER)) as file:
@@ -111,21 +123,22 @@ def _read_marker(folder: Path, root: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _record(marker: dict[str, Any], folder: Path, root: Path, names: Sequence[str]) -> None:
-    """Records that these files are made now: size, time and inode of each."""
-    tree, made = FolderTree(root), dict(_made(marker))
-    for name in names:
-        found = tree.info(tree.name_of(folder / name))
-        if found is not None:
-            made[name] = place_of(found)
-    begun = [name for name in _begun(marker) if name not in names]
-    write_text(folder / GGUF_MARKER, json.dumps({**marker, "made": made, "begun": begun}) + "\n", root)
+def _write_marker(folder: Path, root: Path, marker: dict[str, Any]) -> None:
+    write_text(folder / GGUF_MARKER, json.dumps(marker) + "\n", root)
 
 
-def _begun(marker: dict[str, Any]) -> list[Any]:
-    """Names of files that were not there when their making began: a process that was killed may have left them."""
-    begun = marker.get("begun")
-    return begun if isinstance(begun, list) else []
+def _recorder(path: Path, root: Path) -> Callable[[os.stat_result], None]:
+    """For `atomic_file`: records in the marker that a file is made, by size, time and inode, before it has its name.
+
+    So the record is there whenever the file is, wherever a process is killed. Who makes a folder for others can write a
+    marker too, but does not know the inodes that its files will have.
+    """
+
+    def record(found: os.stat_result) -> None:
+        marker = _read_marker(path.parent, root)
+        _write_marker(path.parent, root, {**marker, "made": {**_made(marker), path.name: place_of(found)}})
+
+    return record
 
 
 def _made(marker: dict[str, Any]) -> dict[str, Any]:
@@ -139,19 +152,16 @@ def _is_recorded(marker: dict[str, Any], path: Path, tree: FolderTree) -> bool:
 
 
 def made_files(folder: Path, root: Path) -> dict[str, dict[str, Any]]:
-    """The files that were made in a folder, or begun: name -> size, time and inode; the marker is one of them.
+    """The files that were made in a folder: name -> size, time and inode; the marker is one of them.
 
     Empty when there is no marker that can be read. root: as of `write_small_files`.
     """
     marker, tree = _read_marker(folder, root), FolderTree(root)
-    if not marker:
+    found = tree.info(tree.name_of(folder / GGUF_MARKER))
+    if not marker or found is None:
         return {}
-    begun = [name for name in (*_SMALL_FILES, SAFETENSORS) if name in _begun(marker)]
-    if begun and begun[0] in _SMALL_FILES:  # the tokenizer is written before these
-        begun += SMALL_FILES
-    found = {name: tree.info(tree.name_of(folder / name)) for name in (GGUF_MARKER, *begun)}
     made = {name: entry for name, entry in _made(marker).items() if isinstance(entry, dict)}
-    return made | {name: place_of(one) for name, one in found.items() if one is not None}
+    return made | {GGUF_MARKER: place_of(found)}
 
 
 def is_made(folder: ModelFolder, name: str) -> bool:
@@ -183,21 +193,17 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
     return config
 
 
-def _write_tokenizer(path: Path, folder: Path, root: Path) -> list[str]:
-    """Writes what transformers makes of the tokenizer; returns the names.
+def _tokenizer_files(path: Path) -> dict[str, bytes]:
+    """The files that transformers makes of the tokenizer.
 
-    transformers follows links: it writes into a folder of its own, from which the files are copied.
+    transformers follows links: it writes into a folder of its own, from which the files are read.
     """
     from hyperdex_ir.frontend.pretrained import copy_tokenizer
 
     with TemporaryDirectory(prefix="hyperdex-gguf-") as place:
         with _one_line(path, "tokenizer"):
             copy_tokenizer(path, Path(place))
-        written = sorted(Path(place).iterdir())
-        for one in written:
-            with atomic_file(folder / one.name, root) as file:
-                file.write(one.read_bytes())
-        return [one.name for one in written]
+        return {one.name: one.read_bytes() for one in sorted(Path(place).iterdir())}
 
 
 @contextmanager
@@ -245,14 +251,13 @@ def write_weights(
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_file(folder / SAFETENSORS, root or folder) as file:
+    is_kept = bool(_read_marker(folder, root or folder))
+    recorder = _recorder(folder / SAFETENSORS, root or folder) if is_kept else None
+    with atomic_file(folder / SAFETENSORS, root or folder, recorder) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, kind, _ in entries:
             file.write(_stored(names.values(name), kind).data)
             _let_go(reader)
-    marker = _read_marker(folder, root or folder)
-    if marker:
-        _record(marker, folder, root or folder, [SAFETENSORS])
 
 
 def _let_go(reader: GGUFReader) -> None:

@@ -158,6 +158,8 @@ def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
     for name in shards:
         _fetch_weights(folder, options, name)
     if not _has_safetensors(listing) and torch_weights.SINGLE not in listing.files:
+        if (folder.source / SAFETENSORS_INDEX).is_file() and not is_fetched(folder, SAFETENSORS_INDEX):
+            _set_aside(folder, SAFETENSORS_INDEX)
         torch_weights.rewrite_index(folder.source / torch_weights.INDEX, _tree(folder).root)
         _record_fetched(folder, SAFETENSORS_INDEX)
     _write_marker(folder, options, listing, complete=True)
@@ -287,7 +289,10 @@ def _recorded(folder: ModelFolder) -> Listing | None:
 
 
 def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
-    """Makes the folder one of this commit: files of other content go, then the marker names what is to be there."""
+    """Makes the folder one of this commit: files of other content go, then the marker names what is to be there.
+
+    Only files that this tool has put there are removed, and links: the hashes in a marker may be a stranger's words.
+    """
     before = _recorded(folder)
     known = {} if before is None else before.files
     if before is not None and before.commit != listing.commit:
@@ -298,7 +303,7 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
         path = folder.source / name
         if _belongs(path, known, listing):
             continue
-        if path.suffix == ".part" or is_fetched(folder, name) or (name in known and same_content(path, known[name])):
+        if path.suffix == ".part" or path.is_symlink() or is_fetched(folder, name):
             _remove(folder, name)
         else:
             _set_aside(folder, name)

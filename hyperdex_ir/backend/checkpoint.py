@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hyperdex_ir import reading
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.payload import BLOCK_BYTES
-from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.errors import CheckpointError, ConfigError
 from hyperdex_ir.files import atomic_file
+from hyperdex_ir.folder_access import link_refused
 from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for, weight_paths
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.quantized import open_checkpoint
 from hyperdex_ir.frontend.tensors import Tensor, row_bytes, row_count
-from hyperdex_ir.locations import SMALL_FILES, ModelFolder
-from hyperdex_ir.reading import TOKENIZER, read_bytes
+from hyperdex_ir.locations import CONFIG, SMALL_FILES, ModelFolder
+from hyperdex_ir.reading import read_bytes, read_object
 
 if TYPE_CHECKING:
     from hyperdex_ir.frontend import ImportedModel
 
 #: Types of the safetensors format -> types of `values.convert`.
 _TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f32", "F64": "f64"}
+#: Links that lead to each other, as many as Linux follows.
+_MOST_LINKS = 40
 
 
 def stored_matrix_type(source: Path, summary: ModelSummary) -> str:
@@ -74,17 +79,60 @@ def weight_files_of(folder: ModelFolder) -> list[Path]:
         return []
 
 
+# -------------------------------------------------------------------------------------------------- small files
 def copy_small_files(folder: ModelFolder) -> list[Path]:
-    """Copies configuration and tokenizer into `ckpt/`, unless that is where they are; returns the copies."""
-    if folder.source == folder.ckpt:
-        return []
+    """Copies configuration and tokenizer into `ckpt/`, unless that is where they are; returns the copies.
+
+    Raises StorageError as `small_files`.
+    """
     copies = []
-    for name in SMALL_FILES:
-        original, copy = folder.source / name, folder.ckpt / name
-        if not original.is_file():
-            continue
-        content = read_bytes(original, TOKENIZER)
+    for name, original in small_files(folder).items():
+        content, copy = read_bytes(original, reading.TOKENIZER), folder.ckpt / name
         with atomic_file(copy, folder.anchor) as file:
             file.write(content)
         copies.append(copy)
     return copies
+
+
+def small_files(folder: ModelFolder) -> dict[str, Path]:
+    """The files that belong into `ckpt/` as copies: by name, each where its content lies.
+
+    Raises StorageError for a link that leads out of the checkpoint: a copy would give away what is behind it. Links
+    into the cache of the Hub that the checkpoint is part of, and to the same file of another checkpoint, are followed.
+    """
+    source = folder.source
+    if source == folder.ckpt:
+        return {}
+    return {name: _content_of(source, name) for name in SMALL_FILES if (source / name).is_file()}
+
+
+def _content_of(source: Path, name: str) -> Path:
+    """Where links lead to from a file of the checkpoint, one by one."""
+    place = source.resolve() / name
+    for _ in range(_MOST_LINKS):
+        if not place.is_symlink():
+            return place
+        target = place.parent / os.readlink(place)
+        target = target.parent.resolve() / target.name
+        if not (_is_inside(target, source.resolve()) or _is_of_checkpoint(target, name) or _is_blob(target, place)):
+            break
+        place = target
+    way = "remove the link, or put the file itself in its place"
+    raise link_refused(source / name, "leads out of the checkpoint: it is not copied", way)
+
+
+def _is_inside(path: Path, folder: Path) -> bool:
+    return folder in path.parents
+
+
+def _is_of_checkpoint(path: Path, name: str) -> bool:
+    """Whether it is the file of this name in a checkpoint; other programs have a config.json, too."""
+    try:
+        return path.name == name and "model_type" in read_object(path.parent / CONFIG, reading.CONFIG)
+    except (ConfigError, FileNotFoundError):
+        return False
+
+
+def _is_blob(path: Path, link: Path) -> bool:
+    """Whether a file lies in the same cache of the Hub as the link to it, which has links from snapshots to blobs."""
+    return any(one.parent.name == "snapshots" and path.parent == one.parent.parent / "blobs" for one in link.parents)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperdex_ir.backend.checkpoint import copy_small_files, weight_files_of
+from hyperdex_ir.backend.checkpoint import copy_small_files, small_files, weight_files_of
 from hyperdex_ir.backend.dumps import read_chosen_dump
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.links import check_links
@@ -185,6 +185,7 @@ class Compilation:
             return
         from hyperdex_ir.backend.convert import model_bytes, write_model
 
+        small_files(self.folder)  # refused before the work
         sources = SourceWatch(weight_files_of(self.folder))
         plan_memory(self._traced.layout, load_target(self.options.target), self._traced.max_length)
         whole = self._whole
@@ -243,7 +244,7 @@ class Compilation:
     def _write_manifest(self) -> None:
         """Reads back what was written and writes its manifest: from now on only renames are left."""
         table, own = read_table(self._current.model_config), (self.images, self.program)
-        doomed = self.options.low_memory_usage and self._kept_weights is None
+        doomed = self.options.low_memory_usage and self._kept_weights() is None
         log("Verify what was written")
         with byte_progress("verify", unread_bytes(self.state, self._phases)) as advance:
             watched = self.memory.watched(advance)
@@ -267,25 +268,31 @@ class Compilation:
 
     # ------------------------------------------------------------------------------------------- low memory
     def _delete_weights(self) -> None:
-        if self._kept_weights is not None:
-            log(f"Nothing is deleted in {self.folder.root}: {self._kept_weights}")
+        if kept := self._kept_weights():
+            log(f"Nothing is deleted in {self.folder.root}: {kept}")
             return
         self.state.drop_file(CONVERT, self._binary_name)
         beside = FolderTree(self.folder.source.parent)
         for path in weight_files_of(self.folder):
-            beside.remove(beside.name_of(path))
+            if self._is_own(path.name):
+                beside.remove(beside.name_of(path))
+            else:
+                log(f"{path}: not deleted: it is no longer the file that was downloaded or made")
         self.state.tree.remove(self._binary_name)
         log(f"Delete the original weights and the converted checkpoint in {self.folder.source}")
 
-    @cached_property
     def _kept_weights(self) -> str | None:
-        """Why the original weights must not be deleted; None when the tool has downloaded or made every one of them."""
-        folder = self.folder
-        if not folder.made_by_tool:
+        """Why the original weights must not be deleted; None when the tool has downloaded or made every one of them.
+
+        To be asked anew before each use: a compile takes its time, and the user may put other weights there meanwhile.
+        """
+        if not self.folder.made_by_tool:
             return "the folder is not the compiler's own"
-        is_own = is_fetched if folder.gguf is None else is_made
-        others = [path.name for path in weight_files_of(folder) if not is_own(folder, path.name)]
+        others = [path.name for path in weight_files_of(self.folder) if not self._is_own(path.name)]
         return f"nothing says that this tool has downloaded or made {', '.join(others)}" if others else None
+
+    def _is_own(self, name: str) -> bool:
+        return (is_fetched if self.folder.gguf is None else is_made)(self.folder, name)
 
     # --------------------------------------------------------------------------------------------- what is done
     @cached_property

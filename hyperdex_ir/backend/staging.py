@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperdex_ir.backend.state import State
-from hyperdex_ir.backend.written import FOLDERS, MANIFEST, STAGING, STATE_FILE
+from hyperdex_ir.backend.written import FOLDERS, MANIFEST, STAGING, STATE_FILE, is_copy
 from hyperdex_ir.files import storage_errors
 from hyperdex_ir.folder_access import FolderTree
-from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.locations import CONFIG, ModelFolder
 
 _NEXT_MANIFEST, _NEXT_STATE = f"{STAGING}/{MANIFEST}", f"{STAGING}/{STATE_FILE}"
 
@@ -45,7 +45,7 @@ def compile_folder(folder: ModelFolder, root: Path, converted: Path) -> CompileF
 
 def holds_checkpoint(folder: ModelFolder) -> bool:
     """Whether the original checkpoint lies in `ckpt/`, where the compiler writes too."""
-    return folder.source == folder.ckpt and FolderTree(folder.root).info("config.json") is None
+    return folder.source == folder.ckpt and FolderTree(folder.root).info(CONFIG) is None
 
 
 def settle(folder: ModelFolder) -> State:
@@ -77,10 +77,16 @@ def check_places(folder: ModelFolder) -> None:
 
 
 def _moved(tree: FolderTree, old: State, new: State, beside_checkpoint: bool) -> list[str]:
-    """The staged files that go to their places, in order."""
+    """The staged files that go to their places, in order.
+
+    No copies join a checkpoint in `ckpt/`: a compile of that makes none, so they are a stranger's. Where its
+    config.json is itself a recorded copy, it is the output of a compile of a checkpoint elsewhere.
+    """
     # The program first: an opened model sees at once that it does not fit the manifest. The tokenizer comes last.
     names = [name for phase in sorted(new.phases, reverse=True) for name in new.entries(phase)]
     staged = [name for name in names if tree.is_file(f"{STAGING}/{name}")]
+    if beside_checkpoint and not any(one.is_in_place(f"ckpt/{CONFIG}") for one in (old, new)):
+        staged = [name for name in staged if not is_copy(name)]
     return [name for name in staged if old.may_replace(name, beside_checkpoint=beside_checkpoint)]
 
 

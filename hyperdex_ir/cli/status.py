@@ -13,6 +13,7 @@ from hyperdex_ir.cli.output import print_error
 from hyperdex_ir.errors import HyperdexError, printable
 from hyperdex_ir.files import storage_errors
 from hyperdex_ir.locations import ModelFolder, hub_root
+from hyperdex_ir.progress import log
 
 T = TypeVar("T")
 Model = Annotated[str | None, typer.Argument(help="Hub id or directory; by default all models.", show_default=False)]
@@ -44,7 +45,7 @@ def clean(
         for path, size in clean_folder(folder, compiled=compiled, dry_run=dry_run):
             print(f"{printable(str(path))}  {_size(size)}")
 
-    _, failed = _each(_folders(model), clean_one)
+    _, failed = _each([folder for folder in _folders(model) if model is not None or _is_in_hub(folder.root)], clean_one)
     if failed:
         raise typer.Exit(1)
 
@@ -72,6 +73,15 @@ def _folders(model: str | None) -> list[ModelFolder]:
         {path.parent for path in hub_root().glob("*/*/ckpt")} | {p.parent for p in hub_root().glob("*/ckpt")}
     )
     return [ModelFolder(root, root / "ckpt", None, made_by_tool=True) for root in roots]
+
+
+def _is_in_hub(root: Path) -> bool:
+    """Whether the folder of a model under the hub root lies there itself; if a link leads elsewhere, a line says so."""
+    hub, place = hub_root(), root.resolve()
+    if place == hub.resolve() / root.relative_to(hub):
+        return True
+    log(f"{root}: leads to {place}: left alone; name it to clean it")
+    return False
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:

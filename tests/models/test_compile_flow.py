@@ -19,10 +19,17 @@ from safetensors import safe_open
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend import compilation, length
+from hyperdex_ir.backend.compilation import Compilation
 from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.manifest import write_manifest
+from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.backend.state import State
 from hyperdex_ir.errors import CapacityError, StorageError
 from hyperdex_ir.files import HEADER_BYTES, Kind, read_binary
+from hyperdex_ir.folder_access import FolderTree, place_of
+from hyperdex_ir.hub import HubOptions
 from hyperdex_ir.isa.codec import decode_program
+from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import load_json, read_layout, read_map
@@ -280,6 +287,51 @@ def test_low_memory_usage_leaves_weights_that_were_put_there_by_hand(
     assert compiled.model is not None
     assert contents(own).items() >= before.items()
     assert "Nothing is deleted" in capsys.readouterr().err
+
+
+def test_weights_that_the_user_puts_there_during_a_compile_stay(model: Path, tmp_path: Path, monkeypatch, capsys):
+    """Until the last file of the model is deleted, each is looked at again just before."""
+    files = {path.name: path.read_bytes() for path in sorted(model.iterdir()) if path.is_file() and path.name != STATE}
+    with hub_of_tests(files, tmp_path / "home", monkeypatch):
+        weights = tmp_path / "home/hub/owner/model/ckpt/model.safetensors"
+
+        def written(*arguments):
+            weights.rename(tmp_path / "downloaded")
+            shutil.copyfile(tmp_path / "downloaded", weights)
+            write_manifest(*arguments)
+
+        monkeypatch.setattr("hyperdex_ir.backend.compilation.write_manifest", written)
+        compile_model("owner/model", low_memory_usage=True)
+        assert weights.is_file()
+        assert "Nothing is deleted" in capsys.readouterr().err
+
+
+def test_a_shard_that_the_user_puts_there_while_others_are_deleted_stays(tmp_path: Path, monkeypatch, capsys):
+    ckpt = tmp_path / "model/ckpt"
+    ckpt.mkdir(parents=True)
+    names = ["model-1.safetensors", "model-2.safetensors"]
+    for name in names:
+        (ckpt / name).write_text("downloaded")
+    (ckpt / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(enumerate(names))}))
+    marker = {"hub_id": "owner/model", "fetched": {name: place_of((ckpt / name).stat()) for name in names}}
+    (ckpt / "hyperdex_download.json").write_text(json.dumps(marker))
+    remove = FolderTree.remove
+
+    def removed(tree: FolderTree, name: str) -> None:
+        remove(tree, name)
+        (ckpt / names[1]).rename(tmp_path / "downloaded")
+        (ckpt / names[1]).write_text("the only one")
+
+    monkeypatch.setattr(FolderTree, "remove", removed)
+    one = Compilation(ModelFolder(ckpt.parent, ckpt, "owner/model", made_by_tool=True), CompileOptions(HubOptions()))
+    one.state = State(ckpt.parent, {"2": {"files": {}}})
+    one._delete_weights()
+    assert not (ckpt / names[0]).exists()
+    assert (ckpt / names[1]).read_text() == "the only one"
+    assert (
+        f"{ckpt / names[1]}: not deleted: it is no longer the file that was downloaded or made"
+        in capsys.readouterr().err
+    )
 
 
 def test_output_dir_leaves_the_checkpoint_alone(model: Path, tmp_path: Path):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import tiny_llama_config, write_checkpoint
 
+from hyperdex_ir.backend.staging import settle
+from hyperdex_ir.backend.state import State
 from hyperdex_ir.cli.main import main
+from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
@@ -296,3 +301,111 @@ def test_a_checkpoint_on_another_disk_gets_files_and_loses_none(
     assert tree(other).keys() - before.keys() == {"hyperdex_model.bin", "hyperdex_config.json"}
     assert run(capsys, *COMMANDS["all"], str(tmp_path / "model")) == (0, [])
     assert tree(other) == before
+
+
+# ------------------------------------------------------------------------------------ copying what lies outside
+@pytest.mark.parametrize("target", ["key", "absolute", "/proc/self/environ", "two links", "app"])
+def test_no_file_outside_is_copied_into_the_folder(
+    compiled: Path, tmp_path: Path, target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A copy is as readable as the folder, and goes where the folder goes."""
+    model = Path(shutil.copytree(compiled, tmp_path / "model", ignore=NOT_ORIGINAL))
+    (tmp_path / "key").write_text("the private key")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/added_tokens.json").write_text("the private key")
+    (tmp_path / "app/config.json").write_text('{"password": "secret"}')
+    places = {
+        "key": "../key",
+        "absolute": str(tmp_path / "key"),
+        "two links": "inner",
+        "app": "../app/added_tokens.json",
+    }
+    (model / "inner").symlink_to("../key")
+    (model / "added_tokens.json").symlink_to(places.get(target, target))
+    code, lines = run(capsys, "compile", str(model))
+    assert code == 1
+    assert lines[0].startswith(
+        f"error[HDX0503]: {model / 'added_tokens.json'}: a link to {places.get(target, target)}, "
+    )
+    assert lines[0].endswith("which leads out of the checkpoint: it is not copied")
+    assert lines[1] == "hint: remove the link, or put the file itself in its place"
+    assert not list(model.rglob(".hyperdex_next/ckpt/*")) + list(model.glob("ckpt/*"))
+
+
+def test_links_to_files_of_another_checkpoint_are_copied(
+    compiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variant of a model, of links to the files of the first and of one in a cache of the Hub."""
+    first, model = tmp_path / "first", tmp_path / "model"
+    shutil.copytree(compiled, first, ignore=NOT_ORIGINAL)
+    snapshot, blobs = tmp_path / "models--o--n/snapshots/0a", tmp_path / "models--o--n/blobs"
+    for folder in (snapshot, blobs, model / "inner"):
+        folder.mkdir(parents=True)
+    for number, path in enumerate(sorted(first.iterdir())):
+        shutil.copyfile(path, blobs / str(number))
+        (snapshot / path.name).symlink_to(f"../../blobs/{number}")
+        (model / path.name).symlink_to((first if number % 2 else snapshot) / path.name)
+    (model / "inner/merges").write_text("#version: 0.2\n")
+    (model / "merges.txt").symlink_to("inner/merges")
+    assert run(capsys, "compile", str(model)) == (0, [])
+    copied = [name for name in os.listdir(model / "ckpt") if not name.startswith("hyperdex_")]
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "merges.txt"} <= set(copied)
+    for name in copied:
+        assert (model / "ckpt" / name).read_bytes() == (model / name).read_bytes()
+        assert not (model / "ckpt" / name).is_symlink()
+
+
+# ---------------------------------------------------------------------------- staged files beside a checkpoint
+@pytest.mark.parametrize("is_link", [True, False])
+@pytest.mark.parametrize("command", ["again", "clean", "all"])
+def test_no_staged_copy_joins_a_checkpoint_in_ckpt(
+    compiled: Path, tmp_path: Path, command: str, is_link: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A compile of a checkpoint in `ckpt/` writes no copies: who staged them was not the compiler."""
+    model = tmp_path / "model"
+    trusted = Path(shutil.copytree(compiled, tmp_path / "mine" if is_link else model / "ckpt", ignore=NOT_ORIGINAL))
+    before = tree(trusted)
+    if is_link:
+        model.mkdir()
+        (model / "ckpt").symlink_to("../mine")
+    staged = {name: {} for name in ("ckpt/chat_template.jinja", "ckpt/added_tokens.json")}
+    (model / STAGING / "ckpt").mkdir(parents=True)
+    for name in staged:
+        (model / STAGING / name).write_text("theirs")
+    (model / STAGING / "manifest.json").write_text("{}")
+    (model / STAGING / STATE).write_text(json.dumps({"format": 4, "phases": {"2": {"files": staged}}}))
+    assert run(capsys, *COMMANDS[command], str(model)) == (0, [])
+    assert {name: facts for name, facts in tree(trusted).items() if not name.startswith("hyperdex_")} == before
+    run(capsys, *COMMANDS["clean"], str(model))
+    assert not (model / STAGING).exists()
+
+
+def test_a_clean_goes_on_with_the_renames_of_a_compile_elsewhere(
+    compiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its output has copies in `ckpt/`, which are told from a checkpoint by the record of them."""
+    out = tmp_path / "out"
+    model = Path(shutil.copytree(compiled, tmp_path / "model", ignore=NOT_ORIGINAL))
+    for content in ("one", "another"):
+        (model / "chat_template.jinja").write_text(content)
+        with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            if content == "another":
+                patch.setattr("hyperdex_ir.backend.compilation.settle", _interrupted_at(2))
+            AutoCompiler().compile(str(model), output_dir=str(out), force=True)
+    assert (out / "ckpt/chat_template.jinja").read_text() == "one"
+    assert (out / STAGING / "manifest.json").is_file()
+    assert run(capsys, "clean", str(out)) == (0, [])
+    assert (out / "ckpt/chat_template.jinja").read_text() == "another"
+    assert CompiledModel.open(out).logits([1, 2]).shape[0] == 2
+
+
+def _interrupted_at(call: int) -> Callable[[ModelFolder], State]:
+    """`settle`, which a Ctrl+C ends before it does anything, at one of its calls."""
+    calls = count(1)
+
+    def settled(folder: ModelFolder) -> State:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return settle(folder)
+
+    return settled

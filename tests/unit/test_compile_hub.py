@@ -370,6 +370,42 @@ def test_a_marker_of_someone_elses_names_no_file_of_the_users(hub: HubState, tmp
     assert not any(is_fetched(folder, name) for name in NEEDED)
 
 
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_forged_marker_does_not_have_the_users_weights_removed(hub: HubState, tmp_path: Path, complete: bool):
+    """It lists, of another commit, the public length and hash of weights that the user has moved there."""
+    root, own = tmp_path / "evil", b"the only weights"
+    listed = {"bytes": len(own), "digest": hashlib.sha256(own).hexdigest()}
+    forged = {"hub_id": "owner/model", "revision": None, "complete": complete, "commit": "f" * 40}
+    (root / "ckpt").mkdir(parents=True)
+    (root / "ckpt/config.json").write_bytes(FILES["config.json"])
+    (root / "ckpt/model.safetensors").write_bytes(own)
+    (root / "ckpt" / MARKER).write_text(json.dumps({**forged, "files": {"model.safetensors": listed}}))
+    fetch_config(find_folder(root), HubOptions(refresh=complete))
+    assert (root / "replaced/model.safetensors").read_bytes() == own
+
+
+def test_a_forged_marker_does_not_have_the_users_index_replaced(hub: HubState, tmp_path: Path):
+    """It says that the index is of torch's weights, of which one is made."""
+    root, shard = tmp_path / "evil", "pytorch_model-00001-of-00001.bin"
+    buffer = io.BytesIO()
+    torch.save({"a": torch.ones(2)}, buffer)
+    index = json.dumps({"weight_map": {"a": shard}}).encode()
+    files = {"config.json": FILES["config.json"], shard: buffer.getvalue(), "pytorch_model.bin.index.json": index}
+    hub.commits[COMMIT] = files
+    listed = {
+        name: {"bytes": len(one), "digest": hashlib.sha1(b"blob %d\0" % len(one) + one).hexdigest()}
+        for name, one in files.items()
+    }
+    forged = {"hub_id": "owner/model", "revision": None, "complete": False, "commit": COMMIT, "files": listed}
+    (root / "ckpt").mkdir(parents=True)
+    own = json.dumps({"weight_map": {"a": "mine.safetensors"}})
+    (root / "ckpt/model.safetensors.index.json").write_text(own)
+    (root / "ckpt" / MARKER).write_text(json.dumps(forged))
+    fetch(root)
+    assert (root / "replaced/model.safetensors.index.json").read_text() == own
+    assert weight_files(root / "ckpt") == [root / "ckpt/model-00001-of-00001.safetensors"]
+
+
 def test_hidden_parts_of_the_users_own_stay(hub: HubState):
     """Only what has the name of an unfinished download goes when the branch has moved."""
     ckpt = fetch()

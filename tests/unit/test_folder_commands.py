@@ -175,3 +175,39 @@ def test_clean_of_everything_compiled_leaves_the_checkpoint(model: Path, capsys:
     assert {name: (model / name).read_bytes() for name in original} == original
     AutoCompiler().compile(str(model))
     succeeds(capsys, "check", str(model))
+
+
+@pytest.mark.parametrize("link", ["an-org/a-model", "an-org"])
+def test_a_clean_of_all_models_follows_no_link_out_of_the_hub(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], link: str
+) -> None:
+    """Nobody has named the model that it leads to; who names it has it cleaned."""
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/hub").symlink_to(tmp_path / "disk")  # the user's own
+    (tmp_path / "work/another").mkdir(parents=True)
+    work = Path(shutil.move(model, tmp_path / "work/a-model"))
+    shutil.copytree(work, tmp_path / "disk/org/own")
+    place = tmp_path / "disk" / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(work if link.endswith("a-model") else work.parent)
+    before = names(work)
+    out = succeeds(capsys, "clean", "--compiled")
+    assert names(work) == before
+    assert {line.split("  ")[0].startswith(str(tmp_path / "home/hub/org/own/")) for line in out.splitlines()} == {True}
+    assert not list((tmp_path / "disk/org/own/param").glob("*"))
+    assert str(tmp_path / "home/hub/an-org/a-model") in succeeds(capsys, "status")
+    assert "param/" in succeeds(capsys, "clean", "--compiled", str(tmp_path / "home/hub/an-org/a-model"))
+    assert not list((work / "param").glob("*"))
+
+
+def test_a_model_that_a_clean_of_all_leaves_alone_is_said(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path / "home"))
+    (tmp_path / "home/hub/org").mkdir(parents=True)
+    (tmp_path / "home/hub/org/model").symlink_to(model)
+    with pytest.raises(SystemExit):
+        main(["clean"])
+    link = tmp_path / "home/hub/org/model"
+    assert f"{link}: leads to {model}: left alone; name it to clean it" in capsys.readouterr().err

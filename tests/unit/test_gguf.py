@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from hyperdex_ir import gguf_checkpoint
 from hyperdex_ir.backend.memory import Ceiling
 from hyperdex_ir.errors import CheckpointError, ConfigError, MemoryCeilingError, UnsupportedModelError
+from hyperdex_ir.folder_access import NewFile
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.gguf_checkpoint import write_small_files, write_weights
 from hyperdex_ir.gguf_header import ARCHITECTURES, architecture_of, check_architecture
@@ -128,7 +134,7 @@ def test_a_directory_with_one_file(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_beside_the_file_is_left_alone(tmp_path: Path) -> None:
-    """And what was made of the file is known again, also where its making broke off."""
+    """And what was made of the file is known again."""
     write_gguf(tmp_path / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16)
     ckpt = tmp_path / "ckpt"
     ckpt.mkdir()
@@ -144,14 +150,90 @@ def test_a_checkpoint_beside_the_file_is_left_alone(tmp_path: Path) -> None:
     write_weights(tmp_path / "tiny.gguf", ckpt)
     made = {path.name: path.read_bytes() for path in ckpt.iterdir()}
     assert set(gguf_checkpoint.made_files(ckpt, ckpt)) == made.keys()
-    (ckpt / GGUF_MARKER).write_text(
-        json.dumps({"begun": ["config.json", "generation_config.json", "model.safetensors"]})
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+def test_a_making_that_was_killed_at_a_rename_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    """Each file is recorded before it has its name: what is there is known again, wherever the process ended."""
+    path, ckpt = tmp_path / "tiny.gguf", tmp_path / "ckpt"
+    write_gguf(path, "llama", gguf.GGMLQuantizationType.F16)
+    rename, moments = NewFile.rename, count()
+
+    def killed_at(moment: int) -> Callable[[NewFile], None]:
+        calls = count()
+
+        def renamed(file: NewFile) -> None:
+            if (call := next(calls)) == moment and not is_done:
+                raise KeyboardInterrupt
+            rename(file)
+            if call == moment:
+                raise KeyboardInterrupt
+
+        return renamed
+
+    def make() -> dict[str, bytes]:
+        write_small_files(path, ckpt)
+        write_weights(path, ckpt)
+        return {one.name: one.read_bytes() for one in ckpt.iterdir() if one.name != GGUF_MARKER}
+
+    expected = make()
+    for moment in moments:
+        shutil.rmtree(ckpt)
+        with monkeypatch.context() as patch:
+            patch.setattr(NewFile, "rename", killed_at(moment))
+            patch.setattr(NewFile, "discard", lambda file: None)
+            try:
+                make()
+                break
+            except KeyboardInterrupt:
+                pass
+        left = {one.name for one in ckpt.iterdir() if not one.name.endswith(".part")}
+        assert left <= {*gguf_checkpoint.made_files(ckpt, ckpt), GGUF_MARKER}
+        assert {name: content for name, content in make().items() if not name.endswith(".part")} == expected
+    assert next(moments) > 12
+
+
+@pytest.mark.parametrize("is_readable", [True, False])
+@pytest.mark.parametrize("names", [["model.safetensors"], ["config.json"], ["config.json", "model.safetensors"]])
+def test_a_forged_marker_has_no_file_removed(tmp_path: Path, names: list[str], is_readable: bool) -> None:
+    """It says that the making of files began that the user has moved there."""
+    path, ckpt = tmp_path / "tiny.gguf", tmp_path / "tiny/ckpt"
+    write_gguf(path, "llama", gguf.GGMLQuantizationType.F16)
+    if not is_readable:
+        path.write_bytes(path.read_bytes()[:200])
+    ckpt.mkdir(parents=True)
+    (ckpt / GGUF_MARKER).write_text(json.dumps({"begun": ["config.json", "model.safetensors"], "made": {}}))
+    for name in names:
+        (ckpt / name).write_text("mine")
+    before = {one.name: one.read_bytes() for one in ckpt.iterdir()}
+    words = (
+        f"holds {', '.join(names)}, which was not made from tiny.gguf" if is_readable else "not a readable GGUF file"
     )
-    write_small_files(tmp_path / "tiny.gguf", ckpt)
-    write_weights(tmp_path / "tiny.gguf", ckpt)
-    assert {name: (ckpt / name).read_bytes() for name in made if name != GGUF_MARKER} == {
-        name: content for name, content in made.items() if name != GGUF_MARKER
-    }
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        AutoCompiler().compile(str(path), max_length=24)
+    assert {one.name: one.read_bytes() for one in ckpt.iterdir()} == before
+
+
+@pytest.mark.parametrize("what", ["header", "config", "tokenizer"])
+def test_a_file_that_cannot_be_read_has_nothing_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    path, ckpt = tmp_path / "tiny.gguf", tmp_path / "ckpt"
+    write_gguf(path, "llama", gguf.GGMLQuantizationType.F16)
+    write_small_files(path, ckpt)
+    write_weights(path, ckpt)
+    before = {one.name: one.read_bytes() for one in ckpt.iterdir()}
+    os.utime(path, (1, 1))
+    if what == "header":
+        path.write_bytes(path.read_bytes()[:200])
+    else:
+        called = "config_from_gguf" if what == "config" else "copy_tokenizer"
+        monkeypatch.setattr(f"hyperdex_ir.frontend.pretrained.{called}", lambda *_: 1 / 0)
+    with pytest.raises((CheckpointError, UnsupportedModelError)):
+        write_small_files(path, ckpt)
+    assert {one.name: one.read_bytes() for one in ckpt.iterdir()} == before
 
 
 def test_a_forged_marker_lends_no_name_to_a_config(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import gguf
@@ -20,7 +21,7 @@ from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import LOCK_FILE
 from hyperdex_ir.backend.state import STATE_FILE
 from hyperdex_ir.errors import StorageError
-from hyperdex_ir.folder_access import place_of
+from hyperdex_ir.folder_access import NewFile, place_of
 from hyperdex_ir.gguf_checkpoint import write_small_files
 from hyperdex_ir.locations import GGUF_MARKER, MARKER, find_folder
 from hyperdex_ir.runtime.places import compiled_folder
@@ -96,14 +97,35 @@ def test_images_on_another_disk_whose_state_is_lost(checkpoint: Path, tmp_path: 
     AutoCompiler().compile(str(model))
 
 
-def test_a_making_from_gguf_that_broke_off_behind_a_link(tmp_path: Path) -> None:
+def _killed_at(moment: int) -> Callable[[NewFile], None]:
+    """`NewFile.rename`, during one of whose calls the process ends."""
+    rename, calls = NewFile.rename, count()
+
+    def renamed(file: NewFile) -> None:
+        rename(file)
+        if next(calls) == moment:
+            raise KeyboardInterrupt
+
+    return renamed
+
+
+def test_a_making_from_gguf_that_broke_off_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, disk = tmp_path / "root", tmp_path / "disk"
     root.mkdir()
     disk.mkdir()
     (root / "ckpt").symlink_to(disk)
     write_gguf(root / "tiny.gguf", "llama", gguf.GGMLQuantizationType.F16)
-    write_small_files(root / "tiny.gguf", root / "ckpt", root)
-    (disk / GGUF_MARKER).write_text(json.dumps({"begun": ["config.json", "generation_config.json"]}))
+    for moment in count():
+        for path in disk.iterdir():
+            path.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(NewFile, "rename", _killed_at(moment))
+            patch.setattr(NewFile, "discard", lambda file: None)
+            try:
+                write_small_files(root / "tiny.gguf", root / "ckpt", root)
+                break
+            except KeyboardInterrupt:
+                check_links(find_folder(root))
     check_links(find_folder(root))
     (disk / "notes.txt").write_text("mine")
     with pytest.raises(StorageError, match=r"holds notes\.txt"):

@@ -186,7 +186,7 @@ OTHERS = {
     "disk_cache.py": {"_opened", "_opened_file", "_put"},
     "explanations.py": {"explanations"},
     "folder_access.py": {"_entered", "_followed", "_regular", "begin", "folder"},
-    "gguf_checkpoint.py": {"_write_tokenizer"},
+    "gguf_checkpoint.py": {"_tokenizer_files"},
     "own_code.py": {"code_digest"},
     "passes/pipeline_text.py": {"_named_text"},
     "reading.py": {"open_regular"},
