@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import IntEnum, auto
 
+from hyperdex_ir.isa.operands import MOST_POSITION
 from hyperdex_ir.isa.settings import REFUSALS
 
 
@@ -25,7 +26,7 @@ class Fault(IntEnum):
     TABLE_ROW = auto()  # index, rows of the table
     LOOKUP = auto()  # index, numbers in the table
     CACHE_ROWS = auto()  # first position, rows, limit
-    POSITION = auto()  # position
+    POSITION = auto()  # first position, rows
     CACHE_LIMIT = auto()  # last position, limit
     TURNED = auto()  # turned columns, columns
     SELECTED_ROWS = auto()  # first row, rows, chunk
@@ -93,7 +94,7 @@ _MESSAGES: dict[Fault, Callable[..., str]] = {
     Fault.TABLE_ROW: lambda index, rows: f"row {index} of a table of {rows} rows",
     Fault.LOOKUP: lambda index, limit: f"number {index} of a table of {limit}",
     Fault.CACHE_ROWS: lambda first, rows, limit: f"positions {first} to {first + rows - 1}, the cache holds {limit}",
-    Fault.POSITION: lambda position: f"position {position}",
+    Fault.POSITION: lambda first, rows: f"positions {first} to {first + rows - 1}, they go from 0 to {MOST_POSITION}",
     Fault.CACHE_LIMIT: lambda position, limit: f"position {position}, the cache holds {limit}",
     Fault.TURNED: lambda turned, columns: f"{turned} columns to turn, of {columns}: must be even and no more",
     Fault.SELECTED_ROWS: lambda first, rows, chunk: f"rows {first} to {first + rows - 1}, the machine has {chunk}",

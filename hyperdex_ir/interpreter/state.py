@@ -60,11 +60,12 @@ class State:
             raise AccessError(f"register r{number} says {rows} rows, the machine takes 1 to {self.chunk}")
         return rows
 
-    def position(self) -> int:
-        """The position of the first row in flight. Raises AccessError when it is negative or beyond any HBM."""
+    def position(self, rows: int) -> int:
+        """The position of the first row in flight. Raises AccessError when that of one is not from 0 to the last."""
         position = self.register(POSITION)
-        if not 0 <= position <= MOST_POSITION:
-            raise AccessError(f"position {position}")
+        last = position + rows - 1
+        if position < 0 or last > MOST_POSITION:
+            raise AccessError(f"positions {position} to {last}, they go from 0 to {MOST_POSITION}")
         return position
 
     def address(self, ref: HbmRef) -> int:
