@@ -20,13 +20,14 @@ _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
 class State:
     """The machine's state. `chunk`: most rows in flight. `nonfinite`: the running instruction made a NaN or inf.
     `result`: what it wrote to the LMU, but for scores and probabilities; None when nothing. `sent`, `received`:
-    messages of the pass so far. `waits`: the running instruction has to wait for a message, and did nothing."""
+    messages of the pass so far; `words_ahead`: words in those sent, less words in those received. `waits`: the running
+    instruction has to wait for a message, and did nothing."""
 
     def __init__(self, hbm: Hbm, chunk: int, lmu_words: int, link: Link | None = None):
         self.hbm = hbm
         self.chunk = chunk
         self.link = link
-        self.sent = self.received = 0
+        self.sent = self.received = self.words_ahead = 0
         self.waits = False
         self.lmu = Lmu(lmu_words)
         self.registers: list[int | None] = [None] * REGISTERS
