@@ -103,7 +103,7 @@ class _Attention:
 
     def __init__(self, op: Operation):
         self.op, self.e, self.rows = op, op.e, op.rows()
-        self.position = op.position()
+        self.position = op.position(self.rows)
         self.window = op.immediate("window")
         self.first = first_seen(op.e, self.position, self.window)
         self.stop = op.e.add(self.position, self.rows)

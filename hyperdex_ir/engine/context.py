@@ -114,6 +114,7 @@ class Thread(ctypes.Structure):
         ("open_calls", _I64),  # frames that are calls
         ("sent", _I64),  # messages in this pass
         ("received", _I64),
+        ("words_ahead", _I64),  # in messages sent, less those in messages received
         ("depth", _I64),
         ("frames", Frame * MAX_DEPTH),
         ("nonfinite", _I64),  # the running instruction made a NaN or an infinity

@@ -25,7 +25,8 @@ def _scratch(values: Values, sizes: Sizes) -> int:
 @operation("short_conv", scratch=_scratch)
 def short_conv(op: Operation) -> None:
     e = op.e
-    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), op.position()
+    rows, columns, history = op.rows(), op.immediate("columns"), op.immediate("history")
+    position = op.position(rows)
     src = op.lmu("src", rows, columns)
     with e.if_then(e.less(0, history)):
         op.words("state", e.mul(history, columns), written=True)
@@ -156,7 +157,8 @@ class _Part:
 @operation("store_state")
 def store_state(op: Operation) -> None:
     e = op.e
-    rows, columns, history, position = op.rows(), op.immediate("columns"), op.immediate("history"), op.position()
+    rows, columns, history = op.rows(), op.immediate("columns"), op.immediate("history")
+    position = op.position(rows)
     src = op.lmu("src", rows, columns)
     state = op.words("state", e.mul(history, columns), written=True)
     first = e.maximum(e.sub(rows, history), 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import IntEnum, auto
 
+from hyperdex_ir.isa.operands import MOST_AHEAD, MOST_POSITION
 from hyperdex_ir.isa.settings import REFUSALS
 
 
@@ -25,7 +26,7 @@ class Fault(IntEnum):
     TABLE_ROW = auto()  # index, rows of the table
     LOOKUP = auto()  # index, numbers in the table
     CACHE_ROWS = auto()  # first position, rows, limit
-    POSITION = auto()  # position
+    POSITION = auto()  # first position, rows
     CACHE_LIMIT = auto()  # last position, limit
     TURNED = auto()  # turned columns, columns
     SELECTED_ROWS = auto()  # first row, rows, chunk
@@ -44,6 +45,7 @@ class Fault(IntEnum):
     DEVICE = auto()  # device, parts
     EARLY_RECEIVE = auto()  # number of the message
     MESSAGE = auto()  # number, part, rows and columns of the message expected, then of the one that came
+    AHEAD = auto()  # messages, their words, words of the LMU
     CHOICE = auto()  # k, columns, groups to choose from, groups
     COLUMN_NUMBER = auto()  # rank, row, columns
     NUMBER = auto()  # what it must be below
@@ -93,7 +95,7 @@ _MESSAGES: dict[Fault, Callable[..., str]] = {
     Fault.TABLE_ROW: lambda index, rows: f"row {index} of a table of {rows} rows",
     Fault.LOOKUP: lambda index, limit: f"number {index} of a table of {limit}",
     Fault.CACHE_ROWS: lambda first, rows, limit: f"positions {first} to {first + rows - 1}, the cache holds {limit}",
-    Fault.POSITION: lambda position: f"position {position}",
+    Fault.POSITION: lambda first, rows: f"positions {first} to {first + rows - 1}, they go from 0 to {MOST_POSITION}",
     Fault.CACHE_LIMIT: lambda position, limit: f"position {position}, the cache holds {limit}",
     Fault.TURNED: lambda turned, columns: f"{turned} columns to turn, of {columns}: must be even and no more",
     Fault.SELECTED_ROWS: lambda first, rows, chunk: f"rows {first} to {first + rows - 1}, the machine has {chunk}",
@@ -112,6 +114,9 @@ _MESSAGES: dict[Fault, Callable[..., str]] = {
     Fault.DEVICE: lambda device, parts: f"device {device} of a program for {parts}",
     Fault.EARLY_RECEIVE: lambda number: f"receive number {number} of the pass, before send number {number}",
     Fault.MESSAGE: _other_message,
+    Fault.AHEAD: lambda messages, words, most: (
+        f"{messages} messages with {words} words sent and not received, the most are {MOST_AHEAD} with {most} words"
+    ),
     Fault.CHOICE: lambda k, columns, top, groups: f"{k} of {columns} columns, from {top} of {groups} groups",
     Fault.COLUMN_NUMBER: lambda rank, row, limit: f"word {rank} of row {row} is no number below {limit}",
     Fault.NUMBER: lambda limit: f"the word is no number below {limit}",

@@ -21,7 +21,7 @@ from hyperdex_ir.engine.head_plan import FIELDS, FINAL, HEADER, PLACES, TRIP
 from hyperdex_ir.engine.heads import MAX_CONSTANT, MAX_NUMBER
 from hyperdex_ir.engine.kernels import choose
 from hyperdex_ir.engine.memory_access import beat_address
-from hyperdex_ir.engine.operation import Operation, operation
+from hyperdex_ir.engine.operation import Operation, operation, positions_fit
 from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
 from hyperdex_ir.isa.operands import REGISTERS
 from hyperdex_ir.isa.structure import MAX_DEPTH
@@ -193,7 +193,7 @@ class _Loop:
         conditions = [
             e.less(0, self.rows),
             b.icmp_signed("<=", self.rows, self.op.context.load("chunk")),
-            e.less(-1, self.position),
+            positions_fit(e, self.position, self.rows),
             b.icmp_signed("<=", self.stop, n["limit"]),
             b.or_(one, b.icmp_signed(">=", n["buffer_stride"], e.sub(self.stop, self.first))),
             b.or_(one, b.icmp_signed(">=", n["result_stride"], n["span"])),

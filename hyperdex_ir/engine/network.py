@@ -13,6 +13,7 @@ from hyperdex_ir.engine.memory_access import LmuRows
 from hyperdex_ir.engine.moving import watch_words
 from hyperdex_ir.engine.operation import Operation, operation
 from hyperdex_ir.isa.instructions import DEVICE
+from hyperdex_ir.isa.operands import MOST_AHEAD
 
 
 @operation("send")
@@ -20,8 +21,10 @@ def send(op: Operation) -> None:
     e, b, thread = op.e, op.e.builder, op.machine_thread
     part, rows, columns = _part(op), op.rows(), op.immediate("columns")
     src = op.lmu("src", rows, columns, added=_first_column(op, part))
-    number = thread.load("sent")
+    number, words = thread.load("sent"), e.mul(rows, columns)
+    _check_ahead(op, number, words)
     thread.store("sent", e.add(number, 1))
+    thread.add("words_ahead", words)
     with e.if_then(e.equal(op.thread, 0)):
         with e.loop(0, rows) as row:
             watch_words(op, src.row(row), 0, columns)
@@ -29,6 +32,15 @@ def send(op: Operation) -> None:
         failed = e.call_at(op.context.at("send_message"), I64, arguments)
         with e.if_then(b.icmp_signed("!=", failed, I64(0)), likely=False):
             b.ret(I64(Reason.STOPPED))
+
+
+def _check_ahead(op: Operation, sent: V, words: V) -> None:
+    """Fault when more would have been sent and not received than may be."""
+    e, thread, most = op.e, op.machine_thread, op.context.load("lmu_words")
+    messages = e.sub(e.add(sent, 1), thread.load("received"))
+    ahead = e.add(thread.load("words_ahead"), words)
+    outside = e.builder.or_(e.less(MOST_AHEAD, messages), e.less(most, ahead))
+    op.fault_if(outside, Fault.AHEAD, messages, ahead, most)
 
 
 @operation("receive")
@@ -46,6 +58,7 @@ def receive(op: Operation) -> None:
     other = e.equal(arrival, int(Arrival.OTHER))
     op.fault_if(other, Fault.MESSAGE, number, part, rows, columns, *found)
     thread.store("received", e.add(number, 1))
+    thread.add("words_ahead", e.sub(I64(0), e.mul(rows, columns)))
     dst = op.lmu("dst", rows, columns, added=_first_column(op, part))
     words = LmuRows(e, op.context.load_pointer("message"), columns, I64(0), I64(0))
     begin, end = op.share_rows(dst, rows, columns)

@@ -129,6 +129,12 @@ def emit_operation(module: Any, features: Features, definition: Definition) -> A
     return function
 
 
+def positions_fit(e: Emitter, first: V, rows: V) -> V:
+    """i1: the positions of rows, of which there are 1 to the chunk size, are from 0 to the last."""
+    inside = e.builder.icmp_signed("<=", first, e.sub(I64(MOST_POSITION + 1), rows))
+    return e.builder.and_(e.less(-1, first), inside)
+
+
 class Operation:
     """One instruction while its function is being written. `e`: the Emitter; `context`, `machine_thread`: the shared
     structures by field name; `threads`, `thread`: how many there are, and this one's number (i64)."""
@@ -188,11 +194,10 @@ class Operation:
         self.fault_if(outside, Fault.ROWS, self.immediate(name), rows, chunk)
         return rows
 
-    def position(self) -> V:
-        """The position of the first row in flight, i64. Fault when it is negative or beyond any HBM."""
+    def position(self, rows: V) -> V:
+        """The position of the first row in flight, i64. Fault when that of one is not from 0 to the last."""
         e, position = self.e, self.register_value(POSITION)
-        outside = e.builder.or_(e.less(position, 0), e.less(MOST_POSITION, position))
-        self.fault_if(outside, Fault.POSITION, position)
+        self.fault_if(e.builder.not_(positions_fit(e, position, rows)), Fault.POSITION, position, rows)
         return position
 
     def lmu(self, name: str, rows: int | V, columns: int | V, *, added: int | V = 0) -> LmuRows:

@@ -194,7 +194,8 @@ class Machine:
         self._next, self._executed, self._calls = 0, 0, 0
         self._frames: list[_Repeat | _Call] = []
         self._halted = False
-        state.sent, state.received, state.waits = 0, 0, False
+        state.sent = state.received = state.words_ahead = 0
+        state.waits = False
 
     def _step(self) -> None:
         index = self._next

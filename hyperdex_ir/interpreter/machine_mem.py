@@ -63,7 +63,7 @@ def store(s: State, v: Mapping[str, Any]) -> None:
 @instruction("store_state")
 def store_state(s: State, v: Mapping[str, Any]) -> None:
     rows, columns, history = s.rows(v["rows"]), v["columns"], v["history"]
-    position = s.position()
+    position = s.position(rows)
     data = s.read_rows(v["src"], rows, columns)
     address = s.address(v["state"])
     s.hbm.flags(address, (history, columns), np.float32)  # all of it lies in the run-time area

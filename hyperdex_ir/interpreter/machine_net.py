@@ -11,7 +11,7 @@ from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.link import Link, Message
 from hyperdex_ir.interpreter.state import State, instruction
 from hyperdex_ir.isa.instructions import DEVICE
-from hyperdex_ir.isa.operands import LmuRef
+from hyperdex_ir.isa.operands import MOST_AHEAD, LmuRef
 
 
 def _part(s: State, v: Mapping[str, Any]) -> int:
@@ -35,10 +35,23 @@ def _link(s: State) -> Link:
 @instruction("send")
 def send(s: State, v: Mapping[str, Any]) -> None:
     link, part, rows = _link(s), _part(s, v), s.rows(v["rows"])
-    words = s.read_rows(_columns(v["src"], v, part), rows, v["columns"]).copy()
+    view = s.read_rows(_columns(v["src"], v, part), rows, v["columns"])
+    _check_ahead(s, s.sent + 1 - s.received, s.words_ahead + view.size)
+    words = view.copy()
     s.watch(words)
     link.send(Message(s.sent, part, words))
     s.sent += 1
+    s.words_ahead += words.size
+
+
+def _check_ahead(s: State, messages: int, words: int) -> None:
+    """Raises AccessError when more has been sent and not received than may be. This bounds what is on its way in the
+    whole ring, whatever one device receives of another: sizes of what is sent and received are counted alike."""
+    most = s.lmu.size
+    if messages > MOST_AHEAD or words > most:
+        raise AccessError(
+            f"{messages} messages with {words} words sent and not received, the most are {MOST_AHEAD} with {most} words"
+        )
 
 
 @instruction("receive")
@@ -52,6 +65,7 @@ def receive(s: State, v: Mapping[str, Any]) -> None:
         return
     _check(message, Message(s.received, part, np.empty((rows, v["columns"]), np.float32)))
     s.received += 1
+    s.words_ahead -= message.words.size
     s.write_rows(_columns(v["dst"], v, part), message.words)
 
 

@@ -30,7 +30,7 @@ def _check_written(flags: np.ndarray, reach: Span) -> None:
 
 def reach_of(s: State, rows: int, window: int) -> Span:
     """The positions that the rows in flight see. Raises AccessError as `position`, and for too many."""
-    position = s.position()
+    position = s.position(rows)
     s.lmu.check_count(rows * (position + rows - (max(0, position - window + 1) if window else 0)))
     return span(position, rows, window)
 

@@ -70,7 +70,7 @@ def rotary(s: State, v: Mapping[str, Any]) -> None:
 @instruction("short_conv")
 def short_conv(s: State, v: Mapping[str, Any]) -> None:
     rows, columns, history = s.rows(v["rows"]), v["columns"], v["history"]
-    position = s.position()
+    position = s.position(rows)
     data = s.read_rows(v["src"], rows, columns)
     before = np.zeros((0, columns), np.float32)
     if history:

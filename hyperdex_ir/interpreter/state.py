@@ -20,13 +20,14 @@ _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
 class State:
     """The machine's state. `chunk`: most rows in flight. `nonfinite`: the running instruction made a NaN or inf.
     `result`: what it wrote to the LMU, but for scores and probabilities; None when nothing. `sent`, `received`:
-    messages of the pass so far. `waits`: the running instruction has to wait for a message, and did nothing."""
+    messages of the pass so far; `words_ahead`: words in those sent, less words in those received. `waits`: the running
+    instruction has to wait for a message, and did nothing."""
 
     def __init__(self, hbm: Hbm, chunk: int, lmu_words: int, link: Link | None = None):
         self.hbm = hbm
         self.chunk = chunk
         self.link = link
-        self.sent = self.received = 0
+        self.sent = self.received = self.words_ahead = 0
         self.waits = False
         self.lmu = Lmu(lmu_words)
         self.registers: list[int | None] = [None] * REGISTERS
@@ -60,11 +61,12 @@ class State:
             raise AccessError(f"register r{number} says {rows} rows, the machine takes 1 to {self.chunk}")
         return rows
 
-    def position(self) -> int:
-        """The position of the first row in flight. Raises AccessError when it is negative or beyond any HBM."""
+    def position(self, rows: int) -> int:
+        """The position of the first row in flight. Raises AccessError when that of one is not from 0 to the last."""
         position = self.register(POSITION)
-        if not 0 <= position <= MOST_POSITION:
-            raise AccessError(f"position {position}")
+        last = position + rows - 1
+        if position < 0 or last > MOST_POSITION:
+            raise AccessError(f"positions {position} to {last}, they go from 0 to {MOST_POSITION}")
         return position
 
     def address(self, ref: HbmRef) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from hyperdex_ir.isa.operands import F32, Enum, Field, Hbm, Imm, Lmu, Operand, Reg, View
+from hyperdex_ir.isa.operands import F32, MOST_AHEAD, Enum, Field, Hbm, Imm, Lmu, Operand, Reg, View
 
 WORD_BITS = 512
 WORD_BYTES = WORD_BITS // 8
@@ -229,7 +229,9 @@ SPECS = (
     # ------------------------------------------------------------------------------------------------ NET
     Spec("send", 0x40, Group.NET, Engine.ESL,
         "Sends columns `part * pitch + first` and on of each row, `columns` of them, to the next device on the ring,"
-        " number `(R[device] + 1) mod parts`. The part is `(R[device] - hop) mod parts`.",
+        " number `(R[device] + 1) mod parts`. The part is `(R[device] - hop) mod parts`."
+        f" Faults when the device would have sent more than {MOST_AHEAD} messages beyond those that it has received in"
+        " this pass, or more words beyond theirs than the LMU has.",
         (Lmu("src"), *_PART, ROWS)),
     Spec("receive", 0x41, Group.NET, Engine.ESL,
         "Waits for the next message of the device before this one on the ring, and writes it to columns `part * pitch +"

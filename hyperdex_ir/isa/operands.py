@@ -13,8 +13,10 @@ REGISTERS = 32
 REGISTER_BITS = 5
 LMU_ADDRESS_BITS = 24
 HBM_OFFSET_BITS = 40
-#: The last position that an instruction takes: what is kept of positions beyond it lies outside any HBM.
-MOST_POSITION = 1 << HBM_OFFSET_BITS
+#: The last position that an instruction counts: the engine makes float32 numbers of positions in 32 bits.
+MOST_POSITION = (1 << 31) - 1
+#: Messages that a device may have sent beyond those that it has received; programs of models get 2 ahead.
+MOST_AHEAD = 1024
 
 
 class FieldKind(StrEnum):

@@ -108,7 +108,8 @@ Every size may be 0. An operand without elements begins in the LMU or right behi
 grid of its elements; nothing of it is read or written. A MAC or a sum of nothing is +0, the mean of nothing a NaN, its
 largest number -infinity; the last two raise the flag. Where an instruction needs something, it says that it faults.
 
-A position that attention, `short_conv` or `store_state` counts from is a fault when it is negative or beyond 2^40.
+A position from which attention, `short_conv` or `store_state` counts is from 0 to 2^31 - 1, for each row in flight;
+another one is a fault.
 
 An instruction reads all its operands before it writes. What it writes counts row by row, in a row group by group, in a
 group column by column: where results lie on each other, the last one stays.

@@ -12,15 +12,15 @@ from typing import Any
 from hyperdex_ir import reading
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
-from hyperdex_ir.isa.operands import LMU_ADDRESS_BITS
+from hyperdex_ir.isa.operands import LMU_ADDRESS_BITS, MOST_POSITION
 from hyperdex_ir.memory.fields import MOST, Fields, shown
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
 from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap, io_places
 from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
 
 FORMAT = 2
-#: No target holds as many; the arithmetic of sizes stays within 64 bits.
-MOST_POSITIONS = (1 << 31) - 1
+#: No target holds as many; the arithmetic of sizes stays within 64 bits, and instructions count them all.
+MOST_POSITIONS = MOST_POSITION
 _AGAIN = "compile the model again"
 _DTYPES = (*MATRIX_TYPES, "f32", "i64")
 _MOST_CHANNELS = 256  # the names of the images have two hexadecimal digits for it

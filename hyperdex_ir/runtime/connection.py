@@ -27,6 +27,7 @@ import numpy as np
 
 from hyperdex_ir.errors import PeerError
 from hyperdex_ir.interpreter.link import Message
+from hyperdex_ir.isa.operands import MOST_AHEAD
 from hyperdex_ir.runtime.alarm import FOREVER, Alarm
 from hyperdex_ir.runtime.frames import FRAME_BYTES, Channel, Frame, FrameError, FrameKind, check_content
 from hyperdex_ir.runtime.rendezvous import START_SECONDS
@@ -39,6 +40,7 @@ _FRAME_TAG, _CONTENT_TAG = 0, 1
 _BEATS = 5  # that fit into the timeout
 _TICKS = 20  # of the clock within the timeout
 _AHEAD = 4  # frames that are expected at a time: what is expected comes without a question first
+_NOTES = 2  # of each device that may wait: of this pass and the next
 _GRACE_SECONDS = 0.3  # for a cause to come before a connection that closed is taken for one
 _EVIDENCE_SECONDS = 2.0  # for the alarm to say why a message could not be sent or received
 _NOTICE_SECONDS = 1.5
@@ -52,7 +54,7 @@ class Connection:
     is room for it. timeout: seconds without a sign of life after which a device counts as lost. verdict: from the
     failure that this device has noticed to the one that was noticed first; it must not take long. unheard: called by
     another thread when the ring has failed and the one that uses the connection has not noticed for seconds, because it
-    computes.
+    computes. room: bytes of content that wait here at most.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Connection:
         timeout: float,
         verdict: Callable[[str], str] = lambda words: words,
         unheard: Callable[[PeerError], None] = lambda error: None,
+        room: int = 1 << 30,
     ):
         self.device, self.count, self.timeout = device, count, timeout
         self._group = group
@@ -76,6 +79,7 @@ class Connection:
         self._posting = threading.Lock()
         self._last_posted = threading.Event()
         self._inbox: deque[Frame] = deque()
+        self._room, self._frames, self._waiting = room, count * (MOST_AHEAD + _NOTES), 0
         self._changed = threading.Condition()
         self._failing, self._told = threading.Lock(), threading.Event()
         self._error: PeerError | None = None
@@ -128,6 +132,7 @@ class Connection:
     def _take(self, kind: FrameKind) -> Frame:
         with self._changed:
             frame = self._inbox.popleft()
+            self._waiting -= len(frame.content)
         if frame.kind is not kind:
             raise self.fail(
                 f"device {self._previous} sent a {frame.kind.name.lower()} when device {self.device} expected a"
@@ -280,8 +285,18 @@ class Connection:
             if frame.kind is FrameKind.BYE:
                 self._previous_ended = True
             else:
-                self._inbox.append(frame)
+                self._keep(frame)
             self._changed.notify_all()
+
+    def _keep(self, frame: Frame) -> None:
+        """Raises FrameError when more waits than all devices together may have sent and not received."""
+        self._inbox.append(frame)
+        self._waiting += len(frame.content)
+        if len(self._inbox) > self._frames or self._waiting > self._room:
+            raise FrameError(
+                f"{len(self._inbox)} frames with {self._waiting} bytes wait,"
+                f" the most are {self._frames} with {self._room} bytes"
+            )
 
     def _watch_clock(self) -> None:
         """Finds that nothing has come for too long. A tick that is late, as this process stood still, counts as one."""

@@ -23,6 +23,7 @@ from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.device import MachineDevice
 from hyperdex_ir.runtime.engines import Engine
+from hyperdex_ir.runtime.frames import FRAME_BYTES
 from hyperdex_ir.runtime.launch import Launch, digest
 from hyperdex_ir.runtime.program import check_images, listed_files, read_program
 from hyperdex_ir.runtime.rendezvous import Meeting
@@ -174,6 +175,7 @@ def open_distributed(
     connection = Connection(
         *(meeting.connect(), launch.rank, launch.count, meeting.key, most, timeout),
         *(meeting.verdict, partial(_end_at_once, meeting)),
+        room=launch.count * (memory_map.target.lmu_bytes + 2 * FRAME_BYTES),  # messages by docs/isa.md, and notes
     )
     atexit.register(_part, meeting, connection)
     engine = engine.available().shared_by(launch.local_count)

@@ -255,10 +255,9 @@ def _exchange(m: Maker, name: str) -> list[Instruction]:
     return [*sends, op("receive", dst=refs["dst"], **others)]
 
 
-def _sample(m: Maker, name: str) -> list[Instruction]:
-    c = m.c
-    columns = m.size(400)
-    m.case.settings = Settings(
+def any_settings(c: Choose, columns: int) -> Settings:
+    """Settings for so many columns; now and then some that are refused."""
+    return Settings(
         mode=2 if c.chance(3) else c.pick((0, 1, 1, 1)),
         top_k=-1 if c.chance(3) else c.pick((0, 0, 1, 5, columns, columns + 9, c.integer(0, columns))),
         seed=c.pick((0, 7, (1 << 64) - 1)),
@@ -266,6 +265,12 @@ def _sample(m: Maker, name: str) -> list[Instruction]:
         top_p=1.5 if c.chance(3) else c.pick((1.0, 1.0, 0.0, 0.9, 0.3, 1e-30)),
         repetition_penalty=-1.0 if c.chance(3) else c.pick((1.0, 1.2, 0.5, 1e-40, 3e38)),
     )
+
+
+def _sample(m: Maker, name: str) -> list[Instruction]:
+    c = m.c
+    columns = m.size(400)
+    m.case.settings = any_settings(c, columns)
     register, rows = m.rows_register()
     place = HbmRef(m.map.sampling) if c.chance(95) else HbmRef(c.integer(0, m.map.end))
     return [op(name, dst=c.pick((7, 0)), src=m.lmu(rows, columns), columns=columns, rows=register, settings=place)]

@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 from engine_case import HEADS, LENGTH, LMU_WORDS, OFFSET, ROWS, Case, Choose, op, start_case
-from engine_cases import MAKERS, Maker
+from engine_cases import MAKERS, Maker, any_settings
 
 from hyperdex_ir.isa.instructions import DEVICE, POSITION, TOKENS
-from hyperdex_ir.isa.operands import Enum, HbmRef, Imm, LmuRef, Reg, ViewRef
+from hyperdex_ir.isa.operands import F32, MOST_POSITION, Enum, HbmRef, Imm, LmuRef, Reg, ViewRef
 from hyperdex_ir.isa.program import Instruction
+from hyperdex_ir.isa.structure import BODIES, MAX_DEPTH
 
 T = TypeVar("T")
 BUDGET = 1500
@@ -37,6 +38,16 @@ _SMALL_AT, _HEADS_AT, _ENDS_AT = 0, 8 * SMALL, 8 * (SMALL + KV_HEADS)
 NUMBERS, CELLS = LMU_WORDS - 100, 16
 _SIZES = ("columns", "groups", "k", "n", "size", "heads", "history", "turned", "limit", "pitch")
 _PLAIN = sorted(set(MAKERS) - {"head_loop"})
+#: What uses the registers that the host sets, besides what takes any register.
+_USERS = {
+    POSITION: ("embed", "gather", "scores", "softmax", "values", "store_key", "store_value", "short_conv",
+               "store_state", "sample"),
+    TOKENS: ("sample", "embed", "scores", "matmul", "unary"),
+    DEVICE: ("send", "receive"),
+}  # fmt: skip
+#: Positions that no cache holds, on both sides of the last one.
+_FAR = (MOST_POSITION - 64, MOST_POSITION - 1, MOST_POSITION, 1 << 31, (1 << 31) + 4096, 1 << 32, 1 << 40)
+_STAGES = ("scores", "softmax", "values")
 
 
 class Rolled:
@@ -80,6 +91,7 @@ def start_world(c: Choose) -> Case:
     case.lmu_flavour = c.pick(("plain", "plain", "ties", "tiny", "finite"))
     case.hbm_flavour = c.pick(("plain", "plain", "tiny"))
     case.position = min(max(case.position, 0), LENGTH - case.tokens)
+    case.settings = any_settings(c, c.integer(1, 400))
     return case
 
 
@@ -152,10 +164,19 @@ class _Writer:
             return self._body(min(left, c.integer(1, 8)), depth + 1)
         if c.chance(35):
             return c.pick(_SNIPPETS)(self)
-        if c.chance(3):
-            return head_loop(self.maker)
+        if c.chance(4):
+            return self._nested(self.any_loop(depth), depth, 25)
         name = c.pick(_PLAIN)
-        return [self._spoiled(item) for item in MAKERS[name](self.maker, name)]
+        return self._nested([self._spoiled(item) for item in MAKERS[name](self.maker, name)], depth, 3)
+
+    def _nested(self, items: list[Instruction], depth: int, percent: int) -> list[Instruction]:
+        """The instructions; so often, in repeats of one trip, mostly in as many as may be around them."""
+        c, most = self.c, MAX_DEPTH - depth - _depth_of(items)
+        if not c.chance(percent):
+            return items
+        for _ in range(c.pick((most, most, c.integer(0, most)))):
+            items = [op("repeat", count=1, length=len(items)), *items]
+        return items
 
     def _body(self, count: int, depth: int) -> list[Instruction]:
         """A repeat, a skip, or a call of a new function; two levels deep at most, so that the budget lasts."""
@@ -224,6 +245,101 @@ class _Writer:
         name = self.c.pick(("embed", "gather"))
         return [load, store, *MAKERS[name](self.maker, name)]
 
+    # ------------------------------------------------------------------------------------------------ host registers
+
+    def registers_moved(self) -> list[Instruction]:
+        """Another value in a register that the host sets, at its limits or beyond; what uses it; mostly, as it was."""
+        c, case = self.c, self.case
+        before = {POSITION: case.position, TOKENS: case.tokens, DEVICE: case.device}
+        register = c.pick((POSITION, POSITION, POSITION, TOKENS, DEVICE))
+        name = c.pick(_USERS[register])
+        used = [self._spoiled(item) for item in MAKERS[name](self.maker, name)]
+        back = [] if c.chance(5) else [op("set", dst=register, value=before[register])]
+        return [*self._moved(register), *used, *back]
+
+    def _moved(self, register: int) -> list[Instruction]:
+        c, case = self.c, self.case
+        if c.chance(8):
+            return self._end_in(register)
+        last = LENGTH - case.tokens
+        values = {
+            POSITION: (0, 63, 64, last, c.integer(0, last), c.integer(0, last), last + 1, LENGTH, -1, c.pick(_FAR)),
+            TOKENS: (1, case.tokens, c.integer(1, case.chunk), case.chunk, case.chunk + 1, 0),
+            DEVICE: (0, 3, 8, (1 << 16) - 2, (1 << 16) - 1, -1),
+        }
+        return [op("set", dst=register, value=c.pick(values[register]))]
+
+    def _end_in(self, register: int) -> list[Instruction]:
+        """An end of what registers hold."""
+        start = op("set", dst=INDEX, value=self.c.integer(0, ENDS - 1))
+        return [start, op("lookup", dst=register, table=HbmRef(_ENDS_AT), index=INDEX, limit=ENDS)]
+
+    def far_away(self) -> list[Instruction]:
+        """Attention at positions that no cache holds, of keys and values without elements; once, or as a loop over
+        heads. INDEX brings its columns to the LMU's first words."""
+        c, case = self.c, self.case
+        position, window = c.pick(_FAR) - c.pick((0, 0, case.rows, case.tokens)), c.pick((1, 2, 5, 64, 65))
+        table, slot = LmuRef(c.integer(0, 300), window + 40, INDEX), self.case.map.main.caches[0]
+        caches = [HbmRef(case.map.kv_start + offset) for offset in (slot.key_offset, slot.value_offset)]
+        common: dict[str, Any] = {"window": window, "rows": c.pick((ROWS, TOKENS))}
+        sizes = {"size": 0, "type": case.matrix_type}
+        bias = {"slope": self.maker.row(1) if c.chance(80) else None, "bf16_bias": c.integer(0, 1)}
+        body = [
+            op("scores", dst=table, query=LmuRef(8000), cache=caches[0], scale=0.5, **bias, **common, **sizes),
+            op("softmax", dst=table, src=table, **common),
+            op("values", dst=LmuRef(9000), src=table, cache=caches[1], limit=(1 << 32) - 1, **common, **sizes),
+        ]
+        first = [op("set", dst=POSITION, value=position), op("set", dst=INDEX, value=-max(0, position - window + 1))]
+        loop = [op("repeat", count=c.integer(1, 3), length=len(body))] if c.chance(50) else []
+        return [*first, *loop, *body, op("set", dst=POSITION, value=case.position), op("set", dst=INDEX, value=0)]
+
+    # ------------------------------------------------------------------------------------------------ head loops
+
+    def any_loop(self, depth: int) -> list[Instruction]:
+        """A loop over heads; of half of them, something is at its edge. Seldom, the budget ends inside."""
+        c, items = self.c, head_loop(self.maker)
+        if depth == 0 and c.chance(4):
+            return [op("repeat", count=c.integer(BUDGET - 250, BUDGET - 30), length=1), *self.arithmetic()[:1], *items]
+        for _ in range(c.pick((0, 0, 0, 1, 1, 2))):
+            items = self._loop_at_edge(items)
+        return items
+
+    def _loop_at_edge(self, items: list[Instruction]) -> list[Instruction]:
+        c, size = self.c, self.case.head_size
+        match c.integer(0, 6):
+            case 0:
+                names = c.pick((("scores",), ("values",), ("scores", "values")))
+                return _changed(items, names, "size", c.pick((0, 0, 1, size - 1, 64, 65, 128, 65535)))
+            case 1:
+                return _changed(items, ("values",), "limit", c.pick((0, 1, 64, LENGTH - 1, LENGTH + 5, (1 << 32) - 1)))
+            case 2:
+                return _changed(items, _STAGES, "window", c.pick((1, 2, 63, 64, 65, 129, (1 << 32) - 1)))
+            case 3:
+                return _changed(items, ("scores",), "softcap", c.pick((0.5, 1e-40, float("inf"))))
+            case 4:
+                name, part = c.pick((("scores", "query"), ("values", "dst"), ("scores", "dst")))
+                ref = next(item for item in items if item.name == name).values[part]
+                return _changed(items, (name,), part, replace(ref, stride=c.pick((0, 1, 2, (1 << 24) - 1))))
+            case 5:
+                return self._base_at_edge(items)
+            case _:
+                places = [number for number, item in enumerate(items) if item.name not in BODIES]
+                at = c.pick(places)
+                return [*items[:at], self._at_edge(items[at]), *items[at + 1 :]]
+
+    def _base_at_edge(self, items: list[Instruction]) -> list[Instruction]:
+        """A register from which the loop goes on from head to head, or the position, is something else."""
+        c = self.c
+        starts = [number for number, item in enumerate(items) if item.name == "set"]
+        if not starts or c.chance(30):
+            back = op("set", dst=POSITION, value=self.case.position)
+            return [*self._moved(POSITION), *items, back]
+        at = c.pick(starts)
+        register = items[at].values["dst"]
+        number = c.pick((-1, 1, 64, 1000, 1 << 31, (1 << 47) - 1, -(1 << 47)))
+        base = self._end_in(register) if c.chance(40) else [op("set", dst=register, value=number)]
+        return [*items[:at], *base, *items[at + 1 :]]
+
     # ------------------------------------------------------------------------------------------------ edges
 
     def _spoiled(self, item: Instruction) -> Instruction:
@@ -231,7 +347,11 @@ class _Writer:
         if self.c.chance(4):
             sizes = [operand.name for operand in item.spec.operands if operand.name in _SIZES]
             return op(item.name, **{**item.values, self.c.pick(sizes): 0}) if sizes else item
-        return self._at_edge(item) if self.c.chance(self.edges) else item
+        if not self.c.chance(self.edges):
+            return item
+        for _ in range(self.c.pick((1, 1, 1, 2, 3))):
+            item = self._at_edge(item)
+        return item
 
     def _at_edge(self, item: Instruction) -> Instruction:
         """The instruction with one operand, or a part of one, at its edge."""
@@ -245,6 +365,8 @@ class _Writer:
         elif isinstance(operand, Reg):
             if item.name != "sample" or operand.name != "dst":
                 values[operand.name] = self.c.pick((END, FOUND, 0, TOKENS, POSITION, DEVICE))
+        elif isinstance(operand, F32):
+            values[operand.name] = self.c.pick((0.0, -0.0, 1.0, 1e-45, 3.4e38, float("inf"), float("-inf")))
         elif isinstance(operand, Imm):
             values[operand.name] = self._number(operand.width, bool(operand.signed), value)
         elif isinstance(value, LmuRef | ViewRef | HbmRef):
@@ -278,7 +400,25 @@ _SNIPPETS: tuple[Callable[[_Writer], list[Instruction]], ...] = (
     _Writer.fetch,
     _Writer.arithmetic,
     _Writer.tokens_moved,
+    _Writer.registers_moved,
+    _Writer.far_away,
 )
+
+
+def _depth_of(items: Sequence[Instruction]) -> int:
+    """How deep bodies nest in instructions without calls."""
+    deepest, stops = 0, list[int]()
+    for number, item in enumerate(items):
+        stops = [stop for stop in stops if number < stop]
+        if item.name in BODIES:
+            stops.append(number + 1 + item.values["length"])
+        deepest = max(deepest, len(stops))
+    return deepest
+
+
+def _changed(items: Sequence[Instruction], names: Sequence[str], part: str, value: Any) -> list[Instruction]:
+    """The instructions, with another value of an operand in those of some names."""
+    return [op(item.name, **{**item.values, part: value}) if item.name in names else item for item in items]
 
 
 def head_loop(m: Maker) -> list[Instruction]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from machine_programs import LMU_WORDS, layout, memory_map, op, parameter
+from machine_programs import LMU_WORDS, WIDTH, layout, memory_map, op, parameter
 from test_machine_net import FAULT, GATHER, HALT, INFINITE, OWN, ROWS, TOKENS, exchange
 
 from hyperdex_ir.engine.machine import EngineMachine
@@ -16,7 +16,7 @@ from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link, MemoryLink, Message, Wires, in_memory_links
 from hyperdex_ir.interpreter.machine import BUDGET, Machine
 from hyperdex_ir.isa.instructions import DEVICE
-from hyperdex_ir.isa.operands import ViewRef
+from hyperdex_ir.isa.operands import MOST_AHEAD, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.runtime.ring import Ring
 
@@ -78,7 +78,16 @@ def _at_device(number: int, *body: Instruction) -> tuple[Instruction, ...]:
     return (op("skip_unless", a=DEVICE, value=number, length=len(body)), *body)
 
 
+def repeat(count: int, *body: Instruction) -> list[Instruction]:
+    return [op("repeat", count=count, length=len(body)), *body]
+
+
 SEND, RECEIVE = exchange("send", 0), exchange("receive", 1)
+EMPTY, EMPTY_BACK = exchange("send", 0, columns=0), exchange("receive", 1, columns=0)
+#: Messages of all that the first word's row holds, for each token, and how many of them are as much as the LMU.
+_WIDE = {"parts": 3, "pitch": 0, "first": 0, "columns": WIDTH, "rows": 1}
+WIDE, WIDE_BACK = op("send", src=LmuRef(0), hop=0, **_WIDE), op("receive", dst=LmuRef(4000, WIDTH), hop=1, **_WIDE)
+WORDS_AHEAD = LMU_WORDS // (WIDTH * len(TOKENS))
 PROGRAMS = {
     "receive before send": [RECEIVE],
     "another part": [SEND, exchange("receive", 2)],
@@ -99,6 +108,14 @@ PROGRAMS = {
                           columns=1, rows=1)),
         *GATHER,
     ],
+    "many ahead": [*repeat(MOST_AHEAD, EMPTY), *repeat(MOST_AHEAD, EMPTY_BACK)],
+    "too many ahead": [*repeat(MOST_AHEAD, EMPTY), SEND],
+    "too many again": [*repeat(MOST_AHEAD, EMPTY), EMPTY_BACK, EMPTY, EMPTY],
+    "words ahead": repeat(WORDS_AHEAD, WIDE),
+    "too many words ahead": repeat(19_000_000, WIDE),
+    "too many words again": [*repeat(WORDS_AHEAD, WIDE), *repeat(2, WIDE_BACK), *repeat(3, WIDE)],
+    "many one after another": repeat(2 * MOST_AHEAD, SEND, RECEIVE),
+    "too many of one": [*_at_device(1, *repeat(WORDS_AHEAD + 1, WIDE)), RECEIVE],
     "nobody sends": [SEND, RECEIVE, *_at_device(1, SEND), *_at_device(1, RECEIVE)],
 }  # fmt: skip
 
@@ -108,6 +125,19 @@ PROGRAMS = {
 def test_what_goes_wrong_is_what_goes_wrong_on_the_interpreter(case: str, engines: str) -> None:
     code = (*OWN, *PROGRAMS[case])
     assert outcome(code, engines) == outcome(code, "iii")
+
+
+@pytest.mark.parametrize("engines", ["n", "i"])
+def test_what_nobody_receives_is_limited(engines: str) -> None:
+    """The n-th receive makes room for what the n-th send took."""
+    count, words = WORDS_AHEAD + 1, WIDTH * len(TOKENS) * (WORDS_AHEAD + 1)
+    limit = f"the most are {MOST_AHEAD} with {LMU_WORDS} words"
+    full = f"device 0: instruction 5 (send): {count} messages with {words} words sent and not received, {limit}"
+    assert outcome([*OWN, *PROGRAMS["too many words ahead"]], engines * 3)[0] == full
+    many = f"device 0: instruction 6 (send): {MOST_AHEAD + 1} messages with 9 words sent and not received, {limit}"
+    assert outcome([*OWN, *PROGRAMS["too many ahead"]], engines * 3)[0] == many
+    for fits in ("many ahead", "words ahead", "many one after another"):
+        assert outcome([*OWN, *PROGRAMS[fits]], engines * 3)[0] is None
 
 
 def test_a_device_that_is_alone() -> None:

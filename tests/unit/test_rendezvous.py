@@ -23,6 +23,7 @@ from ring_processes import SECRET_LINE, free_port
 
 from hyperdex_ir.errors import HyperdexError, PeerError
 from hyperdex_ir.interpreter.link import Message
+from hyperdex_ir.isa.operands import MOST_AHEAD
 from hyperdex_ir.runtime import sealed_store
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.frames import FRAME_BYTES, Channel, Frame
@@ -271,7 +272,7 @@ def raw_ring() -> Iterator[tuple[Any, Connection, Meeting]]:
     those = meetings()
     compare(*those)
     groups = together(*(one.connect for one in those))
-    yield groups[0], Connection(groups[1], 1, 2, those[1].key, 64, 60.0, those[1].verdict), those[0]
+    yield groups[0], Connection(groups[1], 1, 2, those[1].key, 64, 60.0, those[1].verdict, room=640), those[0]
 
 
 def post(group: Any, tag: int, packed: np.ndarray) -> None:
@@ -306,6 +307,33 @@ def test_a_message_that_the_program_cannot_send(monkeypatch: pytest.MonkeyPatch)
         post(group, 0, packed)
         with pytest.raises(PeerError, match="device 0: a message of 4194304 bytes, the program sends at most 64"):
             connection.wait()
+
+
+@pytest.mark.parametrize(
+    ("columns", "messages", "words"),
+    [
+        (16, 11, "11 frames with 704 bytes wait, the most are {most} with 640 bytes"),
+        (0, 2 * MOST_AHEAD + 5, "{more} frames with 0 bytes wait, the most are {most} with 640 bytes"),
+    ],
+)
+def test_more_messages_than_can_wait(columns: int, messages: int, words: str):
+    """Of a process that has the secret: they are not kept without end."""
+    with raw_ring() as (group, connection, meeting):
+        channel = Channel(meeting.key, 0, 1, 0)
+        for number in range(messages):
+            message = Message(number, 0, np.zeros((1, columns), np.float32))
+            packed, _ = channel.pack(Frame.of_message(message))
+            post(group, 0, packed)
+        wait_for(lambda: connection.has_failed)
+        most = 2 * MOST_AHEAD + 4
+        with pytest.raises(PeerError, match=f"^device 0: {words.format(most=most, more=most + 1)}$"):
+            connection.send(Message(0, 0, np.zeros((1, 1), np.float32)))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.01)
 
 
 def test_words_of_a_process_are_one_line_that_names_a_device():
