@@ -20,7 +20,7 @@ from xdsl.dialects.builtin import (
     StringAttr,
     UnknownLoc,
 )
-from xdsl.ir import Block, Operation, OpResult, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, OpResult, Region, SSAValue
 from xdsl.parser import AttrParser, Parser
 from xdsl.pattern_rewriter import (
     GreedyRewritePatternApplier,
@@ -40,8 +40,13 @@ MLIRLexer._unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["n
 #: Regions, attributes and types of a text inside each other, and the operators of an affine expression: what works on a
 #: module calls itself for each, and Python allows a thousand calls.
 MAX_DEPTH = 64
-#: Elements of a dense attribute, which may be written as one of them.
-_MOST_ELEMENTS = 1 << 24
+#: Elements of the dense attributes of a text, which may be written as one of them. Our own texts have none.
+_MOST_ELEMENTS = 1 << 18
+#: Characters that the aliases of a text stand for. Our own texts have none.
+_MOST_ALIASED = 1 << 20
+#: Bits of an integer type.
+_MOST_BITS = 9999
+_WIDE = re.compile(r"[su]?i\d{5,}")  # of any script: so xDSL reads it
 #: What matters for depth: strings, comments and arrows do not count, the next operand ends an expression.
 _NESTING = re.compile(
     r'"(?:[^"\\\n\v\f]|\\.)*+"?|//[^\n]*+|->|[><=]=|[][{}()<>+*,%=-]|\b(?:floordiv|ceildiv|mod)\b|\b[0-9]\w{1000,}',
@@ -120,16 +125,101 @@ def _place(text: str, position: int) -> str:
     return f"at line {line}, column {column}"
 
 
+# ---------------------------------------------------------------------------------------------------- short texts
+class _Aliases(dict[str, Attribute]):
+    """The aliases of a text, and what their uses stand for: aliases of aliases double with each line.
+
+    sizes: characters of a definition and of the aliases in it, and elements of its dense attributes. depths: brackets
+    inside each other. used: the sizes of all uses so far; deepest: the depth of them. elements: of dense attributes.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: dict[str, int] = {}
+        self.depths: dict[str, int] = {}
+        self.used = self.deepest = self.elements = 0
+
+    def __getitem__(self, name: str) -> Attribute:
+        self.used += self.sizes[name]
+        self.deepest = max(self.deepest, self.depths[name])
+        if self.used > _MOST_ALIASED:
+            raise ValueError(f"its aliases stand for more than {_MOST_ALIASED} characters, up to the use of {name}")
+        return super().__getitem__(name)
+
+    def define(self, name: str, text: str, used: int) -> None:
+        """Notes an alias. used: what was used and made in its definition."""
+        self.sizes[name], self.depths[name] = len(text) + used, _depth(text) + self.deepest
+        if self.depths[name] > MAX_DEPTH:
+            raise ValueError(f"alias {name} is nested too deeply, the most is {MAX_DEPTH}")
+
+
+def _depth(text: str) -> int:
+    """How deep the brackets of a text go."""
+    depth = deepest = 0
+    for found in _NESTING.finditer(text):
+        depth += (found.group() in _OPENING) - (found.group() in _OPENED_BY)
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _bounded_parser(self: Parser, *arguments: Any, **named: Any) -> None:
+    _NEW_PARSER(self, *arguments, **named)
+    self.attribute_aliases = _Aliases()
+
+
+def _bounded_alias(self: Parser) -> None:
+    """xDSL's own, for as much as a text may stand for."""
+    aliases, name, start = self.attribute_aliases, self._current_token.text, self.pos
+    assert isinstance(aliases, _Aliases)
+    before, aliases.deepest = aliases.used + aliases.elements, 0
+    _ALIAS(self)
+    text = self.lexer.input.content[start : self.pos]
+    aliases.define(name, text, aliases.used + aliases.elements - before)
+
+
+def _bounded_dense(self: AttrParser, type: Any) -> Any:
+    """xDSL's own; a type that is known before is counted as one that is read."""
+    if type is not None:
+        _count_elements(self, type)
+    return _DENSE(self, type)
+
+
 def _bounded_literal_type(self: AttrParser) -> Any:
     """xDSL's own, for a number of elements that there is memory for."""
     type_ = _LITERAL_TYPE(self)
-    if prod(type_.get_shape()) > _MOST_ELEMENTS:
-        self.raise_error(f"dense attribute of {prod(type_.get_shape())} elements, the most is {_MOST_ELEMENTS}")
+    _count_elements(self, type_)
     return type_
 
 
-_LITERAL_TYPE = AttrParser._parse_dense_literal_type
+def _count_elements(parser: AttrParser, type_: Any) -> None:
+    aliases, count = parser.attribute_aliases, prod(type_.get_shape())
+    if isinstance(aliases, _Aliases):
+        aliases.elements += count
+        count = aliases.elements
+    if count > _MOST_ELEMENTS:
+        raise _refusal(parser, f"dense attributes of {count} elements, the most of a text is {_MOST_ELEMENTS}")
+
+
+def _refusal(parser: AttrParser, message: str) -> ValueError:
+    """An error with its place, for `value_errors`: of one line also where xDSL shows its own at length."""
+    return ValueError(f"{message}, {_place(parser.lexer.input.content, parser.pos)}")
+
+
+def _bounded_number_type(self: AttrParser) -> Any:
+    """xDSL's own, for a width that there is memory for: values up to 2 to its power are made."""
+    name = self._current_token.text
+    if _WIDE.fullmatch(name):
+        raise _refusal(self, f"integer type of {name.lstrip('sui')[:20]} bits, the most is {_MOST_BITS}")
+    return _NUMBER_TYPE(self)
+
+
+_NEW_PARSER, _ALIAS = Parser.__init__, Parser._parse_alias_def
+_DENSE, _LITERAL_TYPE = AttrParser.parse_dense_int_or_fp_elements_attr, AttrParser._parse_dense_literal_type
+_NUMBER_TYPE = AttrParser._parse_optional_integer_or_float_type
+Parser.__init__, Parser._parse_alias_def = _bounded_parser, _bounded_alias
+AttrParser.parse_dense_int_or_fp_elements_attr = _bounded_dense
 AttrParser._parse_dense_literal_type = _bounded_literal_type
+AttrParser._parse_optional_integer_or_float_type = _bounded_number_type
 
 
 def _line_column(text: str, position: int) -> tuple[int, int]:

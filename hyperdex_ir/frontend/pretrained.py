@@ -7,6 +7,7 @@ to trust them, by an argument or by an answer on standard input.
 from __future__ import annotations
 
 import io
+import json
 import sys
 import tempfile
 import threading
@@ -19,7 +20,15 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, dynamic_module_utils
 
+from hyperdex_ir.frontend.checkpoint import Checkpoint
+from hyperdex_ir.frontend.config import load_json
+from hyperdex_ir.locations import SAFETENSORS, SAFETENSORS_INDEX
+from hyperdex_ir.torch_weights import INDEX as TORCH_INDEX
+from hyperdex_ir.torch_weights import SINGLE as TORCH_FILE
+
 _CLOSED: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+#: Names in config.json: transformers reads one of these files in place of config.json.
+_OTHER_CONFIGS = "configuration_files"
 _LOCK = threading.RLock()
 
 
@@ -50,10 +59,45 @@ def _alone(path: Path) -> Iterator[str]:
         yield folder
 
 
+@contextmanager
+def _weights_alone(folder: Path) -> Iterator[str]:
+    """A folder with links to the weight files of a checkpoint, which are checked, and an index of our own.
+
+    In the checkpoint's folder transformers would open adapters, parts of distributed checkpoints, and what an index
+    names. Raises as `Checkpoint`.
+    """
+    files = Checkpoint(folder).files
+    paths = sorted(set(files.values()))
+    single, index = (SAFETENSORS, SAFETENSORS_INDEX) if paths[0].suffix == ".safetensors" else (TORCH_FILE, TORCH_INDEX)
+    names = {path: f"{number:05d}-{single}" for number, path in enumerate(paths)} if paths[1:] else {paths[0]: single}
+    with tempfile.TemporaryDirectory() as place:
+        Path(place, "generation_config.json").write_text("{}")  # it wants one
+        for path, name in names.items():
+            Path(place, name).symlink_to(path.absolute())
+        if paths[1:]:
+            placed = {tensor: names[path] for tensor, path in files.items()}
+            Path(place, index).write_text(json.dumps({"metadata": {}, "weight_map": placed}))
+        yield place
+
+
+@contextmanager
+def _config_alone(folder: Path) -> Iterator[str]:
+    """A folder whose config.json is read: the folder itself, unless transformers would take another file for it."""
+    path = folder / "config.json"
+    values = load_json(path) if path.exists() else {}
+    if _OTHER_CONFIGS not in values:
+        yield str(folder)
+        return
+    with tempfile.TemporaryDirectory() as place:
+        del values[_OTHER_CONFIGS]
+        Path(place, path.name).write_text(json.dumps(values))
+        yield place
+
+
 def config_from(folder: Path) -> PreTrainedConfig:
-    """The configuration in a folder's config.json. Raises whatever transformers does."""
-    with no_code_of_checkpoints():
-        return transformers.AutoConfig.from_pretrained(str(folder), **_CLOSED)
+    """The configuration in a folder's config.json. Raises whatever transformers does, or ConfigError."""
+    with no_code_of_checkpoints(), _config_alone(folder) as place:
+        return transformers.AutoConfig.from_pretrained(place, **_CLOSED)
 
 
 def config_from_gguf(path: Path) -> PreTrainedConfig:
@@ -78,16 +122,26 @@ def copy_tokenizer(path: Path, target: Path) -> None:
 
 
 def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration, changed to transformers' own functions: for some names in it, code is fetched and run."""
+    """The configuration, changed to transformers' own functions and to the weight files that we know.
+
+    For some names in it, code is fetched and run, or other files are opened.
+    """
     config._attn_implementation = config._experts_implementation = "eager"
+    for one in (config, config.get_text_config()):
+        if getattr(one, "transformers_weights", None) is not None:
+            one.transformers_weights = None
     return config
 
 
 def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The causal language model in a folder, with its weights in `dtype`. Raises whatever transformers does."""
+    """The causal language model in a folder, with its weights in `dtype`.
+
+    Raises whatever transformers does, and CheckpointError when a weight file is not as `Checkpoint` wants it.
+    """
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
-        return transformers.AutoModelForCausalLM.from_pretrained(str(folder), config=config, dtype=dtype, **_CLOSED)
+        with _weights_alone(folder) as place:
+            return transformers.AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, **_CLOSED)
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:

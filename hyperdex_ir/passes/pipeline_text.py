@@ -1,6 +1,7 @@
 """Pipelines as text: `pass, pass{option=value option=1,2}, ...` with comments (`//`, `#`) and line breaks anywhere.
 
-xDSL reads the same text only without blanks, breaks and comments, so it is read here.
+xDSL reads the same text only without blanks, breaks and comments, so it is read here. It writes texts with quotes as
+they are, which close themselves when they are read; so pipelines are written here, too (`pass_text`).
 
 `parse_pipeline` takes text of any origin, such as a manifest or the header of a dump: passes of xDSL start programs and
 open files, so it knows few of them. `typed_pipeline` takes what the person at the keyboard, or a caller in Python, asks
@@ -28,11 +29,13 @@ _FOLDER = Path(__file__).parent / "pipelines"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _SKIPPED = re.compile(r"(?:\s|//[^\n]*|#[^\n]*)+")
 _STRING = re.compile(r'"((?:\\.|[^"\\\n])*)"')
+_ESCAPE = re.compile(r"\\(?:u\{((?:10|[0-9a-f])?[0-9a-f]{1,4})\}|(.))")
 _WORD = re.compile(r'[^\s{},="\[\]]+')
 _MLIR = re.compile(r"\[([^\]]*)\]")
 _SHOWN_COLUMNS = 160  # before a fault, and behind it
 #: The passes of xDSL that untrusted text may name: they rewrite the module and do nothing else.
 _REWRITES = ("canonicalize", "cse", "dce")
+_PATTERNS = "lpu-apply-patterns"
 #: Passes of untrusted text, at most; the longest pipeline of the package has 30.
 _MOST_PASSES = 500
 _PASS_HINT = "docs/passes.md says what an entry point of hyperdex_ir.passes names"
@@ -183,7 +186,7 @@ class _Reader:
     def _value(self) -> ParameterType:
         if found := _STRING.match(self._text, self.position):
             self.position = found.end()
-            value: ParameterType = re.sub(r"\\(.)", r"\1", found[1])
+            value: ParameterType = _ESCAPE.sub(lambda one: chr(int(one[1], 16)) if one[1] else one[2], found[1])
         else:
             value = _literal(self._take(_WORD, "expected a value"))
         self._skip()
@@ -219,7 +222,7 @@ def parse_pipeline(text_or_name: str, name: str = "pipeline", allowed: Collectio
     source = _named_text(text_or_name) or PipelineText(text_or_name, name)
     every = known_passes()
     extensions = find_extensions(PASSES)
-    names = {*get_all_passes(), *_REWRITES, *(one for one in allowed if one in extensions)}
+    names = {*_names_of_files(), *(one for one in allowed if one in extensions)}
     known = {one: load for one, load in every.items() if one in names}
     passes = list[ModulePass]()
     for item in _Reader(source).items():
@@ -233,9 +236,19 @@ def parse_pipeline(text_or_name: str, name: str = "pipeline", allowed: Collectio
     return passes
 
 
+def _names_of_files() -> set[str]:
+    """The passes that any file may name."""
+    return {*get_all_passes(), *_REWRITES}
+
+
+def is_of_files(one: ModulePass) -> bool:
+    """Whether any file may name this pass with these options: no code of an installed package is run."""
+    return one.name in _names_of_files() and one.name != _PATTERNS
+
+
 def _check_patterns(source: PipelineText, item: _Item, one: ModulePass, allowed: Collection[str]) -> None:
     """Fusion patterns are code of installed packages too."""
-    if one.name != "lpu-apply-patterns":
+    if one.name != _PATTERNS:
         return
     for name in item.options["names"]:
         if name not in allowed:
@@ -309,11 +322,30 @@ def pass_options(made: type[ModulePass]) -> list[tuple[str, str, str | None]]:
     ]
 
 
+# ---------------------------------------------------------------------------------------------------- writing
+def pass_text(one: ModulePass) -> str:
+    """The canonical text of a pass with its options, which reads back as the same pass."""
+    spec = one.spec()
+    options = " ".join(f"{name}={_values_text(values)}" if values else name for name, values in spec.parameters.items())
+    return f"{spec.name}{{{options}}}" if options else spec.name
+
+
+def _values_text(values: Sequence[ParameterType]) -> str:
+    return ",".join(_quoted(value) if isinstance(value, str) else str(value).lower() for value in values)
+
+
+def _quoted(value: str) -> str:
+    """A text on one line: characters that do not print, such as line breaks, by their numbers."""
+    escapes = {'"': '\\"', "\\": "\\\\"}
+    shown = (escapes.get(one, one) if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in value)
+    return f'"{"".join(shown)}"'
+
+
 def pipeline_spec(passes: Sequence[ModulePass]) -> str:
     """The canonical text of a pipeline, on one line."""
-    return ",".join(str(one) for one in passes)
+    return ",".join(map(pass_text, passes))
 
 
 def pipeline_lines(passes: Sequence[ModulePass]) -> str:
     """The text of a pipeline with one pass a line, which reads back."""
-    return ",\n".join(str(one) for one in passes) + "\n" * bool(passes)
+    return ",\n".join(map(pass_text, passes)) + "\n" * bool(passes)

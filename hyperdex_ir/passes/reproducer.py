@@ -14,13 +14,16 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
-from hyperdex_ir.errors import HyperdexError, OptionError
+from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.files import write_text
-from hyperdex_ir.passes.pipeline_text import parse_pipeline
+from hyperdex_ir.passes.pipeline_text import is_of_files, parse_pipeline, pass_text, typed_pipeline
 from hyperdex_ir.xdsl_support import print_module
 
 FOLDER = "repro"
 _COMMAND = "hyperdex-opt before.mlir --no-repro"
+#: Behind a pipeline that is typed, which may be the path of a file: no path of a file ends so.
+_NO_PATH = " //"
+_NO_COMMAND = "# No text makes this pass with its options, so there is no command.\n"
 _NOTE = """\
 # The IR and the options of the pass may come from files of a model. With --own-passes, hyperdex-opt starts no program
 # and opens no other file, whatever they say.
@@ -31,9 +34,9 @@ _PACKAGES = ("xdsl", "torch", "transformers", "numpy")
 def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: HyperdexError) -> None:
     """Writes before.mlir, command.txt, versions.json and error.txt, and makes their place the hint of the error.
 
-    command.txt is to be run in the folder: `sh command.txt`. It can do no more than the pass that has failed: a pass
-    that text of a file may name is run with --own-passes, any other was typed by a person. error.txt has the error
-    and, when the pass raised an exception of Python, its traceback.
+    command.txt is to be run in the folder: `sh command.txt`. It can do no more than the pass that has failed: its text
+    is read back and must make this pass alone, and a pass that any file may name is run with --own-passes. error.txt
+    has the error and, when the pass raised an exception of Python, its traceback.
     """
     lines = [f"{error} [{error.code}]", *error.notes]
     if error.__cause__ is not None:
@@ -51,17 +54,22 @@ def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: Hyp
     except (HyperdexError, OSError) as refused:
         hint = f"what reproduces it could not be written: {refused}"
     else:
-        hint = f"what reproduces it is in {folder}: run `sh command.txt` there"
+        command = "" if texts["command.txt"] == _NO_COMMAND else ": run `sh command.txt` there"
+        hint = f"what reproduces it is in {folder}{command}"
     error.hint = f"{error.hint}; {hint}" if error.hint else hint
 
 
 def _command(one: ModulePass) -> str:
-    text = shlex.quote(str(one))
+    text = pass_text(one)
+    if is_of_files(one):
+        read, head = parse_pipeline, f"{_NOTE}{_COMMAND} --own-passes"
+    else:
+        read, head, text = typed_pipeline, _COMMAND, text + _NO_PATH
     try:
-        parse_pipeline(str(one))
-    except OptionError:
-        return f"{_COMMAND} --pipeline {text}\n"
-    return f"{_NOTE}{_COMMAND} --own-passes --pipeline {text}\n"
+        same = read(text) == [one]
+    except HyperdexError:
+        same = False
+    return f"{head} --pipeline {shlex.quote(text)}\n" if same else _NO_COMMAND
 
 
 def _versions() -> dict[str, str]:

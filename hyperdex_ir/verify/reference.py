@@ -51,6 +51,8 @@ def _load(directory: Path, dtype: str) -> Any:
     check_checkpoint(directory)
     try:
         model = model_from(directory, _DTYPES[dtype])
+    except CheckpointError:
+        raise
     except Exception as error:  # the library raises whatever its loaders raise
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(

@@ -28,6 +28,8 @@ MODULES = (
     '%a = lpu.weight "a.weight" : tensor<3x5xf16>\n%b = lpu.tanh %a : tensor<3x5xf16>',
     '"a.b"() {x = dense<5> : tensor<2x3xi8>, y = [1 : i99, 0x7fc00000 : f32, @c::@d]} : () -> ()',
     "func.func @main(%a : tensor<?x5xf32>) -> tensor<?x5xf32> {\n  func.return %a : tensor<?x5xf32>\n}",
+    "#a = [1 : i64]\n#b = [#a, #a]\n!t = tuple<i99, f32>\nbuiltin.module attributes {x = #b, y = !t} {}",
+    'builtin.module attributes {x = dense<"0x05"> : tensor<262144xi8>, y = 5 : i9999} {} loc("a"("b"))',
 )
 
 

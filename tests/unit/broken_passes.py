@@ -64,12 +64,24 @@ class RefusesPass(ModulePass):
 
     def apply(self, ctx, op):
         raise LoweringError("nothing can be done", "do nothing")
+
+
+@dataclass(frozen=True)
+class LabelPass(ModulePass):
+    """Raises an error that shows its option, a text."""
+
+    name = "broken-label"
+    label: str
+
+    def apply(self, ctx, op):
+        raise LoweringError(f"label {self.label!r}")
 '''
 _ENTRIES = """[hyperdex_ir.passes]
 broken-raises = broken_passes_package:RaisesPass
 broken-order = broken_passes_package:OrderPass
 broken-type = broken_passes_package:TypePass
 broken-refuses = broken_passes_package:RefusesPass
+broken-label = broken_passes_package:LabelPass
 broken-missing = broken_passes_package:MissingPass
 broken-nothing = broken_passes_package:Divide
 """

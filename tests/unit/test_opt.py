@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -11,8 +12,10 @@ import pytest
 
 import hyperdex_ir
 from hyperdex_ir.cli.opt import main
+from hyperdex_ir.errors import PassError
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_lines, pipeline_spec
 from hyperdex_ir.passes.reference import pass_table
+from hyperdex_ir.xdsl_support import parse_module, print_module
 
 ROOT = Path(__file__).parents[2]
 TEXT = """
@@ -183,6 +186,20 @@ def test_plain_xdsl_opt_runs_our_dialects_and_passes() -> None:
         ("dense<1.0e300> : tensor<2xf32>", "a number is outside its type"),
         ("array<f32: 1.0e300>", "a number is outside its type"),
         ("[" * 5000 + "]" * 5000, "nested too deeply at line 1, column 81, the most is 64"),
+        *(
+            (text, f"integer type of {width} bits, the most is 9999, at line 1, column {column}")
+            for text, width, column in (
+                ("5 : i8000000000", 8000000000, 22),
+                ("dense<5> : tensor<1xi10000>", 10000, 38),
+                ("vector<2xui20000>", 20000, 27),
+                ("5 : i\uff18\uff10000", "\uff18\uff10000", 22),
+            )
+        ),
+        ("dense<0> : tensor<16777216xi64>", "dense attributes of 16777216 elements, the most of a text is 262144"),
+        (
+            ", ".join(f'dense<"0x{one:016x}"> : tensor<16384xi64>' for one in range(17)).join("[]"),
+            "dense attributes of 278528 elements, the most of a text is 262144",
+        ),
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--parsing-diagnostics", "--verify-diagnostics"]])
@@ -192,7 +209,58 @@ def test_values_that_no_type_holds(value: str, message: str, options: list[str],
     with pytest.raises(SystemExit, match="1"):
         main([str(path), *options])
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", f"error: {path}: {message} [HDX0401]\n")
+    assert captured.out == ""
+    assert re.fullmatch(
+        rf"error: {re.escape(f'{path}: {message}')}(, at line 1, column \d+)? \[HDX0401\]\n", captured.err
+    )
+
+
+DOUBLED = {"#": "#a{} = [#a{}, #a{}]\n", "!": "!a{} = tuple<!a{}, !a{}>\n", "loc": "#a{} = loc(fused[#a{}, #a{}])\n"}
+FIRST = {"#": "[1 : i64]", "!": "i64", "loc": 'loc("a")'}
+
+
+@pytest.mark.parametrize("kind", DOUBLED)
+@pytest.mark.parametrize("read", ["tool", "module"])
+def test_aliases_of_aliases(kind: str, read: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line doubles what the text stands for."""
+    path = tmp_path / "model.mlir"
+    lines = "".join(DOUBLED[kind].format(one + 1, one, one) for one in range(40))
+    path.write_text(f"{kind[0].replace('l', '#')}a0 = {FIRST[kind]}\n{lines}builtin.module {{}}\n")
+    if read == "tool":
+        with pytest.raises(SystemExit, match="1"):
+            main([str(path), "--own-passes"])
+        error = capsys.readouterr().err
+    else:
+        with pytest.raises(PassError) as raised:
+            parse_module(path.read_text(), str(path))
+        error = f"error: {raised.value} [HDX0401]\n"
+    assert re.fullmatch(
+        rf"error: {re.escape(str(path))}: its aliases stand for more than 1048576 characters, up to the use of [#!]a\d+"
+        r" \[HDX0401\]\n",
+        error,
+    )
+
+
+def test_aliases_that_are_used_often() -> None:
+    """A long one, and one that stands for many elements."""
+    for value, uses in (("[" + "1, " * 999 + "1]", 400), ("dense<5> : tensor<4096xi64>", 300)):
+        text = f"#a = {value}\nbuiltin.module attributes {{{', '.join(f'x{one} = #a' for one in range(uses))}}} {{}}"
+        with pytest.raises(PassError, match="its aliases stand for more than 1048576 characters"):
+            parse_module(text)
+        parse_module(text.replace(", x99 =", "} {} // "))
+
+
+def test_aliases_inside_each_other() -> None:
+    lines = "".join(f"#a{one + 1} = [#a{one}]\n" for one in range(64))
+    with pytest.raises(PassError, match="alias #a64 is nested too deeply, the most is 64"):
+        parse_module(f"#a0 = [1]\n{lines}builtin.module {{}}")
+
+
+def test_aliases_that_a_person_writes() -> None:
+    text = "#a = [1 : i64]\n#b = {x = #a, y = #a}\n!t = i9999\nbuiltin.module attributes {b = #b, t = !t} {}"
+    assert print_module(parse_module(text)).startswith(
+        "builtin.module attributes {b = {x = [1], y = [1]}, t = i9999} {".replace("[1]", "[1 : i64]")
+    )
 
 
 def test_a_string_without_an_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

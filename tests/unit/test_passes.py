@@ -10,10 +10,14 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Region
 from xdsl.rewriter import Rewriter
+from xdsl.transforms.apply_pdl import ApplyPDLPass
+from xdsl.transforms.mlir_opt import MLIROptPass
 
 from hyperdex_ir.dialects.isa import BufferOp, LmuType, LmuUse, SoftmaxOp, ViewUse
 from hyperdex_ir.dialects.lpu import ConstantOp
@@ -24,7 +28,14 @@ from hyperdex_ir.passes.layer_order import compress, instructions, is_shorter_as
 from hyperdex_ir.passes.lmu_liveness import find_frames, find_overlaps
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks, merge_dims
 from hyperdex_ir.passes.lpu_token_major import canonical_shape
-from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_names, pipeline_spec, run_pipeline, typed_pipeline
+from hyperdex_ir.passes.pipeline import (
+    parse_pipeline,
+    pipeline_lines,
+    pipeline_names,
+    pipeline_spec,
+    run_pipeline,
+    typed_pipeline,
+)
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.xdsl_support import check_module, module_path, parse_module, print_module
 
@@ -126,6 +137,14 @@ def test_options_in_every_spelling() -> None:
         (one,) = typed_pipeline(text)
         assert str(one) == 'distribute-stencil{slices=1,2 strategy="2d-grid" restrict_domain=false}'
         assert str(typed_pipeline(str(one))[0]) == str(one)
+
+
+@given(st.lists(st.text(st.characters() | st.sampled_from('"\\{},u/#\n\r\u2028')), min_size=1))
+def test_texts_of_options_read_back(texts: list[str]) -> None:
+    made = [ApplyPDLPass(texts[0]), MLIROptPass(arguments=tuple(texts))]
+    for write in (pipeline_spec, pipeline_lines):
+        assert typed_pipeline(write(made)) == made
+    assert pipeline_spec(made).isprintable()
 
 
 def test_a_pipeline_for_mlir_opt_is_kept() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +18,8 @@ import pytest
 import torch
 import transformers
 from gguf_models import write_gguf
+from safetensors.torch import load_file
+from tiny import tiny_llama_config
 from transformers import modeling_utils
 from transformers.integrations import hub_kernels
 
@@ -121,6 +125,122 @@ def test_files_beside_a_gguf_file_are_not_read(folder: Path, tmp_path_factory: p
         assert (folder / "out" / name).read_bytes() == (alone / "out" / name).read_bytes()
     assert config_from_gguf(folder / "m.gguf").model_type == "llama"
     assert not (folder / "owned").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- weights
+CHANGES = {
+    "index fifo": "cannot be read: it is a FIFO|no such file",
+    "index outside": "expected a safetensors file beside the index",
+    "pickle": "pytorch_model.bin",
+    "named fifo": "",
+    "named pickle": "",
+    "adapter": "",
+    "shard": "",
+    "other configuration": "",
+    "other configuration outside": "",
+}
+
+
+def change_weights(folder: Path, kind: str) -> None:
+    """Has a checkpoint name files to transformers that nobody has checked: FIFOs, pickles, files elsewhere."""
+    config = json.loads((folder / "config.json").read_text())
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    (folder.parent / "outside").mkdir()
+    match kind:
+        case "index fifo" | "index outside":
+            (folder.parent / "outside" / "secret.safetensors").write_bytes(single.read_bytes())
+            file = "x.safetensors" if "fifo" in kind else "../outside/secret.safetensors"
+            index.write_text(json.dumps({"metadata": {}, "weight_map": {"lm_head.weight": file}}))
+            single.unlink()
+            os.mkfifo(folder / "x.safetensors")
+        case "pickle":
+            single.unlink()
+            torch.save({"lm_head.weight": torch.float32}, folder / "pytorch_model.bin")
+        case "named fifo":
+            os.mkfifo(folder / "x.safetensors")
+            config["transformers_weights"] = "x.safetensors"
+        case "named pickle":
+            os.mkfifo(folder / "adapter_model.bin")
+            config["transformers_weights"] = "adapter_model.bin"
+        case "adapter":
+            os.mkfifo(folder / "adapter_config.json")
+            (folder / "generation_config.json").unlink()
+            os.mkfifo(folder / "generation_config.json")
+        case "shard":
+            os.mkfifo(folder / "shard-00000-model-00001-of-00001.safetensors")
+            os.mkfifo(folder / ".metadata")
+        case "other configuration" | "other configuration outside":
+            at = folder if kind.endswith("configuration") else folder.parent / "outside"
+            os.mkfifo(at / "config.4.0.0.json")
+            config["configuration_files"] = [os.path.relpath(at / "config.4.0.0.json", folder)]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+LOAD = """
+import json, sys, torch
+from pathlib import Path
+from hyperdex_ir.errors import HyperdexError
+from hyperdex_ir.frontend.pretrained import model_from
+opened = []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+for folder in sys.argv[1:]:
+    opened.clear()
+    try:
+        said = sum(float(one.double().sum()) for one in model_from(Path(folder), torch.float32).parameters())
+    except HyperdexError as error:
+        said = str(error)
+    strange = [path for path in opened if "secret" in path or "x.safetensors" in path or "adapter" in path]
+    print("SAID " + json.dumps([said, strange]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float | str, list[str], float]]:
+    """By kind: the sum of the weights or the error, the files that were opened, and the sum that was written."""
+    model = transformers.AutoModelForCausalLM.from_config(tiny_llama_config(num_hidden_layers=1))
+    folders = [tmp_path_factory.mktemp("changed") / "model" for _ in CHANGES]
+    for folder, kind in zip(folders, CHANGES, strict=True):
+        model.save_pretrained(folder)
+        change_weights(folder, kind)
+    command = [sys.executable, "-c", LOAD, *map(str, folders)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    lines = [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("SAID ")]
+    total = sum(one.double().sum().item() for one in model.parameters())
+    return {kind: (*line, total) for kind, line in zip(CHANGES, lines, strict=True)}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_transformers_opens_only_weights_that_are_checked(
+    kind: str, loaded: dict[str, tuple[float | str, list[str], float]]
+) -> None:
+    said, opened, expected = loaded[kind]
+    assert opened == []
+    if CHANGES[kind]:
+        assert re.search(CHANGES[kind], str(said))
+    else:
+        assert said == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("safe", [True, False])
+def test_weights_in_several_files(safe: bool, tmp_path: Path) -> None:
+    model = transformers.AutoModelForCausalLM.from_config(tiny_llama_config(num_hidden_layers=2))
+    model.save_pretrained(tmp_path, max_shard_size="60KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    if not safe:
+        write_in_torch_format(tmp_path)
+    for name, value in model_from(tmp_path, torch.float32).state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def write_in_torch_format(folder: Path) -> None:
+    """Writes the files of an index anew."""
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    for path in sorted(folder.glob("*.safetensors")):
+        torch.save(load_file(path), path.with_suffix(".bin"))
+    index["weight_map"] = {name: Path(file).stem + ".bin" for name, file in index["weight_map"].items()}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
 
 
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])

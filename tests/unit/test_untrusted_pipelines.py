@@ -226,6 +226,41 @@ def test_the_reproducer_of_a_file_is_run_without_power(
     assert command == "hyperdex-opt before.mlir --no-repro --own-passes --pipeline lower-lpu-to-isa"
 
 
+FAILING = """
+import pathlib, sys
+from hyperdex_ir.errors import HyperdexError
+from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
+from hyperdex_ir.xdsl_support import parse_module
+try:
+    passes = parse_pipeline(sys.argv[1], "F", ["broken-label"])
+    run_passes(parse_module("builtin.module {}"), passes, repro=pathlib.Path("repro"))
+except HyperdexError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("planted", [False, True], ids=["text", "file"])
+def test_the_command_of_a_reproducer_runs_one_pass(planted: bool, tmp_path: Path) -> None:
+    """Neither can a text of a file add a pass to the command, nor a file beside it that has the name of the pass."""
+    canary, site = tmp_path / "canary", write_package(tmp_path / "site")
+    label = "x" if planted else f'x"}},{program(canary)[:-2]}'.replace('"', '\\"')
+    text = f'broken-label{{label="{label}"}}'
+    if planted:
+        (tmp_path / "repro").mkdir()
+        (tmp_path / "repro" / text).write_text(program(canary))
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+
+    def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(site), "PATH": path}
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    failed = run([sys.executable, "-c", FAILING, text], tmp_path).stdout.strip()
+    assert failed.startswith("label 'x")
+    again = run(["sh", "command.txt"], tmp_path / "repro")
+    assert not canary.exists()
+    assert again.stderr.startswith(f"error: {failed} [HDX0402]")
+
+
 def test_own_passes_of_the_tool(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     command = [sys.executable, "-m", "hyperdex_ir.cli.opt", "--pipeline", program(canary)]
