@@ -211,7 +211,8 @@ def _target(fields: Fields) -> Target:
     sizes = ("channels", "trees", "hbm_bytes", "lmu_bytes", "vector_lanes")
     counts = ("vector_latency_cycles", "tree_latency_cycles", "partial_write_cycles", "prefetch_bytes")
     rates = ("clock_hz", "hbm_bytes_per_second", "link_bytes_per_second", "link_latency_seconds", "hbm_latency_seconds")
-    values: dict[str, Any] = {name: fields.whole(name, 1, bounds.get(name, MOST)) for name in sizes}
+    lowest = {"lmu_bytes": 4}
+    values: dict[str, Any] = {name: fields.whole(name, lowest.get(name, 1), bounds.get(name, MOST)) for name in sizes}
     values |= {name: fields.whole(name) for name in counts} | {name: fields.positive(name) for name in rates}
     target = Target(fields.text("name"), **values)
     if target.channels * BEAT_BYTES != target.trees * LANES * 2:

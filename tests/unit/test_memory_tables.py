@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from machine_programs import layout, memory_map
 
-from hyperdex_ir.errors import CapacityError, HyperdexError
+from hyperdex_ir.errors import CapacityError, FileFormatError, HyperdexError
 from hyperdex_ir.memory import map as maps
 from hyperdex_ir.memory.layout import Parameter
 from hyperdex_ir.memory.serialize import layout_from_json, layout_to_json, map_from_json, map_to_json
+from hyperdex_ir.runtime.division import divide_parameters
 from hyperdex_ir.targets import load_target
 
 MAP = memory_map()
@@ -34,6 +35,8 @@ MAPS: dict[str, tuple[str, Any, str]] = {
     "channels beyond their names": ("target.channels", 1 << 30, "target.channels is 1073741824, expected"),
     "trees without channels": ("target.trees", 17, "32 channels do not feed 17 MAC trees"),
     "a giant scratchpad": ("target.lmu_bytes", 1 << 36, "target.lmu_bytes is 68719476736, expected"),
+    "a scratchpad of no word": ("target.lmu_bytes", 3, "target.lmu_bytes is 3, expected a whole number in 4.."),
+    "a clock that stands": ("target.clock_hz", 1e-300, "target.clock_hz is 1e-300, expected a number above 0"),
     "no clock": ("target.clock_hz", 0.0, "target.clock_hz is 0.0, expected a number above 0"),
     "too small an HBM": ("target.hbm_bytes", 4096, f"the end is {MAP.end}, u55c has 4096 bytes"),
     "a target that is a list": ("target.name", ["u55c"], "target.name is ['u55c'], expected text"),
@@ -131,6 +134,30 @@ def test_what_does_not_fit_has_no_addresses(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(maps.Parameter, "of_layer", resolved)
     with pytest.raises(CapacityError, match="of parameters"):
         maps.plan_memory(found, load_target("u55c"), 10)
+
+
+@pytest.mark.parametrize("starts", [[], [0], [0, 0, 0]])
+def test_shards_of_other_devices(starts: list[int]) -> None:
+    shard = {"dim": 0, "size": 1, "extent": 2, "starts": starts}
+    found = layout_from_json(of_layers([row("a*@rows", shape=[1], keys=["a*"], shards=[shard])], 1))
+    with pytest.raises(FileFormatError, match=rf"a\*@rows: divided over {len(starts)} devices, expected 2"):
+        divide_parameters(found, maps.plan_memory(found, load_target("u55c"), 10), 2)
+
+
+def test_many_parts_of_one_tensor() -> None:
+    """Each is compared with those before."""
+    parameters = [
+        row(
+            f"a{n}",
+            shape=[1],
+            keys=["a"],
+            shards=[{"dim": 0, "size": 1, "extent": 1 << 30, "starts": [4 * n, 4 * n + 2]}],
+        )
+        for n in range(2000)
+    ]
+    found = layout_from_json(of_layers(parameters, 1))
+    with pytest.raises(FileFormatError, match="a: in [0-9]+ pieces, the most is"):
+        divide_parameters(found, maps.plan_memory(found, load_target("u55c"), 10), 2)
 
 
 def test_what_is_missing() -> None:
