@@ -156,7 +156,7 @@ def test_many_parts_of_one_tensor() -> None:
         for n in range(2000)
     ]
     found = layout_from_json(of_layers(parameters, 1))
-    with pytest.raises(FileFormatError, match="a: in [0-9]+ pieces, the most is"):
+    with pytest.raises(FileFormatError, match=r"a: in [0-9]+ pieces, the most is"):
         divide_parameters(found, maps.plan_memory(found, load_target("u55c"), 10), 2)
 
 
