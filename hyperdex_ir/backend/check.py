@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.backend.manifest import describe_file, kind_of
+from hyperdex_ir.backend.written import is_larger_than_written
 from hyperdex_ir.errors import FileFormatError, NotCompiledError
 from hyperdex_ir.locations import is_safe
 from hyperdex_ir.memory.fields import shown
@@ -57,6 +58,8 @@ def check_file(root: Path, listed: Listed, advance: Callable[[int], None] = lamb
     try:
         if (size := path.stat().st_size) != listed.size and path.is_file():
             return f"{size:,} bytes, {listed.size:,} were written"
+        if is_larger_than_written(listed.name, size):
+            return f"{size:,} bytes, more than any file of this name has"
         found = describe_file(path, kind_of(path), advance)
     except FileNotFoundError:
         return "no such file"

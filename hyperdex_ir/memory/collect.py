@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
 from xdsl.dialects.func import FuncOp
@@ -14,6 +15,8 @@ from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
 
+#: A module says in a few words that layers run again and again.
+_MOST_LAYERS = 1 << 17
 #: Elements of weights.
 _STORED = (*MATRIX_TYPES, "f32")
 
@@ -77,8 +80,15 @@ def is_shared(parameter: Parameter) -> bool:
 
 
 def running_order(main: FuncOp) -> list[str]:
-    """The layer functions that main runs, one name a layer."""
-    return list(_layers(main.body.block.ops))
+    """The layer functions that main runs, one name a layer. Raises LoweringError when there are too many."""
+    return _listed(_layers(main.body.block.ops))
+
+
+def _listed(names: Iterator[str]) -> list[str]:
+    found = list(islice(names, _MOST_LAYERS + 1))
+    if len(found) > _MOST_LAYERS:
+        raise LoweringError(f"more than {_MOST_LAYERS} layers")
+    return found
 
 
 def _layers(ops: Iterable[Operation]) -> Iterator[str]:
@@ -88,8 +98,8 @@ def _layers(ops: Iterable[Operation]) -> Iterator[str]:
         elif isinstance(op, lpu.LayersOp):
             yield from (op.functions[number] for number in op.numbers)
         elif isinstance(op, lpu.RepeatOp):
-            body = list(_layers(op.body.block.ops))
-            for _ in range(op.trip_count.value.data):
+            body = _listed(_layers(op.body.block.ops))
+            for _ in range(op.trip_count.value.data if body else 0):
                 yield from body
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyperdex_ir.backend import compilation, links, state
+from hyperdex_ir.backend import check, compilation, links, state
 from hyperdex_ir.backend.compilation import Compilation
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.state import STATE_FILE, State
@@ -128,7 +128,9 @@ def test_a_small_file_of_any_size_is_not_hashed(
     sparse(tmp_path / name, size)
     found = write_state(tmp_path, phases={phase: {"key": "k", "files": {name: {"bytes": size}}}})
     monkeypatch.setattr(state, "_digest_of", lambda file: pytest.fail("read"))
+    monkeypatch.setattr(check, "describe_file", lambda *arguments: pytest.fail("read"))
     assert not found.is_done(phase, "k")
+    assert "more than any file of this name has" in check.check_file(tmp_path, check.Listed(name, size, ""))
 
 
 @pytest.mark.parametrize("number", [3, 4])
