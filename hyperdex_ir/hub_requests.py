@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from pathlib import PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from hyperdex_ir import __version__
 from hyperdex_ir.errors import AccessError, CheckpointError, DownloadError, OptionError
 from hyperdex_ir.hub_access import Credential, Redaction, answer, check_endpoint, refusal
+from hyperdex_ir.locations import is_safe
 from hyperdex_ir.progress import log
 
 ATTEMPTS_VARIABLE = "HYPERDEX_HUB_ATTEMPTS"
@@ -93,14 +93,6 @@ class Transient(Exception):
         self.reason, self.hint, self.wait = reason, hint, wait
 
 
-def is_safe(name: object) -> bool:
-    """Whether a name is a relative path that stays below its folder."""
-    if not isinstance(name, str) or not name or re.search(r"[\\\x00-\x1f]", name):
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
-
-
 class HubModel:
     """One model on the Hub.
 
@@ -137,7 +129,9 @@ class HubModel:
             raise DownloadError(f"{self.hub_id}: the Hub names no commit, but {json.dumps(model.sha)[:80]}", _ENDPOINT)
         for name in files:
             if not is_safe(name):
-                raise DownloadError(f"{self.hub_id}: lists the file {json.dumps(name)[:200]}, outside its folder")
+                raise DownloadError(
+                    f"{self.hub_id}: lists the file {json.dumps(name)[:200]}, outside its folder or unprintable"
+                )
         return Listing(model.sha, files)
 
     def header(self, commit: str, name: str) -> Any:

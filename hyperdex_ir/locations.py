@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hyperdex_ir import reading
@@ -40,6 +40,14 @@ SAFETENSORS_INDEX = "model.safetensors.index.json"
 MARKER = "hyperdex_download.json"
 GGUF_MARKER = "hyperdex_gguf.json"
 _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", re.ASCII)
+
+
+def is_safe(name: object) -> bool:
+    """Whether a name is a relative path, in its shortest form, that stays below its folder, and can be shown."""
+    if not isinstance(name, str) or not name.isprintable() or "\\" in name:
+        return False
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and path.as_posix() == name
 
 
 def hub_root() -> Path:

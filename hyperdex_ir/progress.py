@@ -57,7 +57,7 @@ def file_progress(name: str, total: int | None, done: int) -> Iterator[Callable[
         yield lambda count: None
         log(f"{name}: {'all' if total is None else f'{total:,}'} bytes")
         return
-    shown = 0.0
+    name, shown = printable(name), 0.0
 
     def advance(count: int) -> None:
         nonlocal done, shown

@@ -73,6 +73,8 @@ _OF_CHECKPOINTS = {
     **dict.fromkeys(("model.safetensors.index.json", "pytorch_model.bin.index.json"), WEIGHTS_INDEX),
 }
 
+#: Dimensions of a tensor in any file; the weights of models have four at most.
+MOST_DIMENSIONS = 8
 #: Arrays and objects of a JSON file inside each other.
 MAX_DEPTH = 64
 #: Digits of a whole number in a JSON file: tokenizers have 10**30 for a length without limit.

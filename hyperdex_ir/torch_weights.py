@@ -21,7 +21,14 @@ import numpy as np
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.files import atomic_file, write_text
 from hyperdex_ir.locations import SAFETENSORS_INDEX
-from hyperdex_ir.reading import WEIGHTS_INDEX, WEIGHTS_PICKLE, check_regular, open_regular, read_object
+from hyperdex_ir.reading import (
+    MOST_DIMENSIONS,
+    WEIGHTS_INDEX,
+    WEIGHTS_PICKLE,
+    check_regular,
+    open_regular,
+    read_object,
+)
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
@@ -138,6 +145,8 @@ def _what_is_wrong(name: Any, tensor: Any) -> str:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
         kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
         return f"is a tensor of another kind ({kind.removeprefix('torch.')}), expected a dense one"
+    if tensor.dim() > MOST_DIMENSIONS:
+        return f"has {tensor.dim()} dimensions, the most is {MOST_DIMENSIONS}"
     if tensor.is_neg() or tensor.is_conj():
         return "is a tensor that is to be negated or conjugated"
     stored = tensor.untyped_storage().nbytes() // tensor.element_size()

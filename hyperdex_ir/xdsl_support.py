@@ -34,6 +34,7 @@ from xdsl.utils.exceptions import DiagnosticException, ParseError, PassFailedExc
 from xdsl.utils.mlir_lexer import MLIRLexer
 
 from hyperdex_ir.errors import HyperdexError, PassError
+from hyperdex_ir.reading import MOST_DIMENSIONS
 
 #: The strings of xDSL 0.74's own pattern, which takes time exponential in the length of one that does not end.
 MLIRLexer._unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
@@ -213,6 +214,24 @@ def _bounded_number_type(self: AttrParser) -> Any:
     return _NUMBER_TYPE(self)
 
 
+def _bounded_dimensions(self: AttrParser) -> list[int]:
+    """xDSL's own, of a tensor or memref, bounded: to multiply all takes the square of their number."""
+    return _check_dimensions(self, _DIMENSIONS(self))
+
+
+def _bounded_vector(self: AttrParser) -> Any:
+    """The same of a vector, which xDSL reads in another place."""
+    type_ = _VECTOR(self)
+    _check_dimensions(self, list(type_.get_shape()))
+    return type_
+
+
+def _check_dimensions(parser: AttrParser, dims: list[int]) -> list[int]:
+    if len(dims) > MOST_DIMENSIONS:
+        parser.raise_error(f"a shape of {len(dims)} dimensions, the most is {MOST_DIMENSIONS}")
+    return dims
+
+
 _NEW_PARSER, _ALIAS = Parser.__init__, Parser._parse_alias_def
 _DENSE, _LITERAL_TYPE = AttrParser.parse_dense_int_or_fp_elements_attr, AttrParser._parse_dense_literal_type
 _NUMBER_TYPE = AttrParser._parse_optional_integer_or_float_type
@@ -220,6 +239,9 @@ Parser.__init__, Parser._parse_alias_def = _bounded_parser, _bounded_alias
 AttrParser.parse_dense_int_or_fp_elements_attr = _bounded_dense
 AttrParser._parse_dense_literal_type = _bounded_literal_type
 AttrParser._parse_optional_integer_or_float_type = _bounded_number_type
+_DIMENSIONS, _VECTOR = AttrParser.parse_dimension_list, AttrParser._parse_vector_attrs
+AttrParser.parse_dimension_list = _bounded_dimensions
+AttrParser._parse_vector_attrs = _bounded_vector
 
 
 def _line_column(text: str, position: int) -> tuple[int, int]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.backend.manifest import describe_file, kind_of
+from hyperdex_ir.backend.written import is_larger_than_written
 from hyperdex_ir.errors import FileFormatError, NotCompiledError
+from hyperdex_ir.locations import is_safe
+from hyperdex_ir.memory.fields import shown
 from hyperdex_ir.memory.serialize import load_json, manifest_entries
 
 
@@ -40,9 +43,8 @@ def _listed(manifest: Path, table: Any) -> Iterator[Listed]:
     if not isinstance(table, dict):
         raise FileFormatError(f"{manifest}: does not list files", "compile the model again")
     for name, entry in table.items():
-        path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or not path.parts:
-            raise FileFormatError(f"{manifest}: lists {name!r}, which is not below the folder")
+        if not is_safe(name):
+            raise FileFormatError(f"{manifest}: lists {shown(name)}, the name of no file, or not below the folder")
         match entry:
             case {"bytes": int(size), "sha256": str(sha256)}:
                 yield Listed(name, size, sha256)
@@ -56,6 +58,8 @@ def check_file(root: Path, listed: Listed, advance: Callable[[int], None] = lamb
     try:
         if (size := path.stat().st_size) != listed.size and path.is_file():
             return f"{size:,} bytes, {listed.size:,} were written"
+        if is_larger_than_written(listed.name, size):
+            return f"{size:,} bytes, more than any file of this name has"
         found = describe_file(path, kind_of(path), advance)
     except FileNotFoundError:
         return "no such file"

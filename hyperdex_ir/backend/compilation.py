@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,9 @@ from hyperdex_ir.backend.memory import Ceiling
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes, undivided
 from hyperdex_ir.backend.sources import KnownSources, SourceWatch
 from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
-from hyperdex_ir.backend.state import State, digest, extension_digest, file_digest, versions
+from hyperdex_ir.backend.state import State, digest, extension_digest, versions
 from hyperdex_ir.backend.written import STATE_FILE, unfinished_files
-from hyperdex_ir.errors import CheckpointError, HyperdexError
+from hyperdex_ir.errors import CheckpointError, FileFormatError, HyperdexError
 from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.gguf_checkpoint import is_made, source_facts
@@ -33,6 +34,7 @@ from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout,
 from hyperdex_ir.own_code import code_digest
 from hyperdex_ir.passes.pipeline import pipeline_spec
 from hyperdex_ir.progress import byte_progress, log, log_banner, log_phase
+from hyperdex_ir.reading import CONFIG, TABLE, read_bytes
 from hyperdex_ir.targets import load_target
 
 if TYPE_CHECKING:
@@ -108,9 +110,7 @@ class Compilation:
 
     def _discard_outdated(self) -> None:
         """What a compile that broke off has staged goes, unless it is what this one would write."""
-        for phase in sorted(self.state.staged):  # that of the converted checkpoint first: the others depend on it
-            if phase not in self._phases or not self._is_done(phase):
-                self.state.discard(phase)
+        self.state.discard(lambda phase: phase not in self._phases or not self._is_done(phase))
 
     # ------------------------------------------------------------------------------------------------ phases
     def _check_model(self) -> None:
@@ -297,7 +297,7 @@ class Compilation:
     # --------------------------------------------------------------------------------------------- what is done
     @cached_property
     def _config_digest(self) -> str:
-        return file_digest(self.folder.source / "config.json")
+        return sha256(read_bytes(self.folder.source / "config.json", CONFIG)).hexdigest()
 
     def _key(self, phase: str) -> str:
         """What a phase's outputs depend on, apart from the weights."""
@@ -353,11 +353,17 @@ class Compilation:
         return "limit" if table["max_length"] == self.summary.max_positions else memory
 
     def _table_digest(self, phase: str) -> str:
-        """Of the table of the converted checkpoint, what the phase depends on: the program on no tensor."""
+        """Of the table of the converted checkpoint, what the phase depends on: the program on no tensor.
+
+        Empty when there is no table that can be read.
+        """
         path = self._current.model_config
-        if not path.is_file() or phase != self.program:
-            return file_digest(path) if path.is_file() else ""
-        return digest({key: value for key, value in load_json(path).items() if key != "tensors"})
+        try:
+            if phase != self.program:
+                return sha256(read_bytes(path, TABLE)).hexdigest()
+            return digest({key: value for key, value in load_json(path).items() if key != "tensors"})
+        except (FileNotFoundError, FileFormatError):
+            return ""
 
     def _is_done(self, phase: str) -> bool:
         if self.options.force or not self.state.is_done(phase, self._key(phase)):

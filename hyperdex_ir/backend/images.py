@@ -105,6 +105,8 @@ def write_images(
     the converted checkpoint is missing or damaged, StorageError when the file system refuses. The image files appear
     together or not at all.
     """
+    if layout is not None:
+        layout.check_devices(num_device)
     target = load_target(target_name)
     length = read_table(folder.model_config)["max_length"]
     stored, tensors = read_tensors(folder.model_config)

@@ -45,7 +45,9 @@ def _check_link(folder: ModelFolder, tree: FolderTree, link: str) -> None:
     names = tree.names(link)
     _check_owner(tree, link)
     made = made_files(tree.root / link, tree.root) if f"{link}/{GGUF_MARKER}" in names else {}
-    known = _written_files(tree) + [(f"{link}/{name}", entry) for name, entry in made.items()]
+    known = _written_files(tree)
+    for name, entry in made.items():
+        known.setdefault(f"{link}/{name}", []).append(entry)
     is_checkpoint = not made and tree.root / link == folder.source and _is_checkpoint(folder, tree, names)
     unknown = [
         name
@@ -82,16 +84,20 @@ def _is_checkpoint(folder: ModelFolder, tree: FolderTree, names: list[str]) -> b
     return is_there and folder.gguf is None and tree.info(CONFIG) is None
 
 
-def _written_files(tree: FolderTree) -> list[tuple[str, dict[str, Any]]]:
-    """Name and entry of every file that a compile has recorded, finished, staged, or on the way to its place."""
+def _written_files(tree: FolderTree) -> dict[str, list[dict[str, Any]]]:
+    """The entries of every file that a compile has recorded, finished, staged, or on the way to its place, by name."""
     states = [State.load(tree.root), State.load(tree.root, f"{STAGING}/{STATE_FILE}")]
     records = [record for one in states for table in (one.phases, one.staged) for record in table.values()]
-    return [entry for record in records for entry in record["files"].items()]
+    found: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        for name, entry in record["files"].items():
+            found.setdefault(name, []).append(entry)
+    return found
 
 
-def _is_known(tree: FolderTree, name: str, known: list[tuple[str, dict[str, Any]]]) -> bool:
+def _is_known(tree: FolderTree, name: str, known: dict[str, list[dict[str, Any]]]) -> bool:
     found = tree.info(name)
     if found is None:
         return True
     place = {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
-    return any(each == name and place.items() <= entry.items() for each, entry in known)
+    return any(place.items() <= entry.items() for entry in known.get(name, ()))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,12 @@ from typing import IO, Any
 from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
-from hyperdex_ir.backend.written import STAGING, STATE_FILE, is_copy, is_of_phase
+from hyperdex_ir.backend.written import STAGING, STATE_FILE, files_of_phase, is_copy, is_larger_than_written
 from hyperdex_ir.errors import StorageError
 from hyperdex_ir.files import write_text
 from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.memory.serialize import dump_json
-from hyperdex_ir.reading import STATE, open_regular, parse_json
+from hyperdex_ir.reading import STATE, parse_json
 
 STATE_FORMAT = 4
 _BLOCK_BYTES = 1 << 20
@@ -57,12 +57,6 @@ def _sources(name: str) -> list[Path]:
 def digest(value: Any) -> str:
     """A hash of JSON values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with open_regular(path, StorageError, buffering=0) as file:
-        return _digest_of(file)
 
 
 def _digest_of(file: IO[bytes]) -> str:
@@ -124,9 +118,22 @@ class State:
         record = self.staged.get(phase) or self.phases.get(phase)
         if not record or key not in (record.get("key"), record.get("content")):
             return False
-        return all(self._is_intact(path, record["files"][name]) for name, path in self.files(phase).items())
+        touched: list[tuple[dict[str, Any], dict[str, int]]] = []
+        files = self.files(phase).items()
+        is_done = all(self._is_intact(name, path, record["files"][name], touched) for name, path in files)
+        for entry, place in touched:
+            entry.update(place)
+        if touched:
+            self.save()
+        return is_done
 
-    def _is_intact(self, path: Path, entry: dict[str, Any]) -> bool:
+    def _is_intact(
+        self, written: str, path: Path, entry: dict[str, Any], touched: list[tuple[dict[str, Any], dict[str, int]]]
+    ) -> bool:
+        """Whether the file that is written under this name has the contents of its entry.
+
+        One that was touched gets into `touched`, with its place.
+        """
         name = self.tree.name_of(path)
         found = self.tree.info(name)
         if found is None or not self.tree.is_file(name):
@@ -134,23 +141,30 @@ class State:
         place = place_of(found)
         if place.items() <= entry.items():
             return True
-        if place["bytes"] != entry.get("bytes"):
+        if place["bytes"] != entry.get("bytes") or is_larger_than_written(written, place["bytes"]):
             return False
         with self.tree.open_file(name) as file:
             if _digest_of(file) != entry.get("sha256"):
                 return False
-        entry.update(place)
-        self.save()
+        touched.append((entry, place))
         return True
 
-    def discard(self, phase: str) -> None:
-        """Removes the phase's staged files."""
-        if phase in self.staged:
-            paths = self.files(phase).values()
-            del self.staged[phase]
+    def discard(self, is_outdated: Callable[[str], bool]) -> None:
+        """Removes the files of the staged phases that are outdated.
+
+        They are asked for by name: phase 2 first, for the others depend on whether it is staged. The state is written
+        once, before the first file is removed.
+        """
+        paths: list[Path] = []
+        before = len(self.staged)
+        for phase in sorted(self.staged):
+            if is_outdated(phase):
+                paths += self.files(phase).values()
+                del self.staged[phase]
+        if len(self.staged) < before:
             self.save()
-            for path in paths:
-                self.tree.remove(self.tree.name_of(path))
+        for path in paths:
+            self.tree.remove(self.tree.name_of(path))
 
     def forget_staged(self) -> None:
         """Records that nothing is staged."""
@@ -230,7 +244,8 @@ def _table(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_record(phase: str, record: Any) -> bool:
-    """Whether the record lists only files that the phase writes. Others, named by a stranger, would be deleted."""
-    if not isinstance(record, dict) or not isinstance(record.get("files"), dict):
+    """Whether there is such a phase, and it writes all files that are listed. Others would be deleted."""
+    names = files_of_phase(phase)
+    if names is None or not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         return False
-    return all(is_of_phase(phase, name) and isinstance(entry, dict) for name, entry in record["files"].items())
+    return all(names.fullmatch(name) and isinstance(entry, dict) for name, entry in record["files"].items())

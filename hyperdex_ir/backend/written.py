@@ -10,6 +10,7 @@ import re
 from hyperdex_ir.folder_access import FolderTree, final_name
 from hyperdex_ir.hub import is_part
 from hyperdex_ir.locations import GGUF_MARKER, SMALL_FILES
+from hyperdex_ir.reading import PROGRAM, TABLE, TOKENIZER
 
 #: Beside the manifest: what is known of the files, and the folder of what is not in its place yet.
 STATE_FILE = ".hyperdex_state.json"
@@ -29,11 +30,19 @@ _COPIES = re.compile(_COPY)
 _RECORDS = {MANIFEST, STATE_FILE}
 
 
-def is_of_phase(phase: str, name: str) -> bool:
-    """Whether a phase writes a file of this name."""
+def files_of_phase(phase: str) -> re.Pattern[str] | None:
+    """The names of the files that a phase writes; None when no phase has this name."""
     count = re.fullmatch(f"[34]-({_COUNT})lpu", phase)
-    pattern = _PHASES.get(phase if count is None else f"{phase[0]}-{{count}}lpu", "(?!)")
-    return re.fullmatch(pattern.format(count=count[1]) if count else pattern, name) is not None
+    if count is None:
+        return re.compile(_PHASES[phase]) if phase in _PHASES and "{" not in phase else None
+    return re.compile(_PHASES[f"{phase[0]}-{{count}}lpu"].format(count=count[1]))
+
+
+def is_larger_than_written(name: str, size: int) -> bool:
+    """Whether a file of this name has more bytes than any that is written, where that has a limit."""
+    if name.endswith(".bin"):
+        return name.startswith("inst/") and size > PROGRAM.limit
+    return size > max(TABLE.limit, TOKENIZER.limit)
 
 
 def is_own(name: str) -> bool:

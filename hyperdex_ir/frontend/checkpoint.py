@@ -22,6 +22,7 @@ from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.tensors import ELEMENTS, Tensor, read, row_count
 from hyperdex_ir.locations import SAFETENSORS, SAFETENSORS_INDEX
+from hyperdex_ir.memory.fields import shown
 from hyperdex_ir.torch_weights import INDEX as TORCH_INDEX
 from hyperdex_ir.torch_weights import SINGLE as TORCH_FILE
 
@@ -244,15 +245,17 @@ def _entry(path: Path, name: str, value: Any, base: int) -> TensorEntry:
         raise CheckpointError(f"{where}: not described by an object")
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
     if not isinstance(dtype, str) or dtype not in ELEMENTS:
-        raise CheckpointError(f"{where}: dtype {dtype!r} is not known", f"known are {', '.join(ELEMENTS)}")
+        raise CheckpointError(f"{where}: dtype {shown(dtype)} is not known", f"known are {', '.join(ELEMENTS)}")
     if not isinstance(shape, list) or not _counts(shape):
-        raise CheckpointError(f"{where}: shape {shape!r}, expected a list of sizes")
+        raise CheckpointError(f"{where}: shape {shown(shape)}, expected a list of sizes")
+    if len(shape) > reading.MOST_DIMENSIONS:
+        raise CheckpointError(f"{where}: {len(shape)} dimensions, the most is {reading.MOST_DIMENSIONS}")
     if not isinstance(offsets, list) or not _counts(offsets, 2):
-        raise CheckpointError(f"{where}: data_offsets {offsets!r}, expected two byte numbers")
+        raise CheckpointError(f"{where}: data_offsets {shown(offsets)}, expected two byte numbers")
     needed = prod(shape) * np.dtype(ELEMENTS[dtype]).itemsize
     if offsets[1] - offsets[0] != needed:
         raise CheckpointError(
-            f"{where}: bytes {offsets[0]} to {offsets[1]}, but {shape} of {dtype} takes {needed} bytes"
+            f"{where}: bytes {offsets[0]} to {offsets[1]}, but {shown(shape)} of {dtype} takes {needed} bytes"
         )
     return TensorEntry(name, dtype, tuple(shape), path, base + offsets[0], base + offsets[1])
 

@@ -13,11 +13,12 @@ from hyperdex_ir.isa.footprint import Footprint, lmu_columns, part_columns, view
 from hyperdex_ir.isa.instructions import Engine
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction
-from hyperdex_ir.isa.scoreboard import Scoreboard, Write
+from hyperdex_ir.isa.scoreboard import Budget, Scoreboard, Write
 from hyperdex_ir.targets import Target
 
 STORES = ("store", "store_key", "store_value", "store_state")
 TRANSFERS = ("send", "receive")
+_AGAIN = "compile the model again"
 _EPILOGUE = ("times", "plus")
 _CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
 
@@ -39,14 +40,16 @@ class Engines:
     """When engines and buffers are free, in cycles from the start of the pass, which begins at `position`.
 
     issue: ICP; matrix: SXE; vector: VXE; started: the last start in SMA's queue; read, write: SMA's ports; sent,
-    received: ESL's. arrivals: when the messages that are under way will be there. overlap: see `estimate.py`.
+    received: ESL's. arrivals: when the messages that are under way will be there. overlap: see `estimate.py`. budget:
+    the work that is left.
     """
 
-    def __init__(self, target: Target, position: int, overlap: bool = True):
+    def __init__(self, target: Target, position: int, overlap: bool = True, budget: Budget | None = None):
         self.target = target
         self.position = position
         self.overlap = overlap
-        self.board = Scoreboard(target.trees)
+        self.budget = budget or Budget()
+        self.board = Scoreboard(target.trees, self.budget)
         self.issue = self.matrix = self.vector = self.started = self.read = self.write = self.end = 0
         self.sent = self.received = 0
         self.arrivals: deque[int] = deque()
@@ -61,8 +64,9 @@ class Engines:
         """
         values: Any = item.values
         rows = register(values["rows"]) if "rows" in values else 1
-        if rows < 1:
-            raise FileFormatError(f"instruction {index} ({item.name}): {rows} rows", "compile the model again")
+        if item.name in TRANSFERS and values["parts"] < 1:
+            raise FileFormatError(f"instruction {index} ({item.name}): {values['parts']} parts", _AGAIN)
+        self.check_rows(index, item.name, rows)
         cost = instruction_cost(item.name, values, self.target, rows, self.position)
         reads: list[int] = []
         epilogue: list[int] = []
@@ -77,12 +81,18 @@ class Engines:
         prefetch = min(values.get("prefetch", 0), self.target.prefetch_stripes)
         return Step(index, item.name, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
 
+    def check_rows(self, index: int, name: str, rows: int) -> None:
+        """Raises FileFormatError unless there are so many rows: each has a word of the LMU at least."""
+        if not 1 <= rows <= self.target.lmu_words:
+            most = f", the LMU has {self.target.lmu_words} words" if rows > 1 else ""
+            raise FileFormatError(f"instruction {index} ({name}): {rows} rows{most}", _AGAIN)
+
     def _check(self, index: int, name: str, footprint: Footprint) -> None:
         if footprint.low < 0 or footprint.end > self.target.lmu_words:
             raise FileFormatError(
                 f"instruction {index} ({name}): LMU words {footprint.low} to {footprint.end - 1}, there are"
                 f" {self.target.lmu_words}",
-                "compile the model again",
+                _AGAIN,
             )
 
     def _footprint(self, name: str, operand: str, values: Any, ref: LmuRef | ViewRef, low: int, rows: int) -> Footprint:

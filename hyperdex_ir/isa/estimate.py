@@ -32,6 +32,7 @@ from hyperdex_ir.isa.footprint import Footprint
 from hyperdex_ir.isa.instructions import BY_NAME, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, ZERO, Engine
 from hyperdex_ir.isa.operands import LmuRef, Reg, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.isa.scoreboard import Budget
 from hyperdex_ir.targets import Target
 
 #: Instructions that are gone through one by one; those of trips that are like the one before do not count. What a trip
@@ -73,14 +74,16 @@ def estimate(
     position: int = 0,
     head_rows: int = 1,
     overlap: bool = True,
+    budget: Budget | None = None,
 ) -> Estimate:
     """The estimate of one pass of a valid program over `tokens` tokens, the first at absolute position `position`, with
     the logits of the last `head_rows` rows wanted. Decode with a context of c positions: one token at position c - 1.
+    budget: shared with other estimates; None: one of its own.
 
     Raises FileFormatError for a program that the machine would stop, or whose trips are too many to go through.
     """
     registers = {TOKENS: tokens, POSITION: position, FIRST_ROW: tokens - head_rows, HEAD_ROWS: head_rows}
-    run = _Run(program, Engines(target, position, overlap), registers)
+    run = _Run(program, Engines(target, position, overlap, budget), registers)
     run.block(0, len(program.instructions))
     return run.result()
 
@@ -97,13 +100,15 @@ class _Run:
         self.shaping = [_shaping_registers(item) for item in self.code]
         self.watched = sorted({register for registers in self.shaping for register in registers})
         self.choices = _choices(self.code)
-        self.lookups = self.gone_through = 0
+        self.lookups = 0
 
     def result(self) -> Estimate:
         engines = self.engines
         busy = {engine: cycles for engine, cycles in engines.busy.items() if cycles or engine is not Engine.ESL}
         busy[Engine.ICP] = sum(self.executed)
         cycles = max(engines.end, engines.issue)
+        if cycles >= _WORD_LIMIT:
+            raise FileFormatError(f"a pass of 2^{cycles.bit_length() - 1} cycles: too many to estimate", _AGAIN)
         touched: dict[int, list[Footprint]] = {}
         for step in self.steps.values():
             numbers = (*step.reads, *step.epilogue, *step.writes)
@@ -127,7 +132,9 @@ class _Run:
                     self._repeat(index, index + values["length"], values["count"])
                     index += values["length"]
                 case "repeat_rows":
-                    self._repeat(index, index + values["length"], self._register(values["rows"]))
+                    rows = self._register(values["rows"])
+                    self.engines.check_rows(index - 1, item.name, rows)
+                    self._repeat(index, index + values["length"], rows)
                     index += values["length"]
                 case "skip_unless":
                     index += 0 if self._register(values["a"]) == values["value"] else values["length"]
@@ -142,9 +149,10 @@ class _Run:
                     self.engines.execute(self._step(index - 1, item))
 
     def _count(self, steps: int) -> None:
-        self.gone_through += steps
-        if self.gone_through > MOST_STEPS:
-            raise FileFormatError(f"{MOST_STEPS} instructions and no halt: too many to estimate", _AGAIN)
+        budget = self.engines.budget
+        budget.steps += steps
+        if budget.steps > (most := MOST_STEPS * budget.estimates):
+            raise FileFormatError(f"{most} instructions and no halt: too many to estimate", _AGAIN)
 
     def _register(self, number: int) -> int:
         return self.registers.get(number, 0)
@@ -183,7 +191,7 @@ class _Run:
         """All trips; once one leaves the state that the one before it left, the rest are added up."""
         state: object = None
         for left in reversed(range(count)):
-            self._count((len(self.code) + len(self.engines.board)) // _COMPARED)
+            self._count((len(self.code) + len(self.engines.board) + len(self.engines.arrivals)) // _COMPARED)
             before, board = self.engines.clocks(), self.engines.board.times()
             counted, lookups = self._counters(), self.lookups
             self.block(start, stop)

@@ -20,29 +20,40 @@ class Write:
 _NEVER = Write(0, 0, 0)
 _PAGE = 4096  # words: footprints that share a word share a page
 #: Pairs of footprints, and pages of one, that are looked at. A pass of Gemma 3 over 128 tokens takes 190,000.
-MOST_PAIRS = 100_000_000
+MOST_PAIRS = 5_000_000
+
+
+class Budget:
+    """The work that estimates may take together: `estimates` times what a single one may.
+
+    steps: what `estimate.py` counts. pairs: what a scoreboard counts.
+    """
+
+    def __init__(self, estimates: int = 1):
+        self.estimates = estimates
+        self.steps = self.pairs = 0
 
 
 class Scoreboard:
     """Times of the last writes and reads, by footprint. Footprints are numbered as they come."""
 
-    def __init__(self, trees: int):
+    def __init__(self, trees: int, budget: Budget):
         self._trees = trees
+        self._budget = budget
         self._numbers: dict[Footprint, int] = {}
         self._footprints: list[Footprint] = []
         self._meets: list[list[int]] = []  # by number: the footprints that share a word with it, itself included
         self._pages: dict[int, list[int]] = {}
         self._writes: list[Write] = []
         self._reads: list[int] = []
-        self._pairs = 0
 
     def __len__(self) -> int:
         return len(self._footprints)
 
     def _count(self, pairs: int) -> None:
         """Raises FileFormatError when there are too many footprints that share words: each is compared with all."""
-        self._pairs += pairs
-        if self._pairs > MOST_PAIRS:
+        self._budget.pairs += pairs
+        if self._budget.pairs > MOST_PAIRS * self._budget.estimates:
             raise FileFormatError(
                 f"{len(self)} stretches of the LMU that overlap: too many to estimate", "compile the model again"
             )

@@ -42,10 +42,10 @@ class Fields:
         return self._whole(key, self._values[key], low, high)
 
     def positive(self, key: str) -> float:
-        """A number above 0, of seconds or per second."""
+        """A number above 0, of seconds or per second, not so small that others overflow when divided by it."""
         value = self._values[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MOST_RATE:
-            raise self._wrong(key, value, f"a number above 0, at most {MOST_RATE:g}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 / MOST_RATE <= value <= MOST_RATE:
+            raise self._wrong(key, value, f"a number above 0, in {1 / MOST_RATE:g}..{MOST_RATE:g}")
         return value
 
     def text(self, key: str, choices: tuple[str, ...] = ()) -> str:

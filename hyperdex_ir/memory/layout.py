@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hyperdex_ir.errors import FileFormatError
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -105,6 +107,15 @@ class ModelLayout:
         yield None, self.main
         for number, index in enumerate(self.layers):
             yield number, self.functions[index]
+
+    def check_devices(self, devices: int) -> None:
+        """Raises FileFormatError unless each shard says what every one of so many devices holds."""
+        parameters = [parameter for function in (self.main, *self.functions) for parameter in function.parameters]
+        for name, shard in ((parameter.name, shard) for parameter in parameters for shard in parameter.shards or ()):
+            if len(shard.starts) != devices:
+                raise FileFormatError(
+                    f"{name}: divided over {len(shard.starts)} devices, expected {devices}", "compile the model again"
+                )
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters in storage order, names and keys resolved to layers. A name that stands twice comes once."""

@@ -143,14 +143,9 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
     """
     main = _map_function(layout.main, 0, 0, max_length, target)
     functions = {f.name: _map_function(f, 0, 0, max_length, target) for f in layout.functions}
-    addresses = dict(main.parameters)
-    address, kv_bytes = main.parameter_bytes, main.cache_bytes
-    for number, index in enumerate(layout.layers):
-        function = layout.functions[index]
-        for parameter in function.parameters:
-            addresses[parameter.of_layer(number).name] = address + functions[function.name].parameters[parameter.name]
-        address += functions[function.name].parameter_bytes
-        kv_bytes += functions[function.name].cache_bytes
+    layers = [functions[layout.functions[index].name] for index in layout.layers]
+    address = main.parameter_bytes + sum(layer.parameter_bytes for layer in layers)
+    kv_bytes = main.cache_bytes + sum(layer.cache_bytes for layer in layers)
     tokens = address + kv_bytes
     sampling, logits, end = io_places(tokens, layout.vocab_size, target)
     _check_capacity(target, address, kv_bytes, end, max_length)
@@ -160,7 +155,7 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
         vocab_size=layout.vocab_size,
         main=main,
         functions=functions,
-        addresses=addresses,
+        addresses=_addresses(layout, main, functions),
         layer_start=main.parameter_bytes,
         parameter_end=address,
         kv_start=address,
@@ -170,6 +165,19 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
         logits=logits,
         end=end,
     )
+
+
+def _addresses(layout: ModelLayout, main: FunctionMap, functions: Mapping[str, FunctionMap]) -> dict[str, int]:
+    """Where every parameter is, by its resolved name."""
+    addresses = dict(main.parameters)
+    address = main.parameter_bytes
+    for number, index in enumerate(layout.layers):
+        function = layout.functions[index]
+        part = functions[function.name]
+        for parameter in function.parameters:
+            addresses[parameter.of_layer(number).name] = address + part.parameters[parameter.name]
+        address += part.parameter_bytes
+    return addresses
 
 
 def io_places(tokens: int, vocab_size: int, target: Target) -> tuple[int, int, int]:

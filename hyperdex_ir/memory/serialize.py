@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from math import prod
@@ -21,6 +22,12 @@ from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
 FORMAT = 2
 #: No target holds as many; the arithmetic of sizes stays within 64 bits, and instructions count them all.
 MOST_POSITIONS = MOST_POSITION
+#: Parameters of a model, those of a layer function once for each layer.
+_MOST_PARAMETERS = 1 << 17
+#: Characters of all their names and keys; each shard that a device has counts as one.
+_MOST_TEXT = 1 << 25
+#: What a key counts beside its characters.
+_KEY_TEXT = 16
 _AGAIN = "compile the model again"
 _DTYPES = (*MATRIX_TYPES, "f32", "i64")
 _MOST_CHANNELS = 256  # the names of the images have two hexadecimal digits for it
@@ -107,13 +114,37 @@ def layout_from_json(value: Mapping[str, Any]) -> ModelLayout:
     fields = Fields(value, "layout")
     functions = fields.objects("functions")
     layers = fields.wholes("layers", len(functions) - 1)
-    return ModelLayout(
+    layout = ModelLayout(
         matrix_type=fields.text("matrix_type", MATRIX_TYPES),
         vocab_size=fields.whole("vocab_size", 1),
         main=_function_layout(fields.object("main"), None),
         functions=tuple(_function_layout(entry, len(layers)) for entry in functions),
         layers=layers,
     )
+    names = Counter(function.name for function in layout.functions)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise TypeError(f"two functions of the name {twice[0]}")
+    _check_expansion(layout)
+    return layout
+
+
+def _check_expansion(layout: ModelLayout) -> None:
+    """Raises TypeError when the parameters of all layers are too many, or their names and keys too long."""
+    runs = Counter(layout.layers)
+    parts = [(layout.main, 1), *((function, runs[number]) for number, function in enumerate(layout.functions))]
+    count = sum(len(function.parameters) * times for function, times in parts)
+    if count > _MOST_PARAMETERS:
+        raise TypeError(f"{count} parameters in all layers, the most is {_MOST_PARAMETERS}")
+    digits = len(str(len(layout.layers)))
+    text = sum(sum(_text_of(parameter, digits) for parameter in part.parameters) * times for part, times in parts)
+    if text > _MOST_TEXT:
+        raise TypeError(f"names, keys and shards of {text} characters in all layers, the most is {_MOST_TEXT}")
+
+
+def _text_of(parameter: Parameter, digits: int) -> int:
+    """Characters of a parameter in one layer, whose number has so many digits."""
+    texts = sum(len(text) + text.count("*") * digits for text in (parameter.name, *parameter.keys))
+    return texts + _KEY_TEXT * len(parameter.keys) + sum(len(shard.starts) for shard in parameter.shards or ())
 
 
 def _function_layout(fields: Fields, layers: int | None) -> FunctionLayout:
@@ -132,6 +163,8 @@ def _parameter(fields: Fields, layers: int | None) -> Parameter:
         shards=None if fields.value("shards") is None else tuple(map(_shard, fields.objects("shards"))),
     )
     shape, values, shards = parameter.shape, parameter.values, parameter.shards
+    if len(shape) > reading.MOST_DIMENSIONS:
+        raise TypeError(f"{parameter.name}: {len(shape)} dimensions, the most is {reading.MOST_DIMENSIONS}")
     if parameter.is_matrix and len(shape) not in (2, 3):
         raise TypeError(f"{parameter.name}: a matrix of shape {shown(list(shape))}")
     if values is not None and len(values) != (prod(shape) if layers is None else layers):
@@ -178,7 +211,8 @@ def _target(fields: Fields) -> Target:
     sizes = ("channels", "trees", "hbm_bytes", "lmu_bytes", "vector_lanes")
     counts = ("vector_latency_cycles", "tree_latency_cycles", "partial_write_cycles", "prefetch_bytes")
     rates = ("clock_hz", "hbm_bytes_per_second", "link_bytes_per_second", "link_latency_seconds", "hbm_latency_seconds")
-    values: dict[str, Any] = {name: fields.whole(name, 1, bounds.get(name, MOST)) for name in sizes}
+    lowest = {"lmu_bytes": 4}
+    values: dict[str, Any] = {name: fields.whole(name, lowest.get(name, 1), bounds.get(name, MOST)) for name in sizes}
     values |= {name: fields.whole(name) for name in counts} | {name: fields.positive(name) for name in rates}
     target = Target(fields.text("name"), **values)
     if target.channels * BEAT_BYTES != target.trees * LANES * 2:

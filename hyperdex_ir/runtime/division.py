@@ -18,6 +18,9 @@ from hyperdex_ir.memory.layout import ModelLayout, Parameter, Shard
 from hyperdex_ir.memory.map import MemoryMap, parameter_bytes
 from hyperdex_ir.targets import Target
 
+#: Stretches of a tensor's rows or columns that are stored: each parameter's are compared with those of the ones before.
+_MOST_PIECES = 1 << 10
+_AGAIN = "compile the model again"
 _ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i64": 8}
 
 
@@ -50,8 +53,9 @@ class Division:
 def divide_parameters(layout: ModelLayout, memory_map: MemoryMap, devices: int) -> Division:
     """The terms for a model whose devices store `layout` each.
 
-    Raises FileFormatError unless they add up to what the memory map says of a device.
+    Raises FileFormatError unless the layout is of so many devices, and they add up to what the memory map says of one.
     """
+    layout.check_devices(devices)
     division = Division(devices, device=memory_map.parameter_end)
     seen: dict[str, list[range]] = {}
     for parameter in layout.parameters():
@@ -60,7 +64,7 @@ def divide_parameters(layout: ModelLayout, memory_map: MemoryMap, devices: int) 
     if found != devices * division.device:
         raise FileFormatError(
             f"{found} bytes of parameters on {devices} devices, the memory map says {division.device} on each",
-            "compile the model again",
+            _AGAIN,
         )
     return division
 
@@ -108,6 +112,8 @@ def _known(seen: dict[str, list[range]], key: str, shard: Shard, pieces: list[ra
     same, other = f"{key}@{shard.dim}", f"{key}@{1 - shard.dim}"
     known = seen.get(same, [])
     seen[same] = _union([*known, *pieces])
+    if len(seen[same]) > _MOST_PIECES:
+        raise FileFormatError(f"{key}: in {len(seen[same])} pieces, the most is {_MOST_PIECES}", _AGAIN)
     if other in seen:
         return sum(map(len, pieces)) * width
     return sum(len(range(max(a.start, b.start), min(a.stop, b.stop))) for a in known for b in pieces) * width

@@ -13,6 +13,7 @@ from hyperdex_ir.isa.estimate import Estimate, estimate
 from hyperdex_ir.isa.instructions import ZERO, Engine, Group
 from hyperdex_ir.isa.operands import HbmRef
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.isa.scoreboard import Budget
 from hyperdex_ir.isa.structure import function_starts
 from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.layout import ModelLayout
@@ -29,6 +30,8 @@ _KINDS = {
     ("gather", "table"): "table",
     ("lookup", "table"): "table",
 }
+#: All estimates take together at most the work of so many of the longest.
+_ESTIMATES = 2
 #: Stretches of words in use that are looked at, over all instructions.
 _MOST_STRETCHES = 10_000_000
 _KIND_ORDER: tuple[str, ...] = ("embedding", "matrix", "table", "vector")
@@ -57,8 +60,14 @@ def inspect_program(
     """The facts of `inspect_model`. facts: those that stand beside a program. layout: a device's, of several."""
     chunk, rows = facts["chunk"], facts["head_rows"]
     tokens = min(chunk, memory.max_length)
+    budget = Budget(_ESTIMATES)
     prefill = estimate(
-        program, memory.target, tokens=tokens, position=memory.max_length - tokens, head_rows=min(rows, tokens)
+        program,
+        memory.target,
+        tokens=tokens,
+        position=memory.max_length - tokens,
+        head_rows=min(rows, tokens),
+        budget=budget,
     )
     functions = _functions(program, prefill)
     divided = {} if layout is None else {"division": _division(layout, memory, num_device)}
@@ -70,7 +79,7 @@ def inspect_program(
         "memory": _memory(program, memory, functions),
         **divided,
         "lmu": _lmu(program, memory, facts["lmu_words"], functions, prefill),
-        "decode": [_decode(program, memory, context, num_device) for context in _contexts(memory.max_length)],
+        "decode": [_decode(program, memory, context, num_device, budget) for context in _contexts(memory.max_length)],
     }
 
 
@@ -240,15 +249,15 @@ def _contexts(max_length: int) -> list[int]:
     return sorted({*(length for length in _CONTEXTS if length < max_length), max_length})
 
 
-def _decode(program: Program, memory: MemoryMap, context: int, num_device: int) -> dict[str, Any]:
+def _decode(program: Program, memory: MemoryMap, context: int, num_device: int, budget: Budget) -> dict[str, Any]:
     """The estimate of one token with that many positions of context, its own included."""
     target = memory.target
-    run = estimate(program, target, position=context - 1)
+    run = estimate(program, target, position=context - 1, budget=budget)
     streamed = (run.weight_stripes + run.cache_stripes) * target.stripe_bytes
     seconds = run.cycles / target.clock_hz
     links: dict[str, int] = {}
     if num_device > 1:
-        waiting = estimate(program, target, position=context - 1, overlap=False)
+        waiting = estimate(program, target, position=context - 1, overlap=False, budget=budget)
         links = {"link_bytes": run.link_bytes, "cycles_without_overlap": waiting.cycles}
     return {
         "context": context,

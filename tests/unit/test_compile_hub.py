@@ -251,7 +251,10 @@ def test_a_file_that_only_the_index_knows(hub: HubState):
         fetch()
 
 
-@pytest.mark.parametrize("name", ["../outside.json", "/outside.json", "a/../../outside.json", "..", "a\\..\\b", "", 3])
+@pytest.mark.parametrize(
+    "name",
+    ["../outside.json", "/outside.json", "a/../../outside.json", "..", "a\\..\\b", "", 3, ".", "a\x9b31m", "\u202ea"],
+)
 def test_a_list_names_only_files_in_its_folder(hub: HubState, tmp_path: Path, name: object):
     hub.extra = [{"rfilename": name, "size": 1}]
     with pytest.raises(HyperdexError, match="outside its folder"):

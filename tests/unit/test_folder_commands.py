@@ -87,7 +87,9 @@ def test_check_notices_missing_and_short_files(
     assert words in fails(capsys, "check", str(model))[1][0]
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", ""])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "", ".", "a\0b", "./big", "././big", "a//big", "big/", "a\x9b31m", "a\u202eb"]
+)
 def test_check_stays_in_the_folder(model: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = json.loads((model / "manifest.json").read_text())
     manifest["files"][name] = {"bytes": 1, "sha256": "0"}

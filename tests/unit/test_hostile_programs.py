@@ -254,6 +254,9 @@ def test_depth_of_a_module(case: str) -> None:
         ("9" * 5000 + " : i32", "a number of 5000 digits at line 1"),
         ("0x" + "f" * 5000 + " : i32", "a number of 5002 digits at line 1"),
         (f"tensor<{'9' * 5000}xf32>", "a number of 500. digits at line 1"),
+        (f"tensor<{'?x' * 9}f32>", "9 dimensions, the most is 8"),
+        (f"vector<{'1 x ' * 9}f32>", "9 dimensions, the most is 8"),
+        (f"memref<{'1x' * 9}f32>", "9 dimensions, the most is 8"),
         ("dense<5> : tensor<200000x1000xi8>", "dense attributes of 200000000 elements, the most of a text is 262144"),
         (
             'dense<"0xFF"> : tensor<9999999999xi8>',

@@ -48,6 +48,7 @@ VALUES: dict[str, tuple[Callable[[], Any], str]] = {
     "meta": (lambda: torch.ones(1 << 14, 1 << 14, device="meta"), "is a tensor of the device meta, whose elements are"),
     "quantized": (_quantized, "is a tensor of another kind (quantized), expected a dense one"),
     "conjugated": (lambda: torch.ones(3, dtype=torch.complex64).conj(), "is a tensor that is to be negated or conjuga"),
+    "many dimensions": (lambda: torch.ones([1] * 9), "has 9 dimensions, the most is 8"),
     "a list": (lambda: [SQUARE], "is list, no weight"),
     "tensors by name": (lambda: {"b": SQUARE}, "is dict, no weight"),
 }

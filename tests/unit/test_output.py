@@ -14,7 +14,7 @@ from test_folder_commands import fails
 from hyperdex_ir.cli import main as cli
 from hyperdex_ir.cli.output import harmless_stdout, json_line
 from hyperdex_ir.passes.pipeline_text import PipelineText
-from hyperdex_ir.progress import log
+from hyperdex_ir.progress import file_progress, log
 
 HOSTILE = "a\x1b[2J\x9b0m\x7fb"
 
@@ -82,6 +82,20 @@ def test_internal_errors_and_notes_quote_files(
         _, err = fails(capsys, "check")
         assert err
         assert all(line.isprintable() for line in err)
+
+
+@pytest.mark.parametrize("name", ["a\x9b31m", "a\u202eb", "a\x07"])
+@pytest.mark.parametrize("total", [None, 7])
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_downloads_name_their_files(
+    name: str, total: int | None, is_terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    with file_progress(name, total, 0) as advance:
+        advance(7)
+    printed = capsys.readouterr().err
+    assert name not in printed
+    assert all(character.isprintable() for character in printed if character not in "\r\n")
 
 
 def test_log_lines(capsys: pytest.CaptureFixture[str]) -> None:
