@@ -39,6 +39,10 @@ _FRAME_TAG, _CONTENT_TAG = 0, 1
 _BEATS = 5  # that fit into the timeout
 _TICKS = 20  # of the clock within the timeout
 _AHEAD = 4  # frames that are expected at a time: what is expected comes without a question first
+#: Frames that have come and are not taken yet, and their bytes. While a device computes, the one before it sends what
+#: it has of a gathered value, which lies in the LMU: some ten messages. No machine may be 4096 sends ahead.
+_MOST_WAITING = 4096
+_MOST_WAITING_BYTES = 1 << 28
 _GRACE_SECONDS = 0.3  # for a cause to come before a connection that closed is taken for one
 _EVIDENCE_SECONDS = 2.0  # for the alarm to say why a message could not be sent or received
 _NOTICE_SECONDS = 1.5
@@ -76,6 +80,7 @@ class Connection:
         self._posting = threading.Lock()
         self._last_posted = threading.Event()
         self._inbox: deque[Frame] = deque()
+        self._waiting_bytes = 0  # in the inbox
         self._changed = threading.Condition()
         self._failing, self._told = threading.Lock(), threading.Event()
         self._error: PeerError | None = None
@@ -128,6 +133,7 @@ class Connection:
     def _take(self, kind: FrameKind) -> Frame:
         with self._changed:
             frame = self._inbox.popleft()
+            self._waiting_bytes -= len(frame.content)
         if frame.kind is not kind:
             raise self.fail(
                 f"device {self._previous} sent a {frame.kind.name.lower()} when device {self.device} expected a"
@@ -273,6 +279,7 @@ class Connection:
         return frame
 
     def _arrived(self, frame: Frame) -> None:
+        """Keeps a frame until it is taken. Raises FrameError when there are more than a program sends."""
         self._arrivals += 1
         if frame.kind is FrameKind.BEAT:
             return
@@ -281,7 +288,11 @@ class Connection:
                 self._previous_ended = True
             else:
                 self._inbox.append(frame)
+                self._waiting_bytes += len(frame.content)
             self._changed.notify_all()
+            count, held = len(self._inbox), self._waiting_bytes
+        if count > _MOST_WAITING or held > _MOST_WAITING_BYTES:
+            raise FrameError(f"sends more than the program does: {count} messages of {held} bytes wait")
 
     def _watch_clock(self) -> None:
         """Finds that nothing has come for too long. A tick that is late, as this process stood still, counts as one."""

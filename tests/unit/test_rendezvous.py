@@ -25,6 +25,7 @@ from ring_processes import SECRET_LINE, free_port
 
 from hyperdex_ir.errors import HyperdexError, PeerError
 from hyperdex_ir.interpreter.link import Message
+from hyperdex_ir.runtime import connection as connections
 from hyperdex_ir.runtime import sealed_store
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.frames import FRAME_BYTES, Channel, Frame
@@ -273,7 +274,8 @@ class Listener:
             nonce = stream.read(4)
             return nonce if question == _PING else None
         if question == _SET:
-            text(), text()
+            for _ in range(2):
+                text()
             return None
         if question == _GET:
             text()
@@ -375,6 +377,32 @@ def test_a_message_that_the_program_cannot_send(monkeypatch: pytest.MonkeyPatch)
         post(group, 0, packed)
         with pytest.raises(PeerError, match="device 0: a message of 4194304 bytes, the program sends at most 64"):
             connection.wait()
+
+
+@pytest.mark.parametrize(
+    ("frames", "held", "words"),
+    [(10, 1 << 20, "11 messages of 528 bytes"), (100, 480, "11 messages of 528 bytes")],
+    ids=["messages", "bytes"],
+)
+def test_more_messages_than_a_program_sends(frames: int, held: int, words: str, monkeypatch: pytest.MonkeyPatch):
+    """Of a process that has the secret, while this one computes."""
+    monkeypatch.setattr(connections, "_MOST_WAITING", frames)
+    monkeypatch.setattr(connections, "_MOST_WAITING_BYTES", held)
+    with raw_ring() as (group, connection, meeting):
+        channel = Channel(meeting.key, 0, 1, 0)
+        message = Frame.of_message(Message(0, 0, np.zeros((1, 12), np.float32)))
+        for _ in range(30):  # as many as are taken do not count
+            post(group, 0, channel.pack(message)[0])
+            connection.wait()
+            assert connection.receive() is not None
+        for _ in range(11):
+            post(group, 0, channel.pack(message)[0])
+        deadline = time.monotonic() + 10
+        while not connection.has_failed:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        with pytest.raises(PeerError, match=rf"^device 0: sends more than the program does: {words} wait$"):
+            connection.send(Message(0, 0, np.zeros((1, 1), np.float32)))
 
 
 def test_words_of_a_process_are_one_line_that_names_a_device():
