@@ -6,14 +6,10 @@ import ctypes
 import io
 import json
 import mmap
-import pickle
-import re
 import struct
 import warnings
 import zipfile
-from itertools import chain
 from pathlib import Path
-from pickletools import genops
 from typing import Any
 
 import numpy as np
@@ -29,12 +25,11 @@ from hyperdex_ir.reading import (
     open_regular,
     read_object,
 )
+from hyperdex_ir.torch_pickles import DryRun
 
 SINGLE = "pytorch_model.bin"
 INDEX = "pytorch_model.bin.index.json"
 _AGAIN = "download it again"
-#: How pickles of protocol 2 and 3 name what takes memory without reading it from the file.
-_ALLOCATORS = ("builtins bytearray", "__builtin__ bytearray")
 #: A file of torch before 1.6 has a magic number, a version, the machine, the tensors, and the names of their storages.
 _OLD_PICKLES = 5
 #: What torch knows a zip archive by, from which it takes other pickles.
@@ -67,8 +62,6 @@ def load_tensors(path: Path) -> dict[str, Any]:
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except CheckpointError:
         raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: {_wanted(str(error))}", "only tensors are loaded, no code is run") from error
     except Exception as error:  # torch raises whatever its zip reader raises
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a torch file of tensors: {first_line}", _AGAIN) from error
@@ -99,18 +92,15 @@ def _check_records(path: Path) -> None:
 
 
 def _check_pickles(path: Path, mapped: bool) -> None:
-    """Raises CheckpointError when pickles make a `bytearray`, which torch allows, of any size, or too many objects."""
-    data, count, most = _pickles(path, mapped), 0, WEIGHTS_PICKLE.most_values
+    """Raises CheckpointError when pickles do anything but make tensors of what is in the file, or are too long."""
+    data, most = _pickles(path, mapped), WEIGHTS_PICKLE.most_values
     source, whole = io.BytesIO(data), len(data) <= WEIGHTS_PICKLE.limit
-    # Where a file ends too early, torch says what is wrong with it.
-    pickles = (genops(source) for _ in range(1 if mapped else _OLD_PICKLES) if not whole or source.tell() < len(data))
+    run = DryRun(path, not mapped, most)
     try:
-        for operation, argument, _ in chain.from_iterable(pickles):
-            count += 1
-            if operation.name == "GLOBAL" and argument in _ALLOCATORS:
-                raise CheckpointError(f"{path}: holds a bytearray, expected tensors by name")
-            if count > most:
-                raise CheckpointError(f"{path}: pickles of more than {most} operations, which is the most that is read")
+        for _ in range(1 if mapped else _OLD_PICKLES):
+            # Where a file ends too early, torch says what is wrong with it.
+            if not whole or source.tell() < len(data):
+                run.run(source)
     except ValueError as error:
         if whole:
             raise
@@ -126,7 +116,7 @@ def _pickles(path: Path, mapped: bool) -> bytes:
     if mapped:
         return torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
     with open_regular(path, CheckpointError, _AGAIN) as file:
-        data = file.read(WEIGHTS_PICKLE.limit + 1)
+        data = file.read(min(path.stat().st_size, WEIGHTS_PICKLE.limit) + 1)
     if data.startswith(_ZIP):
         raise CheckpointError(f"{path}: begins as a zip archive, but has no end of one", _AGAIN)
     return data
@@ -172,12 +162,6 @@ def _check_sizes(path: Path, tensors: dict[str, Any]) -> None:
     if sum(storages.values()) > size or dense > _MOST_SHARING * size:
         held = max(sum(storages.values()), dense)
         raise CheckpointError(f"{path}: tensors of {held} bytes, the file has {size}", _AGAIN)
-
-
-def _wanted(message: str) -> str:
-    """What a pickle wants to run, from what torch says about it."""
-    found = re.search(r"(?:GLOBAL |class |function )([\w.]+)", message)
-    return f"wants to run {found[1]}, which a checkpoint must not" if found else "is not made of tensors only"
 
 
 def element_type(path: Path, name: str, tensor: Any) -> str:

@@ -15,7 +15,6 @@ import os
 import secrets
 import struct
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,9 +27,10 @@ from hyperdex_ir.progress import log
 from hyperdex_ir.runtime.addresses import address_towards, is_loopback, listen_at
 from hyperdex_ir.runtime.launch import Launch
 from hyperdex_ir.runtime.secret import VARIABLE, SealError, run_secret, seal
+from hyperdex_ir.runtime.timed_store import SilenceError, TimedStore, within
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup, Store  # pyright: ignore[reportPrivateImportUsage]
+    from torch.distributed import ProcessGroup  # pyright: ignore[reportPrivateImportUsage]
 
     from hyperdex_ir.runtime.sealed_store import SealedStore
 
@@ -38,6 +38,7 @@ _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0
 _REFUSAL_SECONDS = 10.0  # for the others to come, without whom there is no key to tell them anything
 _VERDICT_SECONDS = 0.5
+_REFUSED_SECONDS = 2.0  # for torch to say that it found nobody
 _MISMATCH, _FAILURE = "mismatch", "failure"
 #: How long processes wait for each other at the start; importing torch alone takes seconds.
 START_SECONDS = 60.0
@@ -97,28 +98,37 @@ class Meeting:
                 self._secret.forget()
             raise
 
-    def _open_store(self) -> Store:
+    def _open_store(self) -> TimedStore:
         """The store, in which strangers can read and write."""
         from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
-        launch = self.launch
+        launch, seconds = self.launch, self._wait_seconds
         is_elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         is_master = launch.rank == 0 and not is_elsewhere
         listening = listen_at(launch.address, launch.port) if is_master else None
-        try:
-            store = TCPStore(
+
+        def connect() -> TCPStore:
+            return TCPStore(
                 launch.address,
                 launch.port,
                 is_master=is_master,
-                timeout=timedelta(seconds=self._wait_seconds),
+                timeout=timedelta(seconds=seconds),
                 wait_for_workers=False,
                 master_listen_fd=listening,
             )
+
+        try:
+            store = within(seconds + _REFUSED_SECONDS, connect)
         except RuntimeError:
-            raise PeerError(
-                f"device {launch.rank}: nobody answers at {launch.address}:{launch.port}", _START_HINT
-            ) from None
-        return PrefixStore(f"hyperdex/{self._attempt}", store)
+            raise self._silence() from None
+        return TimedStore(PrefixStore(f"hyperdex/{self._attempt}", store), seconds)
+
+    def _silence(self) -> PeerError:
+        launch = self.launch
+        return PeerError(
+            f"device {launch.rank}: nobody answers at {launch.address}:{launch.port} within {self._wait_seconds:g} s",
+            _START_HINT,
+        )
 
     def _sealed(self, key: bytes) -> SealedStore:
         from hyperdex_ir.runtime.sealed_store import SealedStore
@@ -244,6 +254,8 @@ class Meeting:
             yield
         except SealError as error:
             raise PeerError(f"device {rank}: {error}", f"give every process the same {VARIABLE}") from None
+        except SilenceError:
+            raise self._silence() from None
         except RuntimeError:
             raise PeerError(f"device {rank}: the other processes are gone", _START_HINT) from None
 
@@ -264,6 +276,8 @@ class Meeting:
             options._devices = self._networks()
             group: Any = ProcessGroupGloo(self._run_store, launch.rank, launch.count, options)
             return group  # it sends and receives as a ProcessGroup does
+        except SilenceError:
+            raise self._silence() from None
         except (RuntimeError, SealError) as error:
             raise PeerError(f"device {launch.rank}: no connection to the others: {error}", _START_HINT) from None
 
@@ -280,16 +294,9 @@ class Meeting:
 
     def verdict(self, words: str) -> str:
         """What is wrong with the run: what the first process said that noticed something, perhaps this one."""
-        said = [words]
-
-        def ask(store: SealedStore) -> None:
-            with suppress(RuntimeError, SealError):
-                said.append(words_told(store.first(_FAILURE, words_to_tell(words))))
-
-        asking = threading.Thread(target=ask, args=(self._run_store,), daemon=True)  # an answer may never come
-        asking.start()
-        asking.join(_VERDICT_SECONDS)
-        return said[-1]
+        with suppress(RuntimeError, SealError):
+            return words_told(within(_VERDICT_SECONDS, lambda: self._run_store.first(_FAILURE, words_to_tell(words))))
+        return words
 
     def leave(self) -> NoReturn:
         """Ends the process at once after a failure: threads may still wait for devices that are gone.

@@ -13,21 +13,25 @@ from datetime import timedelta
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 from hyperdex_ir.runtime.secret import SEAL_BYTES, SealError, seal
+from hyperdex_ir.runtime.timed_store import TimedStore
 
 #: Bytes of the longest value; gloo's addresses of a process take about 150 for each other one.
 LONGEST_VALUE = 1 << 16
 
 
 class SealedStore(Store):
-    """Values in `store` under their keys. timeout: how long a key is waited for that nobody has set."""
+    """Values in `store` under their keys. timeout: how long a key is waited for that nobody has set.
 
-    def __init__(self, store: Store, key: bytes, timeout: timedelta):
+    All calls raise RuntimeError when the store is gone, SilenceError when it does not answer.
+    """
+
+    def __init__(self, store: TimedStore, key: bytes, timeout: timedelta):
         super().__init__()
         self._store, self._key, self._longest = store, key, timeout
 
     def set(self, key: str, value: str | bytes) -> None:
         """Puts a value there."""
-        self._store.set(key, self._sealed(key, value))  # pyright: ignore[reportArgumentType]
+        self._store.set(key, self._sealed(key, value))
 
     def get(self, key: str) -> bytes:
         """The value, waited for. Raises SealError when it is a stranger's, RuntimeError when there is none in time."""
@@ -36,18 +40,18 @@ class SealedStore(Store):
 
     def check(self, keys: Sequence[str]) -> bool:
         """Whether there is something under each key, of whoever."""
-        return self._store.check(list(keys))
+        return self._store.check(keys)
 
     def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
         """Returns when each key has a value. Raises as `get`."""
-        self._store.wait(list(keys), timeout or self._longest)
+        self._store.wait(keys, timeout or self._longest)
         for key in keys:
             self.get(key)
 
     def first(self, key: str, value: str | bytes) -> bytes:
         """Puts a value there unless there is one; returns the one that is there. Raises SealError as `get`."""
         sealed = self._sealed(key, value)
-        return self._opened(key, self._store.compare_set(key, "", sealed))  # pyright: ignore[reportArgumentType]
+        return self._opened(key, self._store.compare_set(key, "", sealed))
 
     def _sealed(self, key: str, value: str | bytes) -> bytes:
         content = value.encode() if isinstance(value, str) else bytes(value)

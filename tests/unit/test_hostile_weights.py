@@ -43,10 +43,6 @@ VALUES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: torch.ones(9).as_strided((8, 8), (0, 1)),
         "has 64 elements, [8, 8] with strides [0, 1], of 9 in the file",
     ),
-    "sparse": (lambda: SQUARE.to_sparse(), "is a tensor of another kind (sparse_coo), expected a dense one"),
-    "compressed rows": (lambda: SQUARE.to_sparse_csr(), "is a tensor of another kind (sparse_csr), expected a dense"),
-    "meta": (lambda: torch.ones(1 << 14, 1 << 14, device="meta"), "is a tensor of the device meta, whose elements are"),
-    "quantized": (_quantized, "is a tensor of another kind (quantized), expected a dense one"),
     "conjugated": (lambda: torch.ones(3, dtype=torch.complex64).conj(), "is a tensor that is to be negated or conjuga"),
     "many dimensions": (lambda: torch.ones([1] * 9), "has 9 dimensions, the most is 8"),
     "a list": (lambda: [SQUARE], "is list, no weight"),
@@ -66,6 +62,33 @@ def test_values_that_are_no_dense_tensors(case: str, legacy: bool, tmp_path: Pat
         Checkpoint(tmp_path)
     assert str(caught.value).startswith(f"{path}: bad {message}")
     assert "\n" not in str(caught.value)
+
+
+KINDS: dict[str, tuple[Callable[[], Any], str]] = {
+    "sparse": (lambda: SQUARE.to_sparse(), "torch._utils._rebuild_sparse_tensor"),
+    "compressed rows": (lambda: SQUARE.to_sparse_csr(), "torch._utils._rebuild_sparse_tensor"),
+    "meta": (lambda: torch.ones(1 << 14, 1 << 14, device="meta"), "torch._utils._rebuild_meta_tensor_no_storage"),
+    "quantized": (_quantized, "torch._utils._rebuild_qtensor"),
+    "a set": (lambda: {3}, "__builtin__.set"),
+    "bytes": (lambda: b"abc", "_codecs.encode"),
+    "a shape": (lambda: SQUARE.shape, "torch.Size"),
+    "a device": (lambda: SQUARE.device, "torch.device"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("case", KINDS)
+def test_what_no_checkpoint_of_tensors_needs(
+    case: str, legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value, name = KINDS[case]
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"good": SQUARE, "bad": value()}, path, _use_new_zipfile_serialization=not legacy)
+    monkeypatch.setattr(torch, "load", lambda *arguments, **named: pytest.fail("torch reads it"))
+    with pytest.raises(CheckpointError) as caught:
+        Checkpoint(tmp_path)
+    assert str(caught.value) == f"{path}: holds {name}, which no checkpoint of tensors needs"
 
 
 @pytest.mark.parametrize("name", [3, "a\ud800", None, ("a",)])
@@ -108,12 +131,15 @@ GIB = _number(1 << 30)
 DICT = b"\x80\x02}X\x01\x00\x00\x00a"
 #: Pickles of what torch calls harmless: a size is in the file, no element is.
 PICKLES = {
-    "bytearray": (DICT + b"cbuiltins\nbytearray\n(" + GIB + b"tRs.", "holds a bytearray, expected tensors by name"),
-    "old bytearray": (DICT + b"c__builtin__\nbytearray\n(" + GIB + b"tRs.", "holds a bytearray"),
-    "FloatTensor": (DICT + b"ctorch\nFloatTensor\n(" + GIB + b"tRs.", "tensors of 4294967296 bytes, the file has"),
+    "bytearray": (
+        DICT + b"cbuiltins\nbytearray\n(" + GIB + b"tRs.",
+        "holds builtins.bytearray, which no checkpoint of tensors needs",
+    ),
+    "old bytearray": (DICT + b"c__builtin__\nbytearray\n(" + GIB + b"tRs.", "holds __builtin__.bytearray, which no"),
+    "FloatTensor": (DICT + b"ctorch\nFloatTensor\n(" + GIB + b"tRs.", "holds torch.FloatTensor, which no checkpoint"),
     "TypedStorage": (
         DICT + b"ctorch._utils\n_rebuild_tensor_v2\n(ctorch.storage\nTypedStorage\n(" + GIB + b"tRK\x00" + GIB
-        + b"\x85K\x01\x85\x89NtRs.", "tensors of 4294967296 bytes, the file has",
+        + b"\x85K\x01\x85\x89NtRs.", "holds torch.storage.TypedStorage, which no checkpoint of tensors needs",
     ),
 }  # fmt: skip
 
@@ -146,7 +172,7 @@ def test_a_bytearray_in_each_pickle_of_an_old_file(place: int, tmp_path: Path, m
     monkeypatch.setattr(torch, "load", lambda *arguments, **named: pytest.fail("torch reads it"))
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(_old_file(place, b"cbuiltins\nbytearray\nJ\x00\x00\x00\x60\x85R"))
-    with pytest.raises(CheckpointError, match="holds a bytearray, expected tensors by name"):
+    with pytest.raises(CheckpointError, match=r"holds builtins\.bytearray, which no checkpoint of"):
         load_tensors(path)
 
 

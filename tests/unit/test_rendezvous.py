@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -232,6 +234,74 @@ def overwrite(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
             put(store, name, value)
 
     monkeypatch.setattr(SealedStore, "set", put_or_lose)
+
+
+# ---------------------------------------------------------------------------------------------------- the listener
+#: What torch's client of a store asks, by its first byte; a text or a list of texts follows.
+_SET, _GET, _CHECK, _WAIT, _START, _PING = 1, 3, 5, 6, 0, 13
+
+
+class Listener:
+    """A stranger who listens first at the address of a run, and answers as a store does until he is asked something.
+
+    silent: the question that he does not answer; of a value he says how long it is, and nothing else comes.
+    """
+
+    def __init__(self, silent: int):
+        self._silent = silent
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            connection, _ = self._server.accept()
+            threading.Thread(target=self._serve, args=(connection.makefile("rwb"),), daemon=True).start()
+
+    def _serve(self, stream: Any) -> None:
+        while question := stream.read(1):
+            answer = self._answer(question[0], stream)
+            if answer is None or (question[0] == self._silent and question[0] != _GET):
+                continue
+            stream.write(answer)
+            stream.flush()
+
+    def _answer(self, question: int, stream: Any) -> bytes | None:
+        def text() -> bytes:
+            return stream.read(struct.unpack("<Q", stream.read(8))[0])
+
+        if question in (_START, _PING):
+            nonce = stream.read(4)
+            return nonce if question == _PING else None
+        if question == _SET:
+            for _ in range(2):
+                text()
+            return None
+        if question == _GET:
+            text()
+            return struct.pack("<Q", 10)
+        keys = [text() for _ in range(struct.unpack("<Q", stream.read(8))[0])]
+        return bytes([question == _CHECK and b"mismatch" in keys[0]])
+
+
+@pytest.mark.parametrize("silent", [_PING, _CHECK, _WAIT, _GET], ids=["ping", "check", "wait", "get"])
+def test_a_listener_that_does_not_answer(silent: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(VARIABLE, SECRETS[0])
+    listener, ended = Listener(silent), []
+
+    def take_part() -> None:
+        try:
+            Meeting(Launch(1, 2, "127.0.0.1", listener.port), 1.0).compare(FACTS)
+        except BaseException as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=take_part, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it waits forever"
+    (error,) = ended
+    assert isinstance(error, PeerError)
+    assert str(error) == f"device 1: nobody answers at 127.0.0.1:{listener.port} within 1 s"
 
 
 def test_a_value_too_long_for_a_process_is_not_sealed_to_compare(monkeypatch: pytest.MonkeyPatch):
