@@ -45,7 +45,8 @@ def compile_folder(folder: ModelFolder, root: Path, converted: Path) -> CompileF
 
 def holds_checkpoint(folder: ModelFolder) -> bool:
     """Whether the original checkpoint lies in `ckpt/`, where the compiler writes too."""
-    return folder.source == folder.ckpt and FolderTree(folder.root).info(CONFIG) is None
+    is_made_there = folder.hub_id is not None or folder.gguf is not None
+    return folder.source == folder.ckpt and (is_made_there or FolderTree(folder.root).info(CONFIG) is None)
 
 
 def settle(folder: ModelFolder) -> State:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hub_server import COMMIT, MOVED, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
+from hyperdex_ir.backend.staging import settle
 from hyperdex_ir.errors import (
     CheckpointError,
     ConfigError,
@@ -439,3 +440,18 @@ def test_the_folder_of_a_fetch_that_fails_goes_with_what_it_has_left_only(hub: H
     with pytest.raises(DownloadError):
         fetch()
     assert list((tmp_path / "hub").iterdir()) == []
+
+
+def test_staged_copies_do_not_replace_what_was_downloaded(hub: HubState):
+    """A config.json beside `ckpt/` does not make that the place of copies."""
+    ckpt = fetch()
+    root, before = ckpt.parent, contents(ckpt)
+    (root / "config.json").write_bytes(FILES["config.json"])
+    (root / ".hyperdex_next/ckpt").mkdir(parents=True)
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        (root / ".hyperdex_next/ckpt" / name).write_text("theirs")
+    (root / ".hyperdex_next/manifest.json").write_text("{}")
+    staged = {"2": {"files": {"ckpt/tokenizer.json": {}, "ckpt/chat_template.jinja": {}}}}
+    (root / ".hyperdex_next/.hyperdex_state.json").write_text(json.dumps({"format": 4, "phases": staged}))
+    settle(find_folder(root))
+    assert contents(ckpt) == before
