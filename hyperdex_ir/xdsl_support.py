@@ -47,7 +47,7 @@ _MOST_ELEMENTS = 1 << 18
 _MOST_ALIASED = 1 << 20
 #: Bits of an integer type.
 _MOST_BITS = 9999
-_WIDE = re.compile(r"[su]?i\d{5,}")  # of any script: so xDSL reads it
+_WIDE = re.compile(r"[su]?i[0-9]{5,}")
 #: What matters for depth: strings, comments and arrows do not count, the next operand ends an expression.
 _NESTING = re.compile(
     r'"(?:[^"\\\n\v\f]|\\.)*+"?|//[^\n]*+|->|[><=]=|[][{}()<>+*,%=-]|\b(?:floordiv|ceildiv|mod)\b|\b[0-9]\w{1000,}',

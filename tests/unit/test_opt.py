@@ -192,7 +192,6 @@ def test_plain_xdsl_opt_runs_our_dialects_and_passes() -> None:
                 ("5 : i8000000000", 8000000000, 22),
                 ("dense<5> : tensor<1xi10000>", 10000, 38),
                 ("vector<2xui20000>", 20000, 27),
-                ("5 : i\uff18\uff10000", "\uff18\uff10000", 22),
             )
         ),
         ("dense<0> : tensor<16777216xi64>", "dense attributes of 16777216 elements, the most of a text is 262144"),
