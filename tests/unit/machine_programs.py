@@ -93,3 +93,7 @@ def lmu(target: Machine, address: int, rows: int, columns: int) -> np.ndarray:
 
 def view(address: int, stride: int = WIDTH, group: int = 0) -> ViewRef:
     return ViewRef(address, stride, group)
+
+
+def loop(body: Sequence[Instruction], count: int) -> list[Instruction]:
+    return [op("repeat", count=count, length=len(body)), *body]
