@@ -22,6 +22,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
@@ -93,6 +94,7 @@ def _become(case: Case, words: list[str], run: Callable[[list[str]], object], se
         sys.stdout = _Terminal(os.fdopen(1, "wb"), encoding="utf-8", line_buffering=True)
         os.chdir(case.cwd)
         os.environ["TMPDIR"] = str(case.root / "tmp")
+        tempfile.tempdir = None  # what ran before the fork has found another
         prepare(case)
         notes = os.open(case.root / "notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         faulthandler.enable()
