@@ -89,9 +89,12 @@ def test_top_level_links() -> None:
         assert os.readlink(ROOT / name) == f"hyperdex_ir/{name}"
 
 
+RUFF = Path(sys.executable).with_name("ruff")
+
+
+@pytest.mark.skipif(not RUFF.is_file(), reason="ruff is not installed beside this Python")
 def test_linter_and_type_checker_see_each_module_once() -> None:
-    ruff = Path(sys.executable).with_name("ruff")
-    result = subprocess.run([ruff, "check", "--show-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run([RUFF, "check", "--show-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     seen = [Path(line).relative_to(ROOT).as_posix() for line in result.stdout.splitlines()]
     assert modules_in(ROOT) <= set(seen)
     assert not [name for name in seen if name.startswith(("dialects/", "passes/"))]
