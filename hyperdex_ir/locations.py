@@ -43,7 +43,7 @@ _HUB_ID = re.compile(r"(?=.{1,96}$)([A-Za-z0-9_][\w.-]*/)?[A-Za-z0-9_][\w.-]*", 
 
 
 def is_safe(name: object) -> bool:
-    """Whether a name is a relative path, in its shortest form, that stays below its folder, and can be shown."""
+    """Test for a printable relative path, in its shortest form, that stays below its folder."""
     if not isinstance(name, str) or not name.isprintable() or "\\" in name:
         return False
     path = PurePosixPath(name)

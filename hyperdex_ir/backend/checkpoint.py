@@ -107,7 +107,7 @@ def small_files(folder: ModelFolder) -> dict[str, Path]:
 
 
 def _content_of(source: Path, name: str) -> Path:
-    """Where links lead to from a file of the checkpoint, one by one."""
+    """The places that links lead to from a file of the checkpoint, one by one."""
     place = source.resolve() / name
     for _ in range(_MOST_LINKS):
         if not place.is_symlink():
@@ -126,7 +126,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _is_of_checkpoint(path: Path, name: str) -> bool:
-    """Whether it is the file of this name in a checkpoint; other programs have a config.json, too."""
+    """Test for the file of this name in a checkpoint, known by `model_type`: other programs have a config.json, too."""
     try:
         return path.name == name and "model_type" in read_object(path.parent / CONFIG, reading.CONFIG)
     except (ConfigError, FileNotFoundError):
@@ -134,5 +134,5 @@ def _is_of_checkpoint(path: Path, name: str) -> bool:
 
 
 def _is_blob(path: Path, link: Path) -> bool:
-    """Whether a file lies in the same cache of the Hub as the link to it, which has links from snapshots to blobs."""
+    """Test for a file in the same cache of the Hub as the link to it: its snapshots hold links to its blobs."""
     return any(one.parent.name == "snapshots" and path.parent == one.parent.parent / "blobs" for one in link.parents)

@@ -130,7 +130,7 @@ class State:
     def _is_intact(
         self, written: str, path: Path, entry: dict[str, Any], touched: list[tuple[dict[str, Any], dict[str, int]]]
     ) -> bool:
-        """Whether the file that is written under this name has the contents of its entry.
+        """Test that the file written under this name has the contents of its entry.
 
         One that was touched gets into `touched`, with its place.
         """
@@ -218,7 +218,7 @@ class State:
         return self.tree.info(name) is None or self.is_in_place(name)
 
     def is_in_place(self, name: str) -> bool:
-        """Whether the file in its place is the one that was recorded, by size, time and inode.
+        """Test that the file in its place is the recorded one, by size, time and inode.
 
         Who makes a folder for others can write a state too, but does not know the inodes that its files will have.
         """
@@ -244,7 +244,7 @@ def _table(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _is_record(phase: str, record: Any) -> bool:
-    """Whether there is such a phase, and it writes all files that are listed. Others would be deleted."""
+    """Test that there is such a phase, and that it writes all listed files. Others would be deleted."""
     names = files_of_phase(phase)
     if names is None or not isinstance(record, dict) or not isinstance(record.get("files"), dict):
         return False

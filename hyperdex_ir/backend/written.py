@@ -39,7 +39,7 @@ def files_of_phase(phase: str) -> re.Pattern[str] | None:
 
 
 def is_larger_than_written(name: str, size: int) -> bool:
-    """Whether a file of this name has more bytes than any that is written, where that has a limit."""
+    """Test for more bytes than the compiler ever writes under this name, where it has a limit."""
     if name.endswith(".bin"):
         return name.startswith("inst/") and size > PROGRAM.limit
     return size > max(TABLE.limit, TOKENIZER.limit)

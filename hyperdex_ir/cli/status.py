@@ -76,7 +76,7 @@ def _folders(model: str | None) -> list[ModelFolder]:
 
 
 def _is_in_hub(root: Path) -> bool:
-    """Whether the folder of a model under the hub root lies there itself; if a link leads elsewhere, a line says so."""
+    """Test that a model's folder under the hub root lies there itself; logs a line if a link leads elsewhere."""
     hub, place = hub_root(), root.resolve()
     if place == hub.resolve() / root.relative_to(hub):
         return True

@@ -168,7 +168,7 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
 
 
 def _addresses(layout: ModelLayout, main: FunctionMap, functions: Mapping[str, FunctionMap]) -> dict[str, int]:
-    """Where every parameter is, by its resolved name."""
+    """The address of every parameter, by its resolved name."""
     addresses = dict(main.parameters)
     address = main.parameter_bytes
     for number, index in enumerate(layout.layers):

@@ -242,7 +242,7 @@ def _names_of_files() -> set[str]:
 
 
 def is_of_files(one: ModulePass) -> bool:
-    """Whether any file may name this pass with these options: no code of an installed package is run."""
+    """Test that any file may name this pass with these options: no code of an installed package is run."""
     return one.name in _names_of_files() and one.name != _PATTERNS
 
 

@@ -20,7 +20,7 @@ class SilenceError(RuntimeError):
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
-    """What a call returns or raises. Raises SilenceError when it takes longer; its thread is left behind."""
+    """The outcome of a call, exceptions included. Raises SilenceError when it takes longer; its thread stays behind."""
     returned: list[T] = []
     raised: list[BaseException] = []
 
