@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,20 +103,62 @@ def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def smollm2_checkpoint(shared_dir: Path) -> Path:
-    """The demo's checkpoint itself, not compiled."""
-    from hyperdex_ir.demo_checkpoint import find_gguf, write_checkpoint
+def demo_home(shared_dir: Path) -> Path:
+    """A HYPERDEX_HOME that was empty before `hyperdex demo`. What the command printed is in `printed.txt`."""
 
-    return make_once(shared_dir / "smollm2-checkpoint", lambda folder: write_checkpoint(find_gguf(), folder))
+    def make(home: Path) -> None:
+        command = [Path(sys.executable).with_name("hyperdex"), "demo"]
+        environment = {**os.environ, "HYPERDEX_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+        with (home / "printed.txt").open("w") as file:
+            done = subprocess.run(command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode == 0, (home / "printed.txt").read_text()
+
+    return make_once(shared_dir / "demo-home", make)
 
 
 @pytest.fixture(scope="session")
-def smollm2_dir(smollm2_checkpoint: Path, shared_dir: Path) -> Path:
+def smollm2_dir(demo_home: Path) -> Path:
     """SmolLM2-135M-Instruct with its real weights, compiled; the checkpoint is in `ckpt/`."""
+    from hyperdex_ir.demo_checkpoint import MODEL_ID
+
+    return demo_home / "hub" / MODEL_ID
+
+
+@pytest.fixture(scope="session")
+def smollm2_checkpoint(smollm2_dir: Path) -> Path:
+    """The demo's checkpoint, beside files of the compiler's own."""
+    return smollm2_dir / "ckpt"
+
+
+#: Layers of `smollm2_short_dir`.
+SHORT = 30 if SOAK else 3
+
+
+@pytest.fixture(scope="session")
+def smollm2_short_dir(smollm2_dir: Path, smollm2_checkpoint: Path, shared_dir: Path) -> Path:
+    """The first layers of SmolLM2, 3 of 30, with everything else that it has, compiled: for what is done to it many
+    times. In a soak all layers."""
+    if SOAK:
+        return smollm2_dir
     from hyperdex_ir.tools import AutoCompiler
 
     def make(folder: Path) -> None:
-        shutil.copytree(smollm2_checkpoint, folder / "ckpt")
+        write_first_layers(smollm2_checkpoint, folder / "ckpt")
         AutoCompiler().compile(model_id=str(folder))
 
-    return make_once(shared_dir / "smollm2", make)
+    return make_once(shared_dir / "smollm2-short", make)
+
+
+def write_first_layers(original: Path, folder: Path) -> None:
+    """The first SHORT layers of a checkpoint in one safetensors file, without what the compiler has made of it."""
+    from safetensors.numpy import load_file, save_file
+
+    from hyperdex_ir.locations import CONFIG, SAFETENSORS
+
+    shutil.copytree(original, folder, ignore=shutil.ignore_patterns(SAFETENSORS, "*hyperdex_*"))
+    config = json.loads((original / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"num_hidden_layers": SHORT}))
+    beyond = tuple(f"model.layers.{number}." for number in range(SHORT, config["num_hidden_layers"]))
+    tensors = load_file(original / SAFETENSORS)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(beyond)}
+    save_file(kept, folder / SAFETENSORS)

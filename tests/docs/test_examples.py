@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import os
 import re
 import shutil
@@ -13,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import SOAK, make_once
-from safetensors.numpy import load_file, save_file
+from conftest import make_once
 
-from hyperdex_ir.locations import CONFIG, SAFETENSORS
+from hyperdex_ir.demo_checkpoint import MODEL_ID
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
-MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 #: Languages of blocks that are read, not run.
 SHOWN = ("text", "mermaid", "mlir", "json", "asm")
 
@@ -50,32 +47,10 @@ def examples() -> list[Example]:
 EXAMPLES = examples()
 
 
-#: Layers of the demo's model that the examples work on; a soak takes all 30.
-LAYERS = 30 if SOAK else 3
-
-
-def write_short_checkpoint(original: Path, folder: Path) -> None:
-    """The first LAYERS layers of a checkpoint, with everything else that it has."""
-    shutil.copytree(original, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SAFETENSORS))
-    config = json.loads((original / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps(config | {"num_hidden_layers": LAYERS}))
-    beyond = tuple(f"model.layers.{number}." for number in range(LAYERS, config["num_hidden_layers"]))
-    tensors = load_file(original / SAFETENSORS)
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(beyond)}
-    save_file(kept, folder / SAFETENSORS)
-
-
 @pytest.fixture(scope="module")
-def home(smollm2_checkpoint: Path, shared_dir: Path) -> Path:
+def home(smollm2_short_dir: Path, shared_dir: Path) -> Path:
     """A HYPERDEX_HOME in which the demo's model is compiled, or its first layers."""
-
-    def make(home: Path) -> None:
-        model = home / "hub" / MODEL
-        write_short_checkpoint(smollm2_checkpoint, model / "ckpt")
-        result = run(["hyperdex", "compile", MODEL], home, home)
-        assert result.returncode == 0, result.stderr
-
-    return make_once(shared_dir / "docs-home", make)
+    return make_once(shared_dir / "docs-home", lambda home: shutil.copytree(smollm2_short_dir, home / "hub" / MODEL_ID))
 
 
 def run(command: list[str], folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
@@ -114,13 +89,11 @@ def test_example_runs(example: Example, home: Path, tmp_path: Path) -> None:
     [example for example in EXAMPLES if example.language == "console"],
     ids=lambda example: f"{example.page}:{example.line}",
 )
-def test_transcript(example: Example, tmp_path: Path) -> None:
-    """Runs the command of a transcript in an empty HYPERDEX_HOME and compares what it prints, numbers aside."""
+def test_transcript(example: Example, demo_home: Path) -> None:
+    """Compares a transcript with what its command printed in an empty HYPERDEX_HOME, numbers aside."""
     prompt, _, shown = example.text.partition("\n")
-    command = prompt.removeprefix("$ ")
-    result = run(["bash", "-c", f"{command} 2>&1"], tmp_path, tmp_path)
-    assert result.returncode == 0, result.stdout
-    printed = result.stdout.replace(str(tmp_path), "~/.cache/hyperdex")
+    assert prompt == "$ hyperdex demo", "the command of `demo_home`"
+    printed = (demo_home / "printed.txt").read_text().replace(str(demo_home), "~/.cache/hyperdex")
     assert _without_numbers(printed) == _without_numbers(shown)
 
 

@@ -1,4 +1,6 @@
-"""SmolLM2's real weights under other architectures that compute the same function: they give its tokens."""
+"""The first layers of SmolLM2, with real weights, under other architectures that compute the same function: they give
+the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +30,15 @@ def texts(folder: Path, ckpt: Path) -> list[tuple[int, ...]]:
 
 
 @pytest.fixture(scope="module")
-def expected(smollm2_dir: Path) -> list[tuple[int, ...]]:
-    return texts(smollm2_dir, smollm2_dir / "ckpt")
+def expected(smollm2_short_dir: Path) -> list[tuple[int, ...]]:
+    return texts(smollm2_short_dir, smollm2_short_dir / "ckpt")
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gives_smollm2s_tokens(name: str, smollm2_dir: Path, expected: list[tuple[int, ...]], tmp_path: Path) -> None:
-    folder = rewrite(smollm2_dir / "ckpt", tmp_path / name, name)
+def test_gives_smollm2s_tokens(
+    name: str, smollm2_short_dir: Path, expected: list[tuple[int, ...]], tmp_path: Path
+) -> None:
+    folder = rewrite(smollm2_short_dir / "ckpt", tmp_path / name, name)
     AutoCompiler().compile(str(folder), max_length=LENGTH)
     assert texts(folder, folder) == expected
     assert all(len(tokens) == NEW_TOKENS for tokens in expected)

@@ -130,11 +130,8 @@ def test_ctrl_c_while_generating(smollm2_dir: Path) -> None:
     assert stderr.strip() == "hyperdex: interrupted"
 
 
-def test_second_demo_only_runs(smollm2_dir: Path, tmp_path: Path) -> None:
-    organisation = tmp_path / "hub" / "HuggingFaceTB"
-    organisation.mkdir(parents=True)
-    (organisation / "SmolLM2-135M-Instruct").symlink_to(smollm2_dir)
-    environment = {**os.environ, "HYPERDEX_HOME": str(tmp_path)}
+def test_second_demo_only_runs(demo_home: Path) -> None:
+    environment = {**os.environ, "HYPERDEX_HOME": str(demo_home)}
     command = [*COMMAND, "demo"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert result.stdout == "The capital of France is Paris.\n"
