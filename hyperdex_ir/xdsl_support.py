@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xdsl.context import Context
 from xdsl.dialects.builtin import (
@@ -36,6 +38,9 @@ from xdsl.utils.mlir_lexer import MLIRLexer
 from hyperdex_ir.errors import HyperdexError, PassError
 from hyperdex_ir.reading import MOST_DIMENSIONS
 
+if TYPE_CHECKING:
+    from xdsl.universe import Universe
+
 #: The strings of xDSL 0.74's own pattern, which takes time exponential in the length of one that does not end.
 MLIRLexer._unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
 #: Regions, attributes and types of a text inside each other, and the operators of an affine expression: what works on a
@@ -62,12 +67,26 @@ _SHOWN_COLUMNS = 160
 
 def make_context() -> Context:
     """A context with the dialects of xDSL and of this package, loaded when first met."""
-    from xdsl.universe import Universe
-
     context = Context()
-    for name, factory in Universe.get_multiverse().all_dialects.items():
+    for name, factory in installed_universe().all_dialects.items():
         context.register_dialect(name, factory)
     return context
+
+
+def installed_universe() -> Universe:
+    """The dialects and passes of xDSL, of this package and of other installed packages.
+
+    Raises ValueError when two packages use one name.
+    """
+    return _universe(tuple(sys.path))
+
+
+@functools.cache
+def _universe(path: tuple[str, ...]) -> Universe:
+    """Finding it reads the metadata of every package on the path, and each pass of a compile asks."""
+    from xdsl.universe import Universe
+
+    return Universe.get_multiverse()
 
 
 def parse_module(text: str, name: str = "<text>") -> ModuleOp:

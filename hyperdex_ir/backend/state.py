@@ -7,6 +7,7 @@ by which a file that has not changed is known without being read. Losing it cost
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -30,9 +31,11 @@ STATE_FORMAT = 4
 _BLOCK_BYTES = 1 << 20
 
 
-def versions() -> dict[str, str]:
-    """Versions of this package and of those that shape what it writes."""
-    return {"hyperdex-ir": __version__, **{name: version(name) for name in ("xdsl", "torch", "transformers", "numpy")}}
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of this package and of those that shape what it writes, by name."""
+    installed = {name: version(name) for name in ("xdsl", "torch", "transformers", "numpy")}
+    return {"hyperdex-ir": __version__, **installed}
 
 
 def extension_digest(passes: Iterable[ModulePass]) -> str:

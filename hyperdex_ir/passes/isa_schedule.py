@@ -28,6 +28,7 @@ from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import CapacityError
 from hyperdex_ir.isa.cost import instruction_cost
 from hyperdex_ir.isa.estimate import Estimate, estimate
+from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.collect import string_attribute
 from hyperdex_ir.passes.isa_allocate_lmu import Placement, choose, place
 from hyperdex_ir.passes.isa_dependences import dependences, work_of
@@ -87,12 +88,14 @@ class _Scheduler:
         prefetched = self._prefetch()
         return Scheduled(before[1], self._cycles()[1], tuple(moved), tuple(too_large), prefetched)
 
-    def _estimate(self, position: int) -> Estimate:
-        return estimate(to_program(self.module, chunk=1, head_rows=1), self.roomy, position=position)
+    def _estimates(self, program: Program) -> tuple[Estimate, Estimate]:
+        """Of a decode step at the first and at the last position."""
+        first, last = (estimate(program, self.roomy, position=position) for position in (0, self.max_length - 1))
+        return first, last
 
     def _cycles(self) -> tuple[int, int]:
-        """Of a decode step at the first and at the last position."""
-        return self._estimate(0).cycles, self._estimate(self.max_length - 1).cycles
+        first, last = self._estimates(to_program(self.module, chunk=1, head_rows=1))
+        return first.cycles, last.cycles
 
     def _fits(self) -> bool:
         placement = place(find_frames(self.module), self.placement.chunk, self.placement.head_rows)
@@ -108,7 +111,7 @@ class _Scheduler:
         """Lets the weights stream in where the operand is late; says of how many matmuls."""
         program = to_program(self.module, chunk=1, head_rows=1)
         indices = [index for index, item in enumerate(program.instructions) if item.name == "matmul"]
-        waits = [estimate(program, self.roomy, position=position).waits for position in (0, self.max_length - 1)]
+        waits = [found.waits for found in self._estimates(program)]
         count = 0
         for index, op in zip(indices, self._matmuls(), strict=True):
             if max(found.get(index, 0) for found in waits) <= 0:

@@ -268,10 +268,10 @@ def typed_pipeline(text_or_name: str) -> list[ModulePass]:
 
 def known_passes() -> Known:
     """Every pass of xDSL, of this package and of installed packages. Raises OptionError when two have one name."""
-    from xdsl.universe import Universe
+    from hyperdex_ir.xdsl_support import installed_universe
 
     try:
-        return Universe.get_multiverse().all_passes
+        return installed_universe().all_passes
     except ValueError as error:
         raise OptionError(f"the installed packages do not go together: {error}", "uninstall one of them") from None
 

@@ -26,6 +26,8 @@ from hyperdex_ir.tools import AutoCompiler
 RUN = ("-m", "hyperdex_ir.cli.run")
 PROMPT = ("--prompt", "Once upon a time")
 KILLS = 50 if SOAK else 3
+#: Processes that torchrun starts, each of which imports torch; those of other tests are forked.
+TORCHRUN = (2, 4) if SOAK else (2,)
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +75,7 @@ def run_by_torchrun(count: int, command: Sequence[str]) -> subprocess.CompletedP
     return done
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", TORCHRUN)
 def test_torchrun(model: Path, expected: str, count: int):
     done = run_by_torchrun(count, [*RUN, *arguments(model)])
     assert done.stdout == expected
@@ -103,7 +105,7 @@ def check_logits_by_torchrun(model: Path, folder: Path, counts: Sequence[int]) -
         assert "using the interpreter" not in done.stderr
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", TORCHRUN)
 def test_logits_under_torchrun(model: Path, tmp_path: Path, count: int):
     check_logits_by_torchrun(model, tmp_path, [count])
 

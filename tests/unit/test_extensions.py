@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from broken_passes import write_distribution
+
+from hyperdex_ir.xdsl_support import installed_universe, make_context
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hyperdex_example"
 SQUARE = """
@@ -113,3 +116,19 @@ AutoCompiler().compile(model, pipeline=passes)
     again, changed = result.stderr.split("again\n")[1].split("changed\n")
     assert "Compiled already" in again
     assert "Save the optimized instruction" in changed
+
+
+def test_installed_packages_are_looked_up_once_for_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    looked: list[str] = []
+
+    def entry_points(group: str) -> metadata.EntryPoints:
+        looked.append(group)
+        return found(group=group)
+
+    found = metadata.entry_points
+    monkeypatch.setattr(metadata, "entry_points", entry_points)
+    for name in "ab":
+        monkeypatch.syspath_prepend(tmp_path / name)
+        assert installed_universe() is installed_universe()
+        assert make_context().get_optional_dialect("lpu") is not None
+    assert looked.count("xdsl.universe") == 2

@@ -95,6 +95,8 @@ class InstructionOp(IRDLOperation, ABC):
                 return None
             return HbmRef(self._integer(f"{name}_offset"), self._integer(f"{name}_register"))
         attribute = self.properties.get(name)
+        if attribute is None:  # of most operands; classes of attributes are slow to compare
+            return default_value(operand)
         if isinstance(attribute, IntegerAttr | FloatAttr):
             return attribute.value.data
         if isinstance(attribute, StringAttr):
@@ -114,6 +116,8 @@ class InstructionOp(IRDLOperation, ABC):
 
     def _integer(self, name: str, default: int = 0) -> int:
         attribute = self.properties.get(name)
+        if attribute is None:
+            return default
         return attribute.value.data if isinstance(attribute, IntegerAttr) else default
 
     def verify_(self) -> None:
