@@ -98,9 +98,9 @@ LENGTH = 8192
 
 
 @pytest.fixture(scope="module")
-def stages(smollm2_dir: Path) -> tuple[dict[str, ModuleOp], Callable[[str], np.ndarray]]:
+def stages(smollm2_short_dir: Path) -> tuple[dict[str, ModuleOp], Callable[[str], np.ndarray]]:
     """The module right after import, after all `lpu` passes, and as `isa`; and the parameters by key."""
-    ckpt = smollm2_dir / "ckpt"
+    ckpt = smollm2_short_dir / "ckpt"
     imported = trace_model(ckpt, target="u55c", max_length=LENGTH, matrix_type="f16")
     checkpoint = Checkpoint(ckpt)
     sources = resolve_sources(imported.names, checkpoint)
@@ -122,12 +122,12 @@ def stages(smollm2_dir: Path) -> tuple[dict[str, ModuleOp], Callable[[str], np.n
     return modules, parameters
 
 
-def test_the_same_bits_at_every_level(smollm2_dir: Path, stages) -> None:
+def test_the_same_bits_at_every_level(smollm2_short_dir: Path, stages) -> None:
     modules, parameters = stages
     tokens = TOKENS if SOAK else TOKENS[:9]
-    model = CompiledModel.open(smollm2_dir, engine="interpreter")
+    model = CompiledModel.open(smollm2_short_dir, engine="interpreter")
     expected = model.logits(tokens).tobytes()
-    assert CompiledModel.open(smollm2_dir, engine="native").logits(tokens).tobytes() == expected
+    assert CompiledModel.open(smollm2_short_dir, engine="native").logits(tokens).tobytes() == expected
     for level in ("import", "lpu"):
         interpreter = LpuInterpreter(modules[level], parameters, LENGTH)
         assert interpreter.forward(tokens, 0, 0).tobytes() == expected, level
