@@ -22,14 +22,15 @@ _HINT = "only tensors are loaded, no code is run"
 _SAVE = "save tensors by name, as a model's state_dict() has them"
 _ORDERED = "collections OrderedDict"
 _UNTYPED = "torch.storage UntypedStorage"
-#: What makes a tensor of a storage, and how many arguments it has at least and at most.
+#: Functions that make a tensor of a storage, and the least and the most of their arguments.
 _REBUILDS = {
     "torch._utils _rebuild_tensor": (4, 4),
     "torch._utils _rebuild_tensor_v2": (6, 7),
     "torch._utils _rebuild_tensor_v3": (7, 8),
 }
 _PARAMETER = "torch._utils _rebuild_parameter"
-#: Tensors of models have up to 8 dimensions; each tensor has its own numbers, though a pickle names them once.
+#: Dimensions of a tensor that are looked at; `torch_weights.py` says of which tensor they are too many. Each tensor has
+#: its own numbers, though a pickle names them once.
 _MOST_DIMENSIONS = 64
 #: Entries of what a call or an object copies: of `_metadata` and the like. A pickle names them once, too.
 _MOST_COPIED = 16
@@ -46,7 +47,10 @@ class _Tensor:
 
 @dataclass
 class _Global:
-    """What a pickle names. item_bytes: of an element, when it is a kind of storage or of element."""
+    """A function, class or kind of element that a pickle names.
+
+    item_bytes: of an element, for a kind of storage or of element; else 0.
+    """
 
     name: str
     item_bytes: int = 0
@@ -72,7 +76,7 @@ class _Dict:
 
 @cache
 def _admitted() -> dict[str, _Global]:
-    """What files of tensors name, by what they call it."""
+    """The functions, classes and kinds of elements that files of tensors name, by module and name."""
     import torch
 
     types = torch.storage._dtype_to_storage_type_map()
@@ -208,7 +212,7 @@ class DryRun:
         return value is None or (isinstance(value, _Dict) and value.count == 0)
 
     def _is_tensor(self, arguments: Any, least: int, most: int) -> bool:
-        """Whether arguments are a storage, an offset, sizes, strides, and what else a tensor has."""
+        """Test for the arguments of a tensor: storage, offset, sizes, strides, and up to four more."""
         if type(arguments) is not tuple or not least <= len(arguments) <= most:
             return False
         storage, offset, sizes, strides, *others = arguments
@@ -264,7 +268,7 @@ class DryRun:
         self._stack.append(storage)
 
 
-#: What each operation does that torch's reader knows, but for those that files of tensors lack: `NEWOBJ`, `EMPTY_SET`
+#: Actions by operation: all that torch's reader knows, but for those that files of tensors lack, `NEWOBJ`, `EMPTY_SET`
 #: and `SHORT_BINSTRING`.
 _ACTIONS: dict[str, Callable[[DryRun, Any], None]] = {
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), DryRun._push),

@@ -83,7 +83,7 @@ def installed_universe() -> Universe:
 
 @functools.cache
 def _universe(path: tuple[str, ...]) -> Universe:
-    """Finding it reads the metadata of every package on the path, and each pass of a compile asks."""
+    """The same for the packages on a path: each pass of a compile asks, and the answer takes the metadata of all."""
     from xdsl.universe import Universe
 
     return Universe.get_multiverse()
@@ -174,7 +174,7 @@ class _Aliases(dict[str, Attribute]):
 
 
 def _depth(text: str) -> int:
-    """How deep the brackets of a text go."""
+    """The depth of the brackets of a text."""
     depth = deepest = 0
     for found in _NESTING.finditer(text):
         depth += (found.group() in _OPENING) - (found.group() in _OPENED_BY)

@@ -353,7 +353,7 @@ class Compilation:
         return "limit" if table["max_length"] == self.summary.max_positions else memory
 
     def _table_digest(self, phase: str) -> str:
-        """Of the table of the converted checkpoint, what the phase depends on: the program on no tensor.
+        """A digest of what the phase depends on in the table of the converted checkpoint: the program on no tensor.
 
         Empty when there is no table that can be read.
         """

@@ -26,7 +26,7 @@ MOST_POSITIONS = MOST_POSITION
 _MOST_PARAMETERS = 1 << 17
 #: Characters of all their names and keys; each shard that a device has counts as one.
 _MOST_TEXT = 1 << 25
-#: What a key counts beside its characters.
+#: Characters that a key counts for, beside its own.
 _KEY_TEXT = 16
 _AGAIN = "compile the model again"
 _DTYPES = (*MATRIX_TYPES, "f32", "i64")

@@ -89,7 +89,7 @@ class _Scheduler:
         return Scheduled(before[1], self._cycles()[1], tuple(moved), tuple(too_large), prefetched)
 
     def _estimates(self, program: Program) -> tuple[Estimate, Estimate]:
-        """Of a decode step at the first and at the last position."""
+        """Estimates of a decode step at the first and at the last position."""
         first, last = (estimate(program, self.roomy, position=position) for position in (0, self.max_length - 1))
         return first, last
 

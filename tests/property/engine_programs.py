@@ -38,7 +38,7 @@ _SMALL_AT, _HEADS_AT, _ENDS_AT = 0, 8 * SMALL, 8 * (SMALL + KV_HEADS)
 NUMBERS, CELLS = LMU_WORDS - 100, 16
 _SIZES = ("columns", "groups", "k", "n", "size", "heads", "history", "turned", "limit", "pitch")
 _PLAIN = sorted(set(MAKERS) - {"head_loop"})
-#: What uses the registers that the host sets, besides what takes any register.
+#: Instructions that use the registers that the host sets, besides those that take any register.
 _USERS = {
     POSITION: ("embed", "gather", "scores", "softmax", "values", "store_key", "store_value", "short_conv",
                "store_state", "sample"),
@@ -406,7 +406,7 @@ _SNIPPETS: tuple[Callable[[_Writer], list[Instruction]], ...] = (
 
 
 def _depth_of(items: Sequence[Instruction]) -> int:
-    """How deep bodies nest in instructions without calls."""
+    """The depth of bodies in instructions without calls."""
     deepest, stops = 0, list[int]()
     for number, item in enumerate(items):
         stops = [stop for stop in stops if number < stop]

@@ -237,7 +237,7 @@ def overwrite(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- the listener
-#: What torch's client of a store asks, by its first byte; a text or a list of texts follows.
+#: Requests of torch's client of a store, by their first byte; a text or a list of texts follows.
 _SET, _GET, _CHECK, _WAIT, _START, _PING = 1, 3, 5, 6, 0, 13
 
 
@@ -387,7 +387,7 @@ def test_a_message_that_the_program_cannot_send(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_more_messages_than_can_wait(columns: int, messages: int, words: str):
-    """Of a process that has the secret: they are not kept without end."""
+    """Frames of a process that has the secret wait in bounded number and size."""
     with raw_ring() as (group, connection, meeting):
         channel = Channel(meeting.key, 0, 1, 0)
         for number in range(messages):

@@ -32,7 +32,7 @@ def _multi_query_fused() -> PreTrainedConfig:
     )  # fmt: skip
 
 
-#: Of devices: more than KV heads, as many as heads, and such as divide nothing.
+#: Counts of devices: more than KV heads, as many as heads, and such as divide nothing.
 COUNTS = range(1, 9) if SOAK else (1, 2, 3, 5, 8)
 
 

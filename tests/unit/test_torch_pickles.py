@@ -133,7 +133,7 @@ def _metadata(of: Writer) -> bytes:
 
 
 NEEDS = "which no checkpoint of tensors needs"
-#: What takes memory or time for nothing that is in the file, or makes torch show what has no end.
+#: Pickles that take memory or time for nothing that is in the file, or make torch show a text without end.
 CASES: dict[str, tuple[Any, str]] = {
     "a tensor of another type": (
         lambda of: call(
@@ -251,7 +251,7 @@ TENSORS: dict[str, Any] = {
     ),
 }
 NUMBERS = ["float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"]
-#: What torch itself does not read of the old kind of file.
+#: Tensors that torch itself does not read from a file of the old kind.
 NEW = {"uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2", "two types of one storage"}
 NUMBERS += ["uint64", "bool", "complex64", "float8_e4m3fn", "float8_e5m2"]
 TENSORS |= {one: lambda one=one: {"a": torch.ones(2, 3).to(getattr(torch, one))} for one in NUMBERS}

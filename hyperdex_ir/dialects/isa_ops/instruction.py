@@ -95,7 +95,7 @@ class InstructionOp(IRDLOperation, ABC):
                 return None
             return HbmRef(self._integer(f"{name}_offset"), self._integer(f"{name}_register"))
         attribute = self.properties.get(name)
-        if attribute is None:  # of most operands; classes of attributes are slow to compare
+        if attribute is None:  # as for most operands: isinstance of xDSL's attributes is slow
             return default_value(operand)
         if isinstance(attribute, IntegerAttr | FloatAttr):
             return attribute.value.data
