@@ -27,7 +27,7 @@ _IMPORTS = (
     _BEFORE
     + """
 import json, sys
-from hyperdex_ir.backend.memory import peak_bytes
+from hyperdex_ir.backend.ram_ceiling import peak_bytes
 for name in json.loads(sys.stdin.read()):
     try:
         __import__(name)
@@ -63,7 +63,7 @@ def main() -> None:
         folder = Path(temporary)
         model = arguments.model
         if model is None:
-            from hyperdex_ir.demo_checkpoint import find_gguf, write_checkpoint
+            from hyperdex_ir.cli.demo_checkpoint import find_gguf, write_checkpoint
 
             model = folder / "checkpoint"
             write_checkpoint(find_gguf(), model)

@@ -115,7 +115,7 @@ def _steps(columns: int) -> int:
 
 def make_smollm2(folder: Path, llama_python: str | None) -> Model:
     """The demo's model, and the GGUF that llama.cpp's quantizer makes of the file with the same weights."""
-    from hyperdex_ir.demo_checkpoint import find_gguf, write_checkpoint
+    from hyperdex_ir.cli.demo_checkpoint import find_gguf, write_checkpoint
 
     checkpoint = folder / "smollm2"
     checkpoint.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
-from hyperdex_ir.xdsl_support import print_module
+from hyperdex_ir.support.xdsl import print_module
 
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"],

@@ -22,7 +22,7 @@ from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.frontend import graph, importer, model, trace
 from hyperdex_ir.isa.codec import encode_program
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
-from hyperdex_ir.xdsl_support import print_module
+from hyperdex_ir.support.xdsl import print_module
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

@@ -20,8 +20,8 @@ from xdsl.dialects.builtin import ModuleOp
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import GridAttr
 from hyperdex_ir.frontend import graph, importer, model, trace
-from hyperdex_ir.isa.estimate import Estimate, estimate
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
+from hyperdex_ir.performance.estimate import Estimate, estimate
 from hyperdex_ir.targets import load_target
 
 CONFIG = {

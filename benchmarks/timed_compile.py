@@ -17,7 +17,7 @@ _COMPILE = """
 import json, sys, time
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.backend.compilation import Compilation
-from hyperdex_ir.backend.memory import peak_bytes
+from hyperdex_ir.backend.ram_ceiling import peak_bytes
 seconds = {}
 def timed(name, phase):
     method = getattr(Compilation, name)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperdex_ir.backend.options import CompileOptions, command_line, make_options
-from hyperdex_ir.hub import HubOptions
-from hyperdex_ir.locations import ModelFolder, find_folder
+from hyperdex_ir.hub.download import HubOptions
+from hyperdex_ir.support.locations import ModelFolder, find_folder
 
 if TYPE_CHECKING:
     from hyperdex_ir.backend.compilation import CompiledFiles
@@ -39,7 +39,7 @@ class AutoCompiler:
         compile_from: str | Path | None = None,
         allow_passes: Sequence[str] = (),
     ) -> CompiledFiles:
-        """Compiles a model into its folder (see `hyperdex_ir.locations`); phases that are finished are not done again.
+        """Compiles a model into its folder (see `hyperdex_ir.support.locations`); finished phases are not done again.
 
         model_id: a Hub id, a directory with a checkpoint, or an absolute path to install to that ends in the Hub id.
         num_device: number of LPUs. max_length: positions, prompt and response together; 1 means not chosen: the
@@ -92,7 +92,7 @@ class AutoCompiler:
         options: those of `compile`. Reads config.json and the headers of the weights; writes nothing. Raises as
         `compile`.
         """
-        from hyperdex_ir.planning import plan_model
+        from hyperdex_ir.backend.plan import plan_model
 
         return plan_model(os.fspath(model_id), *_request(model_id, **options))
 

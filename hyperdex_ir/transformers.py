@@ -17,7 +17,7 @@ import numpy as np
 from hyperdex_ir.errors import OptionError, PromptError
 from hyperdex_ir.runtime.generate import Generation
 from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
-from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder, load_tokenizer
+from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folder, load_tokenizer
 from hyperdex_ir.runtime.sampling import Sampling, draw_seed, resolve_sampling
 from hyperdex_ir.runtime.stream import TextStreamer, flat_ids
 from hyperdex_ir.runtime.tokenizer import Tokenizer

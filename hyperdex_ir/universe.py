@@ -3,8 +3,8 @@
 from xdsl.ir import Dialect
 from xdsl.universe import Universe
 
-from hyperdex_ir.extensions import DIALECTS, PASSES, find_extensions
 from hyperdex_ir.passes import get_all_passes
+from hyperdex_ir.support.extensions import DIALECTS, PASSES, find_extensions
 
 
 def get_lpu() -> Dialect:

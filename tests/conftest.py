@@ -119,7 +119,7 @@ def demo_home(shared_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def smollm2_dir(demo_home: Path) -> Path:
     """SmolLM2-135M-Instruct with its real weights, compiled; the checkpoint is in `ckpt/`."""
-    from hyperdex_ir.demo_checkpoint import MODEL_ID
+    from hyperdex_ir.cli.demo_checkpoint import MODEL_ID
 
     return demo_home / "hub" / MODEL_ID
 
@@ -153,7 +153,7 @@ def write_first_layers(original: Path, folder: Path) -> None:
     """The first SHORT layers of a checkpoint in one safetensors file, without what the compiler has made of it."""
     from safetensors.numpy import load_file, save_file
 
-    from hyperdex_ir.locations import CONFIG, SAFETENSORS
+    from hyperdex_ir.support.locations import CONFIG, SAFETENSORS
 
     shutil.copytree(original, folder, ignore=shutil.ignore_patterns(SAFETENSORS, "*hyperdex_*"))
     config = json.loads((original / CONFIG).read_text())

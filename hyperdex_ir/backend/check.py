@@ -11,9 +11,9 @@ from typing import Any
 from hyperdex_ir.backend.manifest import describe_file, kind_of
 from hyperdex_ir.backend.written import is_larger_than_written
 from hyperdex_ir.errors import FileFormatError, NotCompiledError
-from hyperdex_ir.locations import is_safe
 from hyperdex_ir.memory.fields import shown
 from hyperdex_ir.memory.serialize import load_json, manifest_entries
+from hyperdex_ir.support.locations import is_safe
 
 
 @dataclass(frozen=True)

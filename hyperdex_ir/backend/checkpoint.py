@@ -9,22 +9,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hyperdex_ir import reading
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.payload import BLOCK_BYTES
+from hyperdex_ir.checkpoint.dequantize import open_checkpoint
+from hyperdex_ir.checkpoint.files import Checkpoint, weight_paths
+from hyperdex_ir.checkpoint.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError, ConfigError
-from hyperdex_ir.files import atomic_file
-from hyperdex_ir.folder_access import link_refused
-from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for, weight_paths
 from hyperdex_ir.frontend.config import ModelSummary
-from hyperdex_ir.frontend.quantized import open_checkpoint
-from hyperdex_ir.frontend.tensors import Tensor, row_bytes, row_count
-from hyperdex_ir.locations import CONFIG, SMALL_FILES, ModelFolder
-from hyperdex_ir.reading import read_bytes, read_object
+from hyperdex_ir.support import reading
+from hyperdex_ir.support.files import atomic_file
+from hyperdex_ir.support.folder_access import link_refused
+from hyperdex_ir.support.locations import CONFIG, SMALL_FILES, ModelFolder
+from hyperdex_ir.support.reading import read_bytes, read_object
 
 if TYPE_CHECKING:
     from hyperdex_ir.frontend import ImportedModel
 
+#: The matrix type that dtype "auto" chooses for each type of the token embedding.
+_MATRIX_TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f16", "F64": "f16"}
 #: Types of the safetensors format -> types of `values.convert`.
 _TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f32", "F64": "f64"}
 #: Links that lead to each other, as many as Linux follows.
@@ -34,6 +36,25 @@ _MOST_LINKS = 40
 def stored_matrix_type(source: Path, summary: ModelSummary) -> str:
     """What dtype `auto` stands for. Raises CheckpointError when the checkpoint's headers do not hold."""
     return matrix_type_for(open_checkpoint(source), summary)
+
+
+def matrix_type_for(checkpoint: Checkpoint, summary: ModelSummary) -> str:
+    """The matrix type that dtype "auto" means: the token embedding's, float32 becoming f16.
+
+    Raises CheckpointError when there is no token embedding or its type is none of those.
+    """
+    wanted = [summary.token_embedding, *(["lm_head.weight"] if summary.tied else [])]
+    for suffix in wanted:
+        found = [name for name in sorted(checkpoint.tensors) if f".{name}".endswith(f".{suffix}")]
+        if not found:
+            continue
+        dtype = checkpoint.tensors[found[0]].dtype
+        if dtype not in _MATRIX_TYPES:
+            raise CheckpointError(
+                f"{checkpoint.directory}: {found[0]} is stored as {dtype}, expected {', '.join(_MATRIX_TYPES)}"
+            )
+        return _MATRIX_TYPES[dtype]
+    raise CheckpointError(f"{checkpoint.directory}: no token embedding (a tensor named ...{summary.token_embedding})")
 
 
 def checkpoint_blocks(
@@ -48,7 +69,7 @@ def checkpoint_blocks(
 
     Raises CheckpointError when the checkpoint's tensors are not those of the model.
     """
-    from hyperdex_ir.frontend.names import resolve_sources
+    from hyperdex_ir.checkpoint.names import resolve_sources
 
     sources = resolve_sources(imported.names, open_checkpoint(source, watch))
 

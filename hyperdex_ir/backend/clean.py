@@ -11,10 +11,10 @@ from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.status import stale_files, written_files
 from hyperdex_ir.backend.written import MANIFEST, STATE_FILE
 from hyperdex_ir.errors import StorageError
-from hyperdex_ir.files import storage_errors
-from hyperdex_ir.folder_access import FolderTree
-from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.progress import log
+from hyperdex_ir.support.files import storage_errors
+from hyperdex_ir.support.folder_access import FolderTree
+from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.progress import log
 
 
 def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[tuple[Path, int]]:

@@ -16,25 +16,25 @@ from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import locked_folder
 from hyperdex_ir.backend.manifest import describe_files, listed_counts, unread_bytes, write_manifest
-from hyperdex_ir.backend.memory import Ceiling
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes, undivided
+from hyperdex_ir.backend.ram_ceiling import Ceiling
 from hyperdex_ir.backend.sources import KnownSources, SourceWatch
 from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
 from hyperdex_ir.backend.state import State, digest, extension_digest, versions
 from hyperdex_ir.backend.written import STATE_FILE, unfinished_files
+from hyperdex_ir.checkpoint.gguf import is_made, source_facts
+from hyperdex_ir.checkpoint.gguf_header import check_architecture
 from hyperdex_ir.errors import CheckpointError, FileFormatError, HyperdexError
-from hyperdex_ir.folder_access import FolderTree
 from hyperdex_ir.frontend.config import ModelSummary, read_config
-from hyperdex_ir.gguf_checkpoint import is_made, source_facts
-from hyperdex_ir.gguf_header import check_architecture
-from hyperdex_ir.hub import fetch_config, fetch_model, is_fetched
-from hyperdex_ir.locations import SAFETENSORS, ModelFolder
+from hyperdex_ir.hub.download import fetch_config, fetch_model, is_fetched
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout, read_table
-from hyperdex_ir.own_code import code_digest
 from hyperdex_ir.passes.pipeline import pipeline_spec
-from hyperdex_ir.progress import byte_progress, log, log_banner, log_phase
-from hyperdex_ir.reading import CONFIG, TABLE, read_bytes
+from hyperdex_ir.support.folder_access import FolderTree
+from hyperdex_ir.support.locations import SAFETENSORS, ModelFolder
+from hyperdex_ir.support.own_code import code_digest
+from hyperdex_ir.support.progress import byte_progress, log, log_banner, log_phase
+from hyperdex_ir.support.reading import CONFIG, TABLE, read_bytes
 from hyperdex_ir.targets import load_target
 
 if TYPE_CHECKING:
@@ -162,13 +162,13 @@ class Compilation:
         )
 
     def _read_gguf_config(self, file: Path) -> None:
-        from hyperdex_ir.gguf_checkpoint import write_small_files
+        from hyperdex_ir.checkpoint.gguf import write_small_files
 
         log_phase(1, "Read the GGUF file", f"What is in {file} becomes a checkpoint at {self.folder.ckpt}")
         write_small_files(file, self.folder.ckpt, self.folder.root)
 
     def _read_gguf(self, file: Path) -> None:
-        from hyperdex_ir.gguf_checkpoint import write_weights
+        from hyperdex_ir.checkpoint.gguf import write_weights
 
         if not (self.folder.ckpt / SAFETENSORS).is_file():
             write_weights(file, self.folder.ckpt, self.folder.root, room=self.memory.check_room)

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.backend.payload import PayloadWriter, atomic_payloads
-from hyperdex_ir.backend.values import STORAGE, convert
+from hyperdex_ir.checkpoint.values import STORAGE, convert
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.files import Kind, write_text
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
 from hyperdex_ir.memory.serialize import FORMAT, dump_json, layout_to_json
+from hyperdex_ir.support.files import Kind, write_text
+from hyperdex_ir.support.locations import ModelFolder
 
 #: The tensor of a key, in blocks of rows from the first to the last: (stored type, values [rows, ...]).
 Blocks = Callable[[str], Iterator[tuple[str, np.ndarray]]]

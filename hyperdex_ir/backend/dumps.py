@@ -18,10 +18,10 @@ from xdsl.passes import ModulePass
 from hyperdex_ir import __version__
 from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.files import write_text
 from hyperdex_ir.passes.pipeline import Observer, Step, parse_pipeline, pipeline_spec, typed_pipeline
-from hyperdex_ir.reading import DUMP, read_text
-from hyperdex_ir.xdsl_support import parse_module, print_module
+from hyperdex_ir.support.files import write_text
+from hyperdex_ir.support.reading import DUMP, read_text
+from hyperdex_ir.support.xdsl import parse_module, print_module
 
 IMPORT = "import"
 LOWERING = "lower-lpu-to-isa"

@@ -16,15 +16,15 @@ from typing import IO, Any
 import numpy as np
 
 from hyperdex_ir.backend.payload import BLOCK_BYTES, PlacedWriter, atomic_payloads
-from hyperdex_ir.backend.routes import Routes
-from hyperdex_ir.backend.values import STORAGE
+from hyperdex_ir.backend.weight_routes import Routes
+from hyperdex_ir.checkpoint.values import STORAGE
 from hyperdex_ir.errors import FileFormatError, StorageError
-from hyperdex_ir.files import UNIT, Kind, read_header, write_text
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import dump_json, layout_to_json, map_to_json, read_table, read_tensors
-from hyperdex_ir.reading import open_regular
+from hyperdex_ir.support.files import UNIT, Kind, read_header, write_text
+from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.reading import open_regular
 from hyperdex_ir.targets import load_target
 
 _FORCE = "compile with --force"

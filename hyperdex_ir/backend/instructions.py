@@ -13,11 +13,11 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
 
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import PassError
-from hyperdex_ir.files import Kind, write_binary, write_text
 from hyperdex_ir.isa.codec import encode_program
 from hyperdex_ir.isa.program import Program
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.serialize import FORMAT, dump_json
+from hyperdex_ir.support.files import Kind, write_binary, write_text
+from hyperdex_ir.support.locations import ModelFolder
 
 _NUMBERS = {"chunk": "isa.chunk", "head_rows": "isa.head_rows", "lmu_words": "isa.lmu_words"}
 

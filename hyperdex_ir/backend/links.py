@@ -15,11 +15,11 @@ from typing import Any
 from hyperdex_ir.backend.lock import LOCK_FILE
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.written import STAGING, STATE_FILE, is_own, is_unfinished
+from hyperdex_ir.checkpoint.gguf import made_files
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.folder_access import LINKED, FolderTree, link_refused
-from hyperdex_ir.gguf_checkpoint import made_files
-from hyperdex_ir.hub import CONFIG
-from hyperdex_ir.locations import GGUF_MARKER, MARKER, ModelFolder, hub_root
+from hyperdex_ir.hub.download import CONFIG
+from hyperdex_ir.support.folder_access import LINKED, FolderTree, link_refused
+from hyperdex_ir.support.locations import GGUF_MARKER, MARKER, ModelFolder, hub_root
 
 #: Only the compiler makes them in the folder of a model; what a stranger's link leads to is the user's.
 _OF_A_MODEL = (STATE_FILE, STAGING, LOCK_FILE)

@@ -9,9 +9,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hyperdex_ir.errors import StorageError
-from hyperdex_ir.files import storage_errors
-from hyperdex_ir.folder_access import FolderTree
-from hyperdex_ir.progress import log
+from hyperdex_ir.support.files import storage_errors
+from hyperdex_ir.support.folder_access import FolderTree
+from hyperdex_ir.support.progress import log
 
 LOCK_FILE = ".hyperdex.lock"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.backend.memory import parse_size
+from hyperdex_ir.backend.ram_ceiling import parse_size
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.hub import HubOptions
-from hyperdex_ir.locations import user_path
+from hyperdex_ir.hub.download import HubOptions
 from hyperdex_ir.memory.serialize import MOST_POSITIONS
+from hyperdex_ir.support.locations import user_path
 from hyperdex_ir.targets import load_target
 
 #: dtype argument -> matrix type; None: that of the token embedding in the checkpoint.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
 from hyperdex_ir.backend.crc import combine_crc
-from hyperdex_ir.files import HEADER_BYTES, UNIT, Kind, pack_header, storage_errors
-from hyperdex_ir.folder_access import FolderTree, NewFile
+from hyperdex_ir.support.files import HEADER_BYTES, UNIT, Kind, pack_header, storage_errors
+from hyperdex_ir.support.folder_access import FolderTree, NewFile
 
 #: Tensors are read, converted and written in blocks of about this many bytes.
 BLOCK_BYTES = 8 << 20

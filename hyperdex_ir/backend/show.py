@@ -18,13 +18,14 @@ from hyperdex_ir.backend.options import CompileOptions, check_devices, check_div
 from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowered, set_grid, trace
 from hyperdex_ir.errors import NotCompiledError, OptionError
 from hyperdex_ir.frontend import trace_model
-from hyperdex_ir.frontend.config import ModelSummary, load_json, read_config
-from hyperdex_ir.hub import fetch_anything
-from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.hub.download import fetch_anything
 from hyperdex_ir.memory import serialize
 from hyperdex_ir.passes.pipeline import run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
-from hyperdex_ir.xdsl_support import print_module
+from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.reading import read_config_json
+from hyperdex_ir.support.xdsl import print_module
 
 LEVELS = (IMPORT, "lpu", "isa")
 
@@ -92,7 +93,7 @@ def likely_matrix_type(folder: ModelFolder, summary: ModelSummary) -> str:
     """What dtype `auto` stands for: by the weights when they are there, else by what config.json says of them."""
     if weight_files_of(folder):
         return stored_matrix_type(folder.source, summary)
-    config = load_json(folder.source / "config.json")
+    config = read_config_json(folder.source / "config.json")
     return "bf16" if config.get("dtype", config.get("torch_dtype")) == "bfloat16" else "f16"
 
 

@@ -1,7 +1,7 @@
 """By what the original weights are known again: hashes of the tensors that a conversion used, taken as it read them.
 
 What is kept of a file: its place on the disk, a hash of what its header lists, and for each tensor that was used the
-hash of its bytes and their order (`frontend/watched.py`). A tensor that was not used cannot have changed the result.
+hash of its bytes and their order (`checkpoint/hashing.py`). A tensor that was not used cannot have changed the result.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.backend.state import State, describe_place, digest
+from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.hashing import Watched
+from hyperdex_ir.checkpoint.tensors import Tensor
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.frontend.tensors import Tensor
-from hyperdex_ir.frontend.watched import Watched
-from hyperdex_ir.progress import byte_progress
+from hyperdex_ir.support.progress import byte_progress
 
 
 class SourceWatch:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.written import FOLDERS, MANIFEST, STAGING, STATE_FILE, is_copy
-from hyperdex_ir.files import storage_errors
-from hyperdex_ir.folder_access import FolderTree
-from hyperdex_ir.locations import CONFIG, ModelFolder
+from hyperdex_ir.support.files import storage_errors
+from hyperdex_ir.support.folder_access import FolderTree
+from hyperdex_ir.support.locations import CONFIG, ModelFolder
 
 _NEXT_MANIFEST, _NEXT_STATE = f"{STAGING}/{MANIFEST}", f"{STAGING}/{STATE_FILE}"
 

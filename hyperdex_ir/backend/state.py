@@ -22,10 +22,10 @@ from xdsl.passes import ModulePass
 from hyperdex_ir import __version__
 from hyperdex_ir.backend.written import STAGING, STATE_FILE, files_of_phase, is_copy, is_larger_than_written
 from hyperdex_ir.errors import StorageError
-from hyperdex_ir.files import write_text
-from hyperdex_ir.folder_access import FolderTree, place_of
 from hyperdex_ir.memory.serialize import dump_json
-from hyperdex_ir.reading import STATE, parse_json
+from hyperdex_ir.support.files import write_text
+from hyperdex_ir.support.folder_access import FolderTree, place_of
+from hyperdex_ir.support.reading import STATE, parse_json
 
 STATE_FORMAT = 4
 _BLOCK_BYTES = 1 << 20

@@ -9,10 +9,10 @@ from typing import Any
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.written import is_unfinished, own_files
 from hyperdex_ir.errors import FileFormatError, StorageError
-from hyperdex_ir.folder_access import FolderTree
-from hyperdex_ir.hub import weight_files
-from hyperdex_ir.locations import ModelFolder
+from hyperdex_ir.hub.download import weight_files
 from hyperdex_ir.memory.serialize import manifest_entries
+from hyperdex_ir.support.folder_access import FolderTree
+from hyperdex_ir.support.locations import ModelFolder
 
 
 def status(folder: ModelFolder) -> dict[str, Any]:

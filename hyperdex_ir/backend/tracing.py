@@ -15,18 +15,18 @@ from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.dumps import LOWERING, Dump, IrDump
 from hyperdex_ir.backend.length import largest_length
 from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.frontend import ImportedModel, trace_model
-from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.config import ModelSummary
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.serialize import read_table
 from hyperdex_ir.passes.pipeline import Observer, run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
-from hyperdex_ir.progress import log
+from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.progress import log
 from hyperdex_ir.targets import load_target
 
 

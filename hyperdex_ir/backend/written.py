@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-from hyperdex_ir.folder_access import FolderTree, final_name
-from hyperdex_ir.hub import is_part
-from hyperdex_ir.locations import GGUF_MARKER, SMALL_FILES
-from hyperdex_ir.reading import PROGRAM, TABLE, TOKENIZER
+from hyperdex_ir.hub.download import is_part
+from hyperdex_ir.support.folder_access import FolderTree, final_name
+from hyperdex_ir.support.locations import GGUF_MARKER, SMALL_FILES
+from hyperdex_ir.support.reading import PROGRAM, TABLE, TOKENIZER
 
 #: Beside the manifest: what is known of the files, and the folder of what is not in its place yet.
 STATE_FILE = ".hyperdex_state.json"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TextIO
 
 from hyperdex_ir.errors import AssemblyError, FileFormatError
-from hyperdex_ir.files import Kind, read_binary, write_binary
 from hyperdex_ir.isa.assembly import parse_program, print_program
 from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.program import Origin, Program
-from hyperdex_ir.reading import ASSEMBLY, TABLE, read_object, read_text
+from hyperdex_ir.support.files import Kind, read_binary, write_binary
+from hyperdex_ir.support.reading import ASSEMBLY, TABLE, read_object, read_text
 
 
 def disassemble(path: Path, out: TextIO) -> None:

@@ -17,8 +17,8 @@ def check(
 ) -> None:
     """Read every file of a compiled model and compare it with its hash; exit code 1 when one differs."""
     from hyperdex_ir.backend.check import check_file, listed_files
-    from hyperdex_ir.progress import byte_progress
-    from hyperdex_ir.runtime.places import compiled_folder
+    from hyperdex_ir.runtime.model_folders import compiled_folder
+    from hyperdex_ir.support.progress import byte_progress
 
     folder = compiled_folder(model)
     listed = listed_files(folder.manifest)

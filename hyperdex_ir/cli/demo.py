@@ -10,8 +10,8 @@ import typer
 from hyperdex_ir.cli.run import EngineOption, ThreadsOption, print_statistics, prompt_ids, stream_answer
 
 if TYPE_CHECKING:
-    from hyperdex_ir.locations import ModelFolder
     from hyperdex_ir.runtime.model import CompiledModel
+    from hyperdex_ir.support.locations import ModelFolder
 
 QUESTION = "What is the capital of France?"
 
@@ -25,10 +25,10 @@ def demo(
     threads: ThreadsOption = None,
 ) -> None:
     """Compile SmolLM2-135M-Instruct and ask it a question."""
-    from hyperdex_ir.demo_checkpoint import MODEL_ID
-    from hyperdex_ir.locations import find_folder
+    from hyperdex_ir.cli.demo_checkpoint import MODEL_ID
     from hyperdex_ir.runtime.model import read_eos_ids
-    from hyperdex_ir.runtime.places import load_tokenizer
+    from hyperdex_ir.runtime.model_folders import load_tokenizer
+    from hyperdex_ir.support.locations import find_folder
 
     folder = find_folder(MODEL_ID)
     model = prepare(folder, engine, threads)
@@ -40,10 +40,10 @@ def demo(
 
 def prepare(folder: ModelFolder, engine: str, threads: int | None) -> CompiledModel:
     """The demo's model, compiled first if it is not, or was by another version; only what is missing is done."""
-    from hyperdex_ir.demo_checkpoint import MODEL_ID, find_gguf, missing_files, write_checkpoint
+    from hyperdex_ir.cli.demo_checkpoint import MODEL_ID, find_gguf, missing_files, write_checkpoint
     from hyperdex_ir.errors import FileFormatError, NotCompiledError
-    from hyperdex_ir.progress import log
     from hyperdex_ir.runtime.model import CompiledModel
+    from hyperdex_ir.support.progress import log
 
     try:
         return CompiledModel.open(folder.root, engine=engine, threads=threads, name=MODEL_ID)

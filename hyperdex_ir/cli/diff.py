@@ -46,7 +46,7 @@ def _token_ids(model: str, prompt: str | None, chat: bool, tokens: str | None) -
     from hyperdex_ir.cli.run import prompt_ids
     from hyperdex_ir.cli.verify import parse_tokens
     from hyperdex_ir.errors import OptionError
-    from hyperdex_ir.runtime.places import load_tokenizer
+    from hyperdex_ir.runtime.model_folders import load_tokenizer
 
     if (prompt is None) == (tokens is None):
         raise OptionError("give the text to run with --prompt, or token ids with --tokens")

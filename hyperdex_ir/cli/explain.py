@@ -18,7 +18,7 @@ def explain(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/errors.md.")] = False,
 ) -> None:
     """Explain an error code; without one, list all."""
-    from hyperdex_ir import explanations
+    from hyperdex_ir.errors import explanations
 
     if as_markdown:
         print("\n".join([_PAGE, *(one.markdown() for one in explanations.explanations().values())]), end="")

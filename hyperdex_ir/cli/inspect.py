@@ -24,8 +24,8 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a compiled model is made of, and estimate how fast it runs."""
-    from hyperdex_ir.runtime.inspection import inspect_model
-    from hyperdex_ir.runtime.places import compiled_folder
+    from hyperdex_ir.runtime.inspect import inspect_model
+    from hyperdex_ir.runtime.model_folders import compiled_folder
 
     facts = inspect_model(compiled_folder(model).root, num_device, model)
     print(json.dumps(facts, indent=1) if as_json else "\n".join(_screen(facts)))
@@ -99,7 +99,7 @@ def _links(decode: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def lmu_lines(lmu: dict[str, Any], model: dict[str, Any]) -> list[str]:
-    from hyperdex_ir.runtime.inspection import bar
+    from hyperdex_ir.performance.inspection import bar
 
     peak, capacity = lmu["peak"], lmu["capacity"]
     path = f" of {peak['path']}" if peak["path"] else ""

@@ -24,7 +24,7 @@ def print_ir(
 ) -> None:
     """Print the IR of a model, by default as it is after the last pass."""
     from hyperdex_ir.backend.show import show_ir
-    from hyperdex_ir.runtime.places import compiled_folder
+    from hyperdex_ir.runtime.model_folders import compiled_folder
 
     folder = compiled_folder(model)
     text = show_ir(

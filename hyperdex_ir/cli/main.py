@@ -27,7 +27,7 @@ from hyperdex_ir.cli.start import hide_token, interrupted
 from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
 from hyperdex_ir.errors import HyperdexError, PassError, StorageError, redact
-from hyperdex_ir.hub_access import check_endpoint
+from hyperdex_ir.hub.access import check_endpoint
 
 _REPORT = "this is a bug in hyperdex-ir; HYPERDEX_TRACEBACK=1 shows where, for a report"
 

@@ -19,8 +19,8 @@ from hyperdex_ir.cli.opt_arguments import add_arguments
 from hyperdex_ir.cli.start import interrupted
 from hyperdex_ir.errors import HyperdexError, OptionError, StorageError, printable
 from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes, typed_pipeline
-from hyperdex_ir.reading import DUMP
-from hyperdex_ir.xdsl_support import check_module, check_text, value_errors
+from hyperdex_ir.support.reading import DUMP
+from hyperdex_ir.support.xdsl import check_module, check_text, value_errors
 
 
 class HyperdexOptMain(xDSLOptMain):

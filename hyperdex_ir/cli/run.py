@@ -72,7 +72,7 @@ def run(
 ) -> None:
     """Generate text with a compiled model: greedily, unless an option asks for sampling."""
     from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
-    from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder, load_tokenizer
+    from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folder, load_tokenizer
     from hyperdex_ir.runtime.sampling import resolve_sampling
 
     folder = compiled_folder(model)

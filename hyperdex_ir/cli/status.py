@@ -11,9 +11,9 @@ import typer
 
 from hyperdex_ir.cli.output import print_error
 from hyperdex_ir.errors import HyperdexError, printable
-from hyperdex_ir.files import storage_errors
-from hyperdex_ir.locations import ModelFolder, hub_root
-from hyperdex_ir.progress import log
+from hyperdex_ir.support.files import storage_errors
+from hyperdex_ir.support.locations import ModelFolder, hub_root
+from hyperdex_ir.support.progress import log
 
 T = TypeVar("T")
 Model = Annotated[str | None, typer.Argument(help="Hub id or directory; by default all models.", show_default=False)]
@@ -65,7 +65,7 @@ def _each(folders: list[ModelFolder], action: Callable[[ModelFolder], T]) -> tup
 
 def _folders(model: str | None) -> list[ModelFolder]:
     """The folder of a model, or of each that lies under the hub root."""
-    from hyperdex_ir.runtime.places import compiled_folder
+    from hyperdex_ir.runtime.model_folders import compiled_folder
 
     if model is not None:
         return [compiled_folder(model)]

@@ -21,7 +21,7 @@ def given_token(value: str | None) -> str | None:
     if value != "-":
         return value
     from hyperdex_ir.errors import OptionError
-    from hyperdex_ir.hub_access import prompt_token, usable_token
+    from hyperdex_ir.hub.access import prompt_token, usable_token
 
     token = prompt_token() if sys.stdin.isatty() else usable_token(sys.stdin.readline())
     if token is None:

@@ -63,7 +63,7 @@ def chosen_tokens(model: Model, prompt: str | None, tokens: str | None) -> list[
     """The token ids that --prompt or --tokens names; None when neither does. Raises OptionError, PromptError."""
     from hyperdex_ir.cli.run import prompt_ids
     from hyperdex_ir.errors import OptionError
-    from hyperdex_ir.runtime.places import load_tokenizer
+    from hyperdex_ir.runtime.model_folders import load_tokenizer
 
     if prompt is not None and tokens is not None:
         raise OptionError("--prompt and --tokens exclude each other")

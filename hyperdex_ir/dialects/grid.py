@@ -10,7 +10,7 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.isa import ReceiveOp, SendOp
 from hyperdex_ir.dialects.lpu import GRID, SHARDING, GridAttr, ShardingAttr, grid_of
 from hyperdex_ir.dialects.lpu_ops.base import require
-from hyperdex_ir.xdsl_support import show_operation
+from hyperdex_ir.support.xdsl import show_operation
 
 
 def check_grid(module: ModuleOp) -> None:

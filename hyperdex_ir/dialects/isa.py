@@ -18,9 +18,9 @@ when it has one row.
 
 from xdsl.ir import Dialect
 
-from hyperdex_ir.dialects.isa_ops.buffers import BufferOp, LmuType, LmuUse, ViewUse, buffer_type
 from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, RepeatRowsOp, SkipUnlessOp
 from hyperdex_ir.dialects.isa_ops.instruction import OPS, InstructionOp
+from hyperdex_ir.dialects.isa_ops.lmu_type import BufferOp, LmuType, LmuUse, ViewUse, buffer_type
 from hyperdex_ir.isa.operands import HbmRef
 
 EmbedOp = OPS["embed"]

@@ -9,10 +9,10 @@ from xdsl.dialects.builtin import ArrayAttr, CallSiteLoc, FusedLoc, IntegerAttr,
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
-from hyperdex_ir.dialects.isa_ops.buffers import LMU_WORDS, BufferOp, LmuUse, ViewUse, buffer_type
 from hyperdex_ir.dialects.isa_ops.checks import reference
 from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, RepeatRowsOp, SkipUnlessOp
 from hyperdex_ir.dialects.isa_ops.instruction import InstructionOp
+from hyperdex_ir.dialects.isa_ops.lmu_type import LMU_WORDS, BufferOp, LmuUse, ViewUse, buffer_type
 from hyperdex_ir.errors import CapacityError, LoweringError
 from hyperdex_ir.isa.operands import Value
 from hyperdex_ir.isa.program import Instruction, Origin, Program

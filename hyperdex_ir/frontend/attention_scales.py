@@ -8,7 +8,7 @@ from torch.fx import Node
 
 from hyperdex_ir.frontend.graph import Graph, arguments, shape_of_node
 from hyperdex_ir.frontend.operators import ATTENTION
-from hyperdex_ir.passes.layers import stack_of
+from hyperdex_ir.passes.outlining.match import stack_of
 
 
 def uneven_scales(graph: Graph) -> dict[Node, float]:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir import reading
+from hyperdex_ir.checkpoint.quantization_check import check_quantization
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
-from hyperdex_ir.frontend.quantization import check_quantization
 from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
+from hyperdex_ir.support.reading import read_config_json
 
 #: Keys whose presence means a mechanism that is not supported, and what it is.
 _REFUSED = {
@@ -61,15 +61,7 @@ class ModelSummary:
 def read_config(directory: Path) -> ModelSummary:
     """Reads and checks `directory/config.json`. Raises ConfigError or UnsupportedModelError."""
     path = directory / "config.json"
-    return check_config(load_json(path), str(path))
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """The object in a config.json. Raises ConfigError when it is missing, not JSON, or not an object."""
-    try:
-        return reading.read_object(path, reading.CONFIG)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file", "a checkpoint has a config.json in its directory") from None
+    return check_config(read_config_json(path), str(path))
 
 
 def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:

@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from hyperdex_ir.frontend.graph import Graph, is_tensors, shape_of_tensor
 from hyperdex_ir.frontend.operators import ATTENTION, SHORT_CONV
-from hyperdex_ir.passes.layers import LayerStack, stack_of
+from hyperdex_ir.passes.outlining.match import LayerStack, stack_of
 
 #: Operators that keep something from pass to pass: every layer has one.
 _STATEFUL = (ATTENTION, SHORT_CONV)

@@ -11,11 +11,11 @@ import numpy as np
 from transformers import PreTrainedModel
 from xdsl.dialects.builtin import ModuleOp
 
+from hyperdex_ir.checkpoint.names import NameRules, SourceTensor, name_rules
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.derived import Derived, RotaryTable
 from hyperdex_ir.frontend.graph import Graph
 from hyperdex_ir.frontend.importer import import_graph
-from hyperdex_ir.frontend.names import NameRules, SourceTensor, name_rules
 from hyperdex_ir.frontend.renamed import RENAMED
 from hyperdex_ir.frontend.trace import WRAPPED, trace
 from hyperdex_ir.memory.collect import collect_layout

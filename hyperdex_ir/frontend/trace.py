@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,19 +15,19 @@ from torch.export import Dim, ExportedProgram
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedConfig, PreTrainedModel
 from transformers.integrations.moe import ExpertsInterface
 
+from hyperdex_ir.checkpoint.pretrained import config_from, config_of, quiet_libraries
 from hyperdex_ir.errors import ConfigError, HyperdexError, UnsupportedModelError
 from hyperdex_ir.frontend.adapters import ADAPTERS, adapt
-from hyperdex_ir.frontend.buffers import buffer_values
-from hyperdex_ir.frontend.config import load_json
 from hyperdex_ir.frontend.convolutions import fuse_short_convs
 from hyperdex_ir.frontend.derived import Derived, RotaryTable, layer_kinds, rotary_modules
 from hyperdex_ir.frontend.experts import EXPERTS_NAME, experts_function, name_gates
-from hyperdex_ir.frontend.functional import make_functional
+from hyperdex_ir.frontend.functionalize import make_functional
+from hyperdex_ir.frontend.fx_buffers import buffer_values
 from hyperdex_ir.frontend.graph import is_mutation
 from hyperdex_ir.frontend.group_routing import rewrite_group_routing
 from hyperdex_ir.frontend.operators import ATTENTION_NAME, ROTARY_TABLE, attention_function, mask_function
-from hyperdex_ir.frontend.pretrained import config_from, config_of
 from hyperdex_ir.frontend.renamed import RENAMED
+from hyperdex_ir.support.reading import read_config_json
 
 #: Tokens of the example input: any number that no model has as a size of its own serves.
 _EXAMPLE_TOKENS = 7
@@ -63,25 +61,6 @@ class _LogitsOnly(torch.nn.Module):
 
 
 @contextmanager
-def quiet_libraries() -> Iterator[None]:
-    """Neither transformers nor torch writes to stderr; their settings are as before afterwards."""
-    verbosity = transformers.logging.get_verbosity()
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.export", "torch._dynamo")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformers.logging.set_verbosity(logging.CRITICAL)
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            transformers.logging.set_verbosity(verbosity)
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
 def _our_functions() -> Iterator[None]:
     """transformers knows our attention and experts, and makes no masks, inside this block only."""
     ExpertsInterface.register(EXPERTS_NAME, experts_function)
@@ -107,7 +86,7 @@ def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
     renamed = RENAMED.get(architecture)
     try:
         if renamed is not None:
-            return config_of(renamed.config(load_json(config_dir / "config.json")))
+            return config_of(renamed.config(read_config_json(config_dir / "config.json")))
         return config_from(config_dir)
     except Exception as error:  # the library raises whatever its validators raise
         raise ConfigError(f"{config_dir / 'config.json'}: transformers refuses it: {_first_line(error)}") from error

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault
-from hyperdex_ir.files import Kind, read_binary
 from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
 from hyperdex_ir.memory.map import MemoryMap, ceil_div
 from hyperdex_ir.memory.shards import local_rows
 from hyperdex_ir.memory.tiles import to_tiles
+from hyperdex_ir.support.files import Kind, read_binary
 from hyperdex_ir.targets import BEAT_BYTES, LANES
 
 _CELL = 2  # bytes that one flag of `written` stands for

@@ -10,13 +10,13 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir import reading
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.isa.operands import LMU_ADDRESS_BITS, MOST_POSITION
 from hyperdex_ir.memory.fields import MOST, Fields, shown
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
 from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap, io_places
+from hyperdex_ir.support import reading
 from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
 
 FORMAT = 2

@@ -19,9 +19,9 @@ from typing import Any
 from xdsl.ir import Operation
 
 from hyperdex_ir.dialects.isa import InstructionOp, RepeatOp
-from hyperdex_ir.isa.cost import Cost, instruction_cost
-from hyperdex_ir.isa.engines import STORES, TRANSFERS
 from hyperdex_ir.isa.instructions import Engine
+from hyperdex_ir.performance.cost import Cost, instruction_cost
+from hyperdex_ir.performance.simulator import STORES, TRANSFERS
 from hyperdex_ir.targets import Target
 
 _ALL = (Engine.SMA, Engine.SXE, Engine.VXE, Engine.ESL)

@@ -5,9 +5,9 @@ it: values are made before queries and keys, as writing them takes longest, a st
 not wait for it, independent work goes in between. A matmul whose operand is late gets the field `prefetch`: its weights
 may stream in as far as the target's stream buffer holds them.
 
-The new order of a function stays only if the estimate (`isa/estimate.py`) of a decode step gets better at the first and
-at the last position together, at neither worse, and if the buffers still fit the LMU as they did. The estimates at the
-last position become the attributes `isa.cycles_before` and `isa.cycles` of the module. It comes before
+The new order of a function stays only if the estimate (`performance/estimate.py`) of a decode step gets better at the
+first and at the last position together, at neither worse, and if the buffers still fit the LMU as they did. The
+estimates at the last position become the attributes `isa.cycles_before` and `isa.cycles` of the module. It comes before
 `isa-allocate-lmu`: a module that has addresses is left alone.
 """
 
@@ -26,8 +26,6 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.dialects.isa import BufferOp, MatmulOp, buffer_type
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import CapacityError
-from hyperdex_ir.isa.cost import instruction_cost
-from hyperdex_ir.isa.estimate import Estimate, estimate
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.collect import string_attribute
 from hyperdex_ir.passes.isa_allocate_lmu import Placement, choose, place
@@ -35,6 +33,8 @@ from hyperdex_ir.passes.isa_dependences import dependences, work_of
 from hyperdex_ir.passes.isa_order import RULES, schedule
 from hyperdex_ir.passes.lmu_liveness import find_frames
 from hyperdex_ir.passes.lower_lpu_to_isa import max_length_of
+from hyperdex_ir.performance.cost import instruction_cost
+from hyperdex_ir.performance.estimate import Estimate, estimate
 from hyperdex_ir.targets import Target, load_target
 
 #: The blocks of a function with their operations in order.

@@ -15,8 +15,8 @@ from xdsl.passes import ModulePass
 from xdsl.pattern_rewriter import RewritePattern
 
 from hyperdex_ir.errors import ExtensionError
-from hyperdex_ir.extensions import FUSION_PATTERNS, find_extensions
-from hyperdex_ir.xdsl_support import apply_patterns
+from hyperdex_ir.support.extensions import FUSION_PATTERNS, find_extensions
+from hyperdex_ir.support.xdsl import apply_patterns
 
 
 def _checked(name: str, pattern: Any) -> type[RewritePattern]:

@@ -22,7 +22,7 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.isa.fields import f32_value
 from hyperdex_ir.passes.matching import ACTIVATION_NAMES, constant_value, either_order
-from hyperdex_ir.xdsl_support import apply_patterns, replace_with
+from hyperdex_ir.support.xdsl import apply_patterns, replace_with
 
 #: The constants of gelu_tanh, sqrt(2 / pi) and 0.044715 as float32.
 _GELU_SCALE, _GELU_CUBE = f32_value(0x3F4C422A), f32_value(0x3D372713)

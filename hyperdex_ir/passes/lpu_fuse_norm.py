@@ -19,7 +19,7 @@ from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewri
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.passes.matching import constant_value, either_order
-from hyperdex_ir.xdsl_support import apply_patterns, replace_with
+from hyperdex_ir.support.xdsl import apply_patterns, replace_with
 
 Norm = lpu.RmsNormOp | lpu.LayerNormOp
 

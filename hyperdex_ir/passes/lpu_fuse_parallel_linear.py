@@ -28,7 +28,7 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import element_of, shape_of
 from hyperdex_ir.passes.matching import ACTIVATION_NAMES, either_order
-from hyperdex_ir.xdsl_support import module_path, path_location
+from hyperdex_ir.support.xdsl import module_path, path_location
 
 #: What may stand between a projection and its attention: operations on operand 0.
 _BETWEEN = (lpu.ReshapeOp, lpu.TransposeOp, lpu.SliceOp, lpu.RotaryOp, lpu.RmsNormOp, lpu.LayerNormOp)

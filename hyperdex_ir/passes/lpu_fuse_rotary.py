@@ -22,7 +22,7 @@ from xdsl.rewriter import InsertPoint
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.passes.matching import either_order, without_reshape
-from hyperdex_ir.xdsl_support import apply_patterns, replace_with
+from hyperdex_ir.support.xdsl import apply_patterns, replace_with
 
 #: x, cos, sin, style; cos and sin are [?, 1, d].
 _Rotation = tuple[SSAValue, SSAValue, SSAValue, str]

@@ -19,7 +19,7 @@ from xdsl.rewriter import InsertPoint, Rewriter
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
-from hyperdex_ir.passes.layers import LayerStack, find_stack
+from hyperdex_ir.passes.outlining.match import LayerStack, find_stack
 
 _ROW_WISE = (
     *lpu.BINARY_OPS, *lpu.UNARY_OPS, *lpu.REDUCE_OPS, lpu.ReshapeOp, lpu.SliceOp, lpu.ConcatOp, lpu.BroadcastOp,

@@ -22,10 +22,10 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.isa.fields import f32_bits
-from hyperdex_ir.passes.layer_chain import Layer, LayerChain, find_chain
-from hyperdex_ir.passes.layer_order import Item, compress, is_shorter_as_table
-from hyperdex_ir.passes.layers import LayerStack, find_stack
-from hyperdex_ir.xdsl_support import module_path, path_location
+from hyperdex_ir.passes.outlining.chain import Layer, LayerChain, find_chain
+from hyperdex_ir.passes.outlining.match import LayerStack, find_stack
+from hyperdex_ir.passes.outlining.order import Item, compress, is_shorter_as_table
+from hyperdex_ir.support.xdsl import module_path, path_location
 
 
 # ---------------------------------------------------------------------------------------------------- the functions

@@ -31,7 +31,7 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.grid import check_grid
 from hyperdex_ir.dialects.lpu import SHARDING, ShardingAttr, element_of, grid_of, shape_of, sharding_of
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.passes.layers import find_stack
+from hyperdex_ir.passes.outlining.match import find_stack
 from hyperdex_ir.passes.sharding_rules import (
     Operands,
     block_of,
@@ -43,7 +43,7 @@ from hyperdex_ir.passes.sharding_rules import (
     local_shape,
     operand_shardings,
 )
-from hyperdex_ir.xdsl_support import module_path
+from hyperdex_ir.support.xdsl import module_path
 
 
 @dataclass(frozen=True)

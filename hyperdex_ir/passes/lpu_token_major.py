@@ -23,7 +23,7 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import element_of, shape_of, shape_text
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.xdsl_support import module_path
+from hyperdex_ir.support.xdsl import module_path
 
 Shape = tuple[int, ...]
 

@@ -12,10 +12,10 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.errors import PassError
-from hyperdex_ir.files import write_text
 from hyperdex_ir.passes.pipeline import Observer, Step
 from hyperdex_ir.passes.pipeline_text import pipeline_spec
-from hyperdex_ir.xdsl_support import parse_module, print_module
+from hyperdex_ir.support.files import write_text
+from hyperdex_ir.support.xdsl import parse_module, print_module
 
 
 @dataclass

@@ -22,7 +22,7 @@ from hyperdex_ir.passes.pipeline_text import (
     typed_pipeline,
 )
 from hyperdex_ir.passes.reproducer import write_reproducer
-from hyperdex_ir.xdsl_support import check_module, make_context, pass_failed
+from hyperdex_ir.support.xdsl import check_module, make_context, pass_failed
 
 __all__ = [
     "Observer",

@@ -21,9 +21,9 @@ from xdsl.passes import ModulePass, get_pass_option_infos
 from xdsl.utils.arg_spec import ArgSpec, ParameterType
 
 from hyperdex_ir.errors import ExtensionError, OptionError
-from hyperdex_ir.extensions import PASSES, find_extensions
 from hyperdex_ir.passes import get_all_passes
-from hyperdex_ir.reading import PIPELINE, read_text
+from hyperdex_ir.support.extensions import PASSES, find_extensions
+from hyperdex_ir.support.reading import PIPELINE, read_text
 
 _FOLDER = Path(__file__).parent / "pipelines"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -268,7 +268,7 @@ def typed_pipeline(text_or_name: str) -> list[ModulePass]:
 
 def known_passes() -> Known:
     """Every pass of xDSL, of this package and of installed packages. Raises OptionError when two have one name."""
-    from hyperdex_ir.xdsl_support import installed_universe
+    from hyperdex_ir.support.xdsl import installed_universe
 
     try:
         return installed_universe().all_passes

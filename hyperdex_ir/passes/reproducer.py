@@ -15,9 +15,9 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir import __version__
 from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.files import write_text
 from hyperdex_ir.passes.pipeline_text import is_of_files, parse_pipeline, pass_text, typed_pipeline
-from hyperdex_ir.xdsl_support import print_module
+from hyperdex_ir.support.files import write_text
+from hyperdex_ir.support.xdsl import print_module
 
 FOLDER = "repro"
 _COMMAND = "hyperdex-opt before.mlir --no-repro"

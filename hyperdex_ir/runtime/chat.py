@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hyperdex_ir import reading
 from hyperdex_ir.errors import OptionError, PromptError
 from hyperdex_ir.runtime.confined import Confined, Limits
+from hyperdex_ir.support import reading
 
 _LIMITS = Limits(seconds=5, memory=512 << 20, answer=32 << 20, grown=True)
 _WHAT = "the chat template"

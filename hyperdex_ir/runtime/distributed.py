@@ -17,17 +17,17 @@ from hyperdex_ir.errors import HyperdexError, MachineFault, OptionError, PeerErr
 from hyperdex_ir.interpreter.machine import NumericFault
 from hyperdex_ir.isa.instructions import NEXT_TOKEN
 from hyperdex_ir.isa.program import Program
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.fields import Fields
 from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.device import MachineDevice
-from hyperdex_ir.runtime.engines import Engine
+from hyperdex_ir.runtime.executors import Engine
 from hyperdex_ir.runtime.frames import FRAME_BYTES
 from hyperdex_ir.runtime.launch import Launch, digest
 from hyperdex_ir.runtime.program import check_images, listed_files, read_program
 from hyperdex_ir.runtime.rendezvous import Meeting
 from hyperdex_ir.runtime.ring import PassMachine
+from hyperdex_ir.support.locations import ModelFolder
 
 _LONGEST_PATH = 1000  # characters of a module's path, of which no more than a frame has room for
 

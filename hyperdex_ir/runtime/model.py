@@ -12,14 +12,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from hyperdex_ir import reading
 from hyperdex_ir.errors import FileFormatError, OptionError
-from hyperdex_ir.locations import ModelFolder
-from hyperdex_ir.runtime.engines import DEFAULT_ENGINE, Engine, open_device
+from hyperdex_ir.runtime.executors import DEFAULT_ENGINE, Engine, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
 from hyperdex_ir.runtime.launch import PEER_SECONDS, current_launch, digest
 from hyperdex_ir.runtime.program import check_images, read_program
 from hyperdex_ir.runtime.sampling import Sampling, draw_seed
+from hyperdex_ir.support import reading
+from hyperdex_ir.support.locations import ModelFolder
 
 
 class CompiledModel:

@@ -7,17 +7,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir import reading
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
-from hyperdex_ir.files import Kind, read_binary, read_header
 from hyperdex_ir.interpreter.machine import BUDGET
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.isa.structure import fewest_steps
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.fields import Fields, shown
 from hyperdex_ir.memory.map import MAX_CHUNK, MemoryMap
 from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_map
+from hyperdex_ir.support import reading
+from hyperdex_ir.support.files import Kind, read_binary, read_header
+from hyperdex_ir.support.locations import ModelFolder
 
 
 def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, dict[str, Any]]:

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from hyperdex_ir.errors import PeerError
 from hyperdex_ir.memory.fields import Fields
-from hyperdex_ir.progress import log
 from hyperdex_ir.runtime.addresses import address_towards, is_loopback, listen_at
 from hyperdex_ir.runtime.launch import Launch
 from hyperdex_ir.runtime.secret import VARIABLE, SealError, run_secret, seal
 from hyperdex_ir.runtime.timed_store import SilenceError, TimedStore, within
+from hyperdex_ir.support.progress import log
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup  # pyright: ignore[reportPrivateImportUsage]

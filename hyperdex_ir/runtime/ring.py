@@ -14,10 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from hyperdex_ir.engine.pool import Pool
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.link import MemoryLink, Wires
 from hyperdex_ir.interpreter.machine import NumericFault, Stop
+from hyperdex_ir.native.pool import Pool
 
 
 class PassMachine(Protocol):

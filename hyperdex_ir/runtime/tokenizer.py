@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, OptionError, PromptError
 from hyperdex_ir.runtime.chat import ChatTemplate
 from hyperdex_ir.runtime.confined import Confined, Limits
+from hyperdex_ir.support import reading
 
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")

@@ -18,7 +18,7 @@ BEAT_BYTES = 64  # what an HBM channel delivers at a time
 class Target:
     """A machine: HBM channels, MAC trees, sizes in bytes, rates in units a second.
 
-    What follows `link_latency_seconds` says how long instructions take, see `isa/cost.py`.
+    What follows `link_latency_seconds` says how long instructions take, see `performance/cost.py`.
     """
 
     name: str

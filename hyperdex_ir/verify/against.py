@@ -12,7 +12,7 @@ import numpy as np
 from hyperdex_ir.errors import NotCompiledError, OptionError, PromptError
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.runtime.model import CompiledModel
-from hyperdex_ir.runtime.places import compiled_folder
+from hyperdex_ir.runtime.model_folders import compiled_folder
 from hyperdex_ir.verify.model import weights_folder
 from hyperdex_ir.verify.modules import ModuleValue, run_program
 from hyperdex_ir.verify.reference import Reference, run_reference

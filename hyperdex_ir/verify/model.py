@@ -18,16 +18,16 @@ from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.options import check_devices, chosen_passes
 from hyperdex_ir.backend.tracing import set_grid
-from hyperdex_ir.backend.values import STORAGE, convert
+from hyperdex_ir.checkpoint.values import STORAGE, convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.errors import CheckpointError, FileFormatError, NotCompiledError
-from hyperdex_ir.files import HEADER_BYTES, Kind, read_header
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.serialize import manifest_entries, read_table, read_tensors
-from hyperdex_ir.reading import open_regular
-from hyperdex_ir.runtime.places import checkpoint_folders, compiled_folder
+from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folder
+from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_header
+from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.reading import open_regular
 
 #: Positions of a model that is not compiled, where its own limit is larger.
 _POSITIONS = 4096

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from hyperdex_ir.checkpoint.pretrained import model_from, quiet_libraries
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.pretrained import model_from
-from hyperdex_ir.frontend.trace import quiet_libraries
-from hyperdex_ir.reading import check_checkpoint
+from hyperdex_ir.support.reading import check_checkpoint
 
 _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 

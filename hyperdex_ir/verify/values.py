@@ -15,8 +15,8 @@ from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.runtime.device import InterpreterDevice, RingDevice
+from hyperdex_ir.support.xdsl import module_path
 from hyperdex_ir.verify.recorder import Step, record
-from hyperdex_ir.xdsl_support import module_path
 
 
 @dataclass(frozen=True)

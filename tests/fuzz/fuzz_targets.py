@@ -66,7 +66,7 @@ def instructions() -> tuple[Check, list[bytes]]:
 
 def header() -> tuple[Check, list[bytes]]:
     """A file of ours with its header, of each kind."""
-    from hyperdex_ir.files import FORMAT_VERSION, MAGIC, Kind, read_binary
+    from hyperdex_ir.support.files import FORMAT_VERSION, MAGIC, Kind, read_binary
 
     payload = bytes(64)
     heads = [struct.pack("<4sHHII", MAGIC, FORMAT_VERSION, kind, 1, zlib.crc32(payload)) for kind in Kind]
@@ -75,7 +75,7 @@ def header() -> tuple[Check, list[bytes]]:
 
 def safetensors() -> tuple[Check, list[bytes]]:
     """A checkpoint's file; the tensors that it names are read."""
-    from hyperdex_ir.frontend.checkpoint import read_header
+    from hyperdex_ir.checkpoint.files import read_header
 
     def read(path: Path) -> None:
         for tensor in read_header(path).values():
@@ -119,10 +119,11 @@ def tables() -> tuple[Check, list[bytes]]:
 
 def config() -> tuple[Check, list[bytes]]:
     """config.json."""
-    from hyperdex_ir.frontend.config import check_config, load_json
+    from hyperdex_ir.frontend.config import check_config
+    from hyperdex_ir.support.reading import read_config_json
 
     def read(path: Path) -> None:
-        check_config(load_json(path), "config.json")
+        check_config(read_config_json(path), "config.json")
 
     llama: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rope_scaling": None}
     llama |= {"hidden_size": 64, "num_attention_heads": 4, "eos_token_id": [1, 2], "rms_norm_eps": 1e-5}
@@ -132,7 +133,7 @@ def config() -> tuple[Check, list[bytes]]:
 
 def gguf() -> tuple[Check, list[bytes]]:
     """The header of a GGUF file."""
-    from hyperdex_ir.gguf_header import architecture_of
+    from hyperdex_ir.checkpoint.gguf_header import architecture_of
 
     name, key = struct.pack("<Q", 1) + b"n", b"general.architecture"
     field = struct.pack("<Q", len(key)) + key + struct.pack("<I", 8) + name
@@ -155,7 +156,7 @@ def ir() -> tuple[Check, list[bytes]]:
     from xdsl.utils.exceptions import VerifyException
 
     from hyperdex_ir.dialects import isa, lpu  # noqa: F401  a context imports them when it is too late
-    from hyperdex_ir.xdsl_support import parse_module, print_module
+    from hyperdex_ir.support.xdsl import parse_module, print_module
 
     def check(data: bytes) -> None:
         module = parse_module(data.decode(errors="replace"))

@@ -246,7 +246,7 @@ def hub_of_tests(files: dict[str, bytes], home: Path, patch: pytest.MonkeyPatch)
     """The Hub that this process then asks, without a token, without long waits, with models under `home`."""
     from huggingface_hub import constants
 
-    from hyperdex_ir import hub_requests
+    from hyperdex_ir.hub import requests as hub_requests
 
     with running_hub(files) as (state, endpoint):
         use_endpoint(endpoint, patch)

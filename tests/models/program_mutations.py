@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.files import Kind, read_binary, write_binary
 from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
-from hyperdex_ir.locations import find_folder
 from hyperdex_ir.runtime.device import InterpreterDevice
+from hyperdex_ir.support.files import Kind, read_binary, write_binary
+from hyperdex_ir.support.locations import find_folder
 
 Code = list[Instruction]
 Edit = Callable[[Code, Sequence[Origin]], None]

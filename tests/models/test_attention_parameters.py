@@ -12,17 +12,17 @@ from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.isa_program import to_program
-from hyperdex_ir.engine.machine import EngineMachine
-from hyperdex_ir.engine.operation import OPERATIONS
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.operation import OPERATIONS
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import RingDevice
+from hyperdex_ir.support.xdsl import parse_module, print_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import parse_module, print_module
 
 pytestmark = pytest.mark.slow
 

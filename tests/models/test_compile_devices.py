@@ -17,8 +17,8 @@ from hyperdex_ir.backend.options import default_pipeline, undivided
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_layout, read_map
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
-from hyperdex_ir.runtime.division import divide_parameters
-from hyperdex_ir.runtime.inspection import inspect_model
+from hyperdex_ir.performance.parameter_stats import divide_parameters
+from hyperdex_ir.runtime.inspect import inspect_model
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.sampling import Sampling
 from hyperdex_ir.targets import load_target

@@ -25,16 +25,16 @@ from hyperdex_ir.backend.manifest import write_manifest
 from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.errors import CapacityError, StorageError
-from hyperdex_ir.files import HEADER_BYTES, Kind, read_binary
-from hyperdex_ir.folder_access import FolderTree, place_of
-from hyperdex_ir.hub import HubOptions
+from hyperdex_ir.hub.download import HubOptions
 from hyperdex_ir.isa.codec import decode_program
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import load_json, read_layout, read_map
 from hyperdex_ir.passes.pipeline import parse_pipeline
 from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_binary
+from hyperdex_ir.support.folder_access import FolderTree, place_of
+from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.tools import AutoCompiler
 

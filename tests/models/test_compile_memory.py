@@ -15,11 +15,11 @@ from safetensors.numpy import load_file
 from tiny import tiny_config, tiny_llama_config, write_checkpoint
 from transformers import GPT2Config
 
-from hyperdex_ir.backend import memory
+from hyperdex_ir.backend import ram_ceiling as memory
 from hyperdex_ir.backend.images import ModelReader
-from hyperdex_ir.backend.memory import MIB, Ceiling, largest_row, parse_size, peak_bytes
+from hyperdex_ir.backend.ram_ceiling import MIB, Ceiling, largest_row, parse_size, peak_bytes
+from hyperdex_ir.checkpoint import files as source
 from hyperdex_ir.errors import MemoryCeilingError, OptionError
-from hyperdex_ir.frontend import checkpoint as source
 from hyperdex_ir.memory.layout import FunctionLayout, ModelLayout, Parameter
 from hyperdex_ir.tools import AutoCompiler
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 MAIN = """
 import sys
 from hyperdex_ir.cli.main import main
-from hyperdex_ir.backend.memory import peak_bytes
+from hyperdex_ir.backend.ram_ceiling import peak_bytes
 sys.argv[0] = "hyperdex"
 try:
     main()

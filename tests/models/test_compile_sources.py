@@ -18,11 +18,11 @@ from interruptions import contents
 from safetensors.torch import load_file, save_file
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
-from hyperdex_ir.backend.memory import Ceiling
+from hyperdex_ir.backend.ram_ceiling import Ceiling
 from hyperdex_ir.backend.sources import is_unchanged
 from hyperdex_ir.backend.state import STATE_FILE, State
+from hyperdex_ir.checkpoint.files import TensorEntry, read_header
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.checkpoint import TensorEntry, read_header
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow

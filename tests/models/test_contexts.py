@@ -11,7 +11,7 @@ from architectures import CASES, write_case
 from transformers import AutoModelForCausalLM
 
 from hyperdex_ir.errors import PromptError
-from hyperdex_ir.runtime.engines import ENGINES
+from hyperdex_ir.runtime.executors import ENGINES
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 

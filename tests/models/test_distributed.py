@@ -19,8 +19,8 @@ from conftest import SOAK, make_once
 from ring_processes import START_SECONDS, WORKER, Ended, RingProcesses, free_port, run_all
 from tiny import tiny_llama_config, write_checkpoint
 
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
+from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.tools import AutoCompiler
 
 RUN = ("-m", "hyperdex_ir.cli.run")

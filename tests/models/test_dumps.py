@@ -23,8 +23,8 @@ from hyperdex_ir.errors import HyperdexError, OptionError, PassError
 from hyperdex_ir.frontend import model as frontend_model
 from hyperdex_ir.passes import lpu_fuse_norm
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_lines, pipeline_spec
+from hyperdex_ir.support.xdsl import module_path, parse_module
 from hyperdex_ir.tools import AutoCompiler
-from hyperdex_ir.xdsl_support import module_path, parse_module
 
 pytestmark = pytest.mark.slow
 

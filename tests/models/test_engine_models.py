@@ -12,8 +12,8 @@ import pytest
 from conftest import SOAK
 from tiny import VOCABULARY, tiny_llama_config, tiny_opt_config, write_checkpoint
 
-from hyperdex_ir.engine.features import VARIABLE, available, host_features
-from hyperdex_ir.engine.machine import EngineMachine
+from hyperdex_ir.native.features import VARIABLE, available, host_features
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.runtime.device import MachineDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.sampling import Sampling

@@ -14,12 +14,12 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import GridAttr
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
 from hyperdex_ir.targets import load_target

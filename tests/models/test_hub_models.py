@@ -15,8 +15,8 @@ from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.errors import PassError
-from hyperdex_ir.locations import MARKER
 from hyperdex_ir.passes.lpu_fuse_norm import LpuFuseNormPass
+from hyperdex_ir.support.locations import MARKER
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,8 @@ import pytest
 from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.cli.main import main
-from hyperdex_ir.files import HEADER_BYTES
-from hyperdex_ir.runtime.inspection import inspect_model
+from hyperdex_ir.runtime.inspect import inspect_model
+from hyperdex_ir.support.files import HEADER_BYTES
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow

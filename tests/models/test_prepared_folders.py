@@ -17,8 +17,8 @@ from tiny import tiny_llama_config, write_checkpoint
 from hyperdex_ir.backend.staging import settle
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.cli.main import main
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow

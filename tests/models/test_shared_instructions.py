@@ -22,14 +22,14 @@ from hyperdex_ir.backend.instructions import Encoded
 from hyperdex_ir.backend.options import default_pipeline, make_options
 from hyperdex_ir.backend.shared_instructions import encode_shared
 from hyperdex_ir.backend.tracing import Traced, trace
-from hyperdex_ir.disk_cache import DiskCache
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.hub import HubOptions
-from hyperdex_ir.locations import find_folder, instruction_cache
+from hyperdex_ir.hub.download import HubOptions
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.support.disk_cache import DiskCache
+from hyperdex_ir.support.locations import find_folder, instruction_cache
+from hyperdex_ir.support.xdsl import module_path, path_location
 from hyperdex_ir.tools import AutoCompiler
-from hyperdex_ir.xdsl_support import module_path, path_location
 
 pytestmark = pytest.mark.slow
 

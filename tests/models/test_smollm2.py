@@ -11,16 +11,16 @@ from conftest import SOAK
 from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.backend.tracing import place_of_lowering
+from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.names import resolve_sources
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.frontend import trace_model
-from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.frontend.names import resolve_sources
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.isa.instructions import BY_NAME, Group
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.runtime.model import CompiledModel
-from hyperdex_ir.xdsl_support import print_module
+from hyperdex_ir.support.xdsl import print_module
 
 PROMPTS = (
     "What is the capital of France?",

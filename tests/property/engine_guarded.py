@@ -17,13 +17,13 @@ from engine_case import LMU_WORDS, Case
 from engine_pairs import Outcome, Start, WrittenLmu, float_bits, place_of, run_case, run_time_bits, step_of
 from engine_programs import BUDGET, INTEGERS, TABLES
 
-from hyperdex_ir.engine import machine as engine
-from hyperdex_ir.engine.context import Region
-from hyperdex_ir.engine.machine import EngineMachine
-from hyperdex_ir.engine.memory import EngineMemory
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.program import Instruction, Origin, Program
+from hyperdex_ir.native import machine as engine
+from hyperdex_ir.native.context import Region
+from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.mapped_hbm import EngineMemory
 from hyperdex_ir.targets import BEAT_BYTES
 
 PAGE = mmap.PAGESIZE

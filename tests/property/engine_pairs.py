@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from engine_case import LMU_WORDS, VOCABULARY, Case
 
-from hyperdex_ir.engine.features import Features
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Message
 from hyperdex_ir.interpreter.lmu import Lmu
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.program import Origin, Program
+from hyperdex_ir.native.features import Features
+from hyperdex_ir.native.machine import EngineMachine
 
 BUDGET = 500
 _SPECIALS = np.array(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hostile_case import Case
 
-from hyperdex_ir.locations import hub_root
+from hyperdex_ir.support.locations import hub_root
 
 
 def _native_process(case: Case) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from hostile_case import Case
 
 import hyperdex_ir
-from hyperdex_ir.locations import engine_cache, hub_root, instruction_cache
+from hyperdex_ir.support.locations import engine_cache, hub_root, instruction_cache
 
 #: What is printed at most: IR of the model has 100 kB.
 MOST_OUTPUT = 4 << 20

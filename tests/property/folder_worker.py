@@ -37,7 +37,7 @@ from hostile_case import Case
 from hostile_folders import build, prepare
 
 from hyperdex_ir.cli.main import app, main
-from hyperdex_ir.locations import hub_root
+from hyperdex_ir.support.locations import hub_root
 
 MOST_ADDRESSES = 1 << 30  # more than what this process has
 MOST_FILE = 256 << 20  # bytes of a file that a command writes

@@ -13,7 +13,7 @@ from typing import Any
 from hostile_case import SETTINGS, Case, edited, link, outside_names, replace
 from hostile_edits import edit_json
 
-from hyperdex_ir.locations import MARKER
+from hyperdex_ir.support.locations import MARKER
 
 ENDLESS = "{% for a in range(99999999) %}{% for b in range(99999999) %}{% endfor %}{% endfor %}"
 TEMPLATES: tuple[Any, ...] = (

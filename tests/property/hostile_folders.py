@@ -19,7 +19,7 @@ from hostile_edits import VALUES
 
 from hyperdex_ir.backend.lock import LOCK_FILE
 from hyperdex_ir.backend.state import STAGING, STATE_FILE
-from hyperdex_ir.locations import MARKER
+from hyperdex_ir.support.locations import MARKER
 
 #: Names of files and folders; those of bytes are not UTF-8.
 NAMES: tuple[str | bytes, ...] = (

@@ -24,24 +24,24 @@ from typing import Any
 
 from hostile_edits import edit_bytes, edit_json, edit_program
 
-from hyperdex_ir.backend.checkpoint import checkpoint_blocks
+from hyperdex_ir.backend.checkpoint import checkpoint_blocks, matrix_type_for
 from hyperdex_ir.backend.sources import is_unchanged
 from hyperdex_ir.backend.state import STATE_FILE, State
+from hyperdex_ir.checkpoint.files import Checkpoint, weight_paths
+from hyperdex_ir.checkpoint.gguf import open_gguf
 from hyperdex_ir.cli.check import check
 from hyperdex_ir.cli.inspect import inspect
 from hyperdex_ir.cli.status import clean, status
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.files import HEADER_BYTES
-from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for, weight_paths
 from hyperdex_ir.frontend.config import ModelSummary, read_config
-from hyperdex_ir.gguf_checkpoint import open_gguf
 from hyperdex_ir.interpreter.machine import Machine
-from hyperdex_ir.isa import estimate
-from hyperdex_ir.locations import MARKER, find_folder
 from hyperdex_ir.memory.serialize import read_layout
-from hyperdex_ir.runtime.engines import ENGINES
+from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.performance import estimate
+from hyperdex_ir.runtime.executors import ENGINES
 from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
+from hyperdex_ir.support.files import HEADER_BYTES
+from hyperdex_ir.support.locations import MARKER, find_folder
 
 #: What a case may add to the memory that is in use, and to the addresses that are.
 MOST_GROWTH = 256 << 20

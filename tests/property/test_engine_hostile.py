@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperdex_ir.engine.features import VARIABLE, available
+from hyperdex_ir.native.features import VARIABLE, available
 
 pytestmark = [
     pytest.mark.slow,

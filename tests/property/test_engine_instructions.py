@@ -17,8 +17,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis_choose import Drawn, examples
 
-from hyperdex_ir.engine.features import VARIABLE, available, host_features
 from hyperdex_ir.isa.instructions import SPECS, Group
+from hyperdex_ir.native.features import VARIABLE, available, host_features
 
 pytestmark = pytest.mark.slow
 

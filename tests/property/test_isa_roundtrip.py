@@ -18,7 +18,7 @@ from xdsl.parser import Parser
 from xdsl.printer import Printer
 
 from hyperdex_ir.dialects.isa import ISA, OPS, BufferOp, LmuType, LmuUse, ViewUse
-from hyperdex_ir.dialects.isa_ops.buffers import LMU_WORDS
+from hyperdex_ir.dialects.isa_ops.lmu_type import LMU_WORDS
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import AssemblyError, FileFormatError
 from hyperdex_ir.isa.assembly import parse_program, print_instruction, print_program

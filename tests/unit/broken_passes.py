@@ -12,7 +12,7 @@ from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewri
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.xdsl_support import apply_patterns, module_path
+from hyperdex_ir.support.xdsl import apply_patterns, module_path
 
 
 class Divide(RewritePattern):

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from machine_programs import layout, memory_map, parameter
 
-from hyperdex_ir.engine.compile import Library, build, new_module
-from hyperdex_ir.engine.emit import F32, I1, I32, I64, POINTER, Emitter, define
-from hyperdex_ir.engine.features import Features, available
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.native.codegen import Library, build, new_module
+from hyperdex_ir.native.emit import F32, I1, I32, I64, POINTER, Emitter, define
+from hyperdex_ir.native.features import Features, available
+from hyperdex_ir.native.machine import EngineMachine
 
 CHUNK = 8
 WORDS = 8000

@@ -18,20 +18,20 @@ from typing import Any
 from hyperdex_ir.backend.check import Listed, check_file
 from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.state import State
+from hyperdex_ir.checkpoint.files import Checkpoint, read_header
+from hyperdex_ir.checkpoint.gguf_header import architecture_of
+from hyperdex_ir.checkpoint.torch_weights import load_tensors
 from hyperdex_ir.cli.assembly import assemble, disassemble
 from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.files import Kind, read_binary
-from hyperdex_ir.frontend.checkpoint import Checkpoint, read_header
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.gguf_header import architecture_of
-from hyperdex_ir.hub import shard_names
-from hyperdex_ir.locations import MARKER, read_marker
+from hyperdex_ir.hub.download import shard_names
 from hyperdex_ir.memory.serialize import load_json
 from hyperdex_ir.passes.pipeline_text import typed_pipeline
 from hyperdex_ir.runtime.model import read_generation_config
 from hyperdex_ir.runtime.program import _read_header
 from hyperdex_ir.runtime.tokenizer import Tokenizer
-from hyperdex_ir.torch_weights import load_tensors
+from hyperdex_ir.support.files import Kind, read_binary
+from hyperdex_ir.support.locations import MARKER, read_marker
 
 SECONDS = 20
 MEMORY = 1 << 30

@@ -6,15 +6,15 @@ import numpy as np
 
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import Segment, ShardingAttr, block_segment
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import RingDevice
+from hyperdex_ir.support.xdsl import parse_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import parse_module
 
 WIDTH, INNER, VOCAB, HEADS, KV_HEADS, SIZE, LENGTH, LAYERS = 70, 150, 45, 6, 2, 24, 40, 3
 PIPELINE = "lower-lpu-to-isa, isa-schedule, isa-allocate-lmu"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xdsl.dialects.builtin import ModuleOp
 
-from hyperdex_ir.xdsl_support import parse_module
+from hyperdex_ir.support.xdsl import parse_module
 
 WIDTH, HEADS, SIZE, INNER, SHARED, EXPERTS, RANKS, VOCAB, LAYERS = 69, 3, 23, 37, 45, 9, 3, 51, 3
 LENGTH = 40

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from transformers.activations import ACT2CLS, ACT2FN
 
 from hyperdex_ir.dialects.isa_program import to_program
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.frontend.family import ACTIVATIONS
 from hyperdex_ir.frontend.graph import Graph
 from hyperdex_ir.frontend.importer import import_graph
@@ -21,6 +20,7 @@ from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.passes.pipeline import run_pipeline
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice
 from hyperdex_ir.targets import load_target

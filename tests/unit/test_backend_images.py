@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from hyperdex_ir.backend import payload
-from hyperdex_ir.backend.assemble import matrix_beats, vector_beats
 from hyperdex_ir.backend.convert import write_model
+from hyperdex_ir.backend.image_writer import matrix_beats, vector_beats
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.payload import BLOCK_BYTES
-from hyperdex_ir.backend.values import convert
+from hyperdex_ir.checkpoint.values import convert
 from hyperdex_ir.errors import CheckpointError, FileFormatError, StorageError
-from hyperdex_ir.files import HEADER_BYTES, Kind, read_binary
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import dump_json, layout_from_json, layout_to_json, load_json, map_to_json, read_map
+from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_binary
+from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.verify.model import _stored_at
 

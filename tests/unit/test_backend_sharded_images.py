@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 from test_backend_images import blocks_of
 
-from hyperdex_ir.backend import assemble, images
+from hyperdex_ir.backend import image_writer as assemble
+from hyperdex_ir.backend import images
 from hyperdex_ir.backend.convert import write_model
 from hyperdex_ir.backend.crc import combine_crc
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.errors import FileFormatError, StorageError
-from hyperdex_ir.files import Kind, read_binary
 from hyperdex_ir.interpreter.hbm import Hbm
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter, Shard
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import layout_from_json, load_json, read_map
+from hyperdex_ir.support.files import Kind, read_binary
+from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.targets import load_target
 
 DEVICES = 4

@@ -17,14 +17,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-from hyperdex_ir import torch_weights
+from hyperdex_ir.checkpoint import torch_weights
+from hyperdex_ir.checkpoint.dequantize import open_checkpoint
+from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.names import name_rules, resolve_sources
+from hyperdex_ir.checkpoint.tensors import ByColumns, Transposed, read
 from hyperdex_ir.errors import CheckpointError, ConfigError, UnsupportedModelError
-from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.config import check_config
 from hyperdex_ir.frontend.model import canonical_names
-from hyperdex_ir.frontend.names import name_rules, resolve_sources
-from hyperdex_ir.frontend.quantized import open_checkpoint
-from hyperdex_ir.frontend.tensors import ByColumns, Transposed, read
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
@@ -264,7 +264,7 @@ def test_phase_0_names_the_method(quantization: Any, error: type[Exception], mes
 
 @pytest.mark.parametrize("memory", [1, 50, 10_000])
 def test_a_matrix_the_other_way_round(memory: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("hyperdex_ir.frontend.tensors._TURNED_BYTES", memory)
+    monkeypatch.setattr("hyperdex_ir.checkpoint.tensors._TURNED_BYTES", memory)
     matrix = np.arange(7 * 13, dtype=np.float32).reshape(7, 13)
     save_file({"w": torch.from_numpy(matrix), "number": torch.tensor(5.0)}, tmp_path / "model.safetensors")
     checkpoint = Checkpoint(tmp_path)

@@ -19,6 +19,7 @@ import torch
 from hub_server import COMMIT, MOVED, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
 from hyperdex_ir.backend.staging import settle
+from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.errors import (
     CheckpointError,
     ConfigError,
@@ -27,9 +28,8 @@ from hyperdex_ir.errors import (
     ModelNotFoundError,
     StorageError,
 )
-from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.hub import HubOptions, fetch_config, fetch_model, is_fetched, weight_files
-from hyperdex_ir.locations import MARKER, SAFETENSORS_INDEX, find_folder
+from hyperdex_ir.hub.download import HubOptions, fetch_config, fetch_model, is_fetched, weight_files
+from hyperdex_ir.support.locations import MARKER, SAFETENSORS_INDEX, find_folder
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
 FILES = {

@@ -9,7 +9,7 @@ import pytest
 
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.errors import ConfigError, ModelNotFoundError, OptionError
-from hyperdex_ir.locations import MARKER, find_folder, hub_root, is_hub_id
+from hyperdex_ir.support.locations import MARKER, find_folder, hub_root, is_hub_id
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperdex_ir import demo_checkpoint
+from hyperdex_ir.cli import demo_checkpoint
 from hyperdex_ir.errors import CheckpointError, ModelNotFoundError
 
 pytestmark = pytest.mark.slow

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import hyperdex_ir
-from hyperdex_ir import disk_cache, own_code
-from hyperdex_ir.disk_cache import DiskCache
-from hyperdex_ir.engine.compile import OPERATION_MODULES
+from hyperdex_ir.native.codegen import OPERATION_MODULES
+from hyperdex_ir.support import disk_cache, own_code
+from hyperdex_ir.support.disk_cache import DiskCache
 
 PACKAGE = Path(hyperdex_ir.__file__).parent
 #: Libraries that show, find or transport things, and shape no byte of what is kept.
@@ -206,9 +206,9 @@ def libraries_behind(module: str) -> set[str]:
 
 
 def test_a_key_names_every_library_that_shapes_what_it_stands_for() -> None:
-    kernels = [f"hyperdex_ir.engine.{name}" for name in OPERATION_MODULES]
-    assert libraries_behind("hyperdex_ir.engine.compile") == {"llvmlite", "numpy"}
-    for root in (*kernels, "hyperdex_ir.backend.compilation", "hyperdex_ir.gguf_checkpoint"):
+    kernels = [f"hyperdex_ir.native.{name}" for name in OPERATION_MODULES]
+    assert libraries_behind("hyperdex_ir.native.codegen") == {"llvmlite", "numpy"}
+    for root in (*kernels, "hyperdex_ir.backend.compilation", "hyperdex_ir.checkpoint.gguf"):
         assert libraries_behind(root) <= {*own_code.LIBRARIES, *SHAPELESS}, root
 
 

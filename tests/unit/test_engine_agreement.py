@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from machine_programs import LENGTH, LMU_WORDS, SIZE, WIDTH, layout, memory_map, op, parameter
 
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lmu import Lmu
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.native.machine import EngineMachine
 
 MAP = memory_map()
 HALT = op("halt")

@@ -24,17 +24,17 @@ from engine_kernels import (
 )
 from machine_programs import HEADS, LENGTH, SIZE, attention, loop, memory_map, op
 
-from hyperdex_ir.engine import attention_kernels as kernels
-from hyperdex_ir.engine import features as engine_features
-from hyperdex_ir.engine.attention_rows import BIASES, ROW_BYTES, Row, row_counts
-from hyperdex_ir.engine.heads import HeadLoop, Place, find_head_loops
-from hyperdex_ir.engine.operation import OPERATIONS
 from hyperdex_ir.interpreter import attention as reference
 from hyperdex_ir.interpreter.arithmetic import quiet, round_to_matrix, widen
 from hyperdex_ir.isa.instructions import BY_NAME, MATRIX_TYPES
 from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.memory.tiles import tile_view
+from hyperdex_ir.native import features as engine_features
+from hyperdex_ir.native.attention import kernels
+from hyperdex_ir.native.attention.heads import HeadLoop, Place, find_head_loops
+from hyperdex_ir.native.attention.rows import BIASES, ROW_BYTES, Row, row_counts
+from hyperdex_ir.native.operation import OPERATIONS
 
 NOT_FINITE = 0x7F800000
 HALT = op("halt")

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hyperdex_ir.engine import availability, cache, features
-from hyperdex_ir.engine import compile as compiler
-from hyperdex_ir.engine.compile import (
+from hyperdex_ir.errors import OptionError
+from hyperdex_ir.isa.instructions import SPECS
+from hyperdex_ir.native import availability, features
+from hyperdex_ir.native import code_cache as cache
+from hyperdex_ir.native import codegen as compiler
+from hyperdex_ir.native.codegen import (
     Library,
     assembly,
     build,
@@ -21,11 +24,9 @@ from hyperdex_ir.engine.compile import (
     load_operations,
     new_module,
 )
-from hyperdex_ir.engine.emit import F32, I64, POINTER, Emitter, define, vector
-from hyperdex_ir.engine.features import FEATURES, available, host_features
-from hyperdex_ir.engine.operation import OPERATIONS
-from hyperdex_ir.errors import OptionError
-from hyperdex_ir.isa.instructions import SPECS
+from hyperdex_ir.native.emit import F32, I64, POINTER, Emitter, define, vector
+from hyperdex_ir.native.features import FEATURES, available, host_features
+from hyperdex_ir.native.operation import OPERATIONS
 
 HOST = available()[0]
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hyperdex_ir.engine.compile import Library, build, new_module
-from hyperdex_ir.engine.convert import load_widened, narrow
-from hyperdex_ir.engine.emit import F32, I16, I64, POINTER, Emitter, define, vector
-from hyperdex_ir.engine.features import Features, available
 from hyperdex_ir.interpreter.arithmetic import round_to_matrix, widen
+from hyperdex_ir.native.codegen import Library, build, new_module
+from hyperdex_ir.native.convert import load_widened, narrow
+from hyperdex_ir.native.emit import F32, I16, I64, POINTER, Emitter, define, vector
+from hyperdex_ir.native.features import Features, available
 
 TYPES = ("f16", "bf16")
 HALVES = np.arange(1 << 16, dtype=np.uint32).astype(np.uint16)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperdex_ir.engine.compile import Library, build, new_module
-from hyperdex_ir.engine.emit import F32, I32, I64, POINTER, Emitter, V, byte_size, define, vector
-from hyperdex_ir.engine.features import Features, available
+from hyperdex_ir.native.codegen import Library, build, new_module
+from hyperdex_ir.native.emit import F32, I32, I64, POINTER, Emitter, V, byte_size, define, vector
+from hyperdex_ir.native.features import Features, available
 
 Body = Callable[[Emitter, list[V]], None]
 

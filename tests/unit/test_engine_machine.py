@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from machine_programs import LENGTH, LMU_WORDS, WIDTH, attention, embed, layout, memory_map, op, parameter, view
 
-from hyperdex_ir.engine.features import available
-from hyperdex_ir.engine.machine import EngineMachine
-from hyperdex_ir.engine.operation import OPERATIONS, Sizes
-from hyperdex_ir.engine.plan import operand_values
-from hyperdex_ir.engine.pool import Pool
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine, NumericFault
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
+from hyperdex_ir.native.features import available
+from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.operation import OPERATIONS, Sizes
+from hyperdex_ir.native.pool import Pool
+from hyperdex_ir.native.program_rows import operand_values
 
 HALT = op("halt")
 TOKENS, POSITION = [1, 5, 39], 59

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from machine_programs import op
 
-from hyperdex_ir.engine.features import available
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.interpreter.arithmetic import quiet, round_to_matrix
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
@@ -18,6 +16,8 @@ from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.native.features import available
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.targets import load_target
 
 pytestmark = pytest.mark.slow

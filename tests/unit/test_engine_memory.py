@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from machine_programs import LMU_WORDS, WIDTH, embed, layout, memory_map, op, parameter
 
-from hyperdex_ir.engine.machine import EngineMachine
-from hyperdex_ir.engine.memory import EngineMemory
-from hyperdex_ir.engine.pool import Pool
 from hyperdex_ir.errors import FileFormatError, MachineFault
-from hyperdex_ir.files import Kind, write_binary
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Program
+from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.mapped_hbm import EngineMemory
+from hyperdex_ir.native.pool import Pool
+from hyperdex_ir.support.files import Kind, write_binary
 from hyperdex_ir.targets import BEAT_BYTES
 
 MAP = memory_map()

@@ -10,7 +10,6 @@ import pytest
 from machine_programs import LMU_WORDS, WIDTH, layout, memory_map, op, parameter
 from test_machine_net import FAULT, GATHER, HALT, INFINITE, OWN, ROWS, TOKENS, exchange
 
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import DeadlineError, MachineFault, PeerError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link, MemoryLink, Message, Wires, in_memory_links
@@ -18,6 +17,7 @@ from hyperdex_ir.interpreter.machine import BUDGET, Machine
 from hyperdex_ir.isa.instructions import DEVICE
 from hyperdex_ir.isa.operands import MOST_AHEAD, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.runtime.ring import Ring
 
 DEVICES = 3

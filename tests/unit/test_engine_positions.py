@@ -8,10 +8,10 @@ import pytest
 from engine_kernels import WORDS, assert_same, engine, new_hbm, numbers, run
 from machine_programs import attention, loop, op
 
-from hyperdex_ir.engine.heads import find_head_loops
 from hyperdex_ir.isa.instructions import POSITION
 from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.native.attention.heads import find_head_loops
 
 HALT = op("halt")
 LAST = (1 << 31) - 1

@@ -10,14 +10,14 @@ from conftest import SOAK
 from engine_kernels import CHUNK, FEATURES, SPECIAL, WORDS, assert_same, compile_kernels, numbers, same_bits
 from machine_programs import WIDTH, memory_map, op
 
-from hyperdex_ir.engine import features as engine_features
-from hyperdex_ir.engine import rows as kernels
-from hyperdex_ir.engine.emit import F32, I64, POINTER, Emitter
-from hyperdex_ir.engine.kernels import kernel
-from hyperdex_ir.engine.llvm_ops import LlvmOps
 from hyperdex_ir.interpreter import arithmetic, functions
 from hyperdex_ir.isa.instructions import BINARY, REDUCTIONS, ROTARY_STYLES, UNARY
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
+from hyperdex_ir.native import features as engine_features
+from hyperdex_ir.native import rows as kernels
+from hyperdex_ir.native.emit import F32, I64, POINTER, Emitter
+from hyperdex_ir.native.kernels import kernel
+from hyperdex_ir.native.llvm_ops import LlvmOps
 
 COUNT = 1_000_000 if SOAK else 40_000
 NOT_FINITE = 0x7F800000

@@ -13,7 +13,7 @@ import pytest
 
 from hyperdex_ir.cli.explain import explain as explain_command
 from hyperdex_ir.errors import HyperdexError, OptionError
-from hyperdex_ir.explanations import error_classes, explain, explanations
+from hyperdex_ir.errors.explanations import error_classes, explain, explanations
 
 ROOT = Path(__file__).parents[2]
 CLASSES = [one for one in error_classes() if one is not HyperdexError]

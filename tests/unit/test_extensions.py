@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from broken_passes import write_distribution
 
-from hyperdex_ir.xdsl_support import installed_universe, make_context
+from hyperdex_ir.support.xdsl import installed_universe, make_context
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hyperdex_example"
 SQUARE = """
@@ -94,7 +94,7 @@ import shutil, sys, hyperdex_example.expand_square as module
 sys.path.insert(0, {str(EXAMPLE.parents[1] / "tests" / "models")!r})
 from pathlib import Path
 from tiny import tiny_llama_config, write_checkpoint
-from hyperdex_ir.locations import instruction_cache
+from hyperdex_ir.support.locations import instruction_cache
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 model = write_checkpoint(tiny_llama_config(), Path({str(tmp_path / "model")!r}))

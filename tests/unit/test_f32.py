@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import FloatAttr, ModuleOp, TensorType, f16, f32, i64
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.f32 import f32_attr
 from hyperdex_ir.errors import CapacityError, PassError
-from hyperdex_ir.xdsl_support import parse_module, print_module
+from hyperdex_ir.support.xdsl import parse_module, print_module
 
 
 def _bits(attribute: FloatAttr) -> bytes:

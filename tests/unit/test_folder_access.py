@@ -15,8 +15,8 @@ import hyperdex_ir
 from hyperdex_ir.backend.lock import LOCK_FILE, locked_folder
 from hyperdex_ir.backend.payload import PayloadWriter, atomic_payloads
 from hyperdex_ir.errors import StorageError
-from hyperdex_ir.files import Kind, atomic_file, write_text
-from hyperdex_ir.folder_access import FolderTree, NewFile, read_link
+from hyperdex_ir.support.files import Kind, atomic_file, write_text
+from hyperdex_ir.support.folder_access import FolderTree, NewFile, read_link
 
 PACKAGE = Path(hyperdex_ir.__file__).parent
 
@@ -230,12 +230,12 @@ def test_the_lock_is_a_file_of_its_own(root: Path, canary: Path, kind: str) -> N
 #: are checked there; a folder of its own in the system's place for temporary files; the root of a model. `reading.py`
 #: opens for reading only.
 ALLOWED = {
-    "folder_access.py": None,
-    "disk_cache.py": None,
-    "planning.py": {"rmtree"},
+    "support/folder_access.py": None,
+    "support/disk_cache.py": None,
+    "backend/plan.py": {"rmtree"},
     "backend/lock.py": {"mkdir", "rmdir"},
-    "frontend/pretrained.py": {"symlink_to", "write_text"},
-    "reading.py": {"open"},
+    "checkpoint/pretrained.py": {"symlink_to", "write_text"},
+    "support/reading.py": {"open"},
     "runtime/secret.py": None,
 }
 CALLS = {
@@ -279,7 +279,9 @@ def test_only_one_module_changes_the_folders_of_models() -> None:
 def test_what_belongs_to_a_model_is_written_below_its_root() -> None:
     """Without a root, a file's own folder is followed: that is for where the user asked to write."""
     found = []
-    for path in sorted((*(PACKAGE / "backend").glob("*.py"), PACKAGE / "hub.py", PACKAGE / "torch_weights.py")):
+    for path in sorted(
+        (*(PACKAGE / "backend").glob("*.py"), PACKAGE / "hub/download.py", *(PACKAGE / "checkpoint").glob("*.py"))
+    ):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 wanted = {"write_text": 3, "atomic_file": 2, "write_binary": 4}.get(node.func.id, 0)

@@ -13,8 +13,8 @@ from tiny import tiny_config
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, GemmaConfig, PreTrainedConfig, PreTrainedModel
 
-from hyperdex_ir.frontend.buffers import buffer_values
 from hyperdex_ir.frontend.derived import layer_kinds, rotary_modules
+from hyperdex_ir.frontend.fx_buffers import buffer_values
 
 
 def on_meta(config: PreTrainedConfig) -> PreTrainedModel:

@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 from transformers import AutoModelForCausalLM
 
+from hyperdex_ir.backend.checkpoint import matrix_type_for
+from hyperdex_ir.checkpoint.files import Checkpoint, read_header
+from hyperdex_ir.checkpoint.names import NameRules, SourceTensor, name_rules, resolve_sources
+from hyperdex_ir.checkpoint.tensors import read
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.checkpoint import Checkpoint, matrix_type_for, read_header
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.model import canonical_names
-from hyperdex_ir.frontend.names import NameRules, SourceTensor, name_rules, resolve_sources
-from hyperdex_ir.frontend.tensors import read
 
 
 def safetensors(header: Any, data: bytes = b"", length: int | None = None) -> bytes:

@@ -23,7 +23,7 @@ from hyperdex_ir.frontend.trace import WRAPPED, trace
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass, run_pipeline
-from hyperdex_ir.xdsl_support import print_module
+from hyperdex_ir.support.xdsl import print_module
 
 pytestmark = pytest.mark.slow
 

@@ -11,13 +11,13 @@ from architectures import CASES, write_case
 from evaluate import evaluate
 from transformers import AutoModelForCausalLM
 
+from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.names import resolve_sources
+from hyperdex_ir.checkpoint.tensors import read
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.frontend import ImportedModel, trace_model
-from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.frontend.functional import make_functional
+from hyperdex_ir.frontend.functionalize import make_functional
 from hyperdex_ir.frontend.graph import is_mutation
-from hyperdex_ir.frontend.names import resolve_sources
-from hyperdex_ir.frontend.tensors import read
 
 TOKENS = np.random.default_rng(3).integers(0, 256, 12).tolist()
 ROUTED = [name for name, case in CASES.items() if case.model_type.endswith("moe") or "mixtral" in name]

@@ -21,12 +21,12 @@ from xdsl.dialects.builtin import Builtin, IntegerAttr, NameLoc, StringAttr
 from xdsl.dialects.func import Func
 from xdsl.parser import Parser
 
+from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.names import SourceTensor, resolve_sources
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, UnsupportedModelError
 from hyperdex_ir.frontend import ImportedModel, trace_model
-from hyperdex_ir.frontend.checkpoint import Checkpoint
 from hyperdex_ir.frontend.family import ACTIVATIONS
-from hyperdex_ir.frontend.names import SourceTensor, resolve_sources
 from hyperdex_ir.frontend.operators import attention_function
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 

@@ -24,15 +24,15 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from hyperdex_ir import gguf_checkpoint
-from hyperdex_ir.backend.memory import Ceiling
+from hyperdex_ir.backend.ram_ceiling import Ceiling
+from hyperdex_ir.checkpoint import gguf as gguf_checkpoint
+from hyperdex_ir.checkpoint.gguf import write_small_files, write_weights
+from hyperdex_ir.checkpoint.gguf_header import ARCHITECTURES, architecture_of, check_architecture
 from hyperdex_ir.errors import CheckpointError, ConfigError, MemoryCeilingError, UnsupportedModelError
-from hyperdex_ir.folder_access import NewFile
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.gguf_checkpoint import write_small_files, write_weights
-from hyperdex_ir.gguf_header import ARCHITECTURES, architecture_of, check_architecture
-from hyperdex_ir.locations import GGUF_MARKER, find_folder
 from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.support.folder_access import NewFile
+from hyperdex_ir.support.locations import GGUF_MARKER, find_folder
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow
@@ -230,7 +230,7 @@ def test_a_file_that_cannot_be_read_has_nothing_removed(
         path.write_bytes(path.read_bytes()[:200])
     else:
         called = "config_from_gguf" if what == "config" else "copy_tokenizer"
-        monkeypatch.setattr(f"hyperdex_ir.frontend.pretrained.{called}", lambda *_: 1 / 0)
+        monkeypatch.setattr(f"hyperdex_ir.checkpoint.pretrained.{called}", lambda *_: 1 / 0)
     with pytest.raises((CheckpointError, UnsupportedModelError)):
         write_small_files(path, ckpt)
     assert {one.name: one.read_bytes() for one in ckpt.iterdir()} == before
@@ -325,7 +325,7 @@ def test_architectures_are_decided_without_torch_and_transformers(tmp_path: Path
 import sys
 from pathlib import Path
 from hyperdex_ir.errors import UnsupportedModelError
-from hyperdex_ir.gguf_header import check_architecture
+from hyperdex_ir.checkpoint.gguf_header import check_architecture
 for path in sys.argv[1:]:
     try:
         check_architecture(Path(path))

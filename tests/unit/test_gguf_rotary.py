@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from hyperdex_ir.checkpoint.gguf import write_small_files, write_weights
 from hyperdex_ir.errors import CheckpointError, HyperdexError, UnsupportedModelError
-from hyperdex_ir.folder_access import place_of
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.gguf_checkpoint import write_small_files, write_weights
 from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.support.folder_access import place_of
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow

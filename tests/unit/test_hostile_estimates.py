@@ -8,12 +8,12 @@ import pytest
 from machine_programs import op
 
 from hyperdex_ir.errors import FileFormatError
-from hyperdex_ir.isa import estimate as estimates
 from hyperdex_ir.isa.codec import decode_program, encode_program
-from hyperdex_ir.isa.estimate import estimate
 from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Instruction
-from hyperdex_ir.isa.scoreboard import MOST_PAIRS, Budget
+from hyperdex_ir.performance import estimate as estimates
+from hyperdex_ir.performance.estimate import estimate
+from hyperdex_ir.performance.scoreboard import MOST_PAIRS, Budget
 from hyperdex_ir.targets import load_target
 
 TARGET = load_target("u55c")

@@ -17,16 +17,16 @@ from tiny import tiny_llama_config, write_checkpoint
 from hyperdex_ir.backend.clean import clean_folder
 from hyperdex_ir.backend.state import STATE_FILE, State
 from hyperdex_ir.backend.status import status
+from hyperdex_ir.checkpoint.gguf_header import architecture_of
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault
-from hyperdex_ir.gguf_header import architecture_of
 from hyperdex_ir.isa.operands import LmuRef
 from hyperdex_ir.isa.program import Instruction
 from hyperdex_ir.isa.structure import fewest_steps
-from hyperdex_ir.locations import find_folder
-from hyperdex_ir.runtime.engines import ENGINES
-from hyperdex_ir.runtime.inspection import inspect_model
+from hyperdex_ir.runtime.executors import ENGINES
+from hyperdex_ir.runtime.inspect import inspect_model
 from hyperdex_ir.runtime.model import CompiledModel
+from hyperdex_ir.support.locations import find_folder
 from hyperdex_ir.tools import AutoCompiler
 
 ORIGINS, MAP = "inst/inst_1lpu.json", "config/config_1lpu_hbm.json"

@@ -8,24 +8,23 @@ from typing import Any
 import pytest
 from machine_programs import layout, memory_map, op, parameter
 
-from hyperdex_ir.engine import heads
-from hyperdex_ir.engine.heads import MAX_SEARCHED, find_head_loops
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import AssemblyError, FileFormatError, PassError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
-from hyperdex_ir.isa import estimate as estimates
-from hyperdex_ir.isa import scoreboard
 from hyperdex_ir.isa.assembly import parse_program, print_program
 from hyperdex_ir.isa.codec import decode_program, encode_program
-from hyperdex_ir.isa.estimate import estimate
 from hyperdex_ir.isa.instructions import TOKENS, WORD_BYTES
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.isa.structure import MAX_DEPTH, MAX_INSTRUCTIONS, StructureError, check_structure, fewest_steps
-from hyperdex_ir.runtime import inspection
+from hyperdex_ir.native.attention import heads
+from hyperdex_ir.native.attention.heads import MAX_SEARCHED, find_head_loops
+from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.performance import estimate as estimates
+from hyperdex_ir.performance import inspection, scoreboard
+from hyperdex_ir.performance.estimate import estimate
+from hyperdex_ir.support.xdsl import parse_module, print_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import parse_module, print_module
 
 HALT, RET = op("halt"), op("ret")
 ADD = op("add", dst=9, a=9, b=0, value=1)

@@ -15,10 +15,10 @@ from hyperdex_ir.backend import check, compilation, links, state
 from hyperdex_ir.backend.compilation import Compilation
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.state import STATE_FILE, State
-from hyperdex_ir.folder_access import FolderTree
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.serialize import dump_json
-from hyperdex_ir.reading import CONFIG, PROGRAM, TABLE
+from hyperdex_ir.support.folder_access import FolderTree
+from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.reading import CONFIG, PROGRAM, TABLE
 
 
 def write_state(root: Path, **tables: Any) -> State:

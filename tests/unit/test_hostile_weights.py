@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 import torch
 
+from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.gguf import open_gguf
+from hyperdex_ir.checkpoint.gguf_header import architecture_of
+from hyperdex_ir.checkpoint.gguf_reader import thrifty_transformers
+from hyperdex_ir.checkpoint.torch_weights import _OLD_PICKLES, _pickles, load_tensors
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.gguf_checkpoint import open_gguf
-from hyperdex_ir.gguf_header import architecture_of
-from hyperdex_ir.gguf_reader import thrifty_transformers
-from hyperdex_ir.reading import WEIGHTS_PICKLE, FileKind
-from hyperdex_ir.torch_weights import _OLD_PICKLES, _pickles, load_tensors
+from hyperdex_ir.support.reading import WEIGHTS_PICKLE, FileKind
 
 SQUARE = torch.ones(4, 4)
 
@@ -178,7 +178,7 @@ def test_a_bytearray_in_each_pickle_of_an_old_file(place: int, tmp_path: Path, m
 
 @pytest.mark.parametrize("old", [False, True])
 def test_pickles_of_too_many_objects(old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperdex_ir.torch_weights.WEIGHTS_PICKLE", FileKind(1 << 16, CheckpointError))
+    monkeypatch.setattr("hyperdex_ir.checkpoint.torch_weights.WEIGHTS_PICKLE", FileKind(1 << 16, CheckpointError))
     path = tmp_path / "pytorch_model.bin"
     for count, wrong in ((4000, ""), (4096, "pickles of more than 4096 operations"), (1 << 17, "the most that is rea")):
         path.write_bytes(_old_file(3, b"}" * count) if old else _zipped(b"\x80\x02" + b"}" * count + b"."))
@@ -187,7 +187,7 @@ def test_pickles_of_too_many_objects(old: bool, tmp_path: Path, monkeypatch: pyt
 
 
 def test_pickles_of_an_old_file_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperdex_ir.torch_weights.WEIGHTS_PICKLE", FileKind(1 << 16, CheckpointError))
+    monkeypatch.setattr("hyperdex_ir.checkpoint.torch_weights.WEIGHTS_PICKLE", FileKind(1 << 16, CheckpointError))
     path = tmp_path / "pytorch_model.bin"
     path.write_bytes(_old_file(3, b"X" + struct.pack("<I", 1 << 17) + bytes(1 << 17)))
     with pytest.raises(CheckpointError, match="pickles of more than 65536 bytes, which is the most that is read"):

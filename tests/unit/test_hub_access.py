@@ -16,10 +16,10 @@ from hub_server import TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
 from hyperdex_ir.cli.start import _without_token
 from hyperdex_ir.errors import AccessError, ModelNotFoundError, OptionError
-from hyperdex_ir.hub import HubOptions, fetch_config
-from hyperdex_ir.hub_access import Credential
-from hyperdex_ir.locations import find_folder
-from hyperdex_ir.progress import short_size
+from hyperdex_ir.hub.access import Credential
+from hyperdex_ir.hub.download import HubOptions, fetch_config
+from hyperdex_ir.support.locations import find_folder
+from hyperdex_ir.support.progress import short_size
 
 FILES = {"config.json": b'{"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}'}
 PROMPT = b"Enter your token (input will not be visible): "
@@ -66,7 +66,7 @@ def test_a_stored_login_opens_the_gate(hub: HubState, tmp_path: Path) -> None:
 
 def test_the_token_stays_with_the_hub(hub: HubState) -> None:
     """The storage that it redirects to has links of its own."""
-    from hyperdex_ir.hub import fetch_model
+    from hyperdex_ir.hub.download import fetch_model
 
     hub.files["model.safetensors"] = b"weights"
     fetch(TOKEN)

@@ -12,11 +12,12 @@ import pytest
 from hub_server import Fault, HubState, gated, hub_of_tests, use_endpoint
 from test_hub_faults import FAULTS, FILES, WEIGHTS
 
-from hyperdex_ir import errors, progress
+from hyperdex_ir import errors
 from hyperdex_ir.cli import main as command_line
 from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.hub import HubOptions, fetch_config, fetch_model
-from hyperdex_ir.locations import find_folder
+from hyperdex_ir.hub.download import HubOptions, fetch_config, fetch_model
+from hyperdex_ir.support import progress
+from hyperdex_ir.support.locations import find_folder
 
 SECRET = "hunter2"
 LONGEST = 2 * errors._LONGEST_LINE  # characters of a line, with what stands for others

@@ -17,10 +17,10 @@ from conftest import SOAK
 from hub_server import COMMIT, Fault, HubState, hub_of_tests, use_endpoint
 from huggingface_hub import constants
 
-from hyperdex_ir import hub_requests
 from hyperdex_ir.errors import AccessError, ConfigError, DownloadError, HyperdexError, OptionError, StorageError
-from hyperdex_ir.hub import HubOptions, fetch_config, fetch_model
-from hyperdex_ir.locations import MARKER, find_folder
+from hyperdex_ir.hub import requests as hub_requests
+from hyperdex_ir.hub.download import HubOptions, fetch_config, fetch_model
+from hyperdex_ir.support.locations import MARKER, find_folder
 
 WEIGHTS, SMALL = "model.safetensors", "tokenizer.json"
 FILES = {
@@ -252,7 +252,7 @@ def test_a_disk_that_refuses(hub: HubState, monkeypatch: pytest.MonkeyPatch) -> 
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hyperdex_ir.hub_transfer.os.fsync", full)
+        patch.setattr("hyperdex_ir.hub.transfer.os.fsync", full)
         with pytest.raises(StorageError, match="no space left on the device"):
             fetch()
     check_rerun(hub)
@@ -266,8 +266,8 @@ def test_attempts_are_a_number(hub: HubState, monkeypatch: pytest.MonkeyPatch, t
 
 
 SCRIPT = """
-from hyperdex_ir.hub import HubOptions, fetch_config, fetch_model
-from hyperdex_ir.locations import find_folder
+from hyperdex_ir.hub.download import HubOptions, fetch_config, fetch_model
+from hyperdex_ir.support.locations import find_folder
 for fetch in (fetch_config, fetch_model):
     fetch(find_folder("owner/model"), HubOptions())
 """

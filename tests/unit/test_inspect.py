@@ -13,7 +13,8 @@ from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.errors import NotCompiledError
 from hyperdex_ir.memory.serialize import read_map
-from hyperdex_ir.runtime.inspection import bar, inspect_model
+from hyperdex_ir.performance.inspection import bar
+from hyperdex_ir.runtime.inspect import inspect_model
 from hyperdex_ir.tools import AutoCompiler
 
 COMMAND = [sys.executable, "-m", "hyperdex_ir.cli.main", "inspect"]
@@ -101,7 +102,7 @@ def test_json(model: Path, facts: dict[str, Any]) -> None:
 
 def test_needs_neither_torch_nor_weights(model: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom hyperdex_ir.runtime.inspection import inspect_model\n"
+        "import sys\nfrom pathlib import Path\nfrom hyperdex_ir.runtime.inspect import inspect_model\n"
         f"inspect_model(Path({str(model)!r}))\n"
         "print([name for name in ('torch', 'transformers', 'xdsl') if name in sys.modules])"
     )

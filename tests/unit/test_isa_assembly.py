@@ -11,11 +11,11 @@ import pytest
 
 from hyperdex_ir.cli.assembly import assemble, disassemble
 from hyperdex_ir.errors import AssemblyError, FileFormatError, StorageError
-from hyperdex_ir.files import Kind, read_binary, write_binary
 from hyperdex_ir.isa.assembly import parse_program, print_program
 from hyperdex_ir.isa.codec import encode_program
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
+from hyperdex_ir.support.files import Kind, read_binary, write_binary
 
 TEXT = """\
 main:

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hyperdex_ir.isa.cost import Cost, instruction_cost
-from hyperdex_ir.isa.estimate import estimate
 from hyperdex_ir.isa.instructions import SPECS, Engine
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
+from hyperdex_ir.performance.cost import Cost, instruction_cost
+from hyperdex_ir.performance.estimate import estimate
 from hyperdex_ir.targets import load_target, target_names
 
 U55C = load_target("u55c")

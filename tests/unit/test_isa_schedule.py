@@ -11,15 +11,15 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from hyperdex_ir.dialects.isa import InstructionOp
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.frontend import trace_model
-from hyperdex_ir.isa.engines import STORES
-from hyperdex_ir.isa.estimate import estimate
 from hyperdex_ir.isa.instructions import SPECS, Engine, Group
 from hyperdex_ir.isa.operands import Lmu
 from hyperdex_ir.passes.isa_dependences import WRITTEN_AREAS
 from hyperdex_ir.passes.isa_schedule import schedule_module
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
+from hyperdex_ir.performance.estimate import estimate
+from hyperdex_ir.performance.simulator import STORES
+from hyperdex_ir.support.xdsl import module_path, parse_module, print_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import module_path, parse_module, print_module
 
 MAX_LENGTH = 2048
 

@@ -15,16 +15,16 @@ from gguf_models import write_gguf
 from hub_server import hub_of_tests
 from tiny import tiny_llama_config, write_checkpoint
 
-from hyperdex_ir import hub
 from hyperdex_ir.backend.clean import clean_folder
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import LOCK_FILE
 from hyperdex_ir.backend.state import STATE_FILE
+from hyperdex_ir.checkpoint.gguf import write_small_files
 from hyperdex_ir.errors import StorageError
-from hyperdex_ir.folder_access import NewFile, place_of
-from hyperdex_ir.gguf_checkpoint import write_small_files
-from hyperdex_ir.locations import GGUF_MARKER, MARKER, find_folder
-from hyperdex_ir.runtime.places import compiled_folder
+from hyperdex_ir.hub import download as hub
+from hyperdex_ir.runtime.model_folders import compiled_folder
+from hyperdex_ir.support.folder_access import NewFile, place_of
+from hyperdex_ir.support.locations import GGUF_MARKER, MARKER, find_folder
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow

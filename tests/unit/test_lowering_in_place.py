@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hyperdex_ir.passes.pipeline import run_pipeline
+from hyperdex_ir.support.xdsl import parse_module
 from hyperdex_ir.verify.levels import IsaLevel, LpuLevel
 from hyperdex_ir.verify.values import Run
-from hyperdex_ir.xdsl_support import parse_module
 
 MAX_LENGTH = 16
 RUNS = (Run((3, 1, 4), 0, 0), Run((1, 5, 9, 2, 6), 3, 1), Run((5,), 8, 0))

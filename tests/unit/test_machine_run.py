@@ -31,7 +31,6 @@ from xdsl.ir import Operation
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault, NumericError, PromptError
-from hyperdex_ir.files import Kind, pack_header, write_binary
 from hyperdex_ir.interpreter import arithmetic, functions
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
@@ -41,6 +40,7 @@ from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.passes.matching import ACTIVATION_NAMES
 from hyperdex_ir.runtime.device import InterpreterDevice
+from hyperdex_ir.support.files import Kind, pack_header, write_binary
 
 HALT = op("halt")
 TOKENS = [3, 39, 0]

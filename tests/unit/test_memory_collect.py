@@ -11,7 +11,7 @@ from xdsl.ir import Attribute
 from hyperdex_ir.dialects.lpu import WeightOp
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.memory.collect import MAX_LAYERS, find_function, parameter_of, running_order
-from hyperdex_ir.xdsl_support import parse_module
+from hyperdex_ir.support.xdsl import parse_module
 
 
 def weight(element: Attribute) -> WeightOp:

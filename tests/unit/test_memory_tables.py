@@ -14,7 +14,7 @@ from hyperdex_ir.errors import CapacityError, FileFormatError, HyperdexError
 from hyperdex_ir.memory import map as maps
 from hyperdex_ir.memory.layout import Parameter
 from hyperdex_ir.memory.serialize import layout_from_json, layout_to_json, map_from_json, map_to_json
-from hyperdex_ir.runtime.division import divide_parameters
+from hyperdex_ir.performance.parameter_stats import divide_parameters
 from hyperdex_ir.targets import load_target
 
 MAP = memory_map()

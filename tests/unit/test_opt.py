@@ -15,7 +15,7 @@ from hyperdex_ir.cli.opt import main
 from hyperdex_ir.errors import PassError
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_lines, pipeline_spec
 from hyperdex_ir.passes.reference import pass_table
-from hyperdex_ir.xdsl_support import parse_module, print_module
+from hyperdex_ir.support.xdsl import parse_module, print_module
 
 ROOT = Path(__file__).parents[2]
 TEXT = """

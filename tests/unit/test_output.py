@@ -14,7 +14,7 @@ from test_folder_commands import fails
 from hyperdex_ir.cli import main as cli
 from hyperdex_ir.cli.output import harmless_stdout, json_line
 from hyperdex_ir.passes.pipeline_text import PipelineText
-from hyperdex_ir.progress import file_progress, log
+from hyperdex_ir.support.progress import file_progress, log
 
 HOSTILE = "a\x1b[2J\x9b0m\x7fb"
 

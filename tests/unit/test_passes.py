@@ -24,10 +24,10 @@ from hyperdex_ir.dialects.lpu import ConstantOp
 from hyperdex_ir.errors import OptionError, PassError
 from hyperdex_ir.passes import get_all_passes
 from hyperdex_ir.passes.isa_allocate_lmu import choose, place
-from hyperdex_ir.passes.layer_order import compress, instructions, is_shorter_as_table
 from hyperdex_ir.passes.lmu_liveness import find_frames, find_overlaps
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks, merge_dims
 from hyperdex_ir.passes.lpu_token_major import canonical_shape
+from hyperdex_ir.passes.outlining.order import compress, instructions, is_shorter_as_table
 from hyperdex_ir.passes.pipeline import (
     parse_pipeline,
     pipeline_lines,
@@ -36,8 +36,8 @@ from hyperdex_ir.passes.pipeline import (
     run_pipeline,
     typed_pipeline,
 )
+from hyperdex_ir.support.xdsl import check_module, module_path, parse_module, print_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import check_module, module_path, parse_module, print_module
 
 
 # ---------------------------------------------------------------------------------------------------- pipelines

@@ -35,8 +35,8 @@ from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.passes.lmu_liveness import find_overlaps
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass, run_pipeline
 from hyperdex_ir.runtime.device import InterpreterDevice
+from hyperdex_ir.support.xdsl import parse_module, print_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import parse_module, print_module
 
 pytestmark = pytest.mark.slow
 

@@ -24,8 +24,8 @@ from transformers import modeling_utils
 from transformers.integrations import hub_kernels
 
 import hyperdex_ir
-from hyperdex_ir.errors import UnsupportedModelError
-from hyperdex_ir.frontend.pretrained import (
+from hyperdex_ir.checkpoint.gguf import _one_line
+from hyperdex_ir.checkpoint.pretrained import (
     config_from,
     config_from_gguf,
     config_of,
@@ -34,17 +34,17 @@ from hyperdex_ir.frontend.pretrained import (
     model_of,
     no_code_of_checkpoints,
 )
-from hyperdex_ir.gguf_checkpoint import _one_line
+from hyperdex_ir.errors import UnsupportedModelError
 
 PACKAGE = Path(hyperdex_ir.__file__).parent
 #: Methods of transformers that may import what a checkpoint names, and its classes that choose by a checkpoint.
 LOADERS = {"from_pretrained", "from_config", "_from_config", "for_model", "save_pretrained", "from_dict", "pipeline"}
 #: Where they are called. The class of `_from_config` is one of our table, and its configuration is read by the above.
 ALLOWED = {
-    ("frontend/pretrained.py", "for_model"),
-    ("frontend/pretrained.py", "from_config"),
-    ("frontend/pretrained.py", "from_pretrained"),
-    ("frontend/pretrained.py", "save_pretrained"),
+    ("checkpoint/pretrained.py", "for_model"),
+    ("checkpoint/pretrained.py", "from_config"),
+    ("checkpoint/pretrained.py", "from_pretrained"),
+    ("checkpoint/pretrained.py", "save_pretrained"),
     ("frontend/trace.py", "_from_config"),
 }
 OWN = {"auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "own.Own"), "model_type": "own"}
@@ -70,7 +70,7 @@ def test_one_module_calls_transformers_loaders() -> None:
 
 
 def test_every_call_is_closed() -> None:
-    tree = ast.parse((PACKAGE / "frontend/pretrained.py").read_text())
+    tree = ast.parse((PACKAGE / "checkpoint/pretrained.py").read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADERS:
             given = {ast.unparse(keyword.value) if keyword.arg is None else keyword.arg for keyword in node.keywords}
@@ -180,7 +180,7 @@ LOAD = """
 import json, sys, torch
 from pathlib import Path
 from hyperdex_ir.errors import HyperdexError
-from hyperdex_ir.frontend.pretrained import model_from
+from hyperdex_ir.checkpoint.pretrained import model_from
 opened = []
 sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
 for folder in sys.argv[1:]:

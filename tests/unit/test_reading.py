@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from hyperdex_ir import reading
 from hyperdex_ir.errors import ConfigError, FileFormatError, OptionError
-from hyperdex_ir.files import HEADER_BYTES
 from hyperdex_ir.isa.instructions import WORD_BYTES
 from hyperdex_ir.isa.structure import MAX_INSTRUCTIONS
-from hyperdex_ir.reading import (
+from hyperdex_ir.support import reading
+from hyperdex_ir.support.files import HEADER_BYTES
+from hyperdex_ir.support.reading import (
     CONFIG,
     MAX_DEPTH,
     PIPELINE,
@@ -181,15 +181,15 @@ def test_the_table_of_limits_is_that_of_the_documentation() -> None:
 #: Functions that read a file otherwise: what the package itself brought along or made a moment ago, the system's own
 #: files, what is read in parts with its length known, and those that look at who owns an open file.
 OTHERS = {
-    "backend/memory.py": {"resident_bytes"},
+    "backend/ram_ceiling.py": {"resident_bytes"},
     "backend/state.py": {"extension_digest"},
-    "disk_cache.py": {"_folder_of", "_followed", "_opened_file", "_put"},
-    "explanations.py": {"explanations"},
-    "folder_access.py": {"_entered", "_followed", "_regular", "begin", "folder", "read_link"},
-    "gguf_checkpoint.py": {"_tokenizer_files"},
-    "own_code.py": {"code_digest"},
+    "support/disk_cache.py": {"_folder_of", "_followed", "_opened_file", "_put"},
+    "errors/explanations.py": {"explanations"},
+    "support/folder_access.py": {"_entered", "_followed", "_regular", "begin", "folder", "read_link"},
+    "checkpoint/gguf.py": {"_tokenizer_files"},
+    "support/own_code.py": {"code_digest"},
     "passes/pipeline_text.py": {"_named_text"},
-    "reading.py": {"open_regular"},
+    "support/reading.py": {"open_regular"},
     "runtime/secret.py": {"_given", "_leave", "_made", "_private_folder"},
     "targets/__init__.py": {"load_target"},
 }

@@ -12,7 +12,7 @@ import pytest
 from broken_passes import write_package
 
 import hyperdex_ir
-from hyperdex_ir.xdsl_support import parse_module
+from hyperdex_ir.support.xdsl import parse_module
 
 LINES = "\n".join(f"  %n{i} = lpu.neg %x : tensor<?x8xf32>" for i in range(200))
 MODULE = f"""

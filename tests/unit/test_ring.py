@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from ring_modules import HEADS, INNER, LAYERS, SIZE, VOCAB, WIDTH, module_text, ring_device
 
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.interpreter.link import MemoryLink, Message
 from hyperdex_ir.interpreter.machine import Machine
-from hyperdex_ir.isa.estimate import estimate
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.passes.pipeline import run_pipeline
+from hyperdex_ir.performance.estimate import estimate
+from hyperdex_ir.support.xdsl import parse_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import parse_module
 
 pytestmark = pytest.mark.slow
 

@@ -14,12 +14,12 @@ from machine_programs import op
 from test_engine_net import RECEIVE, SEND, interpreting, native
 from test_machine_net import GATHER, HALT, OWN, TOKENS
 
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.link import MemoryLink, Message, in_memory_links
 from hyperdex_ir.isa.instructions import DEVICE, POSITION
 from hyperdex_ir.isa.program import Instruction
-from hyperdex_ir.runtime.engines import Engine
+from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.runtime.executors import Engine
 from hyperdex_ir.runtime.ring import Ring
 
 pytestmark = pytest.mark.slow

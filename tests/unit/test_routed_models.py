@@ -16,26 +16,26 @@ from hyperdex_ir.backend.convert import write_model
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import GridAttr
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import NumericError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.interpreter.machine import Machine
-from hyperdex_ir.isa.estimate import estimate
 from hyperdex_ir.isa.program import Instruction, Program
-from hyperdex_ir.locations import ModelFolder
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.passes.lmu_liveness import find_overlaps
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
+from hyperdex_ir.performance.estimate import estimate
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
+from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.xdsl import parse_module, print_module
 from hyperdex_ir.targets import load_target
 from hyperdex_ir.verify.model import Model
 from hyperdex_ir.verify.passes import Verifier
 from hyperdex_ir.verify.values import Value, first_difference, plan_runs, trace_lpu, trace_program
-from hyperdex_ir.xdsl_support import parse_module, print_module
 
 pytestmark = pytest.mark.slow
 

@@ -16,13 +16,13 @@ import pytest
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend.state import STATE_FILE, State
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError, PromptError
-from hyperdex_ir.files import HEADER_BYTES, Kind, pack_header
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice
-from hyperdex_ir.runtime.engines import ENGINES
+from hyperdex_ir.runtime.executors import ENGINES
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.stream import flat_ids
+from hyperdex_ir.support.files import HEADER_BYTES, Kind, pack_header
 from hyperdex_ir.tools import AutoCompiler
 from hyperdex_ir.transformers import AutoModelForCausalLM, AutoTokenizer
 

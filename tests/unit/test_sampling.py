@@ -10,8 +10,6 @@ import pytest
 from machine_programs import embed, layout, memory_map, op, parameter
 from second_sampling import Choice, chosen, random_bits, weights
 
-from hyperdex_ir.engine.features import available
-from hyperdex_ir.engine.machine import EngineMachine
 from hyperdex_ir.errors import MachineFault
 from hyperdex_ir.interpreter import sampling
 from hyperdex_ir.interpreter.hbm import Hbm
@@ -21,6 +19,8 @@ from hyperdex_ir.isa.program import Program
 from hyperdex_ir.isa.settings import REFUSALS, SAMPLE, SETTINGS_BYTES, Settings
 from hyperdex_ir.memory.layout import FunctionLayout, ModelLayout
 from hyperdex_ir.memory.map import MAX_CHUNK, plan_memory
+from hyperdex_ir.native.features import available
+from hyperdex_ir.native.machine import EngineMachine
 from hyperdex_ir.targets import load_target
 
 # Of the file kat_vectors of Random123: counter, key, result of philox4x32 with 10 rounds.

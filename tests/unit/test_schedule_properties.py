@@ -19,11 +19,11 @@ from hyperdex_ir.dialects.isa import BufferOp, InstructionOp, RepeatOp, buffer_t
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
-from hyperdex_ir.isa.estimate import estimate
 from hyperdex_ir.passes.isa_order import RULES
 from hyperdex_ir.passes.isa_schedule import orders_of, reorder, schedule_module
+from hyperdex_ir.performance.estimate import estimate
+from hyperdex_ir.support.xdsl import check_module, parse_module, print_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import check_module, parse_module, print_module
 
 pytestmark = pytest.mark.slow
 

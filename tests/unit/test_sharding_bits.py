@@ -17,7 +17,7 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
-from hyperdex_ir.xdsl_support import parse_module, print_module
+from hyperdex_ir.support.xdsl import parse_module, print_module
 
 pytestmark = pytest.mark.slow
 

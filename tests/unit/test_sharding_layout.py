@@ -21,8 +21,8 @@ from hyperdex_ir.memory.serialize import layout_from_json, layout_to_json
 from hyperdex_ir.memory.shards import local_part, local_rows
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
 from hyperdex_ir.passes.sharding_rules import kv_head_table, kv_sharding
+from hyperdex_ir.support.xdsl import parse_module
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.xdsl_support import parse_module
 
 
 def _attention(heads: int, groups: int) -> lpu.AttentionOp:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
+from hyperdex_ir.checkpoint.torch_weights import _pickles, load_tensors
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.torch_weights import _pickles, load_tensors
 
 MANY = 100_000_000
 ORDERED = b"ccollections\nOrderedDict\n)R"

@@ -16,10 +16,10 @@ from test_folder_commands import fails
 from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.locations import MARKER, read_marker
 from hyperdex_ir.passes import get_all_passes
 from hyperdex_ir.passes.pipeline import known_passes, parse_pipeline, pipeline_names
 from hyperdex_ir.passes.pipeline_text import pass_options
+from hyperdex_ir.support.locations import MARKER, read_marker
 from hyperdex_ir.tools import AutoCompiler
 
 SCRIPT = "import pathlib, sys; pathlib.Path(sys.argv[1]).touch(); sys.stdout.write(sys.stdin.read())"
@@ -230,7 +230,7 @@ FAILING = """
 import pathlib, sys
 from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_passes
-from hyperdex_ir.xdsl_support import parse_module
+from hyperdex_ir.support.xdsl import parse_module
 try:
     passes = parse_pipeline(sys.argv[1], "F", ["broken-label"])
     run_passes(parse_module("builtin.module {}"), passes, repro=pathlib.Path("repro"))

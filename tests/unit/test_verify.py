@@ -21,10 +21,10 @@ from hyperdex_ir.cli.main import app
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import PromptError
 from hyperdex_ir.passes.pipeline import parse_pipeline
+from hyperdex_ir.support.xdsl import module_path
 from hyperdex_ir.verify.model import Model, open_model
 from hyperdex_ir.verify.passes import Result, Verifier, random_tokens
 from hyperdex_ir.verify.values import Run, Value, first_difference, plan_runs, split_runs
-from hyperdex_ir.xdsl_support import module_path
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from hyperdex_ir.backend.sources import SourceWatch, is_unchanged
+from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.hashing import COLUMNS, ROWS, Watched
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.checkpoint import Checkpoint
-from hyperdex_ir.frontend.watched import COLUMNS, ROWS, Watched
 
 
 @dataclass

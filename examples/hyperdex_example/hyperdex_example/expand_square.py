@@ -10,7 +10,7 @@ from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewri
 
 from hyperdex_example.dialect import SquareOp
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.xdsl_support import apply_patterns, replace_with
+from hyperdex_ir.support.xdsl import apply_patterns, replace_with
 
 
 class ExpandSquare(RewritePattern):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from xdsl.utils.exceptions import VerifyException
 
-from hyperdex_ir.dialects.isa_ops.buffers import LmuUse, ViewUse, buffer_type
+from hyperdex_ir.dialects.isa_ops.lmu_type import LmuUse, ViewUse, buffer_type
 from hyperdex_ir.errors import AssemblyError, CapacityError
 from hyperdex_ir.isa.fields import check_operand
 from hyperdex_ir.isa.footprint import lmu_columns, view_words

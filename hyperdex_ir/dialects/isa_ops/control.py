@@ -13,7 +13,7 @@ from xdsl.printer import Printer
 from xdsl.traits import NoTerminator, SymbolTable, SymbolUserOpInterface
 from xdsl.utils.exceptions import VerifyException
 
-from hyperdex_ir.dialects.isa_ops.buffers import LmuType
+from hyperdex_ir.dialects.isa_ops.lmu_type import LmuType
 from hyperdex_ir.isa.fields import field_range, register_name, register_number
 from hyperdex_ir.isa.instructions import BY_NAME
 

@@ -21,8 +21,8 @@ from xdsl.parser import Parser
 from xdsl.printer import Printer
 
 from hyperdex_ir.dialects.f32 import f32_attr
-from hyperdex_ir.dialects.isa_ops.buffers import LmuType, LmuUse, ViewUse
 from hyperdex_ir.dialects.isa_ops.checks import OperandValue, check_instruction
+from hyperdex_ir.dialects.isa_ops.lmu_type import LmuType, LmuUse, ViewUse
 from hyperdex_ir.dialects.isa_ops.syntax import parse_operand, print_operand
 from hyperdex_ir.isa.fields import default_value, is_default, is_required, register_number
 from hyperdex_ir.isa.instructions import BY_NAME, SPECS, Spec

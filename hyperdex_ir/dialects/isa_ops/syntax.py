@@ -13,8 +13,8 @@ from xdsl.ir import SSAValue
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 
-from hyperdex_ir.dialects.isa_ops.buffers import LmuUse, ViewUse
 from hyperdex_ir.dialects.isa_ops.checks import OperandValue
+from hyperdex_ir.dialects.isa_ops.lmu_type import LmuUse, ViewUse
 from hyperdex_ir.isa.fields import f32_bits, f32_value, format_f32, register_name, register_number
 from hyperdex_ir.isa.operands import F32, Enum, Hbm, HbmRef, Imm, Lmu, Operand, Reg, View
 

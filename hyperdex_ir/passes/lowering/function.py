@@ -18,7 +18,7 @@ from hyperdex_ir.memory.collect import is_shared, parameter_of
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import FunctionMap, MemoryMap
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks
-from hyperdex_ir.xdsl_support import module_path
+from hyperdex_ir.support.xdsl import module_path
 
 #: Registers by what the lowering uses them for; 0 to 7 are named in the instruction table.
 ONE = 8  # holds 1: the rows of what is the same for all tokens

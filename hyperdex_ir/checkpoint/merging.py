@@ -1,0 +1,90 @@
+"""transformers' conversions of checkpoints, such as experts stored one by one, as tensors that are read by rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from hyperdex_ir.checkpoint.tensors import Concatenated, Rearranged, Sliced, Stacked, Tensor
+from hyperdex_ir.errors import CheckpointError
+
+#: Pattern -> the tensors that it found, several where it has a `*`, or the one that they became.
+Found = Mapping[str, list[Tensor]]
+
+
+def merge(converter: Any, name: str, found: Found, source: str) -> dict[str, Tensor]:
+    """What a WeightConverter of transformers makes of the tensors that its patterns found, by full name.
+
+    name: that of the first result. source: what to call the checkpoint. Raises CheckpointError for an operation that
+    is not known, or for tensors that do not go together.
+    """
+    for operation in converter.operations:
+        kind = type(operation).__name__
+        apply = _OPERATIONS.get(kind)
+        if apply is None:
+            raise CheckpointError(f"{source}: {name}: transformers' conversion {kind} is not supported")
+        found = apply(operation, converter, found)
+    prefix, _, suffix = next(name.partition(target) for target in found if target in name)
+    results = {prefix + target + suffix: tensor for target, (tensor,) in found.items()}
+    for result, tensor in results.items():
+        if not _fits(tensor):
+            raise CheckpointError(f"{source}: the {len(tensor.names)} tensors of {result} differ in shape or type")
+    return results
+
+
+def _fits(tensor: Tensor) -> bool:
+    """Whether tensors that are put together have one type and shapes that go together."""
+    if not isinstance(tensor, Stacked | Concatenated):
+        return True
+    along = tensor.dim if isinstance(tensor, Concatenated) else None
+    kinds = {(part.dtype, tuple(size for dim, size in enumerate(part.shape) if dim != along)) for part in tensor.parts}
+    return len(kinds) == 1 and all(map(_fits, tensor.parts))
+
+
+def _stack(operation: Any, converter: Any, found: Found) -> Found:
+    target = converter.target_patterns[0] if len(found) == 1 else None
+    return {target or pattern: [_stacked(operation.dim, tensors)] for pattern, tensors in found.items()}
+
+
+def _stacked(dim: int, tensors: list[Tensor]) -> Tensor:
+    if dim != 0:
+        raise CheckpointError(f"{tensors[0].names[0]}: stacking along dimension {dim} is not supported")
+    return Stacked(tuple(tensors))
+
+
+def _concatenate(operation: Any, converter: Any, found: Found) -> Found:
+    parts = [tensor for pattern in converter.source_patterns for tensor in found.get(pattern, [])]
+    return {converter.target_patterns[0]: [Concatenated(tuple(parts), operation.dim)]}
+
+
+def _chunk(operation: Any, converter: Any, found: Found) -> Found:
+    ((whole,),) = found.values()
+    targets, dim = converter.target_patterns, operation.dim
+    size = -(-whole.shape[dim] // len(targets))
+    starts = range(0, whole.shape[dim], size)
+    return {
+        target: [Sliced(whole, dim, start, min(start + size, whole.shape[dim]))]
+        for target, start in zip(targets, starts, strict=False)
+    }
+
+
+def _transpose(operation: Any, converter: Any, found: Found) -> Found:
+    ((whole,),) = found.values()
+    first, second = operation.dim0, operation.dim1
+    if not first or not second or operation.check_dims:
+        raise CheckpointError(f"{whole.names[0]}: transposing dimensions {first} and {second} is not supported")
+    shape = list(whole.shape)
+    shape[first], shape[second] = shape[second], shape[first]
+    target = converter.target_patterns[0] if len(converter.target_patterns) == 1 else converter.source_patterns[0]
+    turned = Rearranged((whole,), whole.dtype, tuple(shape), lambda rows: np.swapaxes(rows, first, second))
+    return {target: [turned]}
+
+
+_OPERATIONS: dict[str, Callable[[Any, Any, Found], Found]] = {
+    "MergeModulelist": _stack,
+    "Concatenate": _concatenate,
+    "Chunk": _chunk,
+    "Transpose": _transpose,
+}

@@ -1,0 +1,376 @@
+"""Phases 0 and 1 against the Hugging Face Hub: a model into `ckpt/`, only the files that a compile and a run need.
+
+The first request finds the commit that a branch stands for; everything else is of that commit. Its files, with lengths
+and hashes, are in the marker in `ckpt/`, so that a later run goes on with the same, or sees what has changed.
+config.json comes first, small files next, weights last. Weights in torch's own format are fetched only where there are
+no safetensors, and rewritten. `huggingface_hub` is imported when something has to be fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hyperdex_ir.checkpoint import torch_weights
+from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, ModelNotFoundError, StorageError
+from hyperdex_ir.hub.access import Credential
+from hyperdex_ir.hub.requests import HubModel, Listing, RemoteFile
+from hyperdex_ir.hub.transfer import fetch_file, part_of, same_content
+from hyperdex_ir.support.files import write_text
+from hyperdex_ir.support.folder_access import FolderTree, final_name, place_of
+from hyperdex_ir.support.locations import (
+    CONFIG,
+    MARKER,
+    SAFETENSORS,
+    SAFETENSORS_INDEX,
+    SMALL_FILES,
+    ModelFolder,
+    read_marker,
+)
+from hyperdex_ir.support.progress import log
+from hyperdex_ir.support.reading import WEIGHTS_INDEX, read_object
+
+_INDEXES = (SAFETENSORS_INDEX, torch_weights.INDEX)
+_WEIGHTS = re.compile(r"[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin", re.ASCII)
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """How to fetch.
+
+    token: access token. revision: branch, tag or commit. local_files_only: without the network. refresh: ask the Hub
+    whether a branch has moved, although all files are there.
+    """
+
+    token: str | None = field(default=None, repr=False)
+    revision: str | None = None
+    local_files_only: bool = False
+    refresh: bool = False
+
+    @cached_property
+    def credential(self) -> Credential:
+        """The access token, found once."""
+        return Credential(self.token)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a checkpoint: the single one, or those that the index names; these may be missing."""
+    single, index = folder / SAFETENSORS, folder / SAFETENSORS_INDEX
+    if single.is_file() or not index.is_file():
+        return [single]
+    return [folder / name for name in shard_names(index)]
+
+
+def is_part(name: str) -> bool:
+    """Whether it is the name, in `source`, of a file that a download, or what is made of one, had not finished."""
+    final = final_name(name) or ""
+    return final in (*SMALL_FILES, *_INDEXES, MARKER) or _WEIGHTS.fullmatch(final) is not None
+
+
+def shard_names(index: Path) -> list[str]:
+    """The names of the files that an index names, each of a file beside it: they are fetched, and removed, by name."""
+    try:
+        names = sorted(dict.fromkeys(read_object(index, WEIGHTS_INDEX)["weight_map"].values()))
+    except CheckpointError as error:
+        raise ConfigError(str(error), error.hint) from None
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{index}: not an index of weight files ({error})") from None
+    for name in names:
+        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+            raise ConfigError(f"{index}: names {json.dumps(name)}, expected the name of a file beside it")
+    return names
+
+
+def is_complete(folder: ModelFolder, options: HubOptions) -> bool:
+    """Whether `source` holds every file of the wanted revision: config.json, small ones as far as known, weights."""
+    listing = _recorded(folder)
+    small = [folder.source / name for name in SMALL_FILES if listing is not None and name in listing.files]
+    present = all(path.is_file() for path in (*small, *weight_files(folder.source)))
+    return _has_config(folder, options) and present
+
+
+def _has_config(folder: ModelFolder, options: HubOptions) -> bool:
+    marker = read_marker(folder.source) or {"revision": None}
+    return (folder.source / CONFIG).is_file() and marker.get("revision") == options.revision
+
+
+def _is_settled(folder: ModelFolder) -> bool:
+    """Whether the folder has once been complete: then the commit stays as it is until something else is asked for."""
+    marker = read_marker(folder.source)
+    if marker is None or marker.get("complete") is True:
+        return True
+    return "commit" not in marker and all(path.is_file() for path in weight_files(folder.source))
+
+
+def fetch_config(folder: ModelFolder, options: HubOptions) -> None:
+    """Fetches config.json, so that an unsupported model costs no download. A failed first fetch leaves no folder.
+
+    Files of another commit are removed: what is there afterwards is of the wanted one.
+
+    Raises ModelNotFoundError when the Hub has no such model, ConfigError when that has no config.json, AccessError when
+    it is gated, and DownloadError when it has no such revision, or cannot be reached.
+    """
+    if folder.hub_id is None:
+        return
+    present, settled = _has_config(folder, options), _is_settled(folder)
+    if present and (options.local_files_only or (settled and not options.refresh)):
+        return
+    try:
+        listing = _listing(folder.hub_id, options)
+    except (DownloadError, ModelNotFoundError) as error:
+        if not (present and settled):
+            raise
+        log(f"{error}; go on with the files that are there")
+        return
+    missing = _first_missing(folder.source)
+    try:
+        _adopt(folder, options, listing)
+        _fetch(folder, options, CONFIG)
+    except BaseException:
+        if missing is not None:
+            _undo(folder, missing)
+        raise
+
+
+def fetch_anything(folder: ModelFolder, options: HubOptions) -> None:
+    """For who needs config.json and nothing else: fetched when there is none of the revision. As `fetch_config`."""
+    if not _has_config(folder, options):
+        fetch_config(folder, options)
+
+
+def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
+    """Fetches what is still missing: tokenizer and generation files, then the weights. Raises as `fetch_config`."""
+    if folder.hub_id is None or (is_complete(folder, options) and _is_settled(folder)):
+        return
+    if options.local_files_only:
+        raise DownloadError(
+            f"{folder.hub_id}: the files in {folder.source} are not complete", "run without --local-files-only"
+        )
+    listing = _recorded(folder)
+    if listing is None:
+        listing = _listing(folder.hub_id, options)
+        _adopt(folder, options, listing)
+    for name in (*SMALL_FILES, SAFETENSORS_INDEX):
+        if name in listing.files:
+            _fetch(folder, options, name)
+    shards = _shards(folder, options, listing)
+    _check_room(folder.source, listing, shards)
+    for name in shards:
+        _fetch_weights(folder, options, name)
+    if not _has_safetensors(listing) and torch_weights.SINGLE not in listing.files:
+        if (folder.source / SAFETENSORS_INDEX).is_file() and not is_fetched(folder, SAFETENSORS_INDEX):
+            _set_aside(folder, SAFETENSORS_INDEX)
+        torch_weights.rewrite_index(folder.source / torch_weights.INDEX, _tree(folder).root)
+        _record_fetched(folder, SAFETENSORS_INDEX)
+    _write_marker(folder, options, listing, complete=True)
+    if options.credential.token is None:
+        print("Not logged in!", file=sys.stderr)
+
+
+def _has_safetensors(listing: Listing) -> bool:
+    return SAFETENSORS in listing.files or SAFETENSORS_INDEX in listing.files
+
+
+def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[str]:
+    """The files of weights to fetch; those in torch's format where there are no others."""
+    of_torch = torch_weights.SINGLE, torch_weights.INDEX
+    single, index = (SAFETENSORS, SAFETENSORS_INDEX) if _has_safetensors(listing) else of_torch
+    if single in listing.files:
+        return [single]
+    if index not in listing.files:
+        raise DownloadError(
+            f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index)"
+        )
+    _fetch(folder, options, index)
+    shards = shard_names(folder.source / index)
+    for name in shards:
+        if name not in listing.files:
+            raise DownloadError(f"{folder.hub_id}: has no file {name}, which {index} names", "its owner must repair it")
+    return shards
+
+
+def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:
+    """Raises StorageError when the disk cannot hold what is missing."""
+    files = [(name, listing.files[name]) for name in shards if not _weights_of(source, name).is_file()]
+    parts = [part for name, file in files if (part := part_of(source, name, file)).is_file()]
+    needed = sum(file.size or 0 for _, file in files) - sum(part.stat().st_size for part in parts)
+    free = shutil.disk_usage(source).free
+    if needed > free:
+        raise StorageError(
+            f"{source}: the weights still to fetch have {needed:,} bytes, {free:,} are free", "free some space"
+        )
+
+
+def _weights_of(source: Path, name: str) -> Path:
+    """Where the tensors of a file of weights are: in itself, or in what is made of torch's."""
+    return source / (name if name.endswith(".safetensors") else torch_weights.safetensors_name(name))
+
+
+def _fetch_weights(folder: ModelFolder, options: HubOptions, name: str) -> None:
+    place = _weights_of(folder.source, name)
+    if place.is_file():
+        return
+    _fetch(folder, options, name)
+    if place.name == name:
+        return
+    torch_weights.rewrite(folder.source / name, _tree(folder).root)
+    _record_fetched(folder, place.name)
+    if is_fetched(folder, name):
+        _remove(folder, name)
+
+
+# --------------------------------------------------------------------------------------------- what was put there
+def _tree(folder: ModelFolder) -> FolderTree:
+    """The folder that `source` lies in, as it is written to."""
+    return FolderTree(folder.source.parent)
+
+
+def _inner(folder: ModelFolder, name: str) -> str:
+    return f"{folder.source.name}/{name}"
+
+
+def _remove(folder: ModelFolder, name: str) -> None:
+    _tree(folder).remove(_inner(folder, name))
+
+
+def is_fetched(folder: ModelFolder, name: str) -> bool:
+    """Whether the file in `source` is the one that this tool has put there, by size, time and inode.
+
+    Who makes a folder for others can write a marker too, but does not know the inodes that its files will have.
+    """
+    entry = _fetched(folder).get(name)
+    if entry is None:
+        return False
+    found = _tree(folder).info(_inner(folder, name))
+    return found is not None and entry == place_of(found)
+
+
+def _fetched(folder: ModelFolder) -> dict[str, Any]:
+    """By the marker: name -> size, time and inode of what was downloaded, or made of a download."""
+    found = (read_marker(folder.source) or {}).get("fetched")
+    return found if isinstance(found, dict) else {}
+
+
+def _record_fetched(folder: ModelFolder, name: str) -> None:
+    marker, found = read_marker(folder.source), _tree(folder).info(_inner(folder, name))
+    assert marker is not None
+    assert found is not None
+    _put_marker(folder, marker | {"fetched": {**_fetched(folder), name: place_of(found)}})
+
+
+def _undo(folder: ModelFolder, missing: Path) -> None:
+    """Removes what a first fetch that failed has left, and the folders that were made for it, from `missing` on."""
+    for name in (MARKER, *_fetched_files(folder.source)):
+        _remove(folder, name)
+    for path in (folder.source, *folder.source.parents):
+        if path == missing or missing in path.parents:
+            FolderTree(path.parent).remove_if_empty(path.name)
+
+
+def _set_aside(folder: ModelFolder, name: str) -> None:
+    """Moves a file that the user has put into `source` out of the way: it may be the only one of its kind."""
+    tree = _tree(folder)
+    places = (f"replaced/{name}" + (f".{number}" if number else "") for number in count())
+    place = next(one for one in places if tree.info(one) is None)
+    tree.move(_inner(folder, name), place)
+    log(f"{folder.source / name}: not of this commit, and not downloaded by this tool: moved to {tree.root / place}")
+
+
+# ------------------------------------------------------------------------------------------------------ one commit
+def _listing(hub_id: str, options: HubOptions) -> Listing:
+    if options.local_files_only:
+        raise DownloadError(f"{hub_id}: not downloaded, and only local files are allowed", "drop --local-files-only")
+    return HubModel(hub_id, options.credential).listing(options.revision)
+
+
+def _recorded(folder: ModelFolder) -> Listing | None:
+    """The commit that the folder holds, or is to hold."""
+    return Listing.from_json(read_marker(folder.source) or {})
+
+
+def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
+    """Makes the folder one of this commit: files of other content go, then the marker names what is to be there.
+
+    Only files that this tool has put there are removed, and links: the hashes in a marker may be a stranger's words.
+    """
+    before = _recorded(folder)
+    known = {} if before is None else before.files
+    if before is not None and before.commit != listing.commit:
+        log(f"{folder.hub_id}: has moved from commit {before.commit[:12]} to {listing.commit[:12]}")
+    if CONFIG not in listing.files:
+        raise ConfigError(f"{folder.hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
+    for name in _fetched_files(folder.source):
+        path = folder.source / name
+        if _belongs(path, known, listing):
+            continue
+        if path.suffix == ".part" or path.is_symlink() or is_fetched(folder, name):
+            _remove(folder, name)
+        else:
+            _set_aside(folder, name)
+    _write_marker(folder, options, listing, complete=False)
+
+
+def _fetched_files(source: Path) -> list[str]:
+    """The names of what a download puts into a folder, as far as it is there; parts of files too."""
+    found = [path for pattern in ("*.safetensors", "pytorch_model*.bin") for path in sorted(source.glob(pattern))]
+    found += [path for path in sorted(source.glob(".*.part")) if is_part(path.name)]
+    paths = (*found, *(source / name for name in (*SMALL_FILES, *_INDEXES)))
+    return [path.name for path in paths if path.is_file() or path.is_symlink()]
+
+
+def _belongs(path: Path, known: Mapping[str, RemoteFile], listing: Listing) -> bool:
+    """Whether a file is what a download of this commit would put there. known: what was to be there before."""
+    listed, source = listing.files, path.parent
+    if path.suffix == ".part":
+        return any(path == part_of(source, name, file) for name, file in listed.items())
+    if path.name not in listed and not _has_safetensors(listing):
+        origins = [name for name in listed if name.endswith((".bin", ".bin.index.json")) and "/" not in name]
+        made = {_weights_of(source, name).name: name for name in origins} | {SAFETENSORS_INDEX: torch_weights.INDEX}
+        origin = made.get(path.name, "")
+        return origin in listed and known.get(origin) == listed[origin]
+    if path.name not in listed:
+        return False
+    expected = listed[path.name]
+    return (known.get(path.name) == expected and expected.digest is not None) or same_content(path, expected)
+
+
+def _write_marker(folder: ModelFolder, options: HubOptions, listing: Listing, *, complete: bool) -> None:
+    files = {name: file for name, file in listing.files.items() if _is_wanted(name)}
+    facts = {"hub_id": folder.hub_id, "revision": options.revision, "complete": complete}
+    fetched = {name: entry for name, entry in _fetched(folder).items() if is_fetched(folder, name)}
+    _put_marker(folder, {**facts, **Listing(listing.commit, files).to_json(), "fetched": fetched})
+
+
+def _put_marker(folder: ModelFolder, marker: Mapping[str, Any]) -> None:
+    write_text(folder.source / MARKER, json.dumps(marker, indent=1) + "\n", _tree(folder).root)
+
+
+def _is_wanted(name: str) -> bool:
+    """Whether a file may be among those to fetch: which weights are, the index says."""
+    return "/" not in name and (name in SMALL_FILES or name in _INDEXES or name.endswith((".safetensors", ".bin")))
+
+
+def _fetch(folder: ModelFolder, options: HubOptions, name: str) -> None:
+    """Fetches a file of the folder's commit, unless it is there."""
+    listing = _recorded(folder)
+    assert listing is not None
+    assert folder.hub_id is not None
+    if (folder.source / name).is_file():
+        return
+    hub = HubModel(folder.hub_id, options.credential)
+    fetch_file(hub, listing.commit, name, listing.files[name], folder.source, _tree(folder).root)
+    _record_fetched(folder, name)
+
+
+def _first_missing(path: Path) -> Path | None:
+    """The topmost component of a path that does not exist."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    return missing[-1] if missing else None

@@ -1,0 +1,33 @@
+"""Machine code kept on disk, so that opening a model generates none."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hyperdex_ir.native.features import Features
+from hyperdex_ir.support.disk_cache import DiskCache
+from hyperdex_ir.support.locations import engine_cache
+from hyperdex_ir.support.own_code import code_digest
+
+#: Files that stay when one is added: code of earlier versions is of no use for long.
+_KEEP = 12
+_MAGIC = b"HDXE\x01\x00\x00\x00"
+_NAMES = r"[a-z0-9]+-[0-9a-f]{32}\.o"
+
+
+def engine_code(features: Features) -> bytes:
+    """The engine as an object file: from the cache, or generated and put there."""
+    key = hashlib.sha256(f"{code_digest()} {features!r}".encode()).hexdigest()
+    name, cache = f"{features.name}-{key[:32]}.o", code_cache()
+    code = cache.read(name, key)
+    if code is None:
+        from hyperdex_ir.native.codegen import compile_module, engine_module
+
+        code = compile_module(engine_module(features), features)
+        cache.write(name, key, code)
+    return code
+
+
+def code_cache() -> DiskCache:
+    """Where machine code is kept."""
+    return DiskCache(engine_cache(), _MAGIC, _NAMES, _KEEP)

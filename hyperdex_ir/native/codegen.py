@@ -1,0 +1,107 @@
+"""The native module: the functions of all operations and the loop over them, as machine code."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from hyperdex_ir.native.dispatch import emit_barrier, emit_run
+from hyperdex_ir.native.features import Features
+from hyperdex_ir.native.operation import OPERATIONS, emit_operation
+
+#: Modules that register operations when imported.
+OPERATION_MODULES = (
+    "control", "moving", "tables", "kv_cache", "matmul", "vector", "convolution", "attention.operations",
+    "attention.head_loop", "sample", "network", "routing",
+)  # fmt: skip
+
+
+def new_module(features: Features, name: str = "hyperdex") -> ir.Module:
+    """An empty module for these features."""
+    module = ir.Module(name)
+    module.triple = features.triple
+    return module
+
+
+def load_operations() -> None:
+    """Fills `operation.OPERATIONS`."""
+    for name in OPERATION_MODULES:
+        importlib.import_module(f"hyperdex_ir.native.{name}")
+
+
+def engine_module(features: Features) -> ir.Module:
+    """The whole engine: `run`, and a function an operation."""
+    load_operations()
+    module = new_module(features)
+    emit_barrier(module, features)
+    functions = {item.number: emit_operation(module, features, item) for item in OPERATIONS.values()}
+    emit_run(module, features, functions)
+    return module
+
+
+def compile_module(module: ir.Module, features: Features) -> bytes:
+    """Machine code of a module, as an object file. Raises RuntimeError when the module is not valid."""
+    machine = target_machine(features)
+    parsed = llvm.parse_assembly(str(module))
+    parsed.verify()
+    builder = llvm.create_pass_builder(machine, _tuning())
+    manager = builder.getModulePassManager()
+    manager.run(parsed, builder)
+    return machine.emit_object(parsed)
+
+
+def assembly(module: ir.Module, features: Features) -> str:
+    """What `compile_module` makes, as assembly text: to read."""
+    machine = target_machine(features)
+    parsed = llvm.parse_assembly(str(module))
+    builder = llvm.create_pass_builder(machine, _tuning())
+    builder.getModulePassManager().run(parsed, builder)
+    return machine.emit_assembly(parsed)
+
+
+def target_machine(features: Features) -> Any:
+    """LLVM's code generator for these features."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(features.triple)
+    return target.create_target_machine(
+        cpu=features.cpu, features=features.attributes, opt=3, reloc="default", codemodel="jitdefault", jit=True
+    )
+
+
+def _tuning() -> Any:
+    """Kernels say themselves what is a vector and what is unrolled."""
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    tuning.loop_vectorization = False
+    tuning.slp_vectorization = False
+    tuning.loop_interleaving = False
+    return tuning
+
+
+class Library:
+    """Loaded machine code; it lives as long as this object."""
+
+    def __init__(self, code: bytes, features: Features):
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        machine = llvm.Target.from_triple(features.triple).create_target_machine(
+            cpu=features.cpu, features=features.attributes, codemodel="jitdefault", jit=True
+        )
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+
+    def address(self, name: str) -> int:
+        """Where a public function is. Raises KeyError when there is none."""
+        address = self._engine.get_function_address(name)
+        if not address:
+            raise KeyError(name)
+        return address
+
+
+def build(module: ir.Module, features: Features) -> Library:
+    """Compiles and loads a module of its own: for tests and experiments with single kernels."""
+    return Library(compile_module(module, features), features)

@@ -1,0 +1,333 @@
+"""What an emitter of one instruction gets: operands, checked; the share of work of each thread; faults and the flag.
+
+An instruction of the table is one LLVM function `i64 op_<name>(ptr context, ptr thread, ptr fields)`. Its body is
+written by a function that is registered under the instruction's name:
+
+    @operation("select_rows")
+    def select_rows(op: Operation) -> None:
+        e = op.e
+        rows, first = op.rows(), op.register("first")
+        columns = op.immediate("columns")
+        dst = op.lmu("dst", rows, columns)
+        ...
+        begin, end = op.share(rows)                  # this thread's rows
+        with e.loop(begin, end) as row:
+            ...
+
+Rules:
+
+- All threads execute every instruction, each on its own registers. Checks come first, in the order in which the
+  interpreter's handler makes them, and every thread makes them all: then all threads take the same fault. Only the work
+  on data is split, by `share`.
+- When the function ends, the threads meet (`barrier=True`): what one has written, the others may read from then on.
+  Inside, `op.barrier()` does the same. All threads must come to the same barriers: none inside a loop over a share, nor
+  where only some of them get to.
+- A number in memory that decides control flow, an address or a size is read once, checked, and used from the copy. What
+  all threads must agree about is read by one of them: `op.agreed`. The parameters lie in mapped files, which may be
+  rewritten at any time; LMU, run-time area and scratch memory change between barriers only.
+- Addresses and numbers that have been checked stay in registers, on the stack or in the Context: no instruction writes
+  there.
+- An instruction reads everything before it writes. Where operands may overlap (`op.apart`), write to
+  `op.scratch` first. Rows of a result may lie on each other (`op.share_rows`).
+- Long work asks `op.check_stop()` now and then (every few microseconds' worth is plenty). No stretch without it grows
+  with a product of operands that no limit of the LMU bounds: `SPAN` elements at a time.
+- Everything that docs/arithmetic.md, section 10, counts is given to `op.watch`.
+- LMU and scratch memory may be read up to 64 words past the last one; never written. HBM memory must not.
+
+`scratch` says how many f32 words of memory an instruction needs besides its operands, given its operand values (a
+mapping as in `Instruction.values`, defaults filled in) and the machine's `Sizes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperdex_ir.isa.instructions import BY_NAME, POSITION
+from hyperdex_ir.isa.operands import MOST_POSITION
+from hyperdex_ir.native import memory_access
+from hyperdex_ir.native.context import FAULT_NUMBERS, Context, Reason, Thread
+from hyperdex_ir.native.emit import F32, I1, I32, I64, POINTER, Emitter, Local, V, define
+from hyperdex_ir.native.faults import Fault
+from hyperdex_ir.native.features import Features
+from hyperdex_ir.native.memory_access import LmuRows, LmuView, Tiles, Words
+from hyperdex_ir.native.program_rows import slot_of
+from hyperdex_ir.native.shared import Shared
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What scratch sizes depend on: most rows in flight, MAC trees, threads, words of the LMU, bytes of HBM."""
+
+    chunk: int
+    trees: int
+    threads: int
+    lmu_words: int
+    hbm_bytes: int
+
+    def fit(self, *columns: int) -> bool:
+        """Whether rows of so many columns can be in the LMU. An instruction whose cannot faults before it comes to use
+        scratch memory, so it needs none."""
+        return max(columns) <= self.lmu_words
+
+
+Values = Mapping[str, Any]
+Scratch = Callable[[Values, Sizes], int]
+Body = Callable[["Operation"], None]
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A registered operation."""
+
+    name: str
+    body: Body
+    scratch: Scratch | None
+    barrier: bool
+    fields: tuple[str, ...]
+    number: int  # in slot 0 of the plan
+
+
+OPERATIONS: dict[str, Definition] = {}
+"""What has been registered, by name."""
+
+#: Elements between two `check_stop`s, where their number is bounded by HBM alone.
+SPAN = 1 << 25
+
+FIRST_EXTRA = 256  #: numbers of operations that are no instruction of the table
+
+
+def operation(
+    name: str, *, scratch: Scratch | None = None, barrier: bool = True, fields: Sequence[str] | None = None
+) -> Callable[[Body], Body]:
+    """Registers the body of an instruction of the table.
+
+    barrier: threads meet when it ends; False for what touches only the thread's own state.
+    fields: for an operation that is not in the table but put into the plan by the engine: the names of its slots.
+    """
+    if (fields is None) != (name in BY_NAME):
+        raise ValueError(f"{name}: operations that are not in the instruction table name their fields, others do not")
+
+    def register(body: Body) -> Body:
+        if name in OPERATIONS:
+            raise ValueError(f"{name} is registered twice")
+        extra = sum(item.number >= FIRST_EXTRA for item in OPERATIONS.values())
+        number = FIRST_EXTRA + extra if fields is not None else BY_NAME[name].opcode
+        OPERATIONS[name] = Definition(name, body, scratch, barrier, tuple(fields or ()), number)
+        return body
+
+    return register
+
+
+def emit_operation(module: Any, features: Features, definition: Definition) -> Any:
+    """The function op_<name> of the module."""
+    function = define(module, f"op_{definition.name}", I64, (POINTER, POINTER, POINTER))
+    op = Operation(Emitter(function, features), definition)
+    definition.body(op)
+    op.finish()
+    return function
+
+
+def positions_fit(e: Emitter, first: V, rows: V) -> V:
+    """i1: the positions of rows, of which there are 1 to the chunk size, are from 0 to the last."""
+    inside = e.builder.icmp_signed("<=", first, e.sub(I64(MOST_POSITION + 1), rows))
+    return e.builder.and_(e.less(-1, first), inside)
+
+
+class Operation:
+    """One instruction while its function is being written. `e`: the Emitter; `context`, `machine_thread`: the shared
+    structures by field name; `threads`, `thread`: how many there are, and this one's number (i64)."""
+
+    def __init__(self, e: Emitter, definition: Definition):
+        self.e = e
+        self.features = e.features
+        self.definition = definition
+        self.context = Shared(e, e.function.args[0], Context)
+        self.machine_thread = Shared(e, e.function.args[1], Thread)
+        self._fields = e.function.args[2]
+        self.threads = self.context.load("threads")
+        self.thread = self.machine_thread.load("number")
+        self._watched: dict[str, Local] = {}
+
+    # ------------------------------------------------------------------------------------------------ operands
+
+    def _slot(self, name: str) -> V:
+        return self.e.element(self._fields, slot_of(self.definition.name, self.definition.fields, name), I64)
+
+    def immediate(self, name: str) -> V:
+        """The number in a field, i64: an operand, or a part such as `dst.stride`."""
+        return self.e.load(self._slot(name), I64)
+
+    choice = immediate  #: the position of an Enum operand's word in its list, i64
+
+    def floating(self, name: str) -> V:
+        """An F32 operand, f32."""
+        return self.e.load(self._slot(name), F32)
+
+    def present(self, name: str) -> V:
+        """Whether an optional operand is there, i1."""
+        return self.e.builder.trunc(self.immediate(f"{name}.present"), I1)
+
+    def register(self, name: str) -> V:
+        """The value of the register that a field names, i64. Fault when nothing has set it."""
+        return self.register_value(self.immediate(name))
+
+    def register_value(self, number: int | V) -> V:
+        """The value of a register by number. Fault when nothing has set it."""
+        number = self.e.i64(number)
+        unset = self.e.equal(self.machine_thread.load("is_set", number), 0)
+        self.fault_if(unset, Fault.REGISTER_UNSET, number)
+        return self.machine_thread.load("registers", number)
+
+    def set_register(self, number: V, value: V) -> None:
+        """Sets a register of this thread; r0 stays 0."""
+        self.machine_thread.store("registers", value, number)
+        self.machine_thread.store("is_set", 1, number)
+        self.machine_thread.store("registers", 0, 0)
+
+    def rows(self, name: str = "rows") -> V:
+        """The row count in the register that a field names, i64. Fault unless it is from 1 to the chunk size."""
+        rows, chunk = self.register(name), self.context.load("chunk")
+        e = self.e
+        outside = e.builder.or_(e.less(rows, 1), e.less(chunk, rows))
+        self.fault_if(outside, Fault.ROWS, self.immediate(name), rows, chunk)
+        return rows
+
+    def position(self, rows: V) -> V:
+        """The position of the first row in flight, i64. Fault when that of one is not from 0 to the last."""
+        e, position = self.e, self.register_value(POSITION)
+        self.fault_if(e.builder.not_(positions_fit(e, position, rows)), Fault.POSITION, position, rows)
+        return position
+
+    def lmu(self, name: str, rows: int | V, columns: int | V, *, added: int | V = 0) -> LmuRows:
+        """An Lmu operand (`added` words further on) as rows of f32. Fault when a word lies outside."""
+        return memory_access.lmu_rows(self, name, self.e.i64(rows), self.e.i64(columns), self.e.i64(added))
+
+    def view(self, name: str, rows: int | V, groups: int | V, columns: int | V) -> LmuView:
+        """A View operand as f32 [rows, groups, columns]. Fault when a word lies outside."""
+        return memory_access.lmu_view(self, name, self.e.i64(rows), self.e.i64(groups), self.e.i64(columns))
+
+    def tiles(self, name: str, rows: int | V, columns: int | V, *, added: int | V = 0, written: bool = False) -> Tiles:
+        """An Hbm operand (`added` bytes further on) as a matrix [rows, columns] of 2-byte elements in tile order.
+
+        Fault when it lies outside HBM or off the stripes, or is `written` to and a parameter.
+        """
+        rows, columns = self.e.i64(rows), self.e.i64(columns)
+        return memory_access.tiles(self, name, rows, columns, self.e.i64(added), written)
+
+    def words(self, name: str, count: int | V, *, item: int = 4, added: int | V = 0, written: bool = False) -> Words:
+        """An Hbm operand (`added` bytes further on) as `count` elements of `item` bytes one after another.
+
+        Fault when it lies outside HBM or off the elements' grid, or is `written` to and a parameter.
+        """
+        return memory_access.words(self, name, self.e.i64(count), item, self.e.i64(added), written)
+
+    def scratch(self, offset: int | V = 0) -> V:
+        """A pointer to the scratch memory that all threads share, `offset` words into it."""
+        return self.e.element(self.context.load_pointer("scratch"), offset, F32)
+
+    def apart(self, a: LmuRows | LmuView, b: LmuRows | LmuView) -> V:
+        """i1: no word of a lies between the first and the last word of b, nor the other way round."""
+        e = self.e
+        return e.builder.or_(e.less(a.last, b.first), e.less(b.last, a.first))
+
+    # ------------------------------------------------------------------------------------------------ threads
+
+    def share(self, count: int | V) -> tuple[V, V]:
+        """(begin, end): this thread's part of 0..count-1; parts are neighbours and differ by at most one in size."""
+        e, count = self.e, self.e.i64(count)
+        begin = e.builder.udiv(e.mul(count, self.thread), self.threads)
+        end = e.builder.udiv(e.mul(count, e.add(self.thread, 1)), self.threads)
+        return begin, end
+
+    def share_rows(self, dst: LmuRows, rows: V, columns: V) -> tuple[V, V]:
+        """`share` of the rows that an instruction writes; all are the first thread's where they lie on each other, and
+        so the last one stays."""
+        return self.share_apart(rows, self.e.builder.icmp_signed(">=", dst.stride, columns))
+
+    def share_apart(self, count: V, apart: V) -> tuple[V, V]:
+        """`share` where the i1 holds; else everything is the first thread's."""
+        e, (begin, end) = self.e, self.share(count)
+        own = e.builder.select(e.equal(self.thread, 0), count, I64(0))
+        return e.builder.select(apart, begin, I64(0)), e.builder.select(apart, end, own)
+
+    def barrier(self) -> None:
+        """All threads wait for each other. Returns from the instruction when the stop flag is set."""
+        e = self.e
+        function = e.declare("barrier", I64, (POINTER, POINTER))
+        stopped = e.call(function, [self.context.pointer, self.machine_thread.pointer])
+        with e.if_then(e.builder.icmp_signed("!=", stopped, I64(0)), likely=False):
+            e.builder.ret(I64(Reason.STOPPED))
+
+    def agreed(self, read: Callable[[], V]) -> V:
+        """An i64 that the first thread reads and all threads get: what control flow or addresses depend on is the same
+        for all, whoever changes it meanwhile. They meet here.
+
+        Two places take turns: all have taken what is in one before any comes to the barrier behind which it may change.
+        """
+        e = self.e
+        turn = e.builder.and_(self.machine_thread.load("barriers"), I64(1))
+        with e.if_then(e.equal(self.thread, 0)):
+            self.context.store("agreed", read(), turn)
+        self.barrier()
+        return self.context.load("agreed", turn)
+
+    def check_stop(self) -> None:
+        """Returns from the instruction when the stop flag is set; threads that wait at a barrier see it too."""
+        e = self.e
+        stop = e.builder.load_atomic(self.context.at("stop"), "monotonic", 8, typ=I64)
+        with e.if_then(e.builder.icmp_signed("!=", stop, I64(0)), likely=False):
+            e.builder.ret(I64(Reason.STOPPED))
+
+    # ------------------------------------------------------------------------------------------------ outcomes
+
+    def watch(self, value: V, mask: V | None = None) -> None:
+        """Raises the flag when the f32 (or a lane of the vector, where `mask`) is a NaN or an infinity."""
+        bits = self.e.magnitude_bits(value)
+        if mask is not None:
+            bits = self.e.builder.select(mask, bits, self.e.zero(bits.type))
+        self.watch_bits(bits)
+
+    def watch_bits(self, bits: V) -> None:
+        """As `watch`, for `e.magnitude_bits` of values, or the largest of them: an i32 or a vector of i32."""
+        key = str(bits.type)
+        if key not in self._watched:
+            self._watched[key] = self._accumulator(bits.type)
+        seen = self._watched[key]
+        old = seen.get()
+        seen.set(self.e.builder.select(self.e.builder.icmp_unsigned(">", bits, old), bits, old))
+
+    def _accumulator(self, type_: Any) -> Local:
+        local = self.e.local(type_)
+        with self.e.builder.goto_block(self.e.entry):
+            local.set(self.e.zero(type_))
+        return local
+
+    def fault_if(self, condition: V, code: Fault, *numbers: int | V) -> None:
+        """Ends the pass with a machine fault where the condition (i1) holds."""
+        with self.e.if_then(condition, likely=False):
+            self.fault(code, *numbers)
+
+    def fault(self, code: Fault, *numbers: int | V) -> None:
+        """Ends the pass with a machine fault; code that follows in this block is not reached."""
+        if len(numbers) > FAULT_NUMBERS:
+            raise ValueError(f"{len(numbers)} numbers, a fault keeps {FAULT_NUMBERS}")
+        for index, number in enumerate(numbers):
+            self.machine_thread.store("fault_numbers", number, index)
+        self.machine_thread.store("fault", int(code))
+        self.e.builder.ret(I64(Reason.FAULT))
+
+    def finish(self) -> None:
+        """Ends the function: the flag, the barrier, on to the next instruction. Called once the body is written."""
+        e = self.e
+        if e.builder.block.is_terminated:
+            return
+        for seen in self._watched.values():
+            bits = seen.get()
+            most = bits if bits.type == I32 else e.reduce_umax(bits)
+            with e.if_then(e.builder.icmp_unsigned(">=", most, I32(0x7F800000)), likely=False):
+                self.machine_thread.store("nonfinite", 1)
+        if self.definition.barrier:
+            self.barrier()
+        e.builder.ret(I64(Reason.NEXT))

@@ -1,0 +1,232 @@
+"""The engines of the estimate: when each is free, and what an instruction does to that. Rules: see `estimate.py`."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.isa.footprint import Footprint, lmu_columns, part_columns, view_words
+from hyperdex_ir.isa.instructions import Engine
+from hyperdex_ir.isa.operands import LmuRef, ViewRef
+from hyperdex_ir.isa.program import Instruction
+from hyperdex_ir.performance.cost import Cost, instruction_cost, positions_seen, stream_cycles
+from hyperdex_ir.performance.scoreboard import Budget, Scoreboard, Write
+from hyperdex_ir.targets import Target
+
+STORES = ("store", "store_key", "store_value", "store_state")
+TRANSFERS = ("send", "receive")
+_AGAIN = "compile the model again"
+_EPILOGUE = ("times", "plus")
+_CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction, with what the registers were: its cost, and the footprints that it touches, by number."""
+
+    index: int
+    name: str
+    cost: Cost
+    reads: tuple[int, ...]
+    epilogue: tuple[int, ...]  # read when columns finish
+    writes: tuple[int, ...]
+    prefetch: int
+
+
+class Engines:
+    """When engines and buffers are free, in cycles from the start of the pass, which begins at `position`.
+
+    issue: ICP; matrix: SXE; vector: VXE; started: the last start in SMA's queue; read, write: SMA's ports; sent,
+    received: ESL's. arrivals: when the messages that are under way will be there. overlap: see `estimate.py`. budget:
+    the work that is left.
+    """
+
+    def __init__(self, target: Target, position: int, overlap: bool = True, budget: Budget | None = None):
+        self.target = target
+        self.position = position
+        self.overlap = overlap
+        self.budget = budget or Budget()
+        self.board = Scoreboard(target.trees, self.budget)
+        self.issue = self.matrix = self.vector = self.started = self.read = self.write = self.end = 0
+        self.sent = self.received = 0
+        self.arrivals: deque[int] = deque()
+        self.busy = {Engine.SMA: 0, Engine.SXE: 0, Engine.VXE: 0, Engine.ESL: 0}
+        self.weight_stripes = self.cache_stripes = self.link_bytes = 0
+        self.waits: dict[int, int] = {}
+
+    def prepare(self, index: int, item: Instruction, register: Callable[[int], int]) -> Step:
+        """What an instruction is, for registers as they are. Raises FileFormatError when the machine would stop there.
+
+        That is said of rows and of words of the LMU; of HBM nothing is known here.
+        """
+        values: Any = item.values
+        rows = register(values["rows"]) if "rows" in values else 1
+        if item.name in TRANSFERS and values["parts"] < 1:
+            raise FileFormatError(f"instruction {index} ({item.name}): {values['parts']} parts", _AGAIN)
+        self.check_rows(index, item.name, rows)
+        cost = instruction_cost(item.name, values, self.target, rows, self.position)
+        reads: list[int] = []
+        epilogue: list[int] = []
+        writes: list[int] = []
+        for name, value in values.items():
+            if isinstance(value, LmuRef | ViewRef):
+                kind = writes if name == "dst" else epilogue if name in _EPILOGUE else reads
+                low = value.address + register(value.register)
+                footprint = self._footprint(item.name, name, values, value, low, rows)
+                self._check(index, item.name, footprint)
+                kind.append(self.board.number(footprint))
+        prefetch = min(values.get("prefetch", 0), self.target.prefetch_stripes)
+        return Step(index, item.name, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
+
+    def check_rows(self, index: int, name: str, rows: int) -> None:
+        """Raises FileFormatError unless there are so many rows: each has a word of the LMU at least."""
+        if not 1 <= rows <= self.target.lmu_words:
+            most = f", the LMU has {self.target.lmu_words} words" if rows > 1 else ""
+            raise FileFormatError(f"instruction {index} ({name}): {rows} rows{most}", _AGAIN)
+
+    def _check(self, index: int, name: str, footprint: Footprint) -> None:
+        if footprint.low < 0 or footprint.end > self.target.lmu_words:
+            raise FileFormatError(
+                f"instruction {index} ({name}): LMU words {footprint.low} to {footprint.end - 1}, there are"
+                f" {self.target.lmu_words}",
+                _AGAIN,
+            )
+
+    def _footprint(self, name: str, operand: str, values: Any, ref: LmuRef | ViewRef, low: int, rows: int) -> Footprint:
+        rows = rows if ref.stride else 1
+        if isinstance(ref, ViewRef):
+            words = view_words(name, operand, values, ref.group_stride, ref.column_stride)
+            return Footprint(low, low + words, ref.stride, rows)
+        if name in TRANSFERS:
+            first, last = part_columns(values, device=0)
+            return Footprint(low + first, low + last, ref.stride, rows)
+        columns = lmu_columns(name, operand, values)
+        if columns is not None:
+            return Footprint(low, low + columns, ref.stride, rows)
+        first, last = positions_seen(self.position, rows, values["window"])
+        return Footprint(low + first, low + last, ref.stride, rows)
+
+    # ------------------------------------------------------------------------------------------------ executing
+    def execute(self, step: Step) -> None:
+        """Queues one instruction that is no control instruction."""
+        operands = max((self.board.ready(number) for number in step.reads), default=0)
+        free = max((self.board.free(number) for number in step.writes), default=0) - step.cost.latency
+        if step.cost.engine is Engine.SXE:
+            self._multiply(step, operands, free)
+        elif step.cost.engine is Engine.VXE:
+            start = max(self.issue, self.vector, operands, free)
+            self.vector = start + step.cost.cycles
+            self.busy[Engine.VXE] += step.cost.cycles
+            self._finish(step, self.vector)
+        elif step.name == "send":
+            self._send(step, operands)
+        elif step.name == "receive":
+            self._receive(step, free)
+        elif step.name in STORES:
+            self.started = max(self.issue, self.started, self.write, operands)
+            self.write = self.started + step.cost.cycles
+            self._finish(step, self.write)
+        else:
+            self.started = max(self.issue, self.started, self.read, self.write, free)
+            self.read = self.started + step.cost.cycles
+            self.busy[Engine.SMA] += step.cost.cycles
+            self._finish(step, self.read)
+
+    def fetch(self, step: Step) -> None:
+        """ICP waits for a word of the LMU."""
+        self.issue = max([self.issue, *map(self.board.ready, step.reads)])
+        for number in step.reads:
+            self.board.read(number, self.issue)
+
+    def _send(self, step: Step, operands: int) -> None:
+        start = max(self.issue, self.sent, operands, 0 if self.overlap else self.end)
+        self.sent = start + step.cost.cycles
+        self.arrivals.append(self.sent + step.cost.latency)
+        self.busy[Engine.ESL] += step.cost.cycles
+        self.link_bytes += sum(self.board.footprint(number).words for number in step.reads) * 4
+        for number in step.reads:
+            self.board.read(number, self.sent)
+
+    def _receive(self, step: Step, free: int) -> None:
+        arrival = self.arrivals.popleft() if self.arrivals else 0
+        self.received = max(self.issue, self.received, arrival, free)
+        if not self.overlap:
+            self.issue = self.received
+        self._finish(step, self.received)
+
+    def _finish(self, step: Step, end: int) -> None:
+        for number in step.reads:
+            self.board.read(number, end)
+        for number in step.writes:
+            self.board.write(number, end + step.cost.latency)
+        self.end = max(self.end, end + step.cost.latency)
+
+    def _multiply(self, step: Step, operands: int, free: int) -> None:
+        """A matrix: SMA streams it, SXE works on what has come."""
+        cost, first_beat = step.cost, self.target.hbm_latency_cycles
+        streaming = stream_cycles(cost.stripes, self.target)
+        could_start = max(self.issue, self.started, self.read, self.write)
+        request = could_start if step.prefetch else max(could_start, operands)
+        begin = max(self.matrix, operands, request + first_beat, free - cost.group_cycles)
+        for number in step.epilogue:
+            first, last = self.board.ready(number, self.target.trees), self.board.ready(number)
+            to_trees = self.target.tree_latency_cycles
+            begin = max(begin, first - cost.group_cycles - to_trees, last - cost.cycles - to_trees)
+        end = max(begin + cost.cycles, request + first_beat + streaming)
+        buffered = step.prefetch * cost.cycles // max(cost.stripes, 1)
+        self.started, self.matrix = request, end
+        self.read = max(request + streaming, end - first_beat - buffered)
+        self._count_matrix(step, streaming, operands - could_start)
+        for number in (*step.reads, *step.epilogue):
+            self.board.read(number, end)
+        for number in step.writes:
+            self.board.write(number, end + cost.latency, begin + cost.latency, cost.group_cycles)
+        self.end = max(self.end, end + cost.latency)
+
+    def _count_matrix(self, step: Step, streaming: int, wait: int) -> None:
+        self.busy[Engine.SXE] += step.cost.cycles
+        self.busy[Engine.SMA] += streaming
+        if step.name == "matmul":
+            self.weight_stripes += step.cost.stripes
+            self.waits[step.index] = max(wait, self.waits.get(step.index, 0))
+        else:
+            self.cache_stripes += step.cost.stripes
+
+    # ------------------------------------------------------------------------------------------------ repeats
+    def clocks(self) -> dict[str, int]:
+        """All that counts in cycles, by name."""
+        return {name: getattr(self, name) for name in (*_CLOCKS, "issue", "end")}
+
+    def _floor(self, before: dict[str, int]) -> int:
+        """No instruction of a trip like that since `before` starts earlier than this."""
+        moved = [time for name, time in self.clocks().items() if name in _CLOCKS and time != before[name]]
+        return max(self.issue, min(moved, default=0))
+
+    def state(self, before: dict[str, int]) -> object:
+        """What the timing of another trip like that since `before` depends on; times count from the latest."""
+        clocks, floor = self.clocks(), self._floor(before)
+        latest = max(clocks[name] for name in (*_CLOCKS, "issue"))
+        times = {name: max(clocks[name], floor) - latest for name in _CLOCKS if clocks[name] != before[name]}
+        queue = tuple(arrival - latest for arrival in self.arrivals)
+        board = self.board.state(floor, latest)
+        return times, max(self.issue, floor) - latest, board, queue, latest - self._latest(before)
+
+    @staticmethod
+    def _latest(clocks: dict[str, int]) -> int:
+        return max(clocks[name] for name in (*_CLOCKS, "issue"))
+
+    def repeat_trip(self, before: dict[str, int], board: tuple[list[Write], list[int]], times: int) -> None:
+        """As many more trips like that since `before`, when the scoreboard held the times `board`."""
+        clocks = self.clocks()
+        shift = (self._latest(clocks) - self._latest(before)) * times
+        for name in _CLOCKS:
+            if clocks[name] != before[name]:
+                setattr(self, name, clocks[name] + shift)
+        if clocks["end"] != before["end"]:
+            self.end += shift
+        self.arrivals = deque(arrival + shift for arrival in self.arrivals)
+        self.board.shift(shift, board)
+        self.issue += (clocks["issue"] - before["issue"]) * times

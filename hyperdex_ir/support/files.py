@@ -1,0 +1,128 @@
+"""Binary files with a header, and files that appear whole or not at all.
+
+Header, 16 bytes, little-endian: magic `HDXI`, u16 format version, u16 kind, u32 payload length in units of 64 bytes,
+u32 CRC-32 of the payload. Payloads are padded with zeros to a multiple of 64 bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import IO
+
+from hyperdex_ir.errors import FileFormatError, StorageError
+from hyperdex_ir.support.folder_access import FolderTree
+from hyperdex_ir.support.reading import PROGRAM, open_regular
+
+MAGIC = b"HDXI"
+FORMAT_VERSION = 1
+UNIT = 64
+_HEADER = struct.Struct("<4sHHII")
+HEADER_BYTES = _HEADER.size
+
+
+class Kind(IntEnum):
+    """What a binary file holds."""
+
+    INSTRUCTIONS = 1
+    PARAMETERS = 2
+    MODEL = 3
+
+
+def pack_header(kind: Kind, payload_bytes: int, crc: int) -> bytes:
+    """The 16 header bytes. Raises ValueError unless the payload is whole units of 64 bytes and below 256 GiB."""
+    units, rest = divmod(payload_bytes, UNIT)
+    if rest or units >= 1 << 32:
+        raise ValueError(f"payload of {payload_bytes} bytes: must be a multiple of {UNIT} below 256 GiB")
+    return _HEADER.pack(MAGIC, FORMAT_VERSION, kind, units, crc)
+
+
+def read_header(file: IO[bytes], path: Path, kind: Kind) -> tuple[int, int]:
+    """Reads and checks the header at the file's start; returns (payload bytes, CRC-32).
+
+    Raises FileFormatError when the file is not of this kind and version, or its size is not the header's.
+    """
+    header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
+        raise FileFormatError(f"{path}: {len(header)} bytes, too short for a header", "compile the model again")
+    magic, version, found, units, crc = _HEADER.unpack(header)
+    if magic != MAGIC:
+        raise FileFormatError(f"{path}: not a hyperdex file (magic {magic!r}, expected {MAGIC!r})")
+    if version != FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path}: format version {version}, this program reads {FORMAT_VERSION}", "compile the model again"
+        )
+    if found != kind:
+        raise FileFormatError(f"{path}: holds kind {found}, expected {kind.value} ({kind.name.lower()})")
+    size = os.fstat(file.fileno()).st_size - HEADER_BYTES
+    if size != units * UNIT:
+        raise FileFormatError(
+            f"{path}: {size} bytes of payload, the header says {units * UNIT}", "the file is truncated; compile again"
+        )
+    return units * UNIT, crc
+
+
+def read_binary(path: Path, kind: Kind, most: int = PROGRAM.limit - HEADER_BYTES) -> bytes:
+    """The payload of a binary file, its CRC checked. most: bytes of the largest that is read, by default a program's.
+
+    Raises FileFormatError when it is missing, truncated, corrupted, of another kind, or larger.
+    """
+    try:
+        with open_regular(path, FileFormatError, "compile the model again") as file:
+            size, crc = read_header(file, path, kind)
+            if size > most:
+                raise FileFormatError(f"{path}: {size} bytes of payload, the most that is read is {most}")
+            payload = file.read(size)
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
+    if zlib.crc32(payload) != crc:
+        raise FileFormatError(f"{path}: corrupted (CRC of the payload differs from the header's)", "compile again")
+    return payload
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turns the file system's refusals into StorageError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(f"{path}: no space left on the device", "free some space and run again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG):
+            raise StorageError(f"{path}: {os.strerror(error.errno).lower()}") from error
+        raise
+
+
+@contextmanager
+def atomic_file(
+    path: Path, root: Path | None = None, ready: Callable[[os.stat_result], None] | None = None
+) -> Iterator[IO[bytes]]:
+    """A file open for writing (and reading) that takes its name, synced, only when the block ends well.
+
+    root: the folder of the model that it belongs to, below which no link is followed (`folder_access.py`). None: where
+    the user asked for it. ready: as of `FolderTree.new_file`. Raises StorageError when what is there is no file: the
+    rename would put one in the place of a device.
+    """
+    tree = FolderTree(path.parent if root is None else root)
+    with storage_errors(path), tree.new_file(tree.name_of(path), ready) as file:
+        yield file
+
+
+def write_binary(path: Path, kind: Kind, payload: bytes, root: Path | None = None) -> None:
+    """Writes header and payload, padded to whole units; the file appears whole or not at all. As `atomic_file`."""
+    padded = payload + bytes(-len(payload) % UNIT)
+    with atomic_file(path, root) as file:
+        file.write(pack_header(kind, len(padded), zlib.crc32(padded)))
+        file.write(padded)
+
+
+def write_text(path: Path, text: str, root: Path | None = None) -> None:
+    """Writes UTF-8 text; the file appears whole or not at all. As `atomic_file`."""
+    with atomic_file(path, root) as file:
+        file.write(text.encode())

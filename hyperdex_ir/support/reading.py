@@ -1,0 +1,264 @@
+"""Files as they are read: regular ones only, small ones whole and up to a limit of their kind, JSON in its strict form.
+
+A file that somebody else has made may be a link to a device, a FIFO that nobody writes to, or of any size. Links are
+followed: a cache of the Hub consists of them. What is looked at is what has been opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from hyperdex_ir.errors import (
+    AssemblyError,
+    CheckpointError,
+    ConfigError,
+    FileFormatError,
+    HyperdexError,
+    OptionError,
+)
+
+_DOWNLOAD, _COMPILE = "download the file again", "compile the model again"
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that is read whole.
+
+    limit: bytes of the largest that is read. error, hint: of one that cannot be read.
+    """
+
+    limit: int
+    error: type[HyperdexError]
+    hint: str = ""
+
+    @property
+    def most_values(self) -> int:
+        """Values of the file that are made objects; so they take a small multiple of the limit in memory."""
+        return self.limit // _BYTES_OF_A_VALUE
+
+
+CONFIG = FileKind(4 * _MIB, ConfigError, _DOWNLOAD)
+GENERATION_CONFIG = FileKind(4 * _MIB, FileFormatError, _DOWNLOAD)
+TOKENIZER_CONFIG = FileKind(16 * _MIB, ConfigError, _DOWNLOAD)
+TOKENIZER = FileKind(64 * _MIB, ConfigError, _DOWNLOAD)  # the largest vocabularies, of 262,144 tokens, have 33 MB
+TEMPLATE = FileKind(1 * _MIB, ConfigError, _DOWNLOAD)
+WEIGHTS_INDEX = FileKind(64 * _MIB, CheckpointError, _DOWNLOAD)
+WEIGHTS_HEADER = FileKind(32 * _MIB, CheckpointError, _DOWNLOAD)
+WEIGHTS_PICKLE = FileKind(64 * _MIB, CheckpointError, _DOWNLOAD)
+MARKER = FileKind(4 * _MIB, FileFormatError)
+STATE = FileKind(64 * _MIB, FileFormatError)
+TABLE = FileKind(64 * _MIB, FileFormatError, _COMPILE)
+PROGRAM = FileKind(4 * _MIB + 16, FileFormatError, _COMPILE)
+PIPELINE = FileKind(1 * _MIB, OptionError)
+DUMP = FileKind(16 * _MIB, OptionError, "name a file that --dump-ir wrote")
+ASSEMBLY = FileKind(32 * _MIB, AssemblyError)
+
+#: What transformers looks for in the folder of a checkpoint.
+_OF_CHECKPOINTS = {
+    "config.json": CONFIG,
+    "adapter_config.json": CONFIG,
+    "generation_config.json": GENERATION_CONFIG,
+    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), TOKENIZER_CONFIG),
+    **dict.fromkeys(("processor_config.json", "preprocessor_config.json", "chat_template.json"), TOKENIZER_CONFIG),
+    **dict.fromkeys(("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"), TOKENIZER),
+    "chat_template.jinja": TEMPLATE,
+    **dict.fromkeys(("model.safetensors.index.json", "pytorch_model.bin.index.json"), WEIGHTS_INDEX),
+}
+
+#: Dimensions of a tensor in any file; the weights of models have four at most.
+MOST_DIMENSIONS = 8
+#: Arrays and objects of a JSON file inside each other.
+MAX_DEPTH = 64
+#: Digits of a whole number in a JSON file: tokenizers have 10**30 for a length without limit.
+_MOST_DIGITS = 64
+#: A file has at most a value for as many bytes of its limit: an empty object takes 3 in a file, 72 in memory.
+_BYTES_OF_A_VALUE = 16
+_BLOCK_BYTES = _MIB
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_TYPES = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+# ---------------------------------------------------------------------------------------------------- opening
+def open_regular(path: Path, error: type[HyperdexError], hint: str = "", buffering: int = -1) -> IO[bytes]:
+    """A regular file, open for reading; `buffering` as of `open`.
+
+    Raises FileNotFoundError when there is none, `error` when it is something else or cannot be opened.
+    """
+    try:
+        _check_type(path, os.stat(path), error, hint)  # opening a device may do something
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise
+    except OSError as failure:
+        raise error(f"{path}: cannot be read: {failure.strerror}", hint) from None
+    except ValueError as failure:  # a name with a zero byte
+        raise error(f"{path}: cannot be read: {failure}", hint) from None
+    try:
+        _check_type(path, os.fstat(descriptor), error, hint)
+        return os.fdopen(descriptor, "rb", buffering)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_type(path: Path, found: os.stat_result, error: type[HyperdexError], hint: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        name = next((name for is_it, name in _TYPES if is_it(found.st_mode)), "of an unknown type")
+        raise error(f"{path}: cannot be read: it is {name}, expected a regular file", hint)
+
+
+def check_regular(path: Path, error: type[HyperdexError], hint: str = "") -> None:
+    """Raises as `open_regular`; for a library that opens the file itself."""
+    open_regular(path, error, hint, buffering=0).close()
+
+
+# ---------------------------------------------------------------------------------------------------- small files
+def read_bytes(path: Path, kind: FileKind) -> bytes:
+    """All of a file.
+
+    Raises FileNotFoundError when there is none, the kind's error when it is no regular file, cannot be read, or has
+    more bytes than the kind allows.
+    """
+    with open_regular(path, kind.error, kind.hint, buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        blocks: list[bytes] = []
+        left = kind.limit + 1
+        try:
+            while size <= kind.limit and left and (block := file.read(min(left, _BLOCK_BYTES))):
+                blocks.append(block)
+                left -= len(block)
+        except OSError as failure:
+            raise kind.error(f"{path}: cannot be read: {failure.strerror}", kind.hint) from None
+    if size > kind.limit or not left:
+        raise kind.error(f"{path}: {max(size, kind.limit + 1)} bytes, the most that is read is {kind.limit}", kind.hint)
+    return b"".join(blocks)
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raises as `check_small` for a file of a checkpoint that transformers would read whole, device or not."""
+    for name, kind in _OF_CHECKPOINTS.items():
+        if os.path.lexists(folder / name):
+            with suppress(FileNotFoundError):  # a link that leads nowhere
+                check_small(folder / name, kind)
+
+
+def check_small(path: Path, kind: FileKind) -> None:
+    """Raises as `read_bytes`, from the file's size alone; for a library that reads the file itself."""
+    with open_regular(path, kind.error, kind.hint, buffering=0) as file:
+        if (size := os.fstat(file.fileno()).st_size) > kind.limit:
+            raise kind.error(f"{path}: {size} bytes, the most that is read is {kind.limit}", kind.hint)
+
+
+def read_text(path: Path, kind: FileKind) -> str:
+    r"""A file of UTF-8 text, each line end as `\n`. Raises as `read_bytes`, and the kind's error when it is no text."""
+    data = read_bytes(path, kind)
+    try:
+        return data.decode().replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as failure:
+        raise kind.error(f"{path}: not UTF-8 text (byte {failure.start})", kind.hint) from None
+
+
+# ---------------------------------------------------------------------------------------------------- JSON
+def read_json(path: Path, kind: FileKind) -> Any:
+    """The value in a JSON file. Raises as `read_bytes`, and the kind's error unless it is as `parse_json` wants it."""
+    data = read_bytes(path, kind)
+    try:
+        return parse_json(data.decode(), kind)
+    except ValueError as failure:
+        raise kind.error(f"{path}: not valid JSON: {failure}", kind.hint) from None
+
+
+def read_object(path: Path, kind: FileKind) -> dict[str, Any]:
+    """The object in a JSON file. Raises as `read_json`, and the kind's error for another value."""
+    value = read_json(path, kind)
+    if not isinstance(value, dict):
+        raise kind.error(f"{path}: holds {json_type(value)}, expected an object", kind.hint)
+    return value
+
+
+def parse_json(text: str, kind: FileKind) -> Any:
+    """The value of a JSON text.
+
+    Raises ValueError, one line, unless names are unique in their object, text is Unicode, numbers are finite and of at
+    most 64 digits, values nest at most `MAX_DEPTH` deep, and are no more than the kind allows.
+    """
+    if (values := sum(map(text.count, ",[{"))) > kind.most_values:
+        raise ValueError(f"{values} values, at most {kind.most_values} are read")
+    try:
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refused, parse_int=_whole, parse_float=_finite
+        )
+        _check_depth(value)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}") from None
+    except UnicodeEncodeError as failure:
+        raise ValueError(f"holds half of a surrogate pair, {failure.object[failure.start]!r}") from None
+    return value
+
+
+def json_type(value: Any) -> str:
+    """The name of a JSON value's type, for an error."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _check_depth(value: Any) -> None:
+    """Raises ValueError when arrays and objects nest deeper than `MAX_DEPTH`."""
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        items = (item for holder in level for item in (holder.values() if type(holder) is dict else holder))
+        level = [item for item in items if type(item) is dict or type(item) is list]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        shown = twice if twice.isidentifier() and twice.isascii() else json.dumps(twice)
+        raise ValueError(f"{shown[:80]} stands twice in one object")
+    return found
+
+
+def _refused(text: str) -> float:
+    raise ValueError(f"{text} is no number")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits, at most {_MOST_DIGITS} are read")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:40]} is outside float64")
+    return value
+
+
+def read_config_json(path: Path) -> dict[str, Any]:
+    """The object in a config.json. Raises ConfigError when it is missing, not JSON, or not an object."""
+    try:
+        return read_object(path, CONFIG)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file", "a checkpoint has a config.json in its directory") from None
