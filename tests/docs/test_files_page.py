@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from architectures import CASES, write_case
+from page_code import python_blocks, read_page, run_blocks
 from safetensors.numpy import load_file
 from tiny import tiny_llama_config, write_checkpoint
 
@@ -24,21 +24,11 @@ from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.support.files import Kind, write_binary
 from hyperdex_ir.tools import AutoCompiler
 
-PAGE = (Path(__file__).parents[2] / "docs" / "files.md").read_text(encoding="utf-8")
+PAGE = read_page("files.md")
+page = run_blocks(python_blocks(PAGE))
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(0, 256, 75)]
 MAX_LENGTH = 90
 TYPES = {"f16": "<u2", "bf16": "<u2", "f32": "<f4", "i64": "<i8"}
-
-
-def _program() -> SimpleNamespace:
-    """The Python blocks of the page, as one program."""
-    names: dict[str, Any] = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
-        exec(block, names)
-    return SimpleNamespace(**names)
-
-
-page = _program()
 
 
 def section(heading: str) -> str:
