@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -40,3 +42,20 @@ def test_the_glossary_explains_a_word_once() -> None:
     text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     words = [word for row in re.findall(r"^\| \*\*(.*?)\*\*", text, re.MULTILINE) for word in row.split(", ")]
     assert [word for word, count in Counter(words).items() if count > 1] == []
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    script = ROOT / "docs" / "picture.py"
+    drawn = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+    assert drawn == script.with_suffix(".svg").read_text(encoding="utf-8"), "run: python docs/picture.py --write"
+
+
+def test_the_speeds_of_the_readme_are_those_measured() -> None:
+    measured = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (SmolLM2.*?|Llama.*?) \| (.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert len(rows) == 3
+    for name, cells in rows:
+        (line,) = [line for line in measured.splitlines() if line.startswith(name.removesuffix(" tokens"))]
+        assert line.partition("tokens/s")[2].split() == [cell.strip() for cell in cells.split("|") if cell.strip()]

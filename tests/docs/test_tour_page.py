@@ -1,4 +1,4 @@
-"""docs/tour.md shows what its commands print, and its functions are what the machine computes."""
+"""docs/tour.md and the README show what their commands print; the tour's functions are what the machine computes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ TOKENS = [int(token) for token in np.random.default_rng(3).integers(0, 272, 70)]
 
 
 @pytest.fixture(scope="module")
-def toured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder in which the commands of the page have run, and the page as it should be."""
+def toured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, str]]:
+    """The folder in which the commands of the pages have run, and the pages as they should be."""
     folder = tmp_path_factory.mktemp("tour")
-    return folder, tour.build(PAGE, folder)
+    return folder, tour.build(folder)
 
 
 @pytest.fixture(scope="module")
-def tiny(toured: tuple[Path, str]) -> Path:
+def tiny(toured: tuple[Path, dict[Path, str]]) -> Path:
     return toured[0] / "tiny"
 
 
-def test_the_page_shows_what_its_commands_print(toured: tuple[Path, str]) -> None:
-    assert toured[1] == PAGE, "run: python tests/docs/tour.py --write"
+def test_the_pages_show_what_their_commands_print(toured: tuple[Path, dict[Path, str]]) -> None:
+    assert len(toured[1]) == 2
+    for path, text in toured[1].items():
+        assert path.read_text(encoding="utf-8") == text, "run: python tests/docs/tour.py --write"
 
 
 def weight_of(tiny: Path) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""docs/tour.md: runs the commands that it shows. `python tests/docs/tour.py --write` writes the page anew."""
+"""docs/tour.md and the README: runs the commands whose output they show.
+
+`python tests/docs/tour.py --write` writes both anew. A command is the first line of a block, after `$`, or stands in a
+comment before it: `<!-- $ command -->`.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +15,25 @@ from pathlib import Path
 
 from page_code import ROOT, python_blocks
 
-PAGE = ROOT / "docs" / "tour.md"
-_BLOCK = re.compile(r"^```(?:text|mlir|asm)\n((?:// |; )?\$ ([^\n]*)\n).*?^```$", re.MULTILINE | re.DOTALL)
+PAGES = (ROOT / "docs" / "tour.md", ROOT / "README.md")
+_SHOWN = r"^(```(?:text|mlir|asm)\n(?:// |; )?\$ ([^\n]*)\n).*?^```$"
+_HIDDEN = r"^(<!-- \$ ([^\n]*) -->\n```(?:text|mlir|asm)\n).*?^```$"
 
 
-def build(page: str, folder: Path) -> str:
-    """The page with what its commands print now. The model is made and compiled in `folder`."""
-    graph = f"{python_blocks(page)[0]}\nimport tour\ntour.print_graph('tiny')"
-    (folder / "graph.txt").write_text(_run([sys.executable, "-c", graph], folder))
+def build(folder: Path) -> dict[Path, str]:
+    """The pages with what their commands print now. The model of the tour is made and compiled in `folder`."""
+    make = f"{python_blocks(PAGES[0].read_text(encoding='utf-8'))[0]}\nimport tour\ntour.print_graph('tiny')"
+    (folder / "graph.txt").write_text(_run([sys.executable, "-c", make], folder))
 
     def rerun(block: re.Match[str]) -> str:
-        printed = _run(["bash", "-euo", "pipefail", "-c", block[2]], folder)
-        return f"{block[0][: block.end(1) - block.start()]}{printed}```"
+        return f"{block[1]}{_run(['bash', '-euo', 'pipefail', '-c', block[2]], folder)}```"
 
-    return _BLOCK.sub(rerun, page)
+    pages: dict[Path, str] = {}
+    for path in PAGES:
+        pages[path] = path.read_text(encoding="utf-8")
+        for form in (_SHOWN, _HIDDEN):
+            pages[path] = re.sub(form, rerun, pages[path], flags=re.MULTILINE | re.DOTALL)
+    return pages
 
 
 def _run(command: list[str], folder: Path) -> str:
@@ -49,15 +58,15 @@ def print_graph(folder: str) -> None:
         print(f"{path}: {node.name} = {node.target}({inputs})")
 
 
-def main() -> None:
+def write() -> None:
+    """Writes the pages anew."""
     with tempfile.TemporaryDirectory() as name:
         os.environ.setdefault("HYPERDEX_HOME", f"{name}/home")
-        text = build(PAGE.read_text(encoding="utf-8"), Path(name))
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(text, encoding="utf-8")
-    else:
-        print(text, end="")
+        for path, text in build(Path(name)).items():
+            path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:] != ["--write"]:
+        sys.exit("usage: python tests/docs/tour.py --write")
+    write()
