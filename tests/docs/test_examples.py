@@ -108,11 +108,10 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/models.md"])
-def test_table_of_models_is_what_the_command_prints(page: str, tmp_path: Path) -> None:
+def test_table_of_models_is_what_the_command_prints(tmp_path: Path) -> None:
     result = run(["hyperdex", "models"], tmp_path, tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() in (ROOT / page).read_text(encoding="utf-8")
+    assert result.stdout.strip() in (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 def test_pages_name_no_absolute_path() -> None:
