@@ -1,6 +1,6 @@
 """Types of numbers: one entry for each, from which every other module takes names, sizes and conversions.
 
-`FORMATS` are those that the MAC trees stream. docs/decisions/0018-matrix-formats.md says what a narrow one adds.
+`FORMATS` are those that the MAC trees stream. docs/decisions/0018-matrix-formats.md says how to add a narrow one.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class ElementType:
 
 @dataclass(frozen=True)
 class MatrixFormat(ElementType):
-    """Elements of matrices, stored in tile order (memory/map.py): IEEE numbers of sign, exponent and mantissa.
+    """Elements of matrices, in HBM in tile order (memory/map.py): sign, exponent and mantissa, as IEEE 754 has them.
 
-    load_bits, round_to_bits: `load` and `round` between `stored` and float32, both contiguous.
+    load_bits: patterns of bits as a new float32 array; exact. round_to_bits: the other way round, as `round`.
     """
 
     exponent_bits: int
@@ -122,7 +122,7 @@ class MatrixFormat(ElementType):
         return self.fits(2 * (1 - self.bias), 2 * self.bias)
 
     def load(self, stored: np.ndarray) -> np.ndarray:
-        """As of `ElementType`; always exact and a new contiguous array."""
+        """Elements, type `dtype` or `stored`, as a new contiguous float32 array; exact."""
         return self.load_bits(stored.view(self.stored))
 
     def round(self, x: np.ndarray) -> np.ndarray:
@@ -168,8 +168,8 @@ F64 = ElementType("f64", "float64", np.dtype("<f8"))
 
 #: What the MAC trees stream, by name, in the order in which instructions count them.
 FORMATS = {entry.name: entry for entry in (F16, BF16)}
-#: Bytes of an element, in all of them as yet: what does not know the format of a matrix counts on that.
-(ITEM_BYTES,) = {entry.dtype.itemsize for entry in FORMATS.values()}
+#: Bytes of what the trees multiply and what KV caches hold: f16 or bf16, whatever format it is loaded from.
+ITEM_BYTES = F16.bytes_of(1)
 #: Types that a checkpoint may have parameters in, by their published names.
 FLOATS = tuple(entry.published for entry in (*FORMATS.values(), F32, F64))
 #: All types, by their names in published files.
