@@ -134,7 +134,7 @@ class MatrixFormat(ElementType):
 
 def _load_f16(bits: np.ndarray) -> np.ndarray:
     result = np.empty(bits.shape, np.float32)
-    if bits.size and not F16.is_finite(bits).all():
+    if bits.size and (bits & F16.infinity).max() == F16.infinity:  # infinity or NaN
         np.copyto(result, bits.view(np.float16))
         return result
     # Three times faster than astype: the bits where float32 has them, then the exponent bias corrected, exactly.
@@ -157,8 +157,13 @@ def _load_bf16(bits: np.ndarray) -> np.ndarray:
 
 def _round_bf16(x: np.ndarray) -> np.ndarray:
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), np.uint16(BF16.nan), rounded.astype(np.uint16))
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += bits
+    rounded += 0x7FFF
+    rounded >>= 16
+    has_nan = np.isnan(np.max(x, initial=0))
+    return np.where(np.isnan(x), BF16.nan, rounded).astype(np.uint16) if has_nan else rounded.astype(np.uint16)
 
 
 F16 = MatrixFormat("f16", "float16", np.dtype("<f2"), 5, 10, _load_f16, _round_f16)
