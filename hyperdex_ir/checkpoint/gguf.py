@@ -257,7 +257,7 @@ def write_weights(
     with atomic_file(folder / SAFETENSORS, root or folder, recorder) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, kind, _ in entries:
-            file.write(np.ascontiguousarray(PUBLISHED[kind].round(names.values(name))).data)
+            file.write(_stored(names.values(name), kind).data)
             _let_go(reader)
 
 
@@ -266,6 +266,10 @@ def _let_go(reader: GGUFReader) -> None:
     mapping = reader.data.base
     if isinstance(mapping, mmap.mmap):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _stored(values: np.ndarray, kind: str) -> np.ndarray:
+    return np.ascontiguousarray(PUBLISHED[kind].round(values))
 
 
 class _Names:

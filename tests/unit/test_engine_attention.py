@@ -81,7 +81,7 @@ class Block:
         rounded = FORMATS[self.kind].round(self.query[:, : self.size])
         self.scores = reference.scores(rounded, self.keys, self.reach, 0.125, self.cap, self.kind)
         if self.bias != "none":
-            self.scores = self.scores + reference.bias(self.slope, self.reach, 0.125, self.bias == "bf16")
+            self.scores = self.scores + reference.bias(self.slope, self.reach, 0.125, self.bias == "rounded")
         self.weights = reference.softmax(np.where(seen, self.scores, zero), self.reach, self.sink)
         issued = FORMATS[self.kind].round(np.where(seen, self.weights, zero))
         self.result = reference.values(issued, self.values, self.reach, self.kind)[:, : self.size]
