@@ -16,6 +16,7 @@ from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.checkpoint.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError, ConfigError
 from hyperdex_ir.frontend.config import ModelSummary
+from hyperdex_ir.isa.formats import FLOATS, PUBLISHED, matrix_type_of
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.files import atomic_file
 from hyperdex_ir.support.folder_access import link_refused
@@ -25,10 +26,6 @@ from hyperdex_ir.support.reading import read_bytes, read_object
 if TYPE_CHECKING:
     from hyperdex_ir.frontend import ImportedModel
 
-#: The matrix type that dtype "auto" chooses for each type of the token embedding.
-_MATRIX_TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f16", "F64": "f16"}
-#: Types of the safetensors format -> types of `values.convert`.
-_TYPES = {"F16": "f16", "BF16": "bf16", "F32": "f32", "F64": "f64"}
 #: Links that lead to each other, as many as Linux follows.
 _MOST_LINKS = 40
 
@@ -49,11 +46,11 @@ def matrix_type_for(checkpoint: Checkpoint, summary: ModelSummary) -> str:
         if not found:
             continue
         dtype = checkpoint.tensors[found[0]].dtype
-        if dtype not in _MATRIX_TYPES:
+        if dtype not in FLOATS:
             raise CheckpointError(
-                f"{checkpoint.directory}: {found[0]} is stored as {dtype}, expected {', '.join(_MATRIX_TYPES)}"
+                f"{checkpoint.directory}: {found[0]} is stored as {dtype}, expected {', '.join(FLOATS)}"
             )
-        return _MATRIX_TYPES[dtype]
+        return matrix_type_of(dtype)
     raise CheckpointError(f"{checkpoint.directory}: no token embedding (a tensor named ...{summary.token_embedding})")
 
 
@@ -86,7 +83,7 @@ def checkpoint_blocks(
 
 
 def _rows(tensor: Tensor, block_bytes: int) -> Iterator[tuple[str, np.ndarray]]:
-    dtype, rows = _TYPES[tensor.dtype], row_count(tensor)
+    dtype, rows = PUBLISHED[tensor.dtype].name, row_count(tensor)
     step = max(block_bytes // max(row_bytes(tensor), 1), 1)
     for start in range(0, rows, step):
         yield dtype, tensor.rows(start, min(start + step, rows))

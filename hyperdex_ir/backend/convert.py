@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.backend.payload import PayloadWriter, atomic_payloads
-from hyperdex_ir.checkpoint.values import STORAGE, convert
+from hyperdex_ir.checkpoint.values import convert
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
 from hyperdex_ir.memory.serialize import FORMAT, dump_json, layout_to_json
 from hyperdex_ir.support.files import Kind, write_text
@@ -33,7 +34,7 @@ def _write_key(
     """Writes the tensor of one key; returns its number of elements."""
     row = count = 0
     for source, values in blocks(key):
-        data = np.ascontiguousarray(convert(values, source, dtype, key, row), STORAGE[dtype])
+        data = np.ascontiguousarray(convert(values, source, dtype, key, row), ELEMENTS[dtype].dtype)
         writer.write(data)
         digest.update(data)
         advance(data.nbytes)
@@ -46,7 +47,7 @@ def _blocks_of(parameter: Parameter, blocks: Blocks) -> Blocks:
     """Where the parameter's values come from: the checkpoint, or the layout itself."""
     if parameter.values is None:
         return blocks
-    values = np.array(parameter.values, STORAGE[parameter.dtype]).reshape(parameter.shape)
+    values = np.array(parameter.values, ELEMENTS[parameter.dtype].dtype).reshape(parameter.shape)
     return lambda key: iter([(parameter.dtype, values)])
 
 
@@ -73,7 +74,7 @@ def _write_parameter(
 
 def model_bytes(layout: ModelLayout) -> int:
     """Bytes of all parameters, padding not included."""
-    return sum(prod(p.shape) * STORAGE[p.dtype].itemsize for p in layout.parameters())
+    return sum(ELEMENTS[p.dtype].bytes_of(prod(p.shape)) for p in layout.parameters())
 
 
 def write_model(

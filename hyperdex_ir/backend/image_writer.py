@@ -13,22 +13,21 @@ from math import prod
 import numpy as np
 
 from hyperdex_ir.backend.payload import BLOCK_BYTES, PlacedWriter
-from hyperdex_ir.checkpoint.values import STORAGE
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import Parameter
-from hyperdex_ir.memory.map import ceil_div
+from hyperdex_ir.memory.map import ceil_div, matrix_bytes
 from hyperdex_ir.memory.tiles import tile_view
-from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
+from hyperdex_ir.targets import BEAT_BYTES, STREAM_LANES, Target
 
 
 def matrix_beats(rows: np.ndarray, target: Target) -> np.ndarray:
-    """Rows [n, k] of a 2-byte matrix as the beats of each channel: uint16 [channels, groups * steps * 32].
+    """Rows [n, k] of a matrix as the beats of each channel: [channels, groups * steps * STREAM_LANES].
 
     n must be a multiple of the target's trees, except for a matrix's last rows.
     """
     tiles = tile_view(rows, target.trees)
     groups, steps, trees, lanes = tiles.shape
-    beat = BEAT_BYTES // 2
-    split = tiles.reshape(groups, steps, trees, lanes // beat, beat)
+    split = tiles.reshape(groups, steps, trees, lanes // STREAM_LANES, STREAM_LANES)
     return np.ascontiguousarray(split.transpose(2, 3, 0, 1, 4)).reshape(target.channels, -1)
 
 
@@ -48,25 +47,25 @@ class Assembler:
     """
 
     def __init__(self, parameter: Parameter, address: int, target: Target, writers: Sequence[PlacedWriter]):
-        item = STORAGE[parameter.dtype].itemsize
         self.parameter = parameter
         self._target = target
         self._writers = writers
         self._address = address
         if parameter.is_matrix:
             *experts, self._units, columns = parameter.shape
-            self._unit, self._dtype = (columns,), np.uint16
-            self._group, self._group_bytes = target.trees, ceil_div(columns, LANES) * target.stripe_bytes
+            self._unit, self._dtype = (columns,), ELEMENTS[parameter.dtype].stored
+            self._group, self._group_bytes = target.trees, matrix_bytes(1, columns, parameter.dtype, target)
             self._matrices = prod(experts)
             self.row_units = self._padded if experts else 1
             self._column_units = 1
         else:
-            self._units = prod(parameter.shape) * item
-            self._unit, self._dtype = (), np.uint8
+            bytes_of = ELEMENTS[parameter.dtype].bytes_of
+            self._units = bytes_of(prod(parameter.shape))
+            self._unit, self._dtype = (), np.dtype(np.uint8)
             self._group = self._group_bytes = target.stripe_bytes
             self._matrices = 1
-            self.row_units = prod(parameter.shape[1:]) * item
-            self._column_units = prod(parameter.shape[2:]) * item
+            self.row_units = bytes_of(prod(parameter.shape[1:]))
+            self._column_units = bytes_of(prod(parameter.shape[2:]))
         self.missing = self._units * self._matrices
         self._kept: dict[int, tuple[np.ndarray, int]] = {}  # by group: its units, and how many of them are there
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from hyperdex_ir.backend.payload import BLOCK_BYTES, PlacedWriter, atomic_payloads
 from hyperdex_ir.backend.weight_routes import Routes
-from hyperdex_ir.checkpoint.values import STORAGE
 from hyperdex_ir.errors import FileFormatError, StorageError
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import dump_json, layout_to_json, map_to_json, read_table, read_tensors
@@ -66,7 +66,7 @@ class ModelReader:
 
 def _blocks(reader: ModelReader, dtype: str, shape: list[int], block_bytes: int) -> Iterator[tuple[int, np.ndarray]]:
     """A tensor in blocks of rows: (first row, values [rows, ...])."""
-    item, count = STORAGE[dtype], prod(shape[:1])
+    item, count = ELEMENTS[dtype].dtype, prod(shape[:1])
     row_bytes = prod(shape[1:]) * item.itemsize
     step = max(block_bytes // max(row_bytes, 1), 1)
     for start in range(0, count, step):

@@ -11,18 +11,14 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.backend.ram_ceiling import parse_size
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.hub.download import HubOptions
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.memory.serialize import MOST_POSITIONS
 from hyperdex_ir.support.locations import user_path
 from hyperdex_ir.targets import load_target
 
 #: dtype argument -> matrix type; None: that of the token embedding in the checkpoint.
-MATRIX_TYPES = {
-    "auto": None,
-    "f16": "f16",
-    "float16": "f16",
-    "bf16": "bf16",
-    "bfloat16": "bf16",
-}
+MATRIX_TYPES: dict[str, str | None] = {"auto": None}
+MATRIX_TYPES |= {spelling: kind.name for kind in FORMATS.values() for spelling in (kind.name, kind.torch)}
 #: The default of `max_length`, as the product has it: not chosen.
 NOT_CHOSEN = 1
 _PARTITION = "lpu-partition"

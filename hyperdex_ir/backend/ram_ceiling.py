@@ -28,7 +28,7 @@ _TRACE = 80 * MIB
 _COPIES = 8
 _SMALLEST_BLOCK = 64 << 10
 _OTHER_BUFFERS = 24 * MIB  # what turns matrices, and reads files back
-_WIDEST_ITEM = 4  # bytes: a checkpoint's float32 becomes a matrix of two bytes
+_WIDEST_ITEM = 4  # bytes: a checkpoint's float32 becomes a matrix of fewer
 
 
 def parse_size(value: object) -> int:

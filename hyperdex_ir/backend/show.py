@@ -20,6 +20,7 @@ from hyperdex_ir.errors import NotCompiledError, OptionError
 from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.hub.download import fetch_anything
+from hyperdex_ir.isa.formats import matrix_type_of
 from hyperdex_ir.memory import serialize
 from hyperdex_ir.passes.pipeline import run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
@@ -94,7 +95,7 @@ def likely_matrix_type(folder: ModelFolder, summary: ModelSummary) -> str:
     if weight_files_of(folder):
         return stored_matrix_type(folder.source, summary)
     config = read_config_json(folder.source / "config.json")
-    return "bf16" if config.get("dtype", config.get("torch_dtype")) == "bfloat16" else "f16"
+    return matrix_type_of(config.get("dtype", config.get("torch_dtype")))
 
 
 # ---------------------------------------------------------------------------------------------------- --compile-to

@@ -16,8 +16,8 @@ import numpy as np
 
 from hyperdex_ir.backend.image_writer import Assembler
 from hyperdex_ir.backend.payload import PlacedWriter
-from hyperdex_ir.checkpoint.values import STORAGE
 from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import ModelLayout, Shard
 from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.memory.shards import local_part
@@ -78,7 +78,7 @@ class Routes:
     def _plan(self, assembler: Assembler, device: int, whole: set[tuple[str, ...]]) -> None:
         parameter = assembler.parameter
         if parameter.values is not None:
-            assembler.put_rows(0, np.array(parameter.values, STORAGE[parameter.dtype]))
+            assembler.put_rows(0, np.array(parameter.values, ELEMENTS[parameter.dtype].dtype))
         elif parameter.shards is None and parameter.keys in whole:
             self._add(parameter.keys, _Route(assembler, 0, None, device))
         else:

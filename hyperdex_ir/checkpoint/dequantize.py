@@ -17,6 +17,7 @@ import numpy as np
 from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.checkpoint.tensors import Rearranged, Tensor
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import BF16, F32, PUBLISHED
 from hyperdex_ir.support.reading import read_config_json
 
 _BLOCKS, _SCALES, _SCALE_INV = "_blocks", "_scales", "_scale_inv"
@@ -53,19 +54,6 @@ def _e4m3_table() -> np.ndarray:
 _E4M3 = _e4m3_table()
 
 
-def _to_bf16(values: np.ndarray) -> np.ndarray:
-    """float32 as bfloat16 bit patterns, nearest, ties to even; a NaN stays one."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
-    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded >> np.uint32(16)).astype(np.uint16)
-
-
-def _to_f32(values: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return values.astype(np.float32)
-
-
 # ------------------------------------------------------------------------------------------------------------- mxfp4
 def _unpack_mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """[e, N, G, 16] and [e, N, G] of uint8 -> [e, 32 G, N] of bfloat16."""
@@ -74,7 +62,7 @@ def _unpack_mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     values[..., 1::2] = _FP4[blocks >> 4]
     values = np.ldexp(values, scales.astype(np.int32)[..., None] - 127)
     experts, rows = blocks.shape[:2]
-    return _to_bf16(values).reshape(experts, rows, -1).swapaxes(1, 2)
+    return BF16.round(values).reshape(experts, rows, -1).swapaxes(1, 2)
 
 
 def _mxfp4(checkpoint: Checkpoint, _: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -92,7 +80,7 @@ def _mxfp4(checkpoint: Checkpoint, _: Mapping[str, Any]) -> Iterator[tuple[str, 
         if scales is None or not fits or scales.dtype != "U8":
             raise CheckpointError(f"{checkpoint.directory}: {name} {list(blocks)} has no {stem}{_SCALES} that fits it")
         shape = blocks[0], 2 * blocks[2] * blocks[3], blocks[1]
-        yield stem, Rearranged((tensor, scales), "BF16", shape, _unpack_mxfp4)
+        yield stem, Rearranged((tensor, scales), BF16.published, shape, _unpack_mxfp4)
 
 
 # --------------------------------------------------------------------------------------------------------------- fp8
@@ -104,7 +92,7 @@ class _ScaledBlocks:
     scale: Tensor
     block: tuple[int, int]
 
-    dtype = "BF16"
+    dtype = BF16.published
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -117,9 +105,9 @@ class _ScaledBlocks:
     def rows(self, start: int, stop: int) -> np.ndarray:
         rows, columns = self.block
         first, last = start // rows, -(-stop // rows)
-        scales = _to_f32(self.scale.rows(first, last), self.scale.dtype)
+        scales = PUBLISHED[self.scale.dtype].load(self.scale.rows(first, last))
         scales = scales[np.arange(start, stop) // rows - first][:, np.arange(self.shape[1]) // columns]
-        return _to_bf16(_E4M3[self.weight.rows(start, stop)] * scales)
+        return BF16.round(_E4M3[self.weight.rows(start, stop)] * scales)
 
 
 def _fp8(checkpoint: Checkpoint, quantization: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
@@ -132,7 +120,12 @@ def _fp8(checkpoint: Checkpoint, quantization: Mapping[str, Any]) -> Iterator[tu
             continue
         scale = checkpoint.tensors.get(name + _SCALE_INV)
         blocks = tuple(-(-size // block) for size, block in zip(tensor.shape, (rows, columns), strict=False))
-        if scale is None or len(tensor.shape) != 2 or scale.shape != blocks or scale.dtype not in ("F32", "BF16"):
+        if (
+            scale is None
+            or len(tensor.shape) != 2
+            or scale.shape != blocks
+            or scale.dtype not in (F32.published, BF16.published)
+        ):
             raise CheckpointError(
                 f"{checkpoint.directory}: {name} {list(tensor.shape)} has no {name}{_SCALE_INV} of {list(blocks)}"
             )

@@ -17,10 +17,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from hyperdex_ir.checkpoint.tensors import ELEMENTS, Tensor, read, row_count
+from hyperdex_ir.checkpoint.tensors import Tensor, read, row_count
 from hyperdex_ir.checkpoint.torch_weights import INDEX as TORCH_INDEX
 from hyperdex_ir.checkpoint.torch_weights import SINGLE as TORCH_FILE
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import PUBLISHED
 from hyperdex_ir.memory.fields import shown
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
@@ -49,7 +50,7 @@ class TensorEntry:
     @property
     def numpy_dtype(self) -> np.dtype:
         """How its elements are given; bfloat16 as uint16 bit patterns."""
-        return np.dtype(ELEMENTS[self.dtype])
+        return PUBLISHED[self.dtype].dtype
 
     def read(self) -> np.ndarray:
         """All of it. Raises CheckpointError when the file has become shorter."""
@@ -257,15 +258,15 @@ def _entry(path: Path, name: str, value: Any, base: int) -> TensorEntry:
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: not described by an object")
     dtype, shape, offsets = (value.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if not isinstance(dtype, str) or dtype not in ELEMENTS:
-        raise CheckpointError(f"{where}: dtype {shown(dtype)} is not known", f"known are {', '.join(ELEMENTS)}")
+    if not isinstance(dtype, str) or dtype not in PUBLISHED:
+        raise CheckpointError(f"{where}: dtype {shown(dtype)} is not known", f"known are {', '.join(PUBLISHED)}")
     if not isinstance(shape, list) or not _counts(shape):
         raise CheckpointError(f"{where}: shape {shown(shape)}, expected a list of sizes")
     if len(shape) > reading.MOST_DIMENSIONS:
         raise CheckpointError(f"{where}: {len(shape)} dimensions, the most is {reading.MOST_DIMENSIONS}")
     if not isinstance(offsets, list) or not _counts(offsets, 2):
         raise CheckpointError(f"{where}: data_offsets {shown(offsets)}, expected two byte numbers")
-    needed = prod(shape) * np.dtype(ELEMENTS[dtype]).itemsize
+    needed = PUBLISHED[dtype].bytes_of(prod(shape))
     if offsets[1] - offsets[0] != needed:
         raise CheckpointError(
             f"{where}: bytes {offsets[0]} to {offsets[1]}, but {shown(shape)} of {dtype} takes {needed} bytes"

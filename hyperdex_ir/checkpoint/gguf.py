@@ -23,6 +23,7 @@ import numpy as np
 from hyperdex_ir.checkpoint.gguf_header import architecture_of
 from hyperdex_ir.checkpoint.gguf_rotary import FACTORS, complete_rotary, positive_number
 from hyperdex_ir.errors import CheckpointError, StorageError, UnsupportedModelError
+from hyperdex_ir.isa.formats import FORMATS, PUBLISHED
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.files import atomic_file, write_text
 from hyperdex_ir.support.folder_access import FolderTree, place_of
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 _SMALL_FILES = ("config.json", "generation_config.json")
 #: Of a tensor in float32: as it is dequantized, rearranged and stored.
 _COPIES = 3
-_KEPT = {"F16": "<f2", "BF16": "<u2"}
+_KEPT = tuple(kind.published for kind in FORMATS.values())
 
 
 def open_gguf(path: Path) -> GGUFReader:
@@ -246,7 +247,7 @@ def write_weights(
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, kind, shape in entries:
-        end = offset + prod(shape) * (2 if kind in _KEPT else 4)
+        end = offset + PUBLISHED[kind].bytes_of(prod(shape))
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -268,9 +269,7 @@ def _let_go(reader: GGUFReader) -> None:
 
 
 def _stored(values: np.ndarray, kind: str) -> np.ndarray:
-    if kind == "BF16":  # exact: they were bfloat16
-        return (np.ascontiguousarray(values, "<f4").view("<u4") >> 16).astype("<u2")
-    return np.ascontiguousarray(values, "<f2" if kind == "F16" else "<f4")
+    return np.ascontiguousarray(PUBLISHED[kind].round(values))
 
 
 class _Names:

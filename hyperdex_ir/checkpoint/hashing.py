@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hyperdex_ir.checkpoint.tensors import ELEMENTS, ByColumns, Tensor, row_bytes, row_count
+from hyperdex_ir.checkpoint.tensors import ByColumns, Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import PUBLISHED
 
 #: The orders in which a tensor's elements can be hashed.
 ROWS, COLUMNS = "rows", "columns"
@@ -93,5 +94,5 @@ class Watched:
     def _line_bytes(self) -> int:
         """Bytes of a row, or of a column."""
         if self.order == COLUMNS:
-            return self.shape[0] * np.dtype(ELEMENTS[self.dtype]).itemsize
+            return PUBLISHED[self.dtype].bytes_of(self.shape[0])
         return row_bytes(self)

@@ -11,12 +11,11 @@ from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.checkpoint.merging import merge
 from hyperdex_ir.checkpoint.tensors import Same, Tensor, transposed
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import FLOATS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Types that parameters may be stored in.
-_FLOATS = ("F16", "BF16", "F32", "F64")
 #: Names given in full in a message; the rest are counted.
 _LISTED = 8
 
@@ -183,8 +182,8 @@ def _report(rules: NameRules, checkpoint: Checkpoint, **faults: list[str]) -> No
 
 
 def _check_type(checkpoint: Checkpoint, tensor: Tensor) -> None:
-    if tensor.dtype not in _FLOATS:
-        expected = ", ".join(_FLOATS)
+    if tensor.dtype not in FLOATS:
+        expected = ", ".join(FLOATS)
         raise CheckpointError(
             f"{checkpoint.directory}: {_called(tensor)} is stored as {tensor.dtype}, expected {expected}"
         )

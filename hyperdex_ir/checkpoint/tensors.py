@@ -14,18 +14,14 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import BF16, PUBLISHED
 
-#: Element types, as safetensors writes them -> how their bytes are given; those that NumPy lacks as bit patterns.
-ELEMENTS = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "<i1",
-    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "<u1", "BOOL": "<u1", "F8_E4M3": "<u1", "F8_E5M2": "<u1",
-}  # fmt: skip
 #: How much of a matrix is in memory while it is turned.
 _TURNED_BYTES = 8 << 20
 
 
 class Tensor(Protocol):
-    """dtype: a name of ELEMENTS. names: the tensors of the checkpoint that it is made of, in order."""
+    """dtype: a name of PUBLISHED. names: the tensors of the checkpoint that it is made of, in order."""
 
     @property
     def dtype(self) -> str: ...
@@ -61,7 +57,7 @@ def row_count(tensor: Tensor) -> int:
 
 def row_bytes(tensor: Tensor) -> int:
     """Bytes of one row."""
-    return prod(tensor.shape[1:]) * np.dtype(ELEMENTS[tensor.dtype]).itemsize
+    return PUBLISHED[tensor.dtype].bytes_of(prod(tensor.shape[1:]))
 
 
 def _names(parts: Sequence[Tensor]) -> tuple[str, ...]:
@@ -87,7 +83,7 @@ class Stacked:
         return _names(self.parts)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        out = np.empty((stop - start, *self.shape[1:]), ELEMENTS[self.dtype])
+        out = np.empty((stop - start, *self.shape[1:]), PUBLISHED[self.dtype].dtype)
         for row, part in zip(out, self.parts[start:stop], strict=True):
             row[...] = read(part)
         return out
@@ -116,7 +112,7 @@ class Concatenated:
     def rows(self, start: int, stop: int) -> np.ndarray:
         if self.dim:
             return np.concatenate([part.rows(start, stop) for part in self.parts], axis=self.dim)
-        pieces = [np.empty((0, *self.shape[1:]), ELEMENTS[self.dtype])]
+        pieces = [np.empty((0, *self.shape[1:]), PUBLISHED[self.dtype].dtype)]
         first = 0
         for part in self.parts:
             count = part.shape[0]
@@ -176,7 +172,7 @@ class Transposed:
     def rows(self, start: int, stop: int) -> np.ndarray:
         if isinstance(self.whole, ByColumns):
             return np.ascontiguousarray(self.whole.columns(start, stop).T)
-        out = np.empty((stop - start, self.whole.shape[0]), ELEMENTS[self.dtype])
+        out = np.empty((stop - start, self.whole.shape[0]), PUBLISHED[self.dtype].dtype)
         step = max(_TURNED_BYTES // max(row_bytes(self.whole), 1), 1)
         for first in range(0, self.whole.shape[0], step):
             last = min(first + step, self.whole.shape[0])
@@ -230,7 +226,7 @@ class Same:
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Raises CheckpointError when they differ there."""
         values = self.first.rows(start, stop)
-        if not np.array_equal(values, self.second.rows(start, stop), equal_nan=self.dtype != "BF16"):
+        if not np.array_equal(values, self.second.rows(start, stop), equal_nan=self.dtype != BF16.published):
             raise CheckpointError(*self.fault)
         return values
 

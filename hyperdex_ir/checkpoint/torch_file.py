@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.checkpoint.tensors import ELEMENTS, row_bytes
+from hyperdex_ir.checkpoint.tensors import row_bytes
 from hyperdex_ir.checkpoint.torch_weights import element_type, is_mapped, let_go, load_tensors, raw_bytes
+from hyperdex_ir.isa.formats import PUBLISHED
 
 #: How much of a mapped matrix is in memory while columns are taken from it.
 _BLOCK_BYTES = 8 << 20
@@ -35,7 +36,7 @@ class TorchTensor:
 
     def columns(self, start: int, stop: int) -> np.ndarray:
         """Columns start..stop-1 of a matrix."""
-        out = np.empty((self.shape[0], stop - start), ELEMENTS[self.dtype])
+        out = np.empty((self.shape[0], stop - start), PUBLISHED[self.dtype].dtype)
         step = max(_BLOCK_BYTES // max(row_bytes(self), 1), 1)
         for first in range(0, len(out), step):
             out[first : first + step] = self._read(self.values[first : first + step, start:stop])
@@ -46,7 +47,7 @@ class TorchTensor:
         if self.mapped:
             data = data.copy()
             let_go(part)
-        return data.view(ELEMENTS[self.dtype]).reshape(tuple(part.shape))
+        return data.view(PUBLISHED[self.dtype].dtype).reshape(tuple(part.shape))
 
 
 def read_torch_file(path: Path) -> dict[str, TorchTensor]:

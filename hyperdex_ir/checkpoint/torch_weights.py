@@ -16,6 +16,7 @@ import numpy as np
 
 from hyperdex_ir.checkpoint.torch_pickles import DryRun
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import PUBLISHED
 from hyperdex_ir.support.files import atomic_file, write_text
 from hyperdex_ir.support.locations import SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import (
@@ -168,9 +169,7 @@ def element_type(path: Path, name: str, tensor: Any) -> str:
     """The name that safetensors has for a tensor's type. Raises CheckpointError when it is no tensor of that kind."""
     import torch
 
-    names = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.float64: "F64"}
-    names |= {torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
-    names |= {torch.float8_e4m3fn: "F8_E4M3"}
+    names = {getattr(torch, kind.torch): kind.published for kind in PUBLISHED.values()}
     if not isinstance(tensor, torch.Tensor) or tensor.dtype not in names:
         raise CheckpointError(f"{path}: {name} is {getattr(tensor, 'dtype', type(tensor).__name__)}, no weight")
     return names[tensor.dtype]

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyperdex_ir.cli.output import json_line
+from hyperdex_ir.isa.formats import FORMATS
 
 if TYPE_CHECKING:
     from hyperdex_ir.verify.against import Comparison, Comparisons
-
-_TYPES = {"f16": "float16", "bf16": "bfloat16"}
 
 
 def diff(
@@ -59,7 +58,7 @@ def _print_table(found: Comparisons, every_module: bool) -> None:
     first = found.first_off
     shown = list(found.values) if every_module else found.by_layer()
     width = max((len(value.path) for value in shown), default=6)
-    kind = _TYPES[found.matrix_type]
+    kind = FORMATS[found.matrix_type].torch
     print(f"{'layer':5}  {'module':{width}}  {'rms':>9}  {'our error':>9}  {kind:>9}  {'ratio':>7}")
     for value in shown:
         mark = "  <" if value.is_off else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import FunctionType, IntegerAttr, ModuleOp, StringAttr, bf16, f16, i64
+from xdsl.dialects import builtin
+from xdsl.dialects.builtin import FunctionType, IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Region
 
@@ -13,9 +14,8 @@ from hyperdex_ir.frontend.graph import TOKENS, Graph
 from hyperdex_ir.frontend.handlers import HANDLERS
 from hyperdex_ir.frontend.handlers.builder import Builder, Index
 from hyperdex_ir.frontend.prescan import check_supported
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.passes.lpu_outline_layers import outline
-
-MATRIX_TYPES: dict[str, Attribute] = {"f16": f16, "bf16": bf16}
 
 
 def import_graph(graph: Graph, *, target: str, max_length: int, matrix_type: str, outlined: bool = True) -> ModuleOp:
@@ -25,13 +25,13 @@ def import_graph(graph: Graph, *, target: str, max_length: int, matrix_type: str
     Raises UnsupportedOpError for operators that are not known (all at once), UnsupportedModelError for contents that
     exist in no checkpoint, OptionError for an unknown matrix type or a max_length beyond the learned positions.
     """
-    if matrix_type not in MATRIX_TYPES:
-        raise OptionError(f"matrix type {matrix_type!r}: must be one of {', '.join(MATRIX_TYPES)}")
+    if matrix_type not in FORMATS:
+        raise OptionError(f"matrix type {matrix_type!r}: must be one of {', '.join(FORMATS)}")
     folding = fold_layers(graph) if outlined else None
     check_supported(graph, () if folding is None else folding.skipped)
     if graph.contentless:
         raise UnsupportedModelError(f"{graph.root}: not in any checkpoint: {', '.join(graph.contentless)}")
-    main = _import_main(graph, MATRIX_TYPES[matrix_type], max_length, folding)
+    main = _import_main(graph, getattr(builtin, matrix_type), max_length, folding)
     attributes: dict[str, Attribute] = {
         "lpu.target": StringAttr(target),
         "lpu.max_length": IntegerAttr(max_length, 64),

@@ -1,4 +1,4 @@
-"""The arithmetic of the machine on NumPy arrays: matrix types, MAC trees, sums, norms, rotary positions.
+"""The arithmetic of the machine on NumPy arrays: MAC trees, sums, norms, rotary positions.
 
 `docs/arithmetic.md` says the same in words. Values are float32; elements of the matrix type are held by their bits, as
 uint16. Callers run under `quiet()`: overflow and NaN are results here, and the sticky flag reports them.
@@ -12,51 +12,15 @@ import numpy as np
 
 from hyperdex_ir.interpreter import functions
 from hyperdex_ir.interpreter.ops import NUMPY
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.targets import LANES
 
-_F16_EXPONENT = np.uint16(0x7C00)
 _BLOCK_BYTES = 1 << 19  # of widened weights: with their products they stay in a core's cache
 
 
 def quiet() -> np.errstate:
     """The context in which arithmetic runs: IEEE results without warnings."""
     return np.errstate(all="ignore")
-
-
-# ---------------------------------------------------------------------------------------------------- matrix types
-
-
-def round_to_matrix(x: np.ndarray, matrix_type: str) -> np.ndarray:
-    """float32 [..] rounded to nearest, ties to even; the bits, uint16 [..]. Overflow gives infinity."""
-    if matrix_type == "f16":
-        return x.astype(np.float16).view(np.uint16)
-    bits = np.ascontiguousarray(x).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16
-    return np.where(np.isnan(x), np.uint16(0x7FC0), rounded.astype(np.uint16))
-
-
-def widen(bits: np.ndarray, matrix_type: str) -> np.ndarray:
-    """Elements of the matrix type, uint16 [..], as float32 [..], contiguous; always exact."""
-    result = np.empty(bits.shape, np.float32)
-    widen_into(result, bits, matrix_type)
-    return result
-
-
-def widen_into(result: np.ndarray, bits: np.ndarray, matrix_type: str) -> None:
-    """As `widen`, into a contiguous float32 array of the same shape."""
-    integers = result.view(np.int32)
-    if matrix_type == "bf16":
-        np.copyto(integers, bits.view(np.int16))
-        np.left_shift(integers, 16, out=integers)
-        return
-    if bits.size and int((bits & np.uint16(0x7FFF)).max()) >= _F16_EXPONENT:  # infinity or NaN
-        np.copyto(result, bits.view(np.float16))
-        return
-    # Three times faster than astype: the bits where float32 has them, then the exponent bias corrected, exactly.
-    np.copyto(integers, bits.view(np.int16))
-    np.left_shift(integers, 13, out=integers)
-    np.bitwise_and(integers, np.int32(-0x70002000), out=integers)
-    np.multiply(result, np.float32(2.0**112), out=result)
 
 
 # ---------------------------------------------------------------------------------------------------- MAC trees
@@ -76,19 +40,15 @@ def products_fit(weights: np.ndarray, activations: np.ndarray, matrix_type: str)
 
     Products of f16 always are. Products of bf16 have 16 significant bits: they are when their exponents stay in range.
     """
-    if matrix_type == "f16" or not (weights.size and activations.size):
+    kind = FORMATS[matrix_type]
+    if kind.exact_products or not (weights.size and activations.size):
         return True
     low, high = 0, 0
     for bits in (weights, activations):
         magnitudes = bits & np.uint16(0x7FFF)
         smallest = int((magnitudes - np.uint16(1)).min()) + 1  # but for zeros: they wrap round to the largest
-        low, high = low + _bf16_exponent(smallest), high + _bf16_exponent(int(magnitudes.max()))
-    return low - 14 >= -149 and high + 2 <= 128
-
-
-def _bf16_exponent(magnitude: int) -> int:
-    """The exponent e of a bf16 number below 2^(e + 1), whose last bit stands for 2^(e - 7)."""
-    return max(magnitude >> 7, 1) - 127
+        low, high = low + kind.exponent(smallest), high + kind.exponent(int(magnitudes.max()))
+    return kind.fits(low, high)
 
 
 def accumulate(lanes: np.ndarray, weights: np.ndarray, activations: np.ndarray, exact: bool) -> None:
@@ -128,7 +88,7 @@ def mac(tiles: np.ndarray, x: np.ndarray, matrix_type: str) -> np.ndarray:
     groups, steps, trees, _ = tiles.shape
     activations = np.zeros((len(x), steps, LANES), np.uint16)
     activations.reshape(len(x), -1)[:, : x.shape[1]] = x
-    repeated = np.tile(widen(activations, matrix_type), (1, 1, trees))  # the same lanes for each tree
+    repeated = np.tile(FORMATS[matrix_type].load(activations), (1, 1, trees))  # the same lanes for each tree
     result = np.empty((len(x), groups * trees), np.float32)
     size = max(1, _BLOCK_BYTES // max(1, steps * trees * LANES * 4))
 
@@ -142,7 +102,7 @@ def mac(tiles: np.ndarray, x: np.ndarray, matrix_type: str) -> np.ndarray:
 def _mac_block(tiles: np.ndarray, repeated: np.ndarray, result: np.ndarray, matrix_type: str, exact: bool) -> None:
     """mac() for a few groups; repeated: float32 [rows, steps, trees * 64]; result: float32 [rows, groups * trees]."""
     groups, steps, trees, _ = tiles.shape
-    weights = widen(tiles, matrix_type).reshape(groups, steps, trees * LANES)
+    weights = FORMATS[matrix_type].load(tiles).reshape(groups, steps, trees * LANES)
     products = np.empty_like(weights)
     for row, lanes_in in enumerate(repeated):
         if exact:

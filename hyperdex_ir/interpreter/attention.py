@@ -18,11 +18,10 @@ from hyperdex_ir.interpreter.arithmetic import (
     mac,
     pad_lanes,
     products_fit,
-    round_to_matrix,
     row_sum,
     unary,
-    widen,
 )
+from hyperdex_ir.isa.formats import BF16, FORMATS
 from hyperdex_ir.targets import LANES
 
 
@@ -118,7 +117,7 @@ def bias(slope: np.float32, reach: Span, scale: float, bf16: bool) -> np.ndarray
 
 
 def _as_bf16(x: np.ndarray) -> np.ndarray:
-    return widen(round_to_matrix(x, "bf16"), "bf16")
+    return BF16.load(BF16.round(x))
 
 
 def softmax(x: np.ndarray, reach: Span, sink: np.float32 | None = None) -> np.ndarray:
@@ -144,7 +143,7 @@ def values(weights: np.ndarray, tiles: np.ndarray, reach: Span, matrix_type: str
     start = reach.first // LANES
     part = tiles[:, start : start + x.shape[1]]
     exact = products_fit(part, x, matrix_type)
-    activations, cache = widen(x, matrix_type), widen(part, matrix_type)
+    activations, cache = (FORMATS[matrix_type].load(bits) for bits in (x, part))
     lanes = np.zeros((len(weights), groups, trees, LANES), np.float32)
     for step in range(x.shape[1]):
         # A position not seen gives +0, whatever lies in the cache there.

@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault
 from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.isa.formats import ELEMENTS, ITEM_BYTES
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
 from hyperdex_ir.memory.map import MemoryMap, ceil_div
 from hyperdex_ir.memory.shards import local_rows
@@ -16,8 +17,7 @@ from hyperdex_ir.memory.tiles import to_tiles
 from hyperdex_ir.support.files import Kind, read_binary
 from hyperdex_ir.targets import BEAT_BYTES, LANES
 
-_CELL = 2  # bytes that one flag of `written` stands for
-_DTYPES = {"f16": np.uint16, "bf16": np.uint16, "f32": np.float32, "i64": np.int64}
+_CELL = ITEM_BYTES  # that one flag of `written` stands for
 
 
 class Hbm:
@@ -53,8 +53,8 @@ class Hbm:
     def from_parameters(
         cls, memory_map: MemoryMap, layout: ModelLayout, get: Callable[[str], np.ndarray], device: int = 0
     ) -> Hbm:
-        """Builds that of one device in memory. `get(key)`: the whole tensor, f16 or uint16 [rows, columns] for
-        matrices, f32 or i64 for the rest. What the layout has the values of is not asked for.
+        """Builds that of one device in memory. `get(key)`: the whole tensor, type `dtype` or `stored` of its
+        elements. What the layout has the values of is not asked for.
 
         Raises CheckpointError when a tensor has not the parameter's shape or type.
         """
@@ -99,7 +99,7 @@ class Hbm:
     def flags(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """Whether each element of a run-time array has been written, bool of that shape, sharing memory.
 
-        Elements wider than 2 bytes count by their first. Raises AccessError when it begins in the parameters.
+        Elements wider than those of matrices count by their first. Raises AccessError when it begins in the parameters.
         """
         self.view(address, shape, dtype)
         if address < self.map.parameter_end:
@@ -135,14 +135,12 @@ class Hbm:
 
 
 def _parameter_rows(parameter: Parameter, get: Callable[[str], np.ndarray], device: int) -> np.ndarray:
+    kind = ELEMENTS[parameter.dtype]
     if parameter.values is not None:
-        return np.array(parameter.values, _DTYPES[parameter.dtype]).reshape(parameter.shape)
+        return np.array(parameter.values, kind.dtype).reshape(parameter.shape)
     rows = local_rows(parameter, get, device)
     if rows.shape != parameter.shape:
         raise CheckpointError(f"{parameter.name}: shape {list(rows.shape)}, expected {list(parameter.shape)}")
-    dtype = np.dtype(_DTYPES[parameter.dtype])
-    if parameter.dtype == "f16" and rows.dtype == np.float16:
-        rows = rows.view(np.uint16)
-    if rows.dtype != dtype:
+    if rows.dtype not in (kind.dtype, kind.stored):
         raise CheckpointError(f"{parameter.name}: dtype {rows.dtype}, expected {parameter.dtype}")
     return np.ascontiguousarray(rows)

@@ -38,7 +38,7 @@ Value = tuple[np.ndarray, ...]
 class LpuInterpreter:
     """Runs `@main` of a module pass by pass, and keeps its KV caches.
 
-    parameters: key -> array in its logical shape: np.float16, np.uint16 (the bits of bf16), np.float32 or np.int64.
+    parameters: key -> array in its logical shape, type `dtype` or `stored` of its elements (isa/formats.py).
     on_op: called after each operation with its operands and results, which are the very arrays that other operations
     are given; after a layer or a repeat, last of all, with what it was given and hands over. Of several devices, with
     what the first one has.

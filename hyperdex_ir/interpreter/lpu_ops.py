@@ -12,7 +12,8 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.interpreter import arithmetic, attention
 from hyperdex_ir.interpreter.access import AccessError
-from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
+from hyperdex_ir.interpreter.arithmetic import epilogue, mac
+from hyperdex_ir.isa.formats import ELEMENTS, FORMATS
 from hyperdex_ir.memory.collect import parameter_of
 from hyperdex_ir.memory.shards import local_rows
 from hyperdex_ir.memory.tiles import tile_view
@@ -63,8 +64,8 @@ class Pass:
 
     def issue(self, x: np.ndarray) -> np.ndarray:
         """float32 rounded to the matrix type, as bits."""
-        bits = round_to_matrix(x, self.matrix_type)
-        self.watch(widen(bits, self.matrix_type))
+        bits = FORMATS[self.matrix_type].round(x)
+        self.watch(FORMATS[self.matrix_type].load(bits))
         return bits
 
 
@@ -81,10 +82,6 @@ def operation(*classes: type) -> Callable[[Operation], Operation]:
         return function
 
     return register
-
-
-def _type_of(matrix: np.ndarray) -> str:
-    return "f16" if matrix.dtype == np.float16 else "bf16"
 
 
 def depends_on_device(op: Any) -> bool:
@@ -188,8 +185,7 @@ def _rows_of(table: np.ndarray, index: np.ndarray) -> np.ndarray:
 @operation(lpu.EmbeddingOp)
 def embedding(run: Pass, op: lpu.EmbeddingOp, args: Arrays) -> Arrays:
     table, index = args
-    rows = _rows_of(table, index + op.offset.value.data)
-    values = rows if rows.dtype == np.float32 else widen(rows.view(np.uint16), _type_of(table))
+    values = ELEMENTS[str(lpu.element_of(op.table))].load(_rows_of(table, index + op.offset.value.data))
     return (values if op.scale is None else arithmetic.scaled(values, op.scale.value.data),)
 
 
@@ -209,6 +205,7 @@ def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
         run,
         x.reshape(-1, x.shape[-1]),
         matrix,
+        str(lpu.element_of(op.weight)),
         bias=bias,
         scale=1.0 if op.scale is None else op.scale.value.data,
         softcap=0.0 if op.softcap is None else op.softcap.value.data,
@@ -220,9 +217,9 @@ def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
     return (y.reshape(*x.shape[:-1], n),)
 
 
-def linear_steps(run: Pass, x: np.ndarray, matrix: np.ndarray, **steps: Any) -> np.ndarray:
+def linear_steps(run: Pass, x: np.ndarray, matrix: np.ndarray, matrix_type: str, **steps: Any) -> np.ndarray:
     """MAC with all rows of a matrix, and the steps of `epilogue`, each watched. x: float32 [rows, k]."""
-    products = mac(tile_view(matrix, _TREES), run.issue(x), _type_of(matrix))[:, : len(matrix)]
+    products = mac(tile_view(matrix, _TREES), run.issue(x), matrix_type)[:, : len(matrix)]
     y = np.empty(0, np.float32)
     for y in epilogue(products, **steps):
         run.watch(y)
@@ -292,7 +289,7 @@ def _cache_of(run: Pass, slot: int, key: np.ndarray, value: np.ndarray) -> Cache
     place = run.device, slot
     if place not in run.caches:
         heads = key.shape[1]
-        keys = tile_view(np.zeros((run.max_length, key.shape[2]), np.uint16), _TREES)
-        values = tile_view(np.zeros((value.shape[2], run.max_length), np.uint16), _TREES)
-        run.caches[place] = Cache(*(np.zeros((heads, *tiles.shape), np.uint16) for tiles in (keys, values)))
+        keys = tile_view(np.zeros((run.max_length, key.shape[2]), key.dtype), _TREES)
+        values = tile_view(np.zeros((value.shape[2], run.max_length), value.dtype), _TREES)
+        run.caches[place] = Cache(*(np.zeros((heads, *tiles.shape), tiles.dtype) for tiles in (keys, values)))
     return run.caches[place]

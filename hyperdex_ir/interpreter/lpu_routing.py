@@ -33,6 +33,7 @@ def expert_linear(run: Pass, op: lpu.ExpertLinearOp, args: Arrays) -> Arrays:
             run,
             ranks[rows, :, rank],
             matrices[expert],
+            str(lpu.element_of(op.weight)),
             bias=None if biases is None else biases[expert],
             activation="none" if op.activation is None else op.activation.data,
             gated=op.gated is not None,

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.interpreter.access import AccessError
-from hyperdex_ir.interpreter.arithmetic import round_to_matrix, scaled, widen
+from hyperdex_ir.interpreter.arithmetic import scaled
 from hyperdex_ir.interpreter.attention import write_keys, write_values
 from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.isa.instructions import POSITION
 
 
@@ -35,7 +36,7 @@ def embed(s: State, v: Mapping[str, Any]) -> None:
     s.check_rows(v["dst"], len(index), v["columns"])
     trees = tiles.shape[2]
     bits = tiles[index // trees, :, index % trees].reshape(rows, -1)[:, : v["columns"]]
-    s.write_rows(v["dst"], scaled(widen(bits, v["type"]), v["scale"]))
+    s.write_rows(v["dst"], scaled(FORMATS[v["type"]].load(bits), v["scale"]))
 
 
 @instruction("gather")
@@ -92,8 +93,8 @@ def _store_cache(
     position = s.register(POSITION)
     if not 0 <= position <= v["limit"] - rows:
         raise AccessError(f"positions {position} to {position + rows - 1}, the cache holds {v['limit']}")
-    bits = round_to_matrix(s.read_rows(v["src"], rows, heads * size), v["type"])
-    s.watch(widen(bits, v["type"]))
+    bits = FORMATS[v["type"]].round(s.read_rows(v["src"], rows, heads * size))
+    s.watch(FORMATS[v["type"]].load(bits))
     written = np.ones((rows, size), bool)
     for head in range(heads):
         address = s.address(v["cache"]) + head * v["pitch"]

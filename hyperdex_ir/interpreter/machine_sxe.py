@@ -9,15 +9,16 @@ import numpy as np
 
 from hyperdex_ir.interpreter import attention
 from hyperdex_ir.interpreter.access import AccessError
-from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
+from hyperdex_ir.interpreter.arithmetic import epilogue, mac
 from hyperdex_ir.interpreter.attention import Span, span
 from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.isa.formats import FORMATS
 
 
 def _issue(s: State, x: np.ndarray, matrix_type: str) -> np.ndarray:
     """float32 rounded to the matrix type, as bits; watched, since rounding can overflow."""
-    bits = round_to_matrix(x, matrix_type)
-    s.watch(widen(bits, matrix_type))
+    bits = FORMATS[matrix_type].round(x)
+    s.watch(FORMATS[matrix_type].load(bits))
     return bits
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.isa.operands import F32, MOST_AHEAD, Enum, Field, Hbm, Imm, Lmu, Operand, Reg, View
 
 WORD_BITS = 512
@@ -33,7 +34,7 @@ REGISTER_NAMES = {
     DEVICE: "device",  # number of this device on the ring
 }
 
-MATRIX_TYPES = ("f16", "bf16")
+MATRIX_TYPES = tuple(FORMATS)
 ACTIVATIONS = ("none", "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
 UNARY = (
     "copy", "neg", "exp", "tanh", "erf", "sqrt", "rsqrt", "relu", "sigmoid", "silu", "gelu", "gelu_tanh",

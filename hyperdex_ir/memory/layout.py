@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.isa.formats import FORMATS
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Parameter:
     """A tensor in `param/`.
 
     name: unique; the key, or keys joined by `+`, with `*` for the layer number inside a layer function.
-    dtype: `f16` or `bf16` (a matrix [n, k], or one of each expert, [E, n, k], stored in tile order), `f32` or `i64`
+    dtype: one of FORMATS (a matrix [n, k], or one of each expert, [E, n, k], stored in tile order), `f32` or `i64`
     (stored row-major).
     keys: the tensors whose rows it holds one after another.
     values: its elements, row-major, where the compiler provides them and no checkpoint; else None. A parameter of a
@@ -50,7 +51,7 @@ class Parameter:
     @property
     def is_matrix(self) -> bool:
         """Whether the MAC trees stream it."""
-        return self.dtype in ("f16", "bf16")
+        return self.dtype in FORMATS
 
     def of_layer(self, number: int | None) -> Parameter:
         """The parameter of one layer: `*` replaced by its number. None: a parameter of the main function, unchanged."""

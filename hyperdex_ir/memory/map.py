@@ -4,10 +4,11 @@ A device has one linear byte address space, striped over its channels in beats o
 in channel `(a / 64) mod channels`, at `(a / (64 * channels)) * 64 + a mod 64` of it. A stripe is one beat of every
 channel. Everything starts on a stripe.
 
-*Tile order*, for a matrix [n, k] of 2-byte elements on a target with t MAC trees: k is padded with zeros to steps of 64
-lanes, n to groups of t columns; element (row, column) is element
-`((row / t * steps + column / 64) * t + row mod t) * 64 + column mod 64`, so that one stripe is what the t trees take in
-one cycle, and each tree reads its own pair of channels. The matrices [E, n, k] of E experts lie one after another.
+*Tile order*, for a matrix [n, k] on a target with t MAC trees: k is padded with zeros to steps of 64 lanes, n to groups
+of t columns; element (row, column) is element
+`((row / t * steps + column / 64) * t + row mod t) * 64 + column mod 64`, so that one stripe of 2-byte elements is what
+the t trees take in one cycle, and each tree reads its own pair of channels. The matrices [E, n, k] of E experts lie one
+after another.
 
 Order: the main function's parameters, then one block for each layer in running order, all blocks of a function alike;
 then the slots, those of KV caches keys before values, head after head; then the area through which host and device
@@ -21,13 +22,13 @@ from dataclasses import dataclass
 from math import prod
 
 from hyperdex_ir.errors import CapacityError
+from hyperdex_ir.isa.formats import ELEMENTS, FORMATS
 from hyperdex_ir.isa.settings import SETTINGS_BYTES
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter
-from hyperdex_ir.targets import LANES, Target
+from hyperdex_ir.targets import Target
 
 #: Most tokens that one pass can have in flight.
 MAX_CHUNK = 256
-_ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i64": 8}
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -35,19 +36,17 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def matrix_bytes(rows: int, columns: int, target: Target) -> int:
-    """Size in bytes of a matrix in tile order, padding included."""
-    return ceil_div(rows, target.trees) * ceil_div(columns, LANES) * target.stripe_bytes
+def matrix_bytes(rows: int, columns: int, dtype: str, target: Target) -> int:
+    """Size in bytes of a matrix in tile order, padding included. dtype: one of FORMATS."""
+    return ceil_div(rows, target.trees) * FORMATS[dtype].stripes(columns) * target.stripe_bytes
 
 
 def parameter_bytes(parameter: Parameter, target: Target) -> int:
     """Size in bytes that a parameter takes in HBM, whole stripes."""
     if parameter.is_matrix:
         *experts, rows, columns = parameter.shape
-        return prod(experts) * matrix_bytes(rows, columns, target)
-    size = _ITEM_BYTES[parameter.dtype]
-    for extent in parameter.shape:
-        size *= extent
+        return prod(experts) * matrix_bytes(rows, columns, parameter.dtype, target)
+    size = ELEMENTS[parameter.dtype].bytes_of(prod(parameter.shape))
     return ceil_div(size, target.stripe_bytes) * target.stripe_bytes
 
 
@@ -108,27 +107,27 @@ class MemoryMap:
         return any(isinstance(cache, StateMap) for function in functions for cache in function.caches)
 
 
-def _map_function(function: FunctionLayout, start: int, kv_start: int, length: int, target: Target) -> FunctionMap:
+def _map_function(function: FunctionLayout, dtype: str, length: int, target: Target) -> FunctionMap:
+    """dtype: that of KV caches."""
     parameters: dict[str, int] = {}
-    offset = start
+    offset = kv_offset = 0
     for parameter in function.parameters:
         parameters[parameter.name] = offset
         offset += parameter_bytes(parameter, target)
     caches: list[CacheMap | StateMap] = []
-    kv_offset = kv_start
     for cache in function.caches:
         if isinstance(cache, ConvState):
             caches.append(state := _map_state(cache, kv_offset, target))
             kv_offset += state.size
             continue
-        caches.append(slot := _map_cache(cache, kv_offset, length, target))
+        caches.append(slot := _map_cache(cache, kv_offset, dtype, length, target))
         kv_offset = slot.value_offset + cache.heads * slot.value_pitch
-    return FunctionMap(parameters, offset - start, tuple(caches), kv_offset - kv_start)
+    return FunctionMap(parameters, offset, tuple(caches), kv_offset)
 
 
-def _map_cache(cache: KvCache, offset: int, length: int, target: Target) -> CacheMap:
-    key_pitch = matrix_bytes(length, cache.key_size, target)
-    value_pitch = matrix_bytes(cache.value_size, length, target)
+def _map_cache(cache: KvCache, offset: int, dtype: str, length: int, target: Target) -> CacheMap:
+    key_pitch = matrix_bytes(length, cache.key_size, dtype, target)
+    value_pitch = matrix_bytes(cache.value_size, length, dtype, target)
     return CacheMap(offset, key_pitch, offset + cache.heads * key_pitch, value_pitch)
 
 
@@ -141,8 +140,8 @@ def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryM
 
     Raises CapacityError when it does not fit the target's HBM, with the numbers.
     """
-    main = _map_function(layout.main, 0, 0, max_length, target)
-    functions = {f.name: _map_function(f, 0, 0, max_length, target) for f in layout.functions}
+    main = _map_function(layout.main, layout.matrix_type, max_length, target)
+    functions = {f.name: _map_function(f, layout.matrix_type, max_length, target) for f in layout.functions}
     layers = [functions[layout.functions[index].name] for index in layout.layers]
     address = main.parameter_bytes + sum(layer.parameter_bytes for layer in layers)
     kv_bytes = main.cache_bytes + sum(layer.cache_bytes for layer in layers)

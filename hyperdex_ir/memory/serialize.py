@@ -17,7 +17,7 @@ from hyperdex_ir.memory.fields import MOST, Fields, shown
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
 from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap, io_places
 from hyperdex_ir.support import reading
-from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
+from hyperdex_ir.targets import TREE_CHANNELS, Target
 
 FORMAT = 2
 #: No target holds as many; the arithmetic of sizes stays within 64 bits, and instructions count them all.
@@ -215,7 +215,7 @@ def _target(fields: Fields) -> Target:
     values: dict[str, Any] = {name: fields.whole(name, lowest.get(name, 1), bounds.get(name, MOST)) for name in sizes}
     values |= {name: fields.whole(name) for name in counts} | {name: fields.positive(name) for name in rates}
     target = Target(fields.text("name"), **values)
-    if target.channels * BEAT_BYTES != target.trees * LANES * 2:
+    if target.channels != target.trees * TREE_CHANNELS:
         raise TypeError(f"{target.channels} channels do not feed {target.trees} MAC trees")
     if target.hbm_bytes_per_cycle < 1:
         raise TypeError(f"an HBM of {target.hbm_bytes_per_second:g} bytes a second gives no byte a cycle")

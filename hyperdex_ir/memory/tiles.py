@@ -1,4 +1,4 @@
-"""Tile order: how a matrix of 2-byte elements lies in HBM, as NumPy arrays (defined in `map.py`)."""
+"""Tile order: how a matrix lies in HBM, as NumPy arrays (defined in `map.py`)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from hyperdex_ir.targets import LANES, Target
 
 
 def tile_view(rows: np.ndarray, trees: int) -> np.ndarray:
-    """A matrix [n, k] of 2-byte elements as its tiles, uint16 [groups, steps, trees, 64], padded with zeros.
+    """A matrix [n, k] as its tiles, type `stored` of its format [groups, steps, trees, 64], padded with zeros.
 
     The result shares memory with the matrix where no padding is needed, so it is not contiguous.
     """
     n, k = rows.shape
     groups, steps = ceil_div(n, trees), ceil_div(k, LANES)
-    bits = rows.view(np.uint16)
+    bits = rows.view(f"<u{rows.itemsize}")
     if (groups * trees, steps * LANES) != (n, k):
-        padded = np.zeros((groups * trees, steps * LANES), np.uint16)
+        padded = np.zeros((groups * trees, steps * LANES), bits.dtype)
         padded[:n, :k] = bits
         bits = padded
     return bits.reshape(groups, trees, steps, LANES).transpose(0, 2, 1, 3)
 
 
 def to_tiles(rows: np.ndarray, target: Target) -> np.ndarray:
-    """A matrix [n, k] of 2-byte elements in tile order: contiguous uint16 [groups, steps, trees, 64].
+    """A matrix [n, k] in tile order: contiguous [groups, steps, trees, 64].
 
     Of several, [experts, n, k], one behind the other: [experts, groups, steps, trees, 64].
     """
@@ -34,6 +34,6 @@ def to_tiles(rows: np.ndarray, target: Target) -> np.ndarray:
 
 
 def from_tiles(tiles: np.ndarray, n: int, k: int) -> np.ndarray:
-    """The matrix [n, k], uint16, whose tiles [groups, steps, trees, 64] these are."""
+    """The matrix [n, k] whose tiles [groups, steps, trees, 64] these are."""
     groups, steps, trees, lanes = tiles.shape
     return tiles.transpose(0, 2, 1, 3).reshape(groups * trees, steps * lanes)[:n, :k]

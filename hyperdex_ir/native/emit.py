@@ -29,7 +29,7 @@ V = Any  #: an llvmlite value
 Type = Any  #: an llvmlite type
 
 I1, I8, I16, I32, I64, I128 = (ir.IntType(width) for width in (1, 8, 16, 32, 64, 128))
-F16, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
+HALF, F32, F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 POINTER = ir.PointerType()
 VOID = ir.VoidType()
 
@@ -57,7 +57,7 @@ def byte_size(type_: Type) -> int:
         return type_.count * byte_size(type_.element)
     if isinstance(type_, ir.IntType):
         return max(1, type_.width // 8)
-    return {F16: 2, F32: 4, F64: 8, POINTER: 8}[type_]
+    return {HALF: 2, F32: 4, F64: 8, POINTER: 8}[type_]
 
 
 class Local:
@@ -363,9 +363,7 @@ def _suffix(type_: Type) -> str:
     """The type in the name of an intrinsic: f32, i64, v16f32."""
     if isinstance(type_, ir.VectorType):
         return f"v{type_.count}{_suffix(type_.element)}"
-    if isinstance(type_, ir.IntType):
-        return f"i{type_.width}"
-    return {F16: "f16", F32: "f32", F64: "f64"}[type_]
+    return f"i{type_.width}" if isinstance(type_, ir.IntType) else f"f{8 * byte_size(type_)}"
 
 
 def _like(element: Type, shape: Type) -> Type:

@@ -18,10 +18,10 @@ from hyperdex_ir.native.convert import load_widened, rounded
 from hyperdex_ir.native.emit import F32, I64, POINTER, Emitter, V, define, vector
 from hyperdex_ir.native.features import Features
 from hyperdex_ir.native.fold import finish, leaves
-from hyperdex_ir.native.mac import STREAM_LANES, multiply_add, registers, vectors
+from hyperdex_ir.native.mac import multiply_add, registers, vectors
 from hyperdex_ir.native.memory_access import LmuRows, Tiles
 from hyperdex_ir.native.operation import Operation
-from hyperdex_ir.targets import LANES
+from hyperdex_ir.targets import LANES, STREAM_LANES
 
 PANEL = 16  #: columns that are widened at a time
 _NEAR_WORDS = 40 * 1024 // 4  # of the nearest cache, with some room left
@@ -100,9 +100,9 @@ def _widening(e: Emitter, matrix_type: str) -> V:
         for column in range(count):
             for index in range(vectors(e.features)):
                 half, inside = divmod(index * size, STREAM_LANES)
-                source = e.offset(pointers[2 * column + half], e.add(distance, 2 * inside))
+                source = e.offset(pointers[2 * column + half], distance)
                 place = e.add(e.mul(e.add(e.mul(steps, index), step), count), column)
-                value = load_widened(e, source, size, matrix_type)
+                value = load_widened(e, source, inside, size, matrix_type)
                 e.store(value, e.element(target, e.mul(place, size), F32))
     e.builder.ret(I64(0))
     return function

@@ -8,9 +8,7 @@ from hyperdex_ir.native.emit import F32, I16, I64, V, vector
 from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.memory_access import LmuRows, Tiles
 from hyperdex_ir.native.operation import Operation, operation
-from hyperdex_ir.targets import LANES
-
-_HALF = LANES // 2  # lanes of a step in one channel
+from hyperdex_ir.targets import LANES, STREAM_LANES, TREE_BYTES
 
 
 @operation("store_key")
@@ -35,12 +33,12 @@ def _write_key(op: Operation, tiles: Tiles, position: V, key: V, size: V, matrix
     for part, start in enumerate(tiles.column(position)):
         with e.loop(0, tiles.steps) as step:
             target = e.offset(start, e.mul(step, tiles.stride))
-            first = e.add(e.mul(step, LANES), part * _HALF)
-            for lane in range(0, _HALF, lanes):
+            first = e.add(e.mul(step, LANES), part * STREAM_LANES)
+            for lane in range(0, STREAM_LANES, lanes):
                 column = e.add(first, lane)
                 place, rest = e.element(key, column, F32), e.sub(size, column)
                 bits = narrow(e, e.load_first(place, vector(F32, lanes), rest), matrix_type)
-                e.store(bits, e.offset(target, 2 * lane))
+                e.store(bits, e.element(target, lane, I16))
                 op.watch(widen(e, bits, matrix_type))
 
 
@@ -75,9 +73,9 @@ def _write_value(
         op.watch(widen(e, bits, matrix_type))
         place = e.add(position, row)
         lane = b.and_(place, I64(LANES - 1))
-        half = b.select(e.less(lane, _HALF), low, high)
+        half = b.select(e.less(lane, STREAM_LANES), low, high)
         step = e.mul(b.udiv(place, I64(LANES)), tiles.stride)
-        e.store(e.extract(bits, 0), e.element(e.offset(half, step), b.and_(lane, I64(_HALF - 1)), I16))
+        e.store(e.extract(bits, 0), e.element(e.offset(half, step), b.and_(lane, I64(STREAM_LANES - 1)), I16))
 
 
 def _source(op: Operation, rows: V, columns: V, limit: V) -> tuple[V, LmuRows]:
@@ -100,5 +98,5 @@ def _heads_apart(op: Operation, heads: V, rows: V, columns: V) -> V:
     e = op.e
     trees = op.context.load("trees")
     stripes = e.mul(e.ceil_div(rows, trees), e.ceil_div(columns, LANES))
-    size = e.mul(stripes, e.mul(trees, 2 * LANES))
+    size = e.mul(stripes, e.mul(trees, TREE_BYTES))
     return e.builder.or_(e.less(heads, 2), e.builder.icmp_signed(">=", op.immediate("pitch"), size))

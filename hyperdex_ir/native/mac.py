@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.native.convert import load_widened
 from hyperdex_ir.native.emit import F32, F64, Emitter, Local, V, vector
 from hyperdex_ir.native.features import Features
-from hyperdex_ir.targets import LANES
-
-STREAM_LANES = LANES // 2  #: of a column in one channel
+from hyperdex_ir.targets import LANES, STREAM_LANES
 
 
 def vectors(features: Features) -> int:
@@ -36,7 +35,7 @@ def multiply_add(e: Emitter, weights: V, x: V, lanes: V, matrix_type: str) -> V:
     """lanes + weights * x rounded once, <n x f32>; weights and x are of the matrix type, widened."""
     if e.features.has_fma:
         return e.fma(weights, x, lanes)
-    if matrix_type == "f16":  # the product is exact in f32
+    if FORMATS[matrix_type].exact_products:
         return e.fadd(lanes, e.fmul(weights, x))
     wide = vector(F64, lanes.type.count)  # exact in f64, and rounding the sum twice is innocuous
     a, w, y = (e.builder.fpext(value, wide) for value in (lanes, weights, x))
@@ -44,10 +43,10 @@ def multiply_add(e: Emitter, weights: V, x: V, lanes: V, matrix_type: str) -> V:
 
 
 def step(e: Emitter, lanes: Sequence[Local], low: V, high: V, activations: V, matrix_type: str) -> None:
-    """One step of a column: 32 elements of the matrix at `low` for lanes 0..31, 32 at `high`, 64 activations."""
+    """One step of a column: elements of the matrix for lanes 0..31 at `low`, for the others at `high`; activations."""
     size = e.features.lanes
     for index, sums in enumerate(lanes):
         half, inside = divmod(index * size, STREAM_LANES)
-        weights = load_widened(e, e.offset((low, high)[half], 2 * inside), size, matrix_type)
+        weights = load_widened(e, (low, high)[half], inside, size, matrix_type)
         x = e.load(e.element(activations, index * size, F32), vector(F32, size))
         sums.set(multiply_add(e, weights, x, sums.get(), matrix_type))

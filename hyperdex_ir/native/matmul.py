@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hyperdex_ir.interpreter import functions
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.isa.instructions import ACTIVATIONS, MATRIX_TYPES
 from hyperdex_ir.memory.map import ceil_div
 from hyperdex_ir.native.emit import F32, I1, I64, POINTER, V, define, vector
@@ -27,7 +28,7 @@ from hyperdex_ir.native.llvm_ops import LlvmOps
 from hyperdex_ir.native.mac import vectors
 from hyperdex_ir.native.memory_access import LmuRows, Tiles, Words
 from hyperdex_ir.native.operation import SPAN, Operation, Sizes, Values, operation
-from hyperdex_ir.targets import LANES
+from hyperdex_ir.targets import LANES, TREE_BYTES
 
 _PAD = 64  # words behind rows of results: vectors reach beyond the last column
 _WORK = max(work_words(item) for item in FEATURES.values())
@@ -38,7 +39,8 @@ def _scratch_words(v: Values, sizes: Sizes) -> int:
     k, n = v["k"], v["n"]
     row, half = (ceil_div(columns, LANES) * LANES for columns in (k, n))
     rows = min(sizes.chunk, *(sizes.lmu_words // max(columns, 1) for columns in (k, n)))
-    if not sizes.fit(k, n) or ceil_div(n, sizes.trees) * sizes.trees * row * 2 > sizes.hbm_bytes:
+    stripes = ceil_div(n, sizes.trees) * FORMATS[v["type"]].stripes(k)
+    if not sizes.fit(k, n) or stripes * sizes.trees * TREE_BYTES > sizes.hbm_bytes:
         return 0
     shared = max(rows, sizes.threads) * row + 2 * (2 * half + _PAD) + rows * half
     panel = PANEL * row if rows > 1 else 0

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hyperdex_ir.isa.formats import ITEM_BYTES
 from hyperdex_ir.native.context import Context, Region
 from hyperdex_ir.native.emit import F32, I8, I64, POINTER, Emitter, V, define
 from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.shared import Shared, offset_of
-from hyperdex_ir.targets import BEAT_BYTES, LANES
+from hyperdex_ir.targets import BEAT_BYTES, LANES, TREE_BYTES, TREE_CHANNELS
 
 if TYPE_CHECKING:
     from hyperdex_ir.native.operation import Operation
@@ -59,10 +60,10 @@ class LmuView:
 
 @dataclass(frozen=True)
 class Tiles:
-    """A matrix of 2-byte elements in tile order: see memory/map.py.
+    """A matrix in tile order: see memory/map.py.
 
     Column n of the MAC's matrix [rows, columns] (one of its rows) belongs to tree n % trees, group n / trees. In step s
-    its lanes 0..31 are 64 bytes in the tree's first channel, lanes 32..63 in the second, both at beat
+    its lanes 0..31 are in the tree's first channel, lanes 32..63 in the second, both at beat
     `beat + group * steps + s` of the channel. So every column is two streams, `stride` bytes from step to step, and the
     groups of a tree follow each other without a gap.
     """
@@ -80,7 +81,7 @@ class Tiles:
         e = self.e
         beat = e.add(self.beat, e.mul(e.i64(group), self.steps))
         distance = e.mul(beat, self.stride)
-        first = e.mul(tree, 2)
+        first = e.mul(tree, TREE_CHANNELS)
         low = e.load(e.element(self.channels, first, POINTER), POINTER)
         high = e.load(e.element(self.channels, e.add(first, 1), POINTER), POINTER)
         return e.offset(low, distance), e.offset(high, distance)
@@ -89,15 +90,6 @@ class Tiles:
         """`stream` of a matrix row by its number (two divisions)."""
         e = self.e
         return self.stream(e.builder.urem(column, self.trees), e.builder.udiv(column, self.trees))
-
-    def element(self, row: V, column: V) -> V:
-        """The address of one element (several divisions)."""
-        e, b = self.e, self.e.builder
-        low, high = self.column(row)
-        lane = b.urem(column, I64(LANES))
-        start = b.select(e.less(lane, LANES // 2), low, high)
-        step = e.mul(b.udiv(column, I64(LANES)), self.stride)
-        return e.offset(start, e.add(step, e.mul(b.urem(lane, I64(LANES // 2)), 2)))
 
 
 @dataclass(frozen=True)
@@ -224,9 +216,9 @@ def tiles(op: Operation, name: str, rows: V, columns: V, added: V, written: bool
     e, b = op.e, op.e.builder
     trees = op.context.load("trees")
     groups, steps = e.ceil_div(rows, trees), e.ceil_div(columns, LANES)
-    stripe = e.mul(trees, LANES * 2)
+    stripe = e.mul(trees, TREE_BYTES)
     size = e.mul(e.mul(groups, steps), stripe)
-    region, address, begin = _hbm(op, name, added, size, 2, stripe, written)
+    region, address, begin = _hbm(op, name, added, size, ITEM_BYTES, stripe, written)
     fields = Shared(e, region, Region)
     beat = b.udiv(e.sub(address, begin), stripe)
     return Tiles(e, fields.load_pointer("channels"), beat, fields.load("stride"), trees, steps, groups)

@@ -209,7 +209,7 @@ class Operation:
         return memory_access.lmu_view(self, name, self.e.i64(rows), self.e.i64(groups), self.e.i64(columns))
 
     def tiles(self, name: str, rows: int | V, columns: int | V, *, added: int | V = 0, written: bool = False) -> Tiles:
-        """An Hbm operand (`added` bytes further on) as a matrix [rows, columns] of 2-byte elements in tile order.
+        """An Hbm operand (`added` bytes further on) as a matrix [rows, columns] in tile order.
 
         Fault when it lies outside HBM or off the stripes, or is `written` to and a parameter.
         """

@@ -9,9 +9,7 @@ from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.memory_access import Tiles, Words
 from hyperdex_ir.native.moving import scale_words, watch_words
 from hyperdex_ir.native.operation import Operation, operation
-from hyperdex_ir.targets import LANES
-
-_HALF = LANES // 2  # lanes of a step in one channel
+from hyperdex_ir.targets import LANES, STREAM_LANES
 
 
 @operation("embed")
@@ -35,10 +33,10 @@ def _widen_row(op: Operation, target: V, tiles: Tiles, index: V, columns: V, sca
     e, lanes = op.e, op.features.lanes
     factor = e.splat(scale, lanes)
     for part, start in enumerate(tiles.column(index)):
-        with e.loop(part * _HALF, columns, LANES) as first:
+        with e.loop(part * STREAM_LANES, columns, LANES) as first:
             source = e.offset(start, e.mul(e.builder.udiv(first, I64(LANES)), tiles.stride))
-            for lane in range(0, _HALF, lanes):
-                value = load_widened(e, e.offset(source, 2 * lane), lanes, matrix_type)
+            for lane in range(0, STREAM_LANES, lanes):
+                value = load_widened(e, source, lane, lanes, matrix_type)
                 value = e.fmul(value, factor)
                 column = e.add(first, lane)
                 count = e.sub(columns, column)

@@ -28,10 +28,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hyperdex_ir.isa.formats import ITEM_BYTES
 from hyperdex_ir.isa.instructions import BY_NAME, Engine
 from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
 
-_ITEM_BYTES = 2  # of a matrix element
 _PASSES = {"softmax": 3, "layer_norm": 3, "rms_norm": 2}
 
 
@@ -145,9 +145,9 @@ def _vector(name: str, values: Mapping[str, Any], target: Target, rows: int, pos
 def _transfer(name: str, values: Mapping[str, Any], target: Target, rows: int) -> Cost:
     latency = target.hbm_latency_cycles
     if name == "store_key":
-        return Cost(Engine.SMA, values["heads"] * _divide(values["size"] * _ITEM_BYTES, BEAT_BYTES) * rows, latency)
+        return Cost(Engine.SMA, values["heads"] * _divide(values["size"] * ITEM_BYTES, BEAT_BYTES) * rows, latency)
     if name == "store_value":
-        full = BEAT_BYTES // _ITEM_BYTES
+        full = BEAT_BYTES // ITEM_BYTES
         beats = values["heads"] * values["size"] * _divide(rows, full)
         return Cost(Engine.SMA, beats * (target.partial_write_cycles if rows < full else 1), latency)
     if name == "embed":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import prod
 
 from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import ModelLayout, Parameter, Shard
 from hyperdex_ir.memory.map import MemoryMap, parameter_bytes
 from hyperdex_ir.targets import Target
@@ -21,7 +22,6 @@ from hyperdex_ir.targets import Target
 #: Stretches of a tensor's rows or columns that are stored: each parameter's are compared with those of the ones before.
 _MOST_PIECES = 1 << 10
 _AGAIN = "compile the model again"
-_ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i64": 8}
 
 
 @dataclass
@@ -70,7 +70,7 @@ def divide_parameters(layout: ModelLayout, memory_map: MemoryMap, devices: int) 
 
 
 def _add(division: Division, parameter: Parameter, seen: dict[str, list[range]], target: Target) -> None:
-    devices, item = division.devices, _ITEM_BYTES[parameter.dtype]
+    devices, item = division.devices, ELEMENTS[parameter.dtype].dtype.itemsize
     stored = prod(parameter.shape) * item
     division.tiles += devices * (parameter_bytes(parameter, target) - stored)
     if parameter.shards is None:

@@ -12,6 +12,9 @@ from hyperdex_ir.errors import OptionError
 
 LANES = 64  # of a MAC tree: part of the arithmetic, not a choice of the target
 BEAT_BYTES = 64  # what an HBM channel delivers at a time
+TREE_CHANNELS = 2  # that feed a MAC tree, and no other
+STREAM_LANES = LANES // TREE_CHANNELS  # of a step, that come from one of them
+TREE_BYTES = TREE_CHANNELS * BEAT_BYTES  # of a stripe, that one tree takes
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Target:
 
     @property
     def stripe_bytes(self) -> int:
-        """One beat of every channel: also one tile, `trees` columns of 64 lanes of 2 bytes."""
+        """One beat of every channel: what the trees take in a cycle."""
         return self.channels * BEAT_BYTES
 
     @property
@@ -85,6 +88,6 @@ def load_target(name: str) -> Target:
         raise OptionError(f"no target {name!r}; there are {', '.join(target_names())}", "choose one with --type-device")
     table = tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text())
     target = Target(name, **{key: entry["value"] for key, entry in table.items()})
-    if target.channels * BEAT_BYTES != target.trees * LANES * 2:
+    if target.channels != target.trees * TREE_CHANNELS:
         raise OptionError(f"target {name}: {target.channels} channels do not feed {target.trees} MAC trees")
     return target

@@ -19,11 +19,12 @@ from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.options import check_devices, chosen_passes
 from hyperdex_ir.backend.tracing import set_grid
 from hyperdex_ir.checkpoint.files import weight_files
-from hyperdex_ir.checkpoint.values import STORAGE, convert
+from hyperdex_ir.checkpoint.values import convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.errors import CheckpointError, FileFormatError, NotCompiledError
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.serialize import manifest_entries, read_table, read_tensors
 from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folder
 from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_header
@@ -131,10 +132,6 @@ def _types(module: ModuleOp) -> dict[str, tuple[str, tuple[int, ...]]]:
     return types
 
 
-def _shaped(values: np.ndarray, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    return values.view(np.float16 if dtype == "f16" else values.dtype).reshape(shape)
-
-
 def _stored_at(folder: ModelFolder, types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
     """Reads from the converted checkpoint, whose tensors may hold the rows of several keys."""
     path = folder.model_binary
@@ -148,18 +145,18 @@ def _stored_at(folder: ModelFolder, types: dict[str, tuple[str, tuple[int, ...]]
                 break
             places[key] = offset
             dtype, shape = types[key]
-            offset += prod(shape) * STORAGE[dtype].itemsize
+            offset += ELEMENTS[dtype].bytes_of(prod(shape))
 
     def get(key: str) -> np.ndarray:
         if key not in places:
             raise FileFormatError(f"{path}: holds no {key}", "compile the model again")
         dtype, shape = types[key]
-        size = prod(shape) * STORAGE[dtype].itemsize
+        size = ELEMENTS[dtype].bytes_of(prod(shape))
         with open_regular(path, FileFormatError, "compile the model again", buffering=0) as file:
             if places[key] + size > os.fstat(file.fileno()).st_size:
                 raise FileFormatError(f"{path}: ends before {key}, {size} bytes at {places[key]}", "compile again")
-            values = np.fromfile(file, STORAGE[dtype], prod(shape), offset=places[key])
-        return _shaped(values, dtype, shape)
+            values = np.fromfile(file, ELEMENTS[dtype].dtype, prod(shape), offset=places[key])
+        return values.reshape(shape)
 
     return get
 
@@ -172,6 +169,6 @@ def _from_blocks(blocks: Blocks, types: dict[str, tuple[str, tuple[int, ...]]]) 
             raise CheckpointError(f"the model has no parameter {key}")
         dtype, shape = types[key]
         parts = [convert(values, source, dtype, key).reshape(-1) for source, values in blocks(key)]
-        return _shaped(np.ascontiguousarray(np.concatenate(parts), STORAGE[dtype]), dtype, shape)
+        return np.ascontiguousarray(np.concatenate(parts), ELEMENTS[dtype].dtype).reshape(shape)
 
     return get

@@ -15,9 +15,8 @@ from transformers.utils import logging
 
 from hyperdex_ir.checkpoint.pretrained import model_from, quiet_libraries
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.support.reading import check_checkpoint
-
-_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -49,7 +48,7 @@ def run_reference(directory: Path, dtype: str, tokens: Sequence[int], count: int
 def _load(directory: Path, dtype: str) -> Any:
     check_checkpoint(directory)
     try:
-        model = model_from(directory, _DTYPES[dtype])
+        model = model_from(directory, getattr(torch, ELEMENTS[dtype].torch))
     except CheckpointError:
         raise
     except Exception as error:  # the library raises whatever its loaders raise

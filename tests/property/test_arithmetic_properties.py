@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperdex_ir.interpreter import arithmetic, attention
+from hyperdex_ir.isa.formats import BF16, F16, FORMATS
 from hyperdex_ir.memory.tiles import from_tiles, tile_view
 
 settings.register_profile("arithmetic", max_examples=2000 if SOAK else 60, deadline=None)
@@ -20,7 +21,7 @@ MATRIX_TYPES = st.sampled_from(["f16", "bf16"])
 def bits(rng: np.random.Generator, shape: tuple[int, ...], matrix_type: str, wild: bool) -> np.ndarray:
     """Ordinary numbers, or any finite bits."""
     if not wild:
-        return arithmetic.round_to_matrix(rng.standard_normal(shape).astype(np.float32), matrix_type)
+        return FORMATS[matrix_type].round(rng.standard_normal(shape).astype(np.float32))
     result = rng.integers(0, 1 << 16, shape).astype(np.uint16)
     exponent = np.uint16(0x7C00 if matrix_type == "f16" else 0x7F80)
     result[(result & exponent) == exponent] &= np.uint16(0xBFFF)
@@ -44,7 +45,7 @@ def test_padding_trees_and_other_rows_do_not_matter(seed: int, kind: str, wild: 
 def test_bf16_step_rounds_the_exact_value_once(w: int, x: int, a: int) -> None:
     """Both neighbours of the result are no nearer to the exact value."""
     operands = np.array([w, x], np.uint16)
-    values = arithmetic.widen(operands, "bf16")
+    values = BF16.load(operands)
     lanes = np.array([a], np.uint32).view(np.float32)
     if not (np.isfinite(values).all() and np.isfinite(lanes).all()):
         return
@@ -79,7 +80,7 @@ def test_attention_does_not_depend_on_chunking(seed: int, before: int, rows: int
     def attend(first: int, stop: int) -> np.ndarray:
         reach = attention.span(before + first, stop - first, window)
         scores = attention.scores(query[first:stop], keys, reach, 0.125, 0.0, "f16")
-        weights = arithmetic.round_to_matrix(attention.softmax(scores, reach), "f16")
+        weights = F16.round(attention.softmax(scores, reach))
         return attention.values(weights, values, reach, "f16")[:, :size]
 
     whole = attend(0, rows)

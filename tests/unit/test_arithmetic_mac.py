@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hyperdex_ir.interpreter import arithmetic
+from hyperdex_ir.isa.formats import BF16, F16, FORMATS
 from hyperdex_ir.memory.tiles import from_tiles, tile_view, to_tiles
 from hyperdex_ir.targets import load_target
 
@@ -86,8 +87,7 @@ def check_mac(weights: np.ndarray, x: np.ndarray, matrix_type: str, trees: int =
 def test_mac_of_ordinary_numbers(matrix_type: str, k: int) -> None:
     rng = np.random.default_rng(k)
     weights, x = (
-        arithmetic.round_to_matrix(rng.standard_normal(shape).astype(np.float32), matrix_type)
-        for shape in ((3, k), (2, k))
+        FORMATS[matrix_type].round(rng.standard_normal(shape).astype(np.float32)) for shape in ((3, k), (2, k))
     )
     check_mac(weights, x, matrix_type)
 
@@ -131,8 +131,8 @@ def test_bf16_products_above_float32_do_not_overflow_alone() -> None:
 @pytest.mark.parametrize("matrix_type", ["f16", "bf16"])
 def test_trees_and_rows_and_blocks_do_not_matter(matrix_type: str) -> None:
     rng = np.random.default_rng(3)
-    weights = arithmetic.round_to_matrix(rng.standard_normal((700, 576)).astype(np.float32), matrix_type)
-    x = arithmetic.round_to_matrix(rng.standard_normal((3, 576)).astype(np.float32), matrix_type)
+    weights = FORMATS[matrix_type].round(rng.standard_normal((700, 576)).astype(np.float32))
+    x = FORMATS[matrix_type].round(rng.standard_normal((3, 576)).astype(np.float32))
     whole = arithmetic.mac(tile_view(weights, 16), x, matrix_type)[:, :700]
     for trees in (1, 32):
         assert same_bits(arithmetic.mac(tile_view(weights, trees), x, matrix_type)[:, :700], whole)
@@ -144,12 +144,12 @@ def test_trees_and_rows_and_blocks_do_not_matter(matrix_type: str) -> None:
 @pytest.mark.parametrize("matrix_type", ["f16", "bf16"])
 def test_every_element_widens_and_rounds_back(matrix_type: str) -> None:
     bits = np.arange(1 << 16, dtype=np.uint16)
-    wide = arithmetic.widen(bits, matrix_type)
+    wide = FORMATS[matrix_type].load(bits)
     expected = np.array([scalar(int(b), matrix_type) for b in bits], np.float32)
     assert same_bits(wide, expected)
     finite = np.isfinite(wide)
-    assert same_bits(arithmetic.widen(bits[finite], matrix_type), expected[finite])
-    back = arithmetic.round_to_matrix(wide, matrix_type)
+    assert same_bits(FORMATS[matrix_type].load(bits[finite]), expected[finite])
+    back = FORMATS[matrix_type].round(wide)
     assert (back == bits)[~np.isnan(wide)].all()
 
 
@@ -159,13 +159,13 @@ def test_rounding_to_bf16_is_to_nearest_even() -> None:
         0x80018000: 0x8002, 0xFF800000: 0xFF80,
     }.items():  # fmt: skip
         x = np.array([value], np.uint32).view(np.float32)
-        assert arithmetic.round_to_matrix(x, "bf16")[0] == expected
+        assert BF16.round(x)[0] == expected
 
 
 def test_f16_overflow_is_infinite() -> None:
     x = np.array([65519.0, 65520.0, -65520.0], np.float32)
     with arithmetic.quiet():
-        got = arithmetic.round_to_matrix(x, "f16")
+        got = F16.round(x)
     assert list(got) == [0x7BFF, 0x7C00, 0xFC00]
 
 

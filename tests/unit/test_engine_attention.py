@@ -25,7 +25,8 @@ from engine_kernels import (
 from machine_programs import HEADS, LENGTH, SIZE, attention, loop, memory_map, op
 
 from hyperdex_ir.interpreter import attention as reference
-from hyperdex_ir.interpreter.arithmetic import quiet, round_to_matrix, widen
+from hyperdex_ir.interpreter.arithmetic import quiet
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.isa.instructions import BY_NAME, MATRIX_TYPES
 from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Instruction, Program
@@ -69,27 +70,27 @@ class Block:
         keys, values = numbers(rng, (self.limit, size), wild), numbers(rng, (size, self.limit), wild)
         self.query = np.concatenate([numbers(rng, (rows, size), wild), np.full((rows, 64), np.nan, np.float32)], axis=1)
         with quiet():
-            bits = round_to_matrix(values, kind)
+            bits = FORMATS[kind].round(values)
             bits[:, self.reach.stop :] = 0x7FFF  # a NaN that nobody sees
-            self.keys = np.ascontiguousarray(tile_view(round_to_matrix(keys, kind), trees))
+            self.keys = np.ascontiguousarray(tile_view(FORMATS[kind].round(keys), trees))
             self.values = np.ascontiguousarray(tile_view(bits, trees))
             self._expect()
 
     def _expect(self) -> None:
         seen, zero = self.reach.seen, np.float32(0)
-        rounded = round_to_matrix(self.query[:, : self.size], self.kind)
+        rounded = FORMATS[self.kind].round(self.query[:, : self.size])
         self.scores = reference.scores(rounded, self.keys, self.reach, 0.125, self.cap, self.kind)
         if self.bias != "none":
-            self.scores = self.scores + reference.bias(self.slope, self.reach, 0.125, self.bias == "bf16")
+            self.scores = self.scores + reference.bias(self.slope, self.reach, 0.125, self.bias == "rounded")
         self.weights = reference.softmax(np.where(seen, self.scores, zero), self.reach, self.sink)
-        issued = round_to_matrix(np.where(seen, self.weights, zero), self.kind)
+        issued = FORMATS[self.kind].round(np.where(seen, self.weights, zero))
         self.result = reference.values(issued, self.values, self.reach, self.kind)[:, : self.size]
         scores = np.where(seen, self.scores, zero)
         self.finite = [
             (
-                bool(np.isfinite(widen(rounded[row], self.kind)).all() and np.isfinite(scores[row]).all()),
+                bool(np.isfinite(FORMATS[self.kind].load(rounded[row])).all() and np.isfinite(scores[row]).all()),
                 bool(np.isfinite(self.weights[row][seen[row]]).all()),
-                bool(np.isfinite(widen(issued[row], self.kind)).all() and np.isfinite(self.result[row]).all()),
+                bool(np.isfinite(FORMATS[self.kind].load(issued[row])).all() and np.isfinite(self.result[row]).all()),
             )
             for row in range(self.rows)
         ]

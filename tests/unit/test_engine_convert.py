@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hyperdex_ir.interpreter.arithmetic import round_to_matrix, widen
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.native.codegen import Library, build, new_module
 from hyperdex_ir.native.convert import load_widened, narrow
 from hyperdex_ir.native.emit import F32, I16, I64, POINTER, Emitter, define, vector
@@ -42,7 +42,7 @@ def library(request: pytest.FixtureRequest) -> Library:
             with e.loop(0, count, lanes) as index:
                 at = e.element(source, index, source_type)
                 if name == "widen":
-                    value = load_widened(e, at, lanes, matrix_type)
+                    value = load_widened(e, at, 0, lanes, matrix_type)
                 else:
                     value = narrow(e, e.load(at, vector(F32, lanes)), matrix_type)
                 e.store(value, e.element(target, index, target_type))
@@ -66,17 +66,17 @@ def check_narrow(library: Library, matrix_type: str, bits: np.ndarray) -> None:
     """Rounds float32 by their bits, and compares with NumPy; NaN payloads do not count."""
     x = np.ascontiguousarray(bits, np.uint32).view(np.float32)
     with np.errstate(all="ignore"):
-        expected = round_to_matrix(x, matrix_type)
+        expected = FORMATS[matrix_type].round(x)
     result = convert(library, f"narrow_{matrix_type}", x, np.uint16)
     is_nan = np.isnan(x)
     assert np.array_equal(result[~is_nan], expected[~is_nan])
-    assert np.isnan(widen(result[is_nan], matrix_type)).all()
+    assert np.isnan(FORMATS[matrix_type].load(result[is_nan])).all()
 
 
 @pytest.mark.parametrize("matrix_type", TYPES)
 def test_widens_every_half(library: Library, matrix_type: str) -> None:
     result = convert(library, f"widen_{matrix_type}", HALVES, np.float32)
-    expected = widen(HALVES, matrix_type)
+    expected = FORMATS[matrix_type].load(HALVES)
     is_nan = np.isnan(expected)
     assert np.array_equal(result.view(np.uint32)[~is_nan], expected.view(np.uint32)[~is_nan])
     assert np.isnan(result[is_nan]).all()
@@ -85,7 +85,7 @@ def test_widens_every_half(library: Library, matrix_type: str) -> None:
 @pytest.mark.parametrize("matrix_type", TYPES)
 def test_rounds_at_every_boundary(library: Library, matrix_type: str) -> None:
     """Every half, the middle between it and the next, and the float32 on either side of both."""
-    values = widen(HALVES, matrix_type)
+    values = FORMATS[matrix_type].load(HALVES)
     values = np.sort(values[np.isfinite(values)].astype(np.float64))
     beyond = 65536.0 if matrix_type == "f16" else 2.0**128
     neighbours = np.concatenate([[-beyond], values, [beyond]])

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from machine_programs import op
 
-from hyperdex_ir.interpreter.arithmetic import quiet, round_to_matrix
+from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
@@ -70,7 +71,7 @@ class Case:
         shape = (self.matrix_rows, self.k)
         weight = rng.standard_normal(shape, np.float32) if self.weight is None else self.weight
         values = {
-            "weight": round_to_matrix(weight.astype(np.float32), self.type),
+            "weight": FORMATS[self.type].round(weight.astype(np.float32)),
             "bias": rng.standard_normal(self.matrix_rows, np.float32),
         }
         parameters = (

@@ -17,6 +17,7 @@ from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, Prompt
 from hyperdex_ir.interpreter import arithmetic
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.interpreter.lpu_ops import OPERATIONS
+from hyperdex_ir.isa.formats import F16, FORMATS
 
 VOCAB, WIDTH, LENGTH = 20, 8, 90
 INPUTS = "%ids: tensor<?xi64>, %positions: tensor<?xi64>"
@@ -41,7 +42,7 @@ def parameter(key: str, matrix_type: str = "f16") -> np.ndarray:
     values = np.random.default_rng(sum(key.encode())).standard_normal(shape).astype(np.float32)
     if key.rpartition(".")[2] in ("table", "bias", "norm"):
         return values
-    return arithmetic.round_to_matrix(values, matrix_type).view(np.float16 if matrix_type == "f16" else np.uint16)
+    return FORMATS[matrix_type].round(values).view(np.float16 if matrix_type == "f16" else np.uint16)
 
 
 def body(expression: str, result: str = "?x8") -> str:
@@ -117,10 +118,10 @@ def test_linear_chain_norms_and_rotary() -> None:
   %y = lpu.reshape %o : (tensor<?x2x4xf32>) -> tensor<?x8xf32>"""  # noqa: E501
     )
     bias, table = parameter("bias"), parameter("table")
-    tiles = arithmetic.round_to_matrix(parameter("w").astype(np.float32), "f16").reshape(8, 1, 1, 8)
+    tiles = F16.round(parameter("w").astype(np.float32)).reshape(8, 1, 1, 8)
     padded = np.zeros((8, 1, 1, 64), np.uint16)
     padded[..., :8] = tiles
-    mac = arithmetic.mac(padded, arithmetic.round_to_matrix(x, "f16"), "f16")
+    mac = arithmetic.mac(padded, F16.round(x), "f16")
     chained = arithmetic.unary("silu", (mac + bias) * np.float32(0.5)) * x + x
     normed = arithmetic.rms_norm(arithmetic.layer_norm(chained, bias, bias, 1e-5), bias, 1e-5)
     turned = arithmetic.rotary(normed.reshape(3, 2, 4), table[:3, 0], table[:3, 1], "half")

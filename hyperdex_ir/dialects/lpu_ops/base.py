@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX, BFloat16Type, Float16Type, TensorType, f32
+from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType, f32
 from xdsl.ir import Attribute, SSAValue
 from xdsl.irdl import base
 from xdsl.utils.exceptions import VerifyException
+
+from hyperdex_ir.isa.formats import FORMATS
 
 TENSOR = base(TensorType)
 
@@ -41,7 +43,7 @@ def tokens_type(*features: int, element: Attribute = f32) -> TensorType:
 
 def is_matrix_element(element: Attribute) -> bool:
     """Whether the MAC trees can stream this element type."""
-    return isinstance(element, Float16Type | BFloat16Type)
+    return str(element) in FORMATS
 
 
 def require(condition: bool, message: str) -> None:

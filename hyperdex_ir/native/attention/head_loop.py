@@ -24,7 +24,7 @@ from hyperdex_ir.native.emit import F32, I1, I64, POINTER, V
 from hyperdex_ir.native.kernels import choose
 from hyperdex_ir.native.memory_access import beat_address
 from hyperdex_ir.native.operation import Operation, operation, positions_fit
-from hyperdex_ir.targets import LANES
+from hyperdex_ir.targets import LANES, TREE_BYTES
 
 _CACHES = ("keys", "values")
 _PARAMETERS = {"slope": "bias", "sink": "has_sink"}  #: with what the header has when they are there
@@ -260,7 +260,7 @@ class _Loop:
         """A matrix lies on stripes of the run-time area."""
         e, b, context = self.e, self.e.builder, self.op.context
         begin, end = context.load("runtime.begin"), context.load("runtime.end")
-        stripe = e.mul(self.trees, 2 * LANES)
+        stripe = e.mul(self.trees, TREE_BYTES)
         last = e.sub(end, cache_bytes(e, self.trees, rows, columns))
         inside = b.and_(b.icmp_signed(">=", address, begin), b.icmp_signed("<=", address, last))
         return b.and_(inside, e.equal(b.urem(address, stripe), 0))

@@ -76,7 +76,7 @@ def _table(loop: HeadLoop, stages: Sequence[Instruction]) -> list[int]:
 def _parameters(stages: Sequence[Instruction]) -> tuple[int, int]:
     """Which bias scores get, by number, and whether there is a sink."""
     scores, softmax = (stage.values for stage in stages[:2])
-    kind = "none" if scores.get("slope") is None else "bf16" if scores.get("bf16_bias") else "distance"
+    kind = "none" if scores.get("slope") is None else "rounded" if scores.get("bf16_bias") else "distance"
     return BIASES.index(kind), int(softmax.get("sink") is not None)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hyperdex_ir.interpreter import functions
+from hyperdex_ir.isa.formats import BF16, FORMATS
 from hyperdex_ir.native.attention.rows import (
     BIASES,
-    COLUMN_BYTES,
     RowAccess,
     add_products,
     load_row_start,
@@ -25,7 +25,7 @@ from hyperdex_ir.native.fold import add_halves, finish
 from hyperdex_ir.native.kernels import Most, kernel, load_words, zero_lanes
 from hyperdex_ir.native.llvm_ops import LlvmOps
 from hyperdex_ir.native.mac import multiply_add
-from hyperdex_ir.targets import LANES
+from hyperdex_ir.targets import LANES, TREE_BYTES
 
 #: Result elements whose sums are kept at a time, and steps of positions that each gets in turn: 16 KiB of cache.
 ELEMENTS, STEPS = 16, 8
@@ -69,7 +69,7 @@ def scores_kernel(e: Emitter, matrix_type: str, count: int) -> Any:
         each = [RowAccess(e, rows, number) for number in range(count)]
         most = [Most(e) for _ in each]
         parts = [e.buffer(vector(F32, lanes), lanes) for _ in each]
-        single = e.equal(steps, 1) if matrix_type == "f16" else I1(0)
+        single = e.equal(steps, 1) if FORMATS[matrix_type].exact_products else I1(0)
         walk = _CacheWalk(e, keys, trees, steps, e.sub(first, e.builder.urem(first, I64(lanes))), stop)
         with e.loop(walk.start, stop, lanes) as block:
             with e.loop(0, lanes) as key:
@@ -82,7 +82,8 @@ def scores_kernel(e: Emitter, matrix_type: str, count: int) -> Any:
 
                 with e.if_else(single) as (one, several):
                     with one:
-                        keep(_single_products(e, pointer, [load_words(e, row.pointer_of("query")) for row in each]))
+                        queries = [load_words(e, row.pointer_of("query")) for row in each]
+                        keep(_single_products(e, pointer, queries, matrix_type))
                     with several:
                         keep(_key_products(e, pointer, walk.pitch, steps, each, matrix_type))
                 for part, value in zip(parts, folded, strict=True):
@@ -104,10 +105,10 @@ class _CacheWalk:
     def __init__(self, e: Emitter, matrix: V, trees: V, steps: V, start: V, stop: V):
         b = e.builder
         self._e, self._trees, self._stop, self.start = e, trees, stop, start
-        self.pitch = e.mul(trees, COLUMN_BYTES)
-        self._jump = e.sub(e.mul(steps, self.pitch), e.mul(e.sub(trees, 1), COLUMN_BYTES))  # to the next group
+        self.pitch = e.mul(trees, TREE_BYTES)
+        self._jump = e.sub(e.mul(steps, self.pitch), e.mul(e.sub(trees, 1), TREE_BYTES))  # to the next group
         group, tree = b.udiv(start, trees), b.urem(start, trees)
-        at = e.add(e.mul(e.mul(group, steps), self.pitch), e.mul(tree, COLUMN_BYTES))
+        at = e.add(e.mul(e.mul(group, steps), self.pitch), e.mul(tree, TREE_BYTES))
         self._pointer = e.local(POINTER, e.offset(matrix, at))
         self._tree, self._position = e.local(I64, tree), e.local(I64, start)
 
@@ -119,7 +120,7 @@ class _CacheWalk:
         self._position.set(position)
         next_tree = e.add(tree, 1)
         wraps = e.equal(next_tree, self._trees)
-        step = b.select(wraps, self._jump, I64(COLUMN_BYTES))
+        step = b.select(wraps, self._jump, I64(TREE_BYTES))
         self._tree.set(b.select(wraps, I64(0), next_tree))
         self._pointer.set(e.offset(pointer, b.select(e.less(position, self._stop), step, I64(0))))
         return pointer
@@ -143,18 +144,18 @@ def _key_products(e: Emitter, pointer: V, pitch: V, steps: V, each: Sequence[Row
     return [add_halves(e, [lane.get() for lane in lanes64]) for lanes64 in sums]
 
 
-def _single_products(e: Emitter, pointer: V, queries: Sequence[Sequence[V]]) -> list[V]:
-    """The same for f16 keys of one step. There products are exact, so that the fold's first addition can be fused with
-    one of its terms: x * y + (v * w) rounded once is what adding the two products gives."""
+def _single_products(e: Emitter, pointer: V, queries: Sequence[Sequence[V]], matrix_type: str) -> list[V]:
+    """The same for keys of one step, where products are exact, so that the fold's first addition can be fused with one
+    of its terms: x * y + (v * w) rounded once is what adding the two products gives."""
     for line in (0, _LINE):
         e.prefetch(e.offset(pointer, _AHEAD + line))
-    key = load_step(e, pointer, "f16")
+    key = load_step(e, pointer, matrix_type)
     half = len(key) // 2
     results: list[V] = []
     for query in queries:
         low = [e.fmul(x, y) for x, y in zip(key[:half], query[:half], strict=True)]
         lanes = zip(key[half:], query[half:], low, strict=True)
-        results.append(add_halves(e, [multiply_add(e, x, y, term, "f16") for x, y, term in lanes]))
+        results.append(add_halves(e, [multiply_add(e, x, y, term, matrix_type) for x, y, term in lanes]))
     return results
 
 
@@ -178,14 +179,14 @@ def _finish_scores(e: Emitter, row: RowAccess, part: V, most: Most, block: V, sc
 def _bias(e: Emitter, row: RowAccess, block: V, scale: V) -> V:
     """What is added to the scores of the positions from `block` on."""
     b, lanes = e.builder, e.features.lanes
-    is_bf16 = e.equal(row.load("bias"), BIASES.index("bf16"))
+    is_rounded = e.equal(row.load("bias"), BIASES.index("rounded"))
     own = e.sub(row.load("stop"), 1)
-    start = e.sub(block, b.select(is_bf16, I64(0), own))
+    start = e.sub(block, b.select(is_rounded, I64(0), own))
     numbers = b.add(e.lanes(I32, range(lanes)), e.splat(b.trunc(start, I32), lanes))
     factor, x = e.splat(row.number("slope"), lanes), b.sitofp(numbers, vector(F32, lanes))
     y = e.local(x.type, b.fmul(factor, x))
-    with e.if_then(is_bf16):
-        product = rounded(e, b.fmul(factor, rounded(e, x, "bf16")), "bf16")
+    with e.if_then(is_rounded):
+        product = rounded(e, b.fmul(factor, rounded(e, x, BF16.name)), BF16.name)
         y.set(b.fmul(product, e.splat(scale, lanes)))
     return y.get()
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.map import ceil_div
 from hyperdex_ir.native.attention import kernels
-from hyperdex_ir.native.attention.rows import BIASES, COLUMN_BYTES, ROW_BYTES, RowAccess
+from hyperdex_ir.native.attention.rows import BIASES, ROW_BYTES, RowAccess
 from hyperdex_ir.native.emit import F32, I32, I64, POINTER, Emitter, V
 from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.kernels import choose
 from hyperdex_ir.native.memory_access import LmuRows
 from hyperdex_ir.native.operation import SPAN, Operation, Sizes, Values, operation
-from hyperdex_ir.targets import LANES
+from hyperdex_ir.targets import LANES, TREE_BYTES
 
 # ---------------------------------------------------------------------------------------------------- memory
 
@@ -187,8 +187,8 @@ def scores(op: Operation) -> None:
     keys = a.cache(a.stop, size)
     query = op.lmu("query", a.rows, size)
     slope, has_slope = a.number("slope"), op.present("slope")
-    distance, bf16 = (I64(BIASES.index(name)) for name in ("distance", "bf16"))
-    bias = e.builder.select(e.equal(op.immediate("bf16_bias"), 0), distance, bf16)
+    distance, rounded = (I64(BIASES.index(name)) for name in ("distance", "rounded"))
+    bias = e.builder.select(e.equal(op.immediate("bf16_bias"), 0), distance, rounded)
     dst = a.seen("dst")
     query = a.snapshot(query, dst)
     trees, steps = op.context.load("trees"), e.ceil_div(size, LANES)
@@ -278,4 +278,4 @@ def by_spans(op: Operation, begin: V, end: V, width: V, grid: int, call: Callabl
 def cache_bytes(e: Emitter, trees: V, rows: V, columns: V) -> V:
     """Bytes of a matrix in tile order."""
     tiles = e.mul(e.ceil_div(rows, trees), e.ceil_div(columns, LANES))
-    return e.mul(tiles, e.mul(trees, COLUMN_BYTES))
+    return e.mul(tiles, e.mul(trees, TREE_BYTES))

@@ -1,7 +1,7 @@
 """The rows that attention's kernels work on, and what they read from the KV cache.
 
 The cache lies in the run-time area, where HBM is linear: element (row n, lane j of step s) of a matrix in tile order is
-at `base + ((n / trees * steps + s) * trees + n % trees) * 128 + 2 * j`.
+at `base + ((n / trees * steps + s) * trees + n % trees) * TREE_BYTES`, and j elements on.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import ctypes
 from collections.abc import Sequence
 
 from hyperdex_ir.native.convert import load_widened
-from hyperdex_ir.native.emit import F32, I16, I32, I64, POINTER, Emitter, Local, V, vector
+from hyperdex_ir.native.emit import F32, I32, I64, POINTER, Emitter, Local, V, vector
 from hyperdex_ir.native.features import Features
 from hyperdex_ir.native.mac import multiply_add
 from hyperdex_ir.native.shared import Shared
 from hyperdex_ir.targets import LANES
 
-COLUMN_BYTES = 2 * LANES  # of one step of one tree
-#: What is added to scores: nothing, slope times distance, or slope times position in bf16.
-BIASES = ("none", "distance", "bf16")
+#: What is added to scores: nothing, slope times distance, or slope times position rounded to bf16.
+BIASES = ("none", "distance", "rounded")
 
 
 class Row(ctypes.Structure):
@@ -92,8 +91,7 @@ def positions_mask(e: Emitter, start: V, first: V, stop: V) -> V:
 def load_step(e: Emitter, pointer: V, matrix_type: str) -> list[V]:
     """64 elements of the matrix type, widened: vectors of f32."""
     lanes = e.features.lanes
-    places = [e.element(pointer, start, I16) for start in range(0, LANES, lanes)]
-    return [load_widened(e, place, lanes, matrix_type) for place in places]
+    return [load_widened(e, pointer, start, lanes, matrix_type) for start in range(0, LANES, lanes)]
 
 
 def load_row_start(e: Emitter, pointer: V, count: V) -> V:

@@ -10,7 +10,7 @@ from hyperdex_ir.dialects.isa import HbmRef, LmuUse, buffer_type
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.isa.instructions import DEVICE, KV_BASE, MATRIX_TYPES, ZERO
 from hyperdex_ir.memory.collect import parameter_of
-from hyperdex_ir.memory.map import CacheMap, ceil_div
+from hyperdex_ir.memory.map import CacheMap, ceil_div, matrix_bytes
 from hyperdex_ir.passes.lowering import ring
 from hyperdex_ir.passes.lowering.function import (
     HEAD,
@@ -115,7 +115,8 @@ class _Linear:
         `first` is a multiple of the target's MAC trees.
         """
         op, target = self.op, to.shared.memory.target
-        skipped = first // target.trees * ceil_div(self.k, LANES) * target.stripe_bytes
+        dtype = parameter_of(self.weight).dtype
+        skipped = matrix_bytes(first, self.k, dtype, target)
         bias = to.optional_address(op.bias)
         start = number * self.n + first
         gated = op.gated is not None
@@ -126,7 +127,7 @@ class _Linear:
             weight=_further(to.address(self.weight), skipped),
             k=self.k,
             n=columns,
-            type=parameter_of(self.weight).dtype,
+            type=dtype,
             bias=None if bias is None else _further(bias, 4 * first),
             times=None if self.times is None else _part(self.times, start),
             plus=None if self.plus is None else _part(self.plus, start),

@@ -1,0 +1,201 @@
+"""Types of numbers: one entry for each, from which every other module takes names, sizes and conversions.
+
+`FORMATS` are those that the MAC trees stream. docs/decisions/0018-matrix-formats.md says how to add a narrow one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hyperdex_ir.targets import BEAT_BYTES, LANES, STREAM_LANES
+
+
+@dataclass(frozen=True)
+class ElementType:
+    """A type of numbers in files and in memory.
+
+    name: in the IR and in our files. torch: in torch, and in config.json. dtype: of arrays as they are read and
+    written, little-endian; unsigned integers that hold the bits where NumPy lacks the type.
+    """
+
+    name: str
+    torch: str
+    dtype: np.dtype
+
+    @property
+    def published(self) -> str:
+        """The name in safetensors and in GGUF."""
+        return self.name.upper()
+
+    @property
+    def stored(self) -> np.dtype:
+        """NumPy type of its elements in HBM."""
+        return self.dtype
+
+    def bytes_of(self, count: int) -> int:
+        """Bytes of neighbouring elements."""
+        return count * self.dtype.itemsize
+
+    def load(self, stored: np.ndarray) -> np.ndarray:
+        """Elements as float32: exact, except that wider ones are rounded."""
+        return stored.astype(np.float32, copy=False)
+
+    def round(self, x: np.ndarray) -> np.ndarray:
+        """float32 as elements, type `stored`: to nearest, ties to even. Overflow gives infinity."""
+        return x.astype(self.dtype, copy=False)
+
+    def is_finite(self, stored: np.ndarray) -> np.ndarray:
+        """Elementwise: neither NaN nor infinity."""
+        return np.isfinite(stored)
+
+
+@dataclass(frozen=True)
+class MatrixFormat(ElementType):
+    """Elements of matrices, in HBM in tile order (memory/map.py): sign, exponent and mantissa, as IEEE 754 has them.
+
+    load_bits: patterns of bits as a new float32 array; exact. round_to_bits: the other way round, as `round`.
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    load_bits: Callable[[np.ndarray], np.ndarray]
+    round_to_bits: Callable[[np.ndarray], np.ndarray]
+
+    @property
+    def bits(self) -> int:
+        """Bits of an element."""
+        return 1 + self.exponent_bits + self.mantissa_bits
+
+    @property
+    def stored(self) -> np.dtype:
+        """Unsigned integers that hold the bits."""
+        return np.dtype(f"<u{self.dtype.itemsize}")
+
+    # ------------------------------------------------------------------------------------------------ places
+
+    @property
+    def part_bytes(self) -> int:
+        """What a tree takes of one step from one of its channels."""
+        return self.bytes_of(STREAM_LANES)
+
+    def stripes(self, columns: int) -> int:
+        """Stripes of one group of rows, a row for each tree: all steps of a row, whole beats of each channel."""
+        steps = -(-columns // LANES)
+        return -(-steps * self.part_bytes // BEAT_BYTES)
+
+    # ------------------------------------------------------------------------------------------------ numbers
+
+    @property
+    def bias(self) -> int:
+        """The largest exponent of a finite number; its bits are the exponent plus this."""
+        return (1 << self.exponent_bits - 1) - 1
+
+    @property
+    def infinity(self) -> int:
+        """The bits of +infinity: all of the exponent's."""
+        return (1 << self.exponent_bits) - 1 << self.mantissa_bits
+
+    @property
+    def nan(self) -> int:
+        """The bits of a quiet NaN."""
+        return self.infinity | 1 << self.mantissa_bits - 1
+
+    @property
+    def largest(self) -> float:
+        """The largest finite value."""
+        return (2 - 2.0**-self.mantissa_bits) * 2.0**self.bias
+
+    def exponent(self, magnitude: int) -> int:
+        """The exponent e of a number by its bits but the sign: it is below 2^(e + 1), its last bit is 2^(e - m)."""
+        return max(magnitude >> self.mantissa_bits, 1) - self.bias
+
+    def fits(self, lowest: int, highest: int) -> bool:
+        """Whether every product whose factors' exponents add up to `lowest` to `highest` is a float32."""
+        return lowest - 2 * self.mantissa_bits >= -149 and highest + 2 <= 128
+
+    @property
+    def exact_products(self) -> bool:
+        """Whether the product of any two finite elements is a float32."""
+        return self.fits(2 * (1 - self.bias), 2 * self.bias)
+
+    def load(self, stored: np.ndarray) -> np.ndarray:
+        """Elements, type `dtype` or `stored`, as a new contiguous float32 array; exact."""
+        return self.load_bits(stored.view(self.stored))
+
+    def round(self, x: np.ndarray) -> np.ndarray:
+        return self.round_to_bits(x)
+
+    def is_finite(self, stored: np.ndarray) -> np.ndarray:
+        return (stored.view(self.stored) & self.infinity) != self.infinity
+
+
+def _load_f16(bits: np.ndarray) -> np.ndarray:
+    result = np.empty(bits.shape, np.float32)
+    if bits.size and (bits & F16.infinity).max() == F16.infinity:  # infinity or NaN
+        np.copyto(result, bits.view(np.float16))
+        return result
+    # Three times faster than astype: the bits where float32 has them, then the exponent bias corrected, exactly.
+    integers = result.view(np.int32)
+    np.copyto(integers, bits.view(np.int16))
+    np.left_shift(integers, 13, out=integers)
+    np.bitwise_and(integers, np.int32(-0x70002000), out=integers)
+    return np.multiply(result, np.float32(2.0**112), out=result)
+
+
+def _round_f16(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float16).view(np.uint16)
+
+
+def _load_bf16(bits: np.ndarray) -> np.ndarray:
+    integers = np.empty(bits.shape, np.int32)
+    np.copyto(integers, bits.view(np.int16))
+    return np.left_shift(integers, 16, out=integers).view(np.float32)
+
+
+def _round_bf16(x: np.ndarray) -> np.ndarray:
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = bits >> 16
+    rounded &= 1
+    rounded += bits
+    rounded += 0x7FFF
+    rounded >>= 16
+    has_nan = np.isnan(np.max(x, initial=0))
+    return np.where(np.isnan(x), BF16.nan, rounded).astype(np.uint16) if has_nan else rounded.astype(np.uint16)
+
+
+F16 = MatrixFormat("f16", "float16", np.dtype("<f2"), 5, 10, _load_f16, _round_f16)
+BF16 = MatrixFormat("bf16", "bfloat16", np.dtype("<u2"), 8, 7, _load_bf16, _round_bf16)
+F32 = ElementType("f32", "float32", np.dtype("<f4"))
+F64 = ElementType("f64", "float64", np.dtype("<f8"))
+
+#: What the MAC trees stream, by name, in the order in which instructions count them.
+FORMATS = {entry.name: entry for entry in (F16, BF16)}
+#: Bytes of what the trees multiply and what KV caches hold: f16 or bf16, whatever format it is loaded from.
+ITEM_BYTES = F16.bytes_of(1)
+#: Types that a checkpoint may have parameters in, by their published names.
+FLOATS = tuple(entry.published for entry in (*FORMATS.values(), F32, F64))
+#: All types, by their names in published files.
+PUBLISHED = {
+    entry.published: entry
+    for entry in (
+        F64,
+        F32,
+        *FORMATS.values(),
+        *(ElementType(f"i{bits}", f"int{bits}", np.dtype(f"<i{bits // 8}")) for bits in (64, 32, 16, 8)),
+        *(ElementType(f"u{bits}", f"uint{bits}", np.dtype(f"<u{bits // 8}")) for bits in (64, 32, 16, 8)),
+        ElementType("bool", "bool", np.dtype("<u1")),
+        ElementType("f8_e4m3", "float8_e4m3fn", np.dtype("<u1")),
+        ElementType("f8_e5m2", "float8_e5m2", np.dtype("<u1")),
+    )
+}
+#: The same by our names.
+ELEMENTS = {entry.name: entry for entry in PUBLISHED.values()}
+
+
+def matrix_type_of(called: object) -> str:
+    """The format that weights become unless something else is asked for, by any name of the type that they have."""
+    names = ((kind.name, kind.published, kind.torch) for kind in FORMATS.values())
+    return next((name for name, *others in names if called in (name, *others)), F16.name)
