@@ -100,6 +100,7 @@ def test_costs(name: str, changes: dict[str, Any], rows: int, position: int, exp
 
 def test_every_instruction_has_its_engine() -> None:
     values = {**MATMUL, "window": 0, "size": 64, "heads": 1, "columns": 64, "groups": 1, "history": 2}
+    values["index"] = "position"
     for spec in SPECS:
         assert instruction_cost(spec.name, values, U55C, 1, 0).engine is spec.engine
 
