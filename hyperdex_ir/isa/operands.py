@@ -99,8 +99,8 @@ Value = int | float | str | LmuRef | ViewRef | HbmRef | None
 class Operand:
     """Base of all operand kinds. An absent optional operand has the value None.
 
-    writes: the instruction writes what the operand refers to, and does not read it. epilogue: it is part of what is done
-    to the results of a matrix; what it refers to is needed when columns are finished.
+    writes: the instruction writes what the operand refers to, and does not read it. epilogue: it is part of what is
+    done to the results of a matrix; what it refers to is needed when columns are finished.
     """
 
     name: str

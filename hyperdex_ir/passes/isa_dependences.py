@@ -134,9 +134,7 @@ def _instruction(op: InstructionOp, offsets: Mapping[int, int]) -> Effects:
     return effects
 
 
-def _extent(
-    operand: Lmu | View, use: LmuUse | ViewUse, values: Mapping[str, Any], offsets: Mapping[int, int]
-) -> Extent:
+def _extent(operand: Lmu | View, use: LmuUse | ViewUse, values: Any, offsets: Mapping[int, int]) -> Extent:
     width = buffer_type(use.buffer).width
     if isinstance(ring := operand.columns, RingPart) and not (use.offset or use.register):
         first = values[ring.first]

@@ -62,9 +62,8 @@ def schedule(
 
 
 def _numbers(ops: Sequence[Operation], rule: type[CostRule]) -> list[int]:
-    return [
-        number for number, op in enumerate(ops) if isinstance(op, InstructionOp) and isinstance(op.spec().cost, rule)
-    ]
+    rules = (op.spec().cost if isinstance(op, InstructionOp) else None for op in ops)
+    return [number for number, other in enumerate(rules) if isinstance(other, rule)]
 
 
 def _node(op: Operation, waits: list[int], target: Target, position: int) -> _Node:

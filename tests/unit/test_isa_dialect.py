@@ -66,9 +66,8 @@ def test_operands_come_back(buffer: BufferOp) -> None:
 
 def test_views_come_back(buffer: BufferOp) -> None:
     view = ViewUse(buffer.res, 1, 9, 64, 0, True)
-    op = isa.OPS["reduce"](
-        function="sum", dst=ViewUse(buffer.res, group_stride=1), a=view, groups=9, columns=64, rows=1
-    )
+    dst = ViewUse(buffer.res, group_stride=1)
+    op = isa.OPS["reduce"](function="sum", dst=dst, a=view, groups=9, columns=64, rows=1)
     op.verify()
     assert op.operand("a") == view
     assert op.operand("dst") == ViewUse(buffer.res, group_stride=1)
@@ -154,9 +153,8 @@ def test_type() -> None:
 
 def test_nothing_is_deleted_or_merged_but_unused_buffers() -> None:
     buffers = [BufferOp(LmuType("tokens", 64)) for _ in range(3)]
-    steps = [
-        isa.OPS["unary"](function="exp", dst=b.res, a=b.res, columns=64, rows=1) for b in (*buffers[:2], buffers[0])
-    ]
+    unary = isa.OPS["unary"]
+    steps = [unary(function="exp", dst=b.res, a=b.res, columns=64, rows=1) for b in (*buffers[:2], buffers[0])]
     steps += [isa.OPS["set"](dst=9, value=1), isa.OPS["set"](dst=9, value=1), isa.RepeatOp(2)]
     module = ModuleOp([FuncOp("main", ((), ()), Region(Block([*buffers, *steps, ReturnOp()])))])
     cse(module)
