@@ -36,7 +36,6 @@ class CostRule:
                 yield from item.factors if isinstance(item, Shape) else (item,) if isinstance(item, str) else ()
 
 
-# ---------------------------------------------------------------------------------------------------- SXE
 @dataclass(frozen=True)
 class Weights(CostRule):
     """A matrix [n, k] of the parameters that streams in once for all rows, with as many gates where it is gated.
@@ -53,24 +52,15 @@ class Weights(CostRule):
 
 
 @dataclass(frozen=True)
-class Keys(CostRule):
-    """The keys of the positions seen: a matrix [positions, size]."""
+class Cache(CostRule):
+    """A matrix of the positions seen, [positions, size]; transposed: [size, positions]."""
 
     engine = Engine.SXE
+    transposed: bool
     size: str = "size"
     window: str = "window"
 
 
-@dataclass(frozen=True)
-class Values(CostRule):
-    """The values of the positions seen: a matrix [size, positions]."""
-
-    engine = Engine.SXE
-    size: str = "size"
-    window: str = "window"
-
-
-# ---------------------------------------------------------------------------------------------------- VXE
 @dataclass(frozen=True)
 class Vector(CostRule):
     """Passes over the elements of a row, for each row or the last one.
@@ -85,10 +75,9 @@ class Vector(CostRule):
     last_row: bool = False
 
 
-# ---------------------------------------------------------------------------------------------------- SMA
 @dataclass(frozen=True)
-class Stripes(CostRule):
-    """Rows of f32.
+class Rows(CostRule):
+    """Rows of f32, or of a matrix in tile order, each in one pair of channels.
 
     most_rows: the immediate that says how many at most. one_row: there is only one. index: the word that says whether a
     token id is fetched first.
@@ -96,52 +85,29 @@ class Stripes(CostRule):
 
     engine = Engine.SMA
     columns: str = "columns"
+    tiled: bool = False
     most_rows: str | None = None
     one_row: bool = False
     index: str | None = None
 
 
 @dataclass(frozen=True)
-class TableRows(CostRule):
-    """Rows of a matrix in tile order, each in one pair of channels. index: as for Stripes."""
+class Stored(CostRule):
+    """`size` matrix elements for each head, beat by beat; transposed: one by one into beats of several tokens."""
 
     engine = Engine.SMA
-    columns: str = "columns"
-    index: str = "index"
-
-
-@dataclass(frozen=True)
-class StoredRows(CostRule):
-    """A row of `size` matrix elements for each head, written beat by beat."""
-
-    engine = Engine.SMA
+    transposed: bool
     heads: str = "heads"
     size: str = "size"
 
 
 @dataclass(frozen=True)
-class StoredColumns(CostRule):
-    """A column of `size` matrix elements for each head, written element by element into beats of several tokens."""
-
-    engine = Engine.SMA
-    heads: str = "heads"
-    size: str = "size"
-
-
-# ---------------------------------------------------------------------------------------------------- ESL, ICP
-@dataclass(frozen=True)
-class Sent(CostRule):
-    """Columns of each row that leave on the link."""
+class Link(CostRule):
+    """Columns of each row that leave on the link; received, they take nothing."""
 
     engine = Engine.ESL
+    sends: bool
     columns: str = "columns"
-
-
-@dataclass(frozen=True)
-class Received(CostRule):
-    """A message: it takes nothing itself."""
-
-    engine = Engine.ESL
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,7 @@ from enum import Enum as PythonEnum
 from enum import StrEnum
 from functools import cached_property
 
-from hyperdex_ir.isa.cost_rules import (
-    Control,
-    CostRule,
-    Engine,
-    Keys,
-    Received,
-    Sent,
-    StoredColumns,
-    StoredRows,
-    Stripes,
-    TableRows,
-    Values,
-    Vector,
-    Weights,
-)
+from hyperdex_ir.isa.cost_rules import Cache, Control, CostRule, Engine, Link, Rows, Stored, Vector, Weights
 from hyperdex_ir.isa.operands import F32, MOST_AHEAD, Area, Enum, Field, Hbm, Holds, Imm, Lmu, Operand, Reg, View
 from hyperdex_ir.isa.shapes import ONE, Columns, RingPart, Seen
 
@@ -173,7 +159,7 @@ _TABLE = (
          Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
          Imm("offset", "added to the index", width=16, signed=True, default=0),
          Imm("limit", "rows in the table", width=32), Imm("columns"), MATRIX_TYPE, ROWS, F32("scale", default=1.0)),
-        TableRows()),
+        Rows(tiled=True, index="index")),
     Spec("gather", 0x02,
         "Row `index + offset` of an f32 table whose rows lie one after another, times `scale`, for each row in flight."
         " Index and fault as for embed.",
@@ -181,16 +167,16 @@ _TABLE = (
          Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
          Imm("offset", "added to the index", width=16, signed=True, default=0),
          Imm("limit", "rows in the table", width=32), Imm("columns"), ROWS, F32("scale", default=1.0)),
-        Stripes(index="index")),
+        Rows(index="index")),
     Spec("load", 0x03,
         "One row of f32 from HBM to the LMU.",
         (Lmu("dst", writes=True, columns=COLUMNS), Hbm("src", holds=Holds.VECTOR), Imm("columns")),
-        Stripes(one_row=True)),
+        Rows(one_row=True)),
     Spec("store", 0x04,
         "Rows of f32 from the LMU to HBM; row r goes to `dst + r * pitch`.",
         (Hbm("dst", writes=True, areas=tuple(Area)), Imm("pitch", "bytes from row to row", width=32),
          Lmu("src", columns=COLUMNS), Imm("columns"), ROWS),
-        Stripes()),
+        Rows()),
     Spec("store_key", 0x05,
         "Rounds rows of keys to the matrix type and writes row r, head g (columns g*size to g*size+size-1 of the row)"
         " as matrix row `R[position] + r` of the cache at `cache + g * pitch`, which is a matrix of `size` columns in"
@@ -198,20 +184,20 @@ _TABLE = (
         (Hbm("cache", writes=True, areas=_KEYS), Imm("pitch", "bytes from head to head", width=32),
          Lmu("src", columns=_HEADS), Imm("heads", width=16), Imm("size", "head size", width=16),
          Imm("limit", "positions in the cache", width=32), MATRIX_TYPE, ROWS),
-        StoredRows()),
+        Stored(transposed=False)),
     Spec("store_value", 0x06,
         "As store_key, transposed on the way: element i of head g becomes column `R[position] + r` of matrix row i. The"
         " cache is a matrix of `limit` columns in tile order.",
         (Hbm("cache", writes=True, areas=_VALUES), Imm("pitch", "bytes from head to head", width=32),
          Lmu("src", columns=_HEADS), Imm("heads", width=16), Imm("size", "head size", width=16),
          Imm("limit", "positions in the cache", width=32), MATRIX_TYPE, ROWS),
-        StoredColumns()),
+        Stored(transposed=True)),
     Spec("store_state", 0x07,
         "Keeps the last `history` rows of f32 (all, when there are no more): row r, at position p = R[position] + r,"
         " goes to row `p mod history` of the state, whose rows lie one after another.",
         (Hbm("state", writes=True, areas=_STATES), Lmu("src", columns=COLUMNS),
          Imm("history", "rows of the state", width=16), Imm("columns"), ROWS),
-        Stripes(most_rows="history")),
+        Rows(most_rows="history")),
     # ------------------------------------------------------------------------------------------------ COMP, SXE
     Spec("matmul", 0x10,
         "y = MAC(weight, src) for each row, then in this order, each where present: y + bias; y * scale;"
@@ -239,14 +225,14 @@ _TABLE = (
          F32("softcap", "0: none", default=0.0, epilogue=True), WINDOW, MATRIX_TYPE, ROWS,
          Hbm("slope", optional=True, epilogue=True, holds=Holds.VECTOR),
          Imm("bf16_bias", "1: the bias is rounded to bf16", width=1, default=0, epilogue=True)),
-        Keys()),
+        Cache(transposed=False)),
     Spec("values", 0x12,
         "Row r gets column i = MAC(row i of the cache, probabilities of row r) over the positions seen. The cache is a"
         " matrix of `limit` columns in tile order.",
         (Lmu("dst", writes=True, columns=_SIZE), Lmu("src", columns=_SEEN), Hbm("cache", areas=_VALUES),
          Imm("size", "head size", width=16), Imm("limit", "positions in the cache", width=32), WINDOW, MATRIX_TYPE,
          ROWS),
-        Values()),
+        Cache(transposed=True)),
     # ------------------------------------------------------------------------------------------------ COMP, VXE
     Spec("softmax", 0x20,
         "e = exp(src - max), dst = e / sum, over the positions that the row sees; the sum in MAC order over absolute"
@@ -344,13 +330,13 @@ _TABLE = (
         f" Faults when the device would have sent more than {MOST_AHEAD} messages beyond those that it has received in"
         " this step, or more words beyond theirs than the LMU has.",
         (Lmu("src", columns=RingPart()), *_PART, ROWS),
-        Sent()),
+        Link(sends=True)),
     Spec("receive", 0x41,
         "Waits for the next message of the device before this one on the ring, and writes it to columns `part * pitch +"
         " first` and on of each row. The part is as for send. The n-th receive of a step takes the message of the n-th"
         " send; one for another part, or of other size, is a fault.",
         (Lmu("dst", writes=True, columns=RingPart()), *_PART, ROWS),
-        Received()),
+        Link(sends=False)),
     # ------------------------------------------------------------------------------------------------ CTRL
     Spec("halt", 0x30, "Ends the step.", (), Control(), Flow.END),
     Spec("set", 0x31, "R[dst] = value.",

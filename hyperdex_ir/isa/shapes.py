@@ -50,15 +50,7 @@ class Seen:
 class RingPart:
     """Some columns of one part of a row that has as many parts as the ring has devices."""
 
-    hop: str = "hop"
-    parts: str = "parts"
-    pitch: str = "pitch"
-    first: str = "first"
-    columns: str = "columns"
-
-    @property
-    def factors(self) -> tuple[str, ...]:
-        return self.hop, self.parts, self.pitch, self.first, self.columns
+    hop, parts, pitch, first, columns = factors = ("hop", "parts", "pitch", "first", "columns")
 
     def words(self, values: Mapping[str, Any]) -> int:
         return values[self.parts] * values[self.pitch]

@@ -19,7 +19,7 @@ from typing import Any
 from xdsl.ir import Operation
 
 from hyperdex_ir.dialects.isa import InstructionOp, RepeatOp
-from hyperdex_ir.isa.cost_rules import CostRule, Engine, Received, Sent
+from hyperdex_ir.isa.cost_rules import Engine, Link
 from hyperdex_ir.performance.cost import Cost, instruction_cost
 from hyperdex_ir.targets import Target
 
@@ -46,7 +46,7 @@ def schedule(
     `waits`, which are numbers of earlier ones. rule: one of `RULES`.
     """
     nodes = [_node(op, list(before), target, position) for op, before in zip(ops, waits, strict=True)]
-    sends, receives = _numbers(ops, Sent), _numbers(ops, Received)
+    sends, receives = _links(ops, sends=True), _links(ops, sends=False)
     if len(sends) != len(receives):
         return list(range(len(ops)))
     for send, receive in zip(sends, receives, strict=True):
@@ -61,9 +61,9 @@ def schedule(
     return order if len(order) == len(ops) else list(range(len(ops)))
 
 
-def _numbers(ops: Sequence[Operation], rule: type[CostRule]) -> list[int]:
+def _links(ops: Sequence[Operation], sends: bool) -> list[int]:
     rules = (op.spec().cost if isinstance(op, InstructionOp) else None for op in ops)
-    return [number for number, other in enumerate(rules) if isinstance(other, rule)]
+    return [number for number, rule in enumerate(rules) if isinstance(rule, Link) and rule.sends is sends]
 
 
 def _node(op: Operation, waits: list[int], target: Target, position: int) -> _Node:

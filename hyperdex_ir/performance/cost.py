@@ -113,17 +113,13 @@ def _groups(rule: rules.Weights, values: Mapping[str, Any], trees: int) -> int:
 
 
 @_cost.register
-def _keys(rule: rules.Keys, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+def _cache(rule: rules.Cache, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
     first, last = positions_seen(position, rows, values[rule.window])
+    if rule.transposed:
+        group = _divide(last, LANES) - first // LANES
+        return _matrix(target, rows, _divide(values[rule.size], target.trees) * group, group)
     group = _divide(values[rule.size], LANES)
     return _matrix(target, rows, (_divide(last, target.trees) - first // target.trees) * group, group)
-
-
-@_cost.register
-def _values(rule: rules.Values, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
-    first, last = positions_seen(position, rows, values[rule.window])
-    group = _divide(last, LANES) - first // LANES
-    return _matrix(target, rows, _divide(values[rule.size], target.trees) * group, group)
 
 
 def _matrix(target: Target, rows: int, stripes: int, group: int) -> Cost:
@@ -144,15 +140,10 @@ def _vector(rule: rules.Vector, values: Mapping[str, Any], target: Target, rows:
 
 
 @_cost.register
-def _stored_rows(rule: rules.StoredRows, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
-    beats = values[rule.heads] * _divide(values[rule.size] * _ITEM_BYTES, BEAT_BYTES)
-    return Cost(Engine.SMA, beats * rows, target.hbm_latency_cycles)
-
-
-@_cost.register
-def _stored_columns(
-    rule: rules.StoredColumns, values: Mapping[str, Any], target: Target, rows: int, position: int
-) -> Cost:
+def _stored(rule: rules.Stored, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    if not rule.transposed:
+        beats = values[rule.heads] * _divide(values[rule.size] * _ITEM_BYTES, BEAT_BYTES)
+        return Cost(Engine.SMA, beats * rows, target.hbm_latency_cycles)
     full = BEAT_BYTES // _ITEM_BYTES
     beats = values[rule.heads] * values[rule.size] * _divide(rows, full)
     cycles = beats * (target.partial_write_cycles if rows < full else 1)
@@ -160,36 +151,24 @@ def _stored_columns(
 
 
 @_cost.register
-def _table_rows(rule: rules.TableRows, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
-    cycles = _divide(values[rule.columns], LANES) * rows
-    return Cost(Engine.SMA, cycles, target.hbm_latency_cycles * _requests(rule, values))
-
-
-@_cost.register
-def _stripes(rule: rules.Stripes, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+def _rows(rule: rules.Rows, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    columns = values[rule.columns]
     if rule.one_row:
         rows = 1
     elif rule.most_rows is not None:
         rows = min(rows, values[rule.most_rows])
-    stripes = _divide(4 * values[rule.columns], target.stripe_bytes)
-    latency = target.hbm_latency_cycles * _requests(rule, values)
-    return Cost(Engine.SMA, stream_cycles(stripes, target) * rows, latency)
-
-
-def _requests(rule: rules.Stripes | rules.TableRows, values: Mapping[str, Any]) -> int:
-    """A token id has to be fetched before its row is."""
-    return 2 if rule.index is not None and values[rule.index] == "token" else 1
+    stripes = stream_cycles(_divide(4 * columns, target.stripe_bytes), target)
+    requests = 2 if rule.index is not None and values[rule.index] == "token" else 1  # the token id before its row
+    cycles = _divide(columns, LANES) if rule.tiled else stripes
+    return Cost(Engine.SMA, cycles * rows, target.hbm_latency_cycles * requests)
 
 
 @_cost.register
-def _sent(rule: rules.Sent, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+def _link(rule: rules.Link, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    if not rule.sends:
+        return Cost(Engine.ESL, 0)
     cycles = _divide(4 * values[rule.columns] * rows, target.link_bytes_per_cycle)
     return Cost(Engine.ESL, cycles, target.link_latency_cycles)
-
-
-@_cost.register
-def _received(rule: rules.Received, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
-    return Cost(Engine.ESL, 0)
 
 
 @_cost.register

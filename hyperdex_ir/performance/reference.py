@@ -29,25 +29,25 @@ def _describe(rule: rules.CostRule) -> tuple[str, str]:
         case rules.Weights():
             groups = f"groups of `trees` of `{rule.n}` columns, of twice as many where it is {rule.gated}"
             return f"{groups} x steps of 64 of `{rule.k}` x rows, at least the stream", _TREE
-        case rules.Keys():
+        case rules.Cache(transposed=False):
             return f"groups of `trees` of the positions seen x steps of 64 of `{rule.size}` x rows", _TREE
-        case rules.Values():
+        case rules.Cache():
             return f"groups of `trees` of `{rule.size}` columns x steps of 64 of the positions seen x rows", _TREE
         case rules.Vector():
             return _vector(rule), "`vector_latency_cycles` for each pass"
-        case rules.Stripes():
-            rows = "" if rule.one_row else f" x rows, at most `{rule.most_rows}`" if rule.most_rows else " x rows"
-            return f"stripes of {_words(rule.columns)}{rows}", _requests(rule.index)
-        case rules.TableRows():
+        case rules.Rows(tiled=True):
             return f"steps of 64 of `{rule.columns}` x rows, each row in one pair of channels", _requests(rule.index)
-        case rules.StoredRows():
+        case rules.Rows():
+            rows = "" if rule.one_row else f" x rows, at most `{rule.most_rows}`" if rule.most_rows else " x rows"
+            return f"stripes of 4 * `{rule.columns}` bytes{rows}", _requests(rule.index)
+        case rules.Stored(transposed=False):
             return f"beats of `{rule.size}` elements x `{rule.heads}` x rows", _POSTED
-        case rules.StoredColumns():
+        case rules.Stored():
             beats = f"`{rule.heads}` * `{rule.size}` beats for each 32 rows"
             return f"{beats}; `partial_write_cycles` for each beat that is not full", _POSTED
-        case rules.Sent():
-            return f"{_words(rule.columns)} x rows / what the link sends a cycle", "`link_latency_seconds`"
-        case rules.Received():
+        case rules.Link(sends=True):
+            return f"4 * `{rule.columns}` bytes x rows / what the link sends a cycle", "`link_latency_seconds`"
+        case rules.Link():
             return "none: it is over when its message is there", ""
         case rules.Control(reads_hbm=reads_hbm):
             return "one" + (" and the latency of HBM" if reads_hbm else ""), ""
@@ -60,10 +60,6 @@ def _vector(rule: rules.Vector) -> str:
     rows = "" if rule.last_row else " x rows"
     elements = f"`{rule.elements}`" if isinstance(rule.elements, Columns) else str(rule.elements)
     return f"{elements} / `vector_lanes`{rows} x passes: {passes}"
-
-
-def _words(columns: str) -> str:
-    return f"4 * `{columns}` bytes"
 
 
 def _requests(index: str | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from hyperdex_ir.errors import FileFormatError
-from hyperdex_ir.isa.cost_rules import Engine, Received, Sent, Weights
+from hyperdex_ir.isa.cost_rules import Engine, Weights
 from hyperdex_ir.isa.footprint import Footprint
 from hyperdex_ir.isa.instructions import ROWS, Spec
 from hyperdex_ir.isa.operands import Lmu, LmuRef, View, ViewRef
@@ -111,10 +111,8 @@ class Engines:
             self.vector = start + step.cost.cycles
             self.busy[Engine.VXE] += step.cost.cycles
             self._finish(step, self.vector)
-        elif isinstance(step.spec.cost, Sent):
-            self._send(step, operands)
-        elif isinstance(step.spec.cost, Received):
-            self._receive(step, free)
+        elif step.cost.engine is Engine.ESL:
+            self._send(step, operands) if step.reads else self._receive(step, free)
         elif step.spec.stores:
             self.started = max(self.issue, self.started, self.write, operands)
             self.write = self.started + step.cost.cycles
