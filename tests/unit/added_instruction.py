@@ -124,6 +124,7 @@ def check_dialect() -> None:
     work = work_of(function.regions[0].block.ops)
     waits = dependences(work)
     assert waits == [[], [0], [0, 1], [1]]
+    assert waits is not None
     assert sorted(schedule(work, waits, load_target("u55c"), 3, next(iter(RULES)))) == [0, 1, 2, 3]
 
 
