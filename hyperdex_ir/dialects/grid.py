@@ -7,7 +7,7 @@ from xdsl.ir import Operation
 from xdsl.utils.exceptions import VerifyException
 
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.dialects.isa import ReceiveOp, SendOp
+from hyperdex_ir.dialects.isa import InstructionOp
 from hyperdex_ir.dialects.lpu import GRID, SHARDING, GridAttr, ShardingAttr, grid_of
 from hyperdex_ir.dialects.lpu_ops.base import require
 from hyperdex_ir.support.xdsl import show_operation
@@ -63,6 +63,6 @@ def _device_counts(op: Operation) -> list[tuple[str, int]]:
             counts.append(("shards for", op.shards.data[0].devices))
         case lpu.AttentionOp() if op.kv_head_table is not None:
             counts.append(("kv_heads for", len(op.kv_head_table) // lpu.shape_of(op.query)[1]))
-        case SendOp() | ReceiveOp():
-            counts.append(("parts of", op.operand("parts")))
+        case InstructionOp() if (ring := op.spec().ring) is not None:
+            counts.append(("parts of", op.operand(ring.parts)))
     return counts

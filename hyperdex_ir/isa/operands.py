@@ -1,13 +1,18 @@
 """The kinds of operand an instruction can have, and the bit fields that each occupies.
 
 An operand is what an assembly programmer writes; its fields are the runs of bits that encode it. Everything about the
-encoding (encoder, decoder, assembler, verifier ranges, reference page) follows from these classes.
+encoding (encoder, decoder, assembler, verifier ranges, reference page) follows from these classes. An operand also says
+what the instruction does to it: footprints, dependences, the estimate and the reference page follow from that.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
+from typing import Any
+
+from hyperdex_ir.isa.shapes import Columns, Shape
 
 REGISTERS = 32
 REGISTER_BITS = 5
@@ -17,6 +22,25 @@ HBM_OFFSET_BITS = 40
 MOST_POSITION = (1 << 31) - 1
 #: Messages that a device may have sent beyond those that it has received; programs of models get 2 ahead.
 MOST_AHEAD = 1024
+
+
+class Area(StrEnum):
+    """Parts of HBM that the order of instructions tells apart; addresses are not compared."""
+
+    MEMORY = "memory"  # parameters, tokens, logits: all that is not one of the others
+    KEYS = "keys"
+    VALUES = "values"
+    STATES = "states"
+    SETTINGS = "settings"
+
+
+class Holds(StrEnum):
+    """Kinds of parameters, the strongest first: a tied embedding, which a matmul reads too, is an embedding."""
+
+    EMBEDDING = "embedding"
+    MATRIX = "matrix"
+    TABLE = "table"
+    VECTOR = "vector"
 
 
 class FieldKind(StrEnum):
@@ -73,11 +97,18 @@ Value = int | float | str | LmuRef | ViewRef | HbmRef | None
 
 @dataclass(frozen=True)
 class Operand:
-    """Base of all operand kinds. An absent optional operand has the value None."""
+    """Base of all operand kinds. An absent optional operand has the value None.
+
+    writes: the instruction writes what the operand refers to, and does not read it. epilogue: it is part of what is
+    done to the results of a matrix; what it refers to is needed when columns are finished.
+    """
 
     name: str
     doc: str = ""
+    _: KW_ONLY
     optional: bool = False
+    writes: bool = False
+    epilogue: bool = False
 
     def fields(self) -> tuple[Field, ...]:
         """The operand's fields, lowest bits first; the presence bit of an optional operand comes first."""
@@ -90,7 +121,25 @@ class Operand:
 
 @dataclass(frozen=True)
 class Lmu(Operand):
-    """An LmuRef."""
+    """An LmuRef to rows of `columns`."""
+
+    _: KW_ONLY
+    columns: Shape
+
+    def immediates(self) -> tuple[str, ...]:
+        """Names of the immediates that its shape depends on."""
+        return self.columns.factors
+
+    def row_words(self, use: Any, values: Mapping[str, Any]) -> int | None:
+        """Words of a row from its first word to the last one touched. None: it depends on the position.
+
+        use: the reference, or the use of a buffer; only its strides count. values: the immediates of the instruction.
+        """
+        return self.columns.words(values)
+
+    def row_span(self, use: Any, values: Mapping[str, Any], rows: int, position: int) -> tuple[int, int]:
+        """First and last (excluded) of the words touched in a row, for `rows` rows, the first at `position`."""
+        return self.columns.span(values, rows, position)
 
     def value_fields(self) -> tuple[Field, ...]:
         return (
@@ -102,7 +151,24 @@ class Lmu(Operand):
 
 @dataclass(frozen=True)
 class View(Operand):
-    """A ViewRef."""
+    """A ViewRef to rows of `groups` groups of `columns`."""
+
+    _: KW_ONLY
+    groups: str = "groups"
+    columns: Columns = Columns(("columns",))
+
+    def immediates(self) -> tuple[str, ...]:
+        """As for Lmu."""
+        return self.groups, *self.columns.factors
+
+    def row_words(self, use: Any, values: Mapping[str, Any]) -> int:
+        """As for Lmu; never None."""
+        columns = self.columns.words(values)
+        return max(values[self.groups] - 1, 0) * use.group_stride + max(columns - 1, 0) * use.column_stride + 1
+
+    def row_span(self, use: Any, values: Mapping[str, Any], rows: int, position: int) -> tuple[int, int]:
+        """As for Lmu."""
+        return 0, self.row_words(use, values)
 
     def value_fields(self) -> tuple[Field, ...]:
         return (
@@ -116,7 +182,11 @@ class View(Operand):
 
 @dataclass(frozen=True)
 class Hbm(Operand):
-    """An HbmRef."""
+    """An HbmRef. areas: where it may lie. holds: what the parameter is; None: it is none."""
+
+    _: KW_ONLY
+    areas: tuple[Area, ...] = (Area.MEMORY,)
+    holds: Holds | None = None
 
     def value_fields(self) -> tuple[Field, ...]:
         return (

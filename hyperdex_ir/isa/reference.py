@@ -18,14 +18,22 @@ from hyperdex_ir.isa.operands import (
     REGISTER_BITS,
     REGISTERS,
     Enum,
+    Field,
     FieldKind,
+    Hbm,
+    Holds,
+    Lmu,
     Operand,
+    Reg,
+    View,
 )
+from hyperdex_ir.isa.shapes import Columns, RingPart, Seen
 from hyperdex_ir.isa.structure import MAX_DEPTH, MAX_INSTRUCTIONS
 
+_LINE = 32  # bits a line of a picture
 _REGISTER_NOTES = {
     "zero": "reads as 0; writes are ignored",
-    "tokens": "tokens in flight; the host sets it before each pass",
+    "tokens": "tokens in flight; the host sets it before each step",
     "position": "absolute position of the first token in flight; set by the host",
     "first_row": "first row whose logits are wanted; set by the host",
     "head_rows": "number of such rows, `tokens - first_row`; set by the host",
@@ -41,7 +49,22 @@ _HEAD = f"""\
 # Instruction set
 
 What each instruction computes, to the bit, is defined in [arithmetic.md](arithmetic.md). The table behind this page
-is `hyperdex_ir/isa/instructions.py`; encoder, decoder, assembler and the `isa` dialect are made from the same table.
+is `hyperdex_ir/isa/instructions.py`; encoder, decoder, assembler, the `isa` dialect and the [cost model](cost.md) are
+made from the same table.
+
+| short for | |
+| --- | --- |
+| HBM | high-bandwidth memory, outside the chip: parameters, KV cache, tokens, logits |
+| LMU | local memory unit, the scratchpad on the chip: values of the tokens in flight |
+| MAC | multiply-accumulate; `MAC(w, x)` is a matrix row times a vector, `w` of the matrix type, `x` f32 |
+| SMA | streamlined memory access: the engine between HBM and the LMU |
+| SXE | streamlined execution engine: the MAC trees |
+| VXE | vector execution engine |
+| ESL | expandable synchronization link: the engine that exchanges messages with other devices |
+| ICP | instruction control processor: hands out instructions, and executes those that control |
+
+A *step* is one run of the program over the tokens in flight. A *row* is a row in the LMU, one for each token in flight
+or for each token whose logits are wanted; a *matrix row* is a row of a matrix in HBM, a column of its result.
 
 ## Words
 
@@ -65,7 +88,7 @@ _REGISTERS = f"""\
 ## Registers
 
 {REGISTERS} registers of 64 bits, signed. A sum that needs more is a fault, and so is reading a register that nothing
-has set in this pass.
+has set in this step.
 
 """
 
@@ -88,13 +111,16 @@ group_stride {LMU_ADDRESS_BITS}, column_stride 2, register {REGISTER_BITS} | ele
 LMU words have 32 bits. `+register` is left out when it is `zero`. An operand marked optional has a bit `present`
 before its fields; when that is 0 the operand is absent and all its fields are zero. An operand with a default is left
 out of the text when it has that value.
+
+For each instruction a picture shows where the fields lie, 32 bits a line, the lowest on the left. Of an operand in the
+LMU the table says which columns of each row the instruction reads or writes, of a parameter what it is.
 """
 
 _MEMORY = """\
 ## Memory
 
 A device's HBM is one linear byte address space: parameters from 0 on, then the run-time area (KV caches, tokens,
-settings, logits). Each access is checked before anything of it is done, and ends the pass with a fault when
+settings, logits). Each access is checked before anything of it is done, and ends the step with a fault when
 
 - it leaves HBM or the LMU;
 - an operand in the LMU has more elements, rows times groups times columns, than the LMU has words, as strides of 0
@@ -158,19 +184,67 @@ def _instruction(spec: Spec) -> str:
     ]
     lines.append(f"{spec.doc}\n")
     if spec.operands:
+        lines.append(f"```text\n{_picture(spec)}```\n")
         rows = [row for places in operand_places(spec) for row in _field_rows(places)]
         lines.append(_table(("bits", "field", "values", "meaning"), rows))
     return "\n".join(lines)
 
 
+def _picture(spec: Spec) -> str:
+    """The word as lines of 32 bits, two characters a bit; fields are named where most of them is."""
+    places = [place for one in operand_places(spec) for place in (one.present, *one.fields) if place is not None]
+    cells = [" "] * (2 * used_bits(spec)) + ["|"]
+    for place in (Place(Field("opcode", OPCODE_BITS), 0), *places):
+        cells[2 * place.low] = "|"
+        lines = range(place.low // _LINE, place.high // _LINE + 1)
+        stretches = [(max(place.low, line * _LINE), min(place.high + 1, (line + 1) * _LINE)) for line in lines]
+        low, end = max(stretches, key=lambda stretch: stretch[1] - stretch[0])
+        name = place.field.name
+        room = 2 * (end - low) - 1
+        text = name if len(name) <= room else name.rpartition(".")[2][:room]
+        cells[2 * low + 1 : 2 * low + 1 + len(text)] = text
+    rows = ("".join(cells[start : start + 2 * _LINE]) for start in range(0, len(cells) - 1, 2 * _LINE))
+    closed = (f"{number * _LINE:3} {row.rstrip()}" for number, row in enumerate(rows))
+    return "".join(f"{row}\n" for row in closed)
+
+
 def _field_rows(places: OperandPlaces) -> Iterator[list[str]]:
-    notes = [part for part in (places.operand.doc, _presence(places.operand)) if part]
+    operand = places.operand
+    notes = [part for part in (_access(operand), operand.doc, _presence(operand)) if part]
     if places.present is not None:
         yield [_bits(places.present), f"`{places.present.field.name}`", "0 to 1", "; ".join(notes)]
         notes = []
     for place in places.fields:
         yield [_bits(place), f"`{place.field.name}`", _values(place), "; ".join(notes)]
         notes = []
+
+
+def _access(operand: Operand) -> str:
+    """What an instruction does to what the operand refers to."""
+    verb = "writes" if operand.writes else "reads"
+    late = ", each when its result is there" if operand.epilogue else ""
+    match operand:
+        case Lmu(columns=Seen()):
+            return f"{verb} a column for each position seen"
+        case Lmu(columns=RingPart(columns=columns)):
+            return f"{verb} `{columns}` columns of the part"
+        case Lmu(columns=Columns() as columns):
+            return f"{verb} {_columns(columns)}{late}"
+        case View():
+            return f"{verb} `{operand.groups}` groups of {_columns(operand.columns)}"
+        case Hbm(holds=Holds() as holds):
+            return f"{verb} a parameter: {holds}"
+        case Hbm(areas=(area,)):
+            return f"{verb} the {area}"
+        case Hbm():
+            return f"{verb} any area"
+        case Reg():
+            return "written" if operand.writes else "read"
+    return ""
+
+
+def _columns(columns: Columns) -> str:
+    return f"`{columns}` columns" if columns.factors else "one column"
 
 
 def _presence(operand: Operand) -> str:

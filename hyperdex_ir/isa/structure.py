@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hyperdex_ir.isa.instructions import SPECS, Flow
 from hyperdex_ir.isa.program import Instruction
 
-ENDS = ("halt", "ret")
+ENDS = tuple(spec.name for spec in SPECS if spec.flow is Flow.END)
 #: Their operand `length` counts the instructions of the body that follows.
-BODIES = ("repeat", "repeat_rows", "skip_unless")
+BODIES = tuple(spec.name for spec in SPECS if spec.flow in (Flow.LOOP, Flow.SKIP))
 #: Bodies and calls inside each other. The machines have room for as many repeats and calls that run at once.
 MAX_DEPTH = 16
 #: The program of a model of a hundred layers, each of its own, has a fifth of that.

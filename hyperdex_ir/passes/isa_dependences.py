@@ -10,35 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.traits import SymbolTable
 
 from hyperdex_ir.dialects.isa import (
+    OPS,
     BufferOp,
     CallOp,
     InstructionOp,
     LmuUse,
-    MultiplyOp,
     RepeatRowsOp,
     SkipUnlessOp,
     ViewUse,
     buffer_type,
 )
-from hyperdex_ir.isa.footprint import lmu_columns, view_words
 from hyperdex_ir.isa.instructions import DEVICE, POSITION, TOKENS, Group
-from hyperdex_ir.isa.operands import Hbm, HbmRef, Reg
-
-#: Areas of HBM by the instructions that write or read them.
-WRITTEN_AREAS = {
-    "store_key": ("keys",),
-    "store_value": ("values",),
-    "store_state": ("states",),
-    "store": ("memory", "keys", "values", "states", "settings"),
-}
-_READ_AREAS = {"scores": ("keys",), "values": ("values",), "short_conv": ("states",), "sample": ("settings",)}
-
+from hyperdex_ir.isa.operands import Lmu, View
+from hyperdex_ir.isa.shapes import RingPart
 
 #: The ring, for what sends or receives.
 RING = "ring"
@@ -84,9 +75,10 @@ def device_offsets(op: Operation) -> dict[int, int]:
         root = parent
     found: dict[int, set[int | None]] = {}
     for inner in root.walk():
-        if isinstance(inner, InstructionOp) and "dst" in inner.properties:
-            is_offset = isinstance(inner, MultiplyOp) and inner.operand("a") == DEVICE
-            found.setdefault(inner.operand("dst"), set()).add(inner.operand("value") if is_offset else None)
+        if isinstance(inner, InstructionOp):
+            is_offset = isinstance(inner, OPS["multiply"]) and inner.operand("a") == DEVICE
+            for register in (inner.operand(one.name) for one in inner.spec().registers if one.writes):
+                found.setdefault(register, set()).add(inner.operand("value") if is_offset else None)
     return {register: pitch for register, (pitch, *others) in found.items() if pitch is not None and not others}
 
 
@@ -121,40 +113,33 @@ def _as_unit(effects: Effects) -> Effects:
 
 
 def _instruction(op: InstructionOp, offsets: Mapping[int, int]) -> Effects:
-    spec, values = op.spec(), op.values()
+    spec, values = op.spec(), cast(Any, op.values())
     effects = Effects()
-    for operand in spec.operands:
-        value = values[operand.name]
-        if isinstance(value, LmuUse | ViewUse):
-            (effects.writes if operand.name == "dst" else effects.reads).append(
-                _extent(op, operand.name, value, offsets)
-            )
-            effects.uses[value.register] = None
-        elif isinstance(operand, Reg):
-            (effects.changes if operand.name == "dst" else effects.uses)[value] = None
-        elif isinstance(value, HbmRef):
-            effects.uses[value.register] = None
-            if isinstance(operand, Hbm) and spec.name not in _READ_AREAS:
-                effects.uses["memory"] = None
-    effects.uses |= dict.fromkeys(_READ_AREAS.get(spec.name, ()))
-    effects.changes |= dict.fromkeys(WRITTEN_AREAS.get(spec.name, ()))
+    for operand in spec.lmu:
+        use = values[operand.name]
+        if isinstance(use, LmuUse | ViewUse):
+            extents = effects.writes if operand.writes else effects.reads
+            extents.append(_extent(operand, use, values, offsets))
+            effects.uses[use.register] = None
+    for operand in spec.hbm:
+        if (place := values[operand.name]) is not None:
+            effects.uses[place.register] = None
+            (effects.changes if operand.writes else effects.uses).update(dict.fromkeys(operand.areas))
+    for operand in spec.registers:
+        (effects.changes if operand.writes else effects.uses)[values[operand.name]] = None
     if spec.group is not Group.CTRL:
         effects.uses |= dict.fromkeys((POSITION, TOKENS))
-    if spec.group is Group.NET:
+    if spec.ring is not None:
         effects.uses[RING] = None
     return effects
 
 
-def _extent(op: InstructionOp, name: str, use: LmuUse | ViewUse, offsets: Mapping[int, int]) -> Extent:
+def _extent(operand: Lmu | View, use: LmuUse | ViewUse, values: Any, offsets: Mapping[int, int]) -> Extent:
     width = buffer_type(use.buffer).width
-    values, kind = op.values(), op.spec().name
-    if op.spec().group is Group.NET and not (use.offset or use.register):
-        first = op.operand("first")
-        return Extent(use.buffer, first, first + op.operand("columns"), op.operand("pitch"))
-    if isinstance(use, ViewUse):
-        words: int | None = view_words(kind, name, values, use.group_stride, use.column_stride)
-    else:
-        words = lmu_columns(kind, name, values)
+    if isinstance(ring := operand.columns, RingPart) and not (use.offset or use.register):
+        first = values[ring.first]
+        return Extent(use.buffer, first, first + values[ring.columns], values[ring.pitch])
+    words = operand.row_words(use, values)
     pitch = offsets.get(use.register, 0)
     if words is not None and use.offset + words <= pitch:
         return Extent(use.buffer, use.offset, use.offset + words, pitch)

@@ -19,9 +19,8 @@ from typing import Any
 from xdsl.ir import Operation
 
 from hyperdex_ir.dialects.isa import InstructionOp, RepeatOp
-from hyperdex_ir.isa.instructions import Engine
+from hyperdex_ir.isa.cost_rules import Engine, Link
 from hyperdex_ir.performance.cost import Cost, instruction_cost
-from hyperdex_ir.performance.simulator import STORES, TRANSFERS
 from hyperdex_ir.targets import Target
 
 _ALL = (Engine.SMA, Engine.SXE, Engine.VXE, Engine.ESL)
@@ -47,7 +46,7 @@ def schedule(
     `waits`, which are numbers of earlier ones. rule: one of `RULES`.
     """
     nodes = [_node(op, list(before), target, position) for op, before in zip(ops, waits, strict=True)]
-    sends, receives = (_numbers(ops, name) for name in TRANSFERS)
+    sends, receives = _links(ops, sends=True), _links(ops, sends=False)
     if len(sends) != len(receives):
         return list(range(len(ops)))
     for send, receive in zip(sends, receives, strict=True):
@@ -62,14 +61,15 @@ def schedule(
     return order if len(order) == len(ops) else list(range(len(ops)))
 
 
-def _numbers(ops: Sequence[Operation], name: str) -> list[int]:
-    return [number for number, op in enumerate(ops) if isinstance(op, InstructionOp) and op.spec().name == name]
+def _links(ops: Sequence[Operation], sends: bool) -> list[int]:
+    rules = (op.spec().cost if isinstance(op, InstructionOp) else None for op in ops)
+    return [number for number, rule in enumerate(rules) if isinstance(rule, Link) and rule.sends is sends]
 
 
 def _node(op: Operation, waits: list[int], target: Target, position: int) -> _Node:
     cost = _cost(op, target, position)
     is_unit = not isinstance(op, InstructionOp)
-    return _Node(cost, isinstance(op, InstructionOp) and op.spec().name in STORES, is_unit, waits, [])
+    return _Node(cost, isinstance(op, InstructionOp) and op.spec().stores, is_unit, waits, [])
 
 
 def _cost(op: Operation, target: Target, position: int) -> Cost:

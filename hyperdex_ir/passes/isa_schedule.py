@@ -23,9 +23,10 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.dialects.isa import BufferOp, MatmulOp, buffer_type
+from hyperdex_ir.dialects.isa import BufferOp, InstructionOp, buffer_type
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import CapacityError
+from hyperdex_ir.isa.cost_rules import Weights
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.collect import string_attribute
 from hyperdex_ir.passes.isa_allocate_lmu import Placement, choose, place
@@ -67,8 +68,8 @@ class _Scheduler:
         self.functions = [op for op in module.ops if isinstance(op, FuncOp)]
 
     def run(self) -> Scheduled:
-        for op in self._matmuls():
-            op.properties.pop("prefetch", None)
+        for op, rule in self._matmuls():
+            op.properties.pop(rule.prefetch, None)
         before = now = self._cycles()
         moved: list[str] = []
         too_large: dict[str, None] = {}
@@ -102,22 +103,23 @@ class _Scheduler:
         return placement.words <= self.target.lmu_words
 
     # ------------------------------------------------------------------------------------------------ prefetch
-    def _matmuls(self) -> list[MatmulOp]:
-        """All matmuls in the order of the program, main's first."""
+    def _matmuls(self) -> list[tuple[InstructionOp, Weights]]:
+        """All instructions that stream weights, with their rules, in the order of the program, main's first."""
         main_first = sorted(self.functions, key=lambda function: function.sym_name.data != "main")
-        return [op for function in main_first for op in function.walk() if isinstance(op, MatmulOp)]
+        ops = [op for function in main_first for op in function.walk() if isinstance(op, InstructionOp)]
+        return [(op, rule) for op in ops if isinstance(rule := op.spec().cost, Weights)]
 
     def _prefetch(self) -> int:
         """Lets the weights stream in where the operand is late; says of how many matmuls."""
         program = to_program(self.module, chunk=1, head_rows=1)
-        indices = [index for index, item in enumerate(program.instructions) if item.name == "matmul"]
+        indices = [index for index, item in enumerate(program.instructions) if isinstance(item.spec.cost, Weights)]
         waits = [found.waits for found in self._estimates(program)]
         count = 0
-        for index, op in zip(indices, self._matmuls(), strict=True):
+        for index, (op, rule) in zip(indices, self._matmuls(), strict=True):
             if max(found.get(index, 0) for found in waits) <= 0:
                 continue
-            stripes = instruction_cost("matmul", op.values(), self.target, 1, 0).stripes
-            op.properties["prefetch"] = IntegerAttr(min(stripes, self.target.prefetch_stripes), 64)
+            stripes = instruction_cost(op.spec().name, op.values(), self.target, 1, 0).stripes
+            op.properties[rule.prefetch] = IntegerAttr(min(stripes, self.target.prefetch_stripes), 64)
             count += 1
         return count
 

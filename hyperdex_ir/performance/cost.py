@@ -10,9 +10,8 @@ The assumptions, each of which is one number of `targets/*.toml` or one line bel
   `trees` columns and s steps of 64 lanes takes g * s * rows cycles; a result is there `tree_latency_cycles` after its
   last tile, `vector_latency_cycles` later where there is an epilogue. Columns finish group by group.
 * scores streams the keys of the positions seen, values their values; a tile a cycle and row as for a matrix.
-* VXE works on `vector_lanes` elements a cycle. Each pass over them adds `vector_latency_cycles`: softmax and layer_norm
-  take three passes, rms_norm two, top_k one for each number that it chooses and one for its groups, short_conv one a
-  tap, all else one: sample as for a greedy choice, its settings come for nothing.
+* VXE works on `vector_lanes` elements a cycle. Each pass over them adds `vector_latency_cycles`. sample counts as a
+  greedy choice; its settings come for nothing.
 * Rows of embed are in one pair of channels each: a step a cycle. gather, load, store and store_state take a stripe a
   cycle.
 * store_key writes a beat a cycle. store_value writes single elements into beats until 32 tokens fill one: each such
@@ -26,13 +25,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, singledispatch
 from typing import Any
 
+from hyperdex_ir.isa import cost_rules as rules
+from hyperdex_ir.isa.cost_rules import CostRule, Engine
+from hyperdex_ir.isa.fields import default_value, is_required
 from hyperdex_ir.isa.formats import ITEM_BYTES
-from hyperdex_ir.isa.instructions import BY_NAME, Engine
+from hyperdex_ir.isa.instructions import BY_NAME, Spec
+from hyperdex_ir.isa.shapes import positions_seen
 from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
-
-_PASSES = {"softmax": 3, "layer_norm": 3, "rms_norm": 2}
 
 
 @dataclass(frozen=True)
@@ -57,24 +59,12 @@ def instruction_cost(name: str, values: Mapping[str, Any], target: Target, rows:
     values: the operands by name; only immediates and the presence of optional operands count, so those of the `isa`
     dialect will do as well as those of a program. The module's docstring has the assumptions.
     """
-    engine = BY_NAME[name].engine
-    if engine is Engine.SXE:
-        return _matrix(name, values, target, rows, position)
-    if engine is Engine.VXE:
-        return _vector(name, values, target, rows, position)
-    if engine is Engine.SMA:
-        return _transfer(name, values, target, rows)
-    if name == "send":
-        cycles = _divide(4 * values["columns"] * rows, target.link_bytes_per_cycle)
-        return Cost(engine, cycles, target.link_latency_cycles)
-    if name == "receive":
-        return Cost(engine, 0)
-    return Cost(engine, 1 + (target.hbm_latency_cycles if name == "lookup" else 0))
-
-
-def positions_seen(position: int, rows: int, window: int) -> tuple[int, int]:
-    """First and last (excluded) of the positions that `rows` rows see, the first row at `position`."""
-    return (max(0, position + 1 - window) if window else 0), position + rows
+    spec = BY_NAME[name]
+    cost = _cost(spec.cost, values, target, rows, position)
+    if cost.engine is Engine.SXE and _has_epilogue(spec, values):
+        latency = cost.latency + target.vector_latency_cycles
+        return Cost(Engine.SXE, cost.cycles, latency, cost.stripes, cost.group_cycles)
+    return cost
 
 
 def stream_cycles(stripes: int, target: Target) -> int:
@@ -87,76 +77,99 @@ def _divide(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _matrix(name: str, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
-    latency = target.tree_latency_cycles
-    if name == "matmul":
-        halves = 1 + values["gated"]
-        steps = _divide(values["k"], LANES)
-        stripes = _groups(values, target.trees) * steps
-        group = steps * halves
-    else:
-        first, last = positions_seen(position, rows, values["window"])
-        if name == "scores":
-            group = _divide(values["size"], LANES)
-            stripes = (_divide(last, target.trees) - first // target.trees) * group
-        else:
-            group = _divide(last, LANES) - first // LANES
-            stripes = _divide(values["size"], target.trees) * group
-    if name == "scores" or (name == "matmul" and has_epilogue(values)):
-        latency += target.vector_latency_cycles
-    cycles = max(stripes * rows, stream_cycles(stripes, target))
-    return Cost(Engine.SXE, cycles, latency, stripes, max(group * rows, stream_cycles(group, target)))
+def _has_epilogue(spec: Spec, values: Mapping[str, Any]) -> bool:
+    """Whether anything is done to what comes out of the trees."""
+    always, optional = _epilogue(spec)
+    return always or any(values[name] != nothing for name, nothing in optional)
 
 
-def _groups(values: Mapping[str, Any], trees: int) -> int:
-    """Groups of columns that a matmul streams; gates that are further away have groups of their own."""
-    n, distance = values["n"], values["gate_distance"] if values["gated"] else 0
+@cache
+def _epilogue(spec: Spec) -> tuple[bool, tuple[tuple[str, Any], ...]]:
+    """Whether a part of the epilogue is always there; the other operands with the values at which they do nothing."""
+    operands = [operand for operand in spec.operands if operand.epilogue]
+    return any(map(is_required, operands)), tuple((one.name, default_value(one)) for one in operands)
+
+
+# ---------------------------------------------------------------------------------------------------- rules
+@singledispatch
+def _cost(rule: CostRule, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    """The cost by a rule, without an epilogue."""
+    raise NotImplementedError(type(rule).__name__)
+
+
+@_cost.register
+def _weights(rule: rules.Weights, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    halves, steps = 1 + values[rule.gated], _divide(values[rule.k], LANES)
+    return _matrix(target, rows, _groups(rule, values, target.trees) * steps, steps * halves)
+
+
+def _groups(rule: rules.Weights, values: Mapping[str, Any], trees: int) -> int:
+    """Groups of columns that are streamed; gates that are further away have groups of their own."""
+    n, distance = values[rule.n], values[rule.gate_distance] if values[rule.gated] else 0
     if not distance:
-        return _divide(n * (1 + values["gated"]), trees)
+        return _divide(n * (1 + values[rule.gated]), trees)
     return _divide(n, trees) + _divide(distance + n, trees) - distance // trees
 
 
-def has_epilogue(values: Mapping[str, Any]) -> bool:
-    """Whether a matmul does anything to what comes out of the trees."""
-    present = any(values[name] is not None for name in ("bias", "times", "plus")) or bool(values["gated"])
-    return present or values["scale"] != 1.0 or bool(values["softcap"]) or values["activation"] != "none"
+@_cost.register
+def _cache(rule: rules.Cache, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    first, last = positions_seen(position, rows, values[rule.window])
+    if rule.transposed:
+        group = _divide(last, LANES) - first // LANES
+        return _matrix(target, rows, _divide(values[rule.size], target.trees) * group, group)
+    group = _divide(values[rule.size], LANES)
+    return _matrix(target, rows, (_divide(last, target.trees) - first // target.trees) * group, group)
 
 
-def _passes(name: str, values: Mapping[str, int]) -> int:
-    """How often a vector instruction goes over its elements."""
-    if name == "top_k":
-        return values["k"] + (values["groups"] > 1)
-    return values["history"] + 1 if name == "short_conv" else _PASSES.get(name, 1)
+def _matrix(target: Target, rows: int, stripes: int, group: int) -> Cost:
+    """The cost of a matrix of so many stripes, `group` of them for each group of columns."""
+    cycles = max(stripes * rows, stream_cycles(stripes, target))
+    group_cycles = max(group * rows, stream_cycles(group, target))
+    return Cost(Engine.SXE, cycles, target.tree_latency_cycles, stripes, group_cycles)
 
 
-def _vector(name: str, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
-    if name == "softmax":
-        first, last = positions_seen(position, rows, values["window"])
-        elements = last - first
-    else:
-        elements = values["columns"] * (1 if name == "top_k" else values.get("groups", 1))
-    if name == "sample":
-        rows = 1  # the last one
-    passes = _passes(name, values)
-    cycles = passes * _divide(elements, target.vector_lanes) * rows + (passes - 1) * target.vector_latency_cycles
+@_cost.register
+def _vector(rule: rules.Vector, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    first, last = rule.elements.span(values, rows, position)
+    passes = sum(item if isinstance(item, int) else values[item] for item in rule.passes)
+    passes += rule.choice is not None and values[rule.choice] > 1
+    work = _divide(last - first, target.vector_lanes) * (1 if rule.last_row else rows)
+    cycles = passes * work + (passes - 1) * target.vector_latency_cycles
     return Cost(Engine.VXE, max(1, cycles), target.vector_latency_cycles)
 
 
-def _transfer(name: str, values: Mapping[str, Any], target: Target, rows: int) -> Cost:
-    latency = target.hbm_latency_cycles
-    if name == "store_key":
-        return Cost(Engine.SMA, values["heads"] * _divide(values["size"] * ITEM_BYTES, BEAT_BYTES) * rows, latency)
-    if name == "store_value":
-        full = BEAT_BYTES // ITEM_BYTES
-        beats = values["heads"] * values["size"] * _divide(rows, full)
-        return Cost(Engine.SMA, beats * (target.partial_write_cycles if rows < full else 1), latency)
-    if name == "embed":
-        return Cost(Engine.SMA, _divide(values["columns"], LANES) * rows, latency * _requests(values))
-    rows = 1 if name == "load" else min(rows, values["history"]) if name == "store_state" else rows
-    latency *= _requests(values)
-    return Cost(Engine.SMA, stream_cycles(_divide(4 * values["columns"], target.stripe_bytes), target) * rows, latency)
+@_cost.register
+def _stored(rule: rules.Stored, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    if not rule.transposed:
+        beats = values[rule.heads] * _divide(values[rule.size] * ITEM_BYTES, BEAT_BYTES)
+        return Cost(Engine.SMA, beats * rows, target.hbm_latency_cycles)
+    full = BEAT_BYTES // ITEM_BYTES
+    beats = values[rule.heads] * values[rule.size] * _divide(rows, full)
+    cycles = beats * (target.partial_write_cycles if rows < full else 1)
+    return Cost(Engine.SMA, cycles, target.hbm_latency_cycles)
 
 
-def _requests(values: Mapping[str, Any]) -> int:
-    """A token id has to be fetched before its row is."""
-    return 2 if values.get("index") == "token" else 1
+@_cost.register
+def _rows(rule: rules.Rows, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    columns = values[rule.columns]
+    if rule.one_row:
+        rows = 1
+    elif rule.most_rows is not None:
+        rows = min(rows, values[rule.most_rows])
+    stripes = stream_cycles(_divide(4 * columns, target.stripe_bytes), target)
+    requests = 2 if rule.index is not None and values[rule.index] == "token" else 1  # the token id before its row
+    cycles = _divide(columns, LANES) if rule.tiled else stripes
+    return Cost(Engine.SMA, cycles * rows, target.hbm_latency_cycles * requests)
+
+
+@_cost.register
+def _link(rule: rules.Link, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    if not rule.sends:
+        return Cost(Engine.ESL, 0)
+    cycles = _divide(4 * values[rule.columns] * rows, target.link_bytes_per_cycle)
+    return Cost(Engine.ESL, cycles, target.link_latency_cycles)
+
+
+@_cost.register
+def _control(rule: rules.Control, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
+    return Cost(Engine.ICP, 1 + (target.hbm_latency_cycles if rule.reads_hbm else 0))

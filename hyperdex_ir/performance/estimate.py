@@ -24,12 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.isa.cost_rules import Control, Engine
 from hyperdex_ir.isa.footprint import Footprint
-from hyperdex_ir.isa.instructions import BY_NAME, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, ZERO, Engine
-from hyperdex_ir.isa.operands import LmuRef, Reg, ViewRef
+from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, ZERO
+from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.performance.scoreboard import Budget
 from hyperdex_ir.performance.simulator import Engines, Step
@@ -140,11 +141,8 @@ class _Run:
                     index += 0 if self._register(values["a"]) == values["value"] else values["length"]
                 case "call":
                     self.block(values["target"], len(self.code))
-                case "set" | "add" | "multiply" | "lookup":
-                    self._scalar(item.name, values)
-                case "fetch":
-                    self.engines.fetch(self._step(index - 1, item))
-                    self.registers[values["dst"]] = 0
+                case _ if item.spec.engine is Engine.ICP:
+                    self._scalar(index - 1, item)
                 case _:
                     self.engines.execute(self._step(index - 1, item))
 
@@ -157,19 +155,26 @@ class _Run:
     def _register(self, number: int) -> int:
         return self.registers.get(number, 0)
 
-    def _scalar(self, name: str, values: Any) -> None:
-        if name == "set":
-            result = values["value"]
-        elif name == "add":
-            result = self._register(values["a"]) + self._register(values["b"]) + values["value"]
-        elif name == "multiply":
-            result = self._register(values["a"]) * values["value"]
-        else:
+    def _scalar(self, index: int, item: Instruction) -> None:
+        """A control instruction that sets registers: numbers that come from memory are not known."""
+        spec, values = item.spec, cast(Any, item.values)
+        if spec.lmu:
+            self.engines.fetch(self._step(index, item))
+        reads_hbm = isinstance(spec.cost, Control) and spec.cost.reads_hbm
+        if reads_hbm:
             self.engines.issue += self.engines.target.hbm_latency_cycles
-            result = self._choose(values["dst"])
-        if not -_WORD_LIMIT <= result < _WORD_LIMIT:
-            raise FileFormatError(f"register r{values['dst']} holds 64 bits, {result} does not fit", _AGAIN)
-        self.registers[values["dst"]] = result if values["dst"] != ZERO else 0
+        for register in (values[operand.name] for operand in spec.registers if operand.writes):
+            if spec.name == "set":
+                result = values["value"]
+            elif spec.name == "add":
+                result = self._register(values["a"]) + self._register(values["b"]) + values["value"]
+            elif spec.name == "multiply":
+                result = self._register(values["a"]) * values["value"]
+            else:
+                result = self._choose(register) if reads_hbm else 0
+            if not -_WORD_LIMIT <= result < _WORD_LIMIT:
+                raise FileFormatError(f"register r{register} holds 64 bits, {result} does not fit", _AGAIN)
+            self.registers[register] = result if register != ZERO else 0
 
     def _choose(self, register: int) -> int:
         """What a lookup reads, when skips compare it; else 0."""
@@ -220,10 +225,11 @@ class _Run:
 
 def _shaping_registers(item: Instruction) -> tuple[int, ...]:
     """The registers that decide what an instruction does in the LMU, or whether others run."""
+    spec = item.spec
     found = [value.register for value in item.values.values() if isinstance(value, LmuRef | ViewRef)]
-    if item.name not in ("set", "add", "multiply", "lookup", "fetch"):
-        registers = [operand.name for operand in BY_NAME[item.name].operands if isinstance(operand, Reg)]
-        found += [value for name in registers if isinstance(value := item.values[name], int)]
+    if spec.engine is not Engine.ICP or spec.flow is not None:
+        read = [operand.name for operand in spec.registers if not operand.writes]
+        found += [value for name in read if isinstance(value := item.values[name], int)]
     return tuple(dict.fromkeys(found))
 
 

@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from hyperdex_ir.errors import FileFormatError
-from hyperdex_ir.isa.instructions import ZERO, Engine, Group
-from hyperdex_ir.isa.operands import HbmRef
+from hyperdex_ir.isa.cost_rules import Engine
+from hyperdex_ir.isa.instructions import ZERO, Flow, Group
+from hyperdex_ir.isa.operands import HbmRef, Holds
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.isa.structure import function_starts
 from hyperdex_ir.memory.layout import ModelLayout
@@ -19,18 +20,10 @@ from hyperdex_ir.performance.parameter_stats import divide_parameters
 from hyperdex_ir.performance.scoreboard import Budget
 
 _CONTEXTS = (1, 128, 512, 2048, 8192, 32768)
-#: What a parameter is, by the instruction that reads it, the strongest first: a tied embedding is an embedding.
-_KINDS = {
-    ("embed", "table"): "embedding",
-    ("matmul", "weight"): "matrix",
-    ("gather", "table"): "table",
-    ("lookup", "table"): "table",
-}
 #: All estimates take together at most the work of so many of the longest.
 _ESTIMATES = 2
 #: Stretches of words in use that are looked at, over all instructions.
 _MOST_STRETCHES = 10_000_000
-_KIND_ORDER: tuple[str, ...] = ("embedding", "matrix", "table", "vector")
 
 
 def inspect_program(
@@ -91,11 +84,11 @@ def _count(program: Program, function: dict[str, Any]) -> dict[str, Any]:
 def _memory(program: Program, memory: MemoryMap, functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Bytes by region, together and of one channel."""
     runs = {function["name"]: function["runs"] for function in functions}
-    kinds, known = dict.fromkeys(_KIND_ORDER, 0), _kinds(program)
+    kinds, known = {kind.value: 0 for kind in Holds}, _kinds(program)
     for name, part in (("main", memory.main), *memory.functions.items()):
         for parameter, size in _sizes(part).items():
             found = known.get((name, part.parameters[parameter]), set())
-            kinds[next((kind for kind in _KIND_ORDER if kind in found), "vector")] += size * runs.get(name, 1)
+            kinds[next((kind for kind in Holds if kind in found), Holds.VECTOR).value] += size * runs.get(name, 1)
     kv_bytes = memory.tokens - memory.kv_start
     regions = {**kinds, "kv_cache": kv_bytes, "input_output": memory.end - memory.tokens}
     channels = memory.target.channels
@@ -118,14 +111,15 @@ def _sizes(part: FunctionMap) -> dict[str, int]:
     return {name: stop - start for name, start, stop in zip(names, starts, stops, strict=True)}
 
 
-def _kinds(program: Program) -> dict[tuple[str, int], set[str]]:
+def _kinds(program: Program) -> dict[tuple[str, int], set[Holds]]:
     """What instructions take parameters for, by function and offset in its block."""
-    found: dict[tuple[str, int], set[str]] = {}
+    found: dict[tuple[str, int], set[Holds]] = {}
     for item, origin in zip(program.instructions, program.origins, strict=True):
-        for operand, value in item.values.items():
-            if isinstance(value, HbmRef) and (kind := _KINDS.get((item.name, operand))):
+        for operand in item.spec.hbm:
+            value = item.values[operand.name]
+            if isinstance(value, HbmRef) and operand.holds is not None:
                 home = "main" if value.register == ZERO else origin.function
-                found.setdefault((home, value.offset), set()).add(kind)
+                found.setdefault((home, value.offset), set()).add(operand.holds)
     return found
 
 
@@ -171,7 +165,7 @@ def _lives(code: Sequence[Instruction], function: dict[str, Any], run: Estimate)
     start, stop = function["start"], function["stop"]
     outermost: dict[int, tuple[int, int]] = {}
     for index in range(start, stop):
-        if code[index].name in ("repeat", "repeat_rows") and index not in outermost:
+        if code[index].spec.flow is Flow.LOOP and index not in outermost:
             length = code[index]["length"]
             assert isinstance(length, int)
             outermost |= dict.fromkeys(range(index, index + 1 + length), (index, index + length))
@@ -212,7 +206,7 @@ def _collect(
             )
         stretches = [(low, high) for _, _, low, high in alive]
         used.append(_union([*stretches, *outer[start]]))
-        target = code[index]["target"] if code[index].name == "call" else None
+        target = code[index]["target"] if code[index].spec.flow is Flow.CALL else None
         if isinstance(target, int):
             outer[target] |= dict.fromkeys(stretches)
     return looked

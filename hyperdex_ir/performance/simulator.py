@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from hyperdex_ir.errors import FileFormatError
-from hyperdex_ir.isa.footprint import Footprint, lmu_columns, part_columns, view_words
-from hyperdex_ir.isa.instructions import Engine
-from hyperdex_ir.isa.operands import LmuRef, ViewRef
+from hyperdex_ir.isa.cost_rules import Engine, Weights
+from hyperdex_ir.isa.footprint import Footprint
+from hyperdex_ir.isa.instructions import ROWS, Spec
+from hyperdex_ir.isa.operands import Lmu, LmuRef, View, ViewRef
 from hyperdex_ir.isa.program import Instruction
-from hyperdex_ir.performance.cost import Cost, instruction_cost, positions_seen, stream_cycles
+from hyperdex_ir.performance.cost import Cost, instruction_cost, stream_cycles
 from hyperdex_ir.performance.scoreboard import Budget, Scoreboard, Write
 from hyperdex_ir.targets import Target
 
-STORES = ("store", "store_key", "store_value", "store_state")
-TRANSFERS = ("send", "receive")
 _AGAIN = "compile the model again"
-_EPILOGUE = ("times", "plus")
 _CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
 
 
@@ -28,7 +26,7 @@ class Step:
     """One instruction, with what the registers were: its cost, and the footprints that it touches, by number."""
 
     index: int
-    name: str
+    spec: Spec
     cost: Cost
     reads: tuple[int, ...]
     epilogue: tuple[int, ...]  # read when columns finish
@@ -62,24 +60,24 @@ class Engines:
 
         That is said of rows and of words of the LMU; of HBM nothing is known here.
         """
-        values: Any = item.values
-        rows = register(values["rows"]) if "rows" in values else 1
-        if item.name in TRANSFERS and values["parts"] < 1:
-            raise FileFormatError(f"instruction {index} ({item.name}): {values['parts']} parts", _AGAIN)
-        self.check_rows(index, item.name, rows)
-        cost = instruction_cost(item.name, values, self.target, rows, self.position)
+        spec, values = item.spec, cast(Any, item.values)
+        rows = register(values[ROWS.name]) if spec.has_rows else 1
+        if spec.ring is not None and values[spec.ring.parts] < 1:
+            raise FileFormatError(f"instruction {index} ({spec.name}): {values[spec.ring.parts]} parts", _AGAIN)
+        self.check_rows(index, spec.name, rows)
+        cost = instruction_cost(spec.name, values, self.target, rows, self.position)
         reads: list[int] = []
         epilogue: list[int] = []
         writes: list[int] = []
-        for name, value in values.items():
-            if isinstance(value, LmuRef | ViewRef):
-                kind = writes if name == "dst" else epilogue if name in _EPILOGUE else reads
-                low = value.address + register(value.register)
-                footprint = self._footprint(item.name, name, values, value, low, rows)
-                self._check(index, item.name, footprint)
+        for operand in spec.lmu:
+            if (value := values.get(operand.name)) is not None:
+                kind = writes if operand.writes else epilogue if operand.epilogue else reads
+                footprint = self._footprint(operand, values, value, register(value.register), rows)
+                self._check(index, spec.name, footprint)
                 kind.append(self.board.number(footprint))
-        prefetch = min(values.get("prefetch", 0), self.target.prefetch_stripes)
-        return Step(index, item.name, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
+        prefetch = values[spec.cost.prefetch] if isinstance(spec.cost, Weights) else 0
+        prefetch = min(prefetch, self.target.prefetch_stripes)
+        return Step(index, spec, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
 
     def check_rows(self, index: int, name: str, rows: int) -> None:
         """Raises FileFormatError unless there are so many rows: each has a word of the LMU at least."""
@@ -95,18 +93,10 @@ class Engines:
                 _AGAIN,
             )
 
-    def _footprint(self, name: str, operand: str, values: Any, ref: LmuRef | ViewRef, low: int, rows: int) -> Footprint:
+    def _footprint(self, operand: Lmu | View, values: Any, ref: LmuRef | ViewRef, added: int, rows: int) -> Footprint:
         rows = rows if ref.stride else 1
-        if isinstance(ref, ViewRef):
-            words = view_words(name, operand, values, ref.group_stride, ref.column_stride)
-            return Footprint(low, low + words, ref.stride, rows)
-        if name in TRANSFERS:
-            first, last = part_columns(values, device=0)
-            return Footprint(low + first, low + last, ref.stride, rows)
-        columns = lmu_columns(name, operand, values)
-        if columns is not None:
-            return Footprint(low, low + columns, ref.stride, rows)
-        first, last = positions_seen(self.position, rows, values["window"])
+        first, last = operand.row_span(ref, values, rows, self.position)
+        low = ref.address + added
         return Footprint(low + first, low + last, ref.stride, rows)
 
     # ------------------------------------------------------------------------------------------------ executing
@@ -121,11 +111,9 @@ class Engines:
             self.vector = start + step.cost.cycles
             self.busy[Engine.VXE] += step.cost.cycles
             self._finish(step, self.vector)
-        elif step.name == "send":
-            self._send(step, operands)
-        elif step.name == "receive":
-            self._receive(step, free)
-        elif step.name in STORES:
+        elif step.cost.engine is Engine.ESL:
+            self._send(step, operands) if step.reads else self._receive(step, free)
+        elif step.spec.stores:
             self.started = max(self.issue, self.started, self.write, operands)
             self.write = self.started + step.cost.cycles
             self._finish(step, self.write)
@@ -189,7 +177,7 @@ class Engines:
     def _count_matrix(self, step: Step, streaming: int, wait: int) -> None:
         self.busy[Engine.SXE] += step.cost.cycles
         self.busy[Engine.SMA] += streaming
-        if step.name == "matmul":
+        if isinstance(step.spec.cost, Weights):
             self.weight_stripes += step.cost.stripes
             self.waits[step.index] = max(wait, self.waits.get(step.index, 0))
         else:

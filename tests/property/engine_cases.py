@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 from engine_case import BASE, HEADS, LENGTH, LMU_WORDS, OFFSET, OTHER, ROWS, VOCABULARY, Case, Choose, op, start_case
 
-from hyperdex_ir.isa.instructions import ACTIVATIONS, BINARY, REDUCTIONS, ROTARY_STYLES, TOKENS, UNARY
-from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
+from hyperdex_ir.isa.fields import default_value
+from hyperdex_ir.isa.instructions import BY_NAME, MATRIX_TYPE, SPECS, TOKENS, Group, Spec
+from hyperdex_ir.isa.operands import F32, Area, Enum, Hbm, HbmRef, Imm, Lmu, LmuRef, Operand, Reg, Value, View, ViewRef
 from hyperdex_ir.isa.program import Instruction
 from hyperdex_ir.isa.settings import Settings
+from hyperdex_ir.isa.shapes import Seen
 
 T = TypeVar("T")
 
@@ -135,6 +137,82 @@ class Maker:
         c = self.c
         return c.pick((0, 0, 1, 5, 64, c.integer(1, LENGTH)))
 
+    # ------------------------------------------------------------------------------------------------ from the table
+    def instruction(self, name: str, rows: tuple[int, int] | None = None, **given: Value) -> Instruction:
+        """An instruction whose operands fit what the table says of them, but for those that are given.
+
+        rows: the register, and the rows that it says.
+        """
+        spec = BY_NAME[name]
+        register, count = (0, 1) if not spec.has_rows else self.rows_register() if rows is None else rows
+        values: dict[str, Any] = {"rows": register} if spec.has_rows else {}
+        values |= given
+        self._fill_scalars(spec, count, values)
+        for operand in sorted((one for one in spec.lmu if one.name not in values), key=_last_written):
+            values[operand.name] = self._optional(operand, lambda one=operand: self._place_of(one, spec, count, values))
+        for operand in (one for one in spec.hbm if one.name not in values):
+            values[operand.name] = self._optional(operand, lambda one=operand: self._memory_of(one, values))
+        return op(name, **values)
+
+    def _optional(self, operand: Operand, make: Callable[[], Value]) -> Value:
+        return self.maybe(70, make) if operand.optional else make()
+
+    def _fill_scalars(self, spec: Spec, rows: int, values: dict[str, Any]) -> None:
+        """Immediates, words and registers; sizes so that what the instruction touches is not large."""
+        c, sizes = self.c, {name for operand in spec.lmu for name in operand.immediates()}
+        groups = values.setdefault("groups", c.pick((1, 1, 2, 5))) if "groups" in sizes else 1
+        for operand in (one for one in spec.operands if one.name not in values):
+            match operand:
+                case Enum():
+                    values[operand.name] = self.case.matrix_type if operand == MATRIX_TYPE else c.pick(operand.choices)
+                case F32():
+                    values[operand.name] = c.pick(
+                        (1.0, *_NUMBERS) if operand.default is None else (operand.default, 1.0)
+                    )
+                case Imm(name="window"):
+                    values[operand.name] = self.window()
+                case Imm() if operand.name in sizes:
+                    values[operand.name] = self.size(max(1, min(200, 2000 // (rows * groups))))
+                case Imm():
+                    low = default_value(operand) or 0
+                    values[operand.name] = c.integer(0, 1) if operand.width == 1 else c.pick((low, low, 1, 9))
+                case Reg():
+                    values[operand.name] = c.pick((7, 12)) if operand.writes else c.pick((TOKENS, ROWS))
+
+    def _place_of(self, operand: Lmu | View, spec: Spec, rows: int, values: dict[str, Any]) -> LmuRef | ViewRef:
+        """A place in the LMU of the operand's shape."""
+        if isinstance(operand, View):
+            shape = rows, values[operand.groups], operand.columns.words(values)
+            others = [
+                one for one in spec.lmu if isinstance(one, View) and one.writes and one.columns == operand.columns
+            ]
+            if operand.writes or not others:
+                return self.view(*shape, written=operand.writes)
+            return self.source(values[others[0].name], *shape)
+        columns = LENGTH if isinstance(operand.columns, Seen) else operand.columns.words(values) or 1
+        return self.fresh(rows, columns) if operand.writes else self.lmu(rows, columns)
+
+    def _memory_of(self, operand: Hbm, values: dict[str, Any]) -> HbmRef:
+        """A place in HBM for the operand: a cache's, or a row of parameters."""
+        for area, keys in ((Area.KEYS, True), (Area.VALUES, False)):
+            if operand.areas == (area,):
+                return self.cache(keys=keys)
+        return self.row(values.get("columns", 1))
+
+
+#: Numbers that instructions find hard.
+_NUMBERS = (0.0, -0.0, -2.5, 1e-45, 3.4e38, float("inf"), float("nan"))
+
+
+def _last_written(operand: Lmu | View) -> bool:
+    """Rows that are written come behind those that are read; strided views, which sources look like, before."""
+    return operand.writes if isinstance(operand, Lmu) else not operand.writes
+
+
+def _any(m: Maker, name: str) -> list[Instruction]:
+    """What the table alone can say."""
+    return [m.instruction(name)]
+
 
 # ---------------------------------------------------------------------------------------------------- vector engine
 
@@ -146,91 +224,32 @@ def _shape(m: Maker) -> tuple[int, int, int, int]:
     return register, rows, groups, m.size(max(1, min(200, 2000 // (rows * groups))))
 
 
-def _unary(m: Maker, name: str) -> list[Instruction]:
-    register, *shape = _shape(m)
-    dst = m.view(*shape, written=True)
-    return [
-        op(
-            name,
-            function=m.c.pick(UNARY),
-            dst=dst,
-            a=m.source(dst, *shape),
-            groups=shape[1],
-            columns=shape[2],
-            rows=register,
-        )
-    ]
-
-
-def _binary(m: Maker, name: str) -> list[Instruction]:
-    register, *shape = _shape(m)
-    dst = m.view(*shape, written=True)
-    values = {"function": m.c.pick(BINARY), "dst": dst, "groups": shape[1], "columns": shape[2], "rows": register}
-    if name == "binary":
-        return [op(name, a=m.source(dst, *shape), b=m.source(dst, *shape), **values)]
-    scalar = m.c.pick((0.0, -0.0, 1.0, -2.5, 1e-45, 3.4e38, float("inf"), float("nan")))
-    return [op(name, a=m.source(dst, *shape), b=scalar, reversed=m.c.integer(0, 1), **values)]
-
-
-def _reduce(m: Maker, name: str) -> list[Instruction]:
-    register, rows, groups, columns = _shape(m)
-    dst = m.view(rows, groups, 1, written=True)
-    a = m.view(rows, groups, columns)
-    return [op(name, function=m.c.pick(REDUCTIONS), dst=dst, a=a, groups=groups, columns=columns, rows=register)]
-
-
 def _norm(m: Maker, name: str) -> list[Instruction]:
-    register, *shape = _shape(m)
-    dst = m.view(*shape, written=True)
-    values: dict[str, Any] = {"weight": m.maybe(70, lambda: m.row(shape[2])), "unit_offset": m.c.integer(0, 1)}
-    if name == "layer_norm":
-        values["bias"] = m.maybe(70, lambda: m.row(shape[2]))
-    epsilon = m.c.pick((1e-5, 0.0, 1e-45, 1.0))
-    a = m.source(dst, *shape)
-    return [op(name, dst=dst, a=a, epsilon=epsilon, groups=shape[1], columns=shape[2], rows=register, **values)]
+    return [m.instruction(name, epsilon=m.c.pick((1e-5, 0.0, 1e-45, 1.0)))]
 
 
 def _rotary(m: Maker, name: str) -> list[Instruction]:
     register, rows, groups, columns = _shape(m)
     turned = columns - columns % 2 if m.c.chance(50) else 2 * m.c.integer(0, columns // 2)
     turned += m.c.chance(2)
-    dst = m.view(rows, groups, columns, written=True)
     cos, sin = (m.lmu(rows, max(1, turned)) for _ in range(2))
-    style = m.c.pick(ROTARY_STYLES)
-    a = m.source(dst, rows, groups, columns)
-    return [
-        op(
-            name,
-            dst=dst,
-            a=a,
-            cos=cos,
-            sin=sin,
-            style=style,
-            turned=turned,
-            groups=groups,
-            columns=columns,
-            rows=register,
-        )
-    ]
+    given = {"groups": groups, "columns": columns, "turned": turned, "cos": cos, "sin": sin}
+    return [m.instruction(name, (register, rows), **given)]
 
 
 def _select_rows(m: Maker, name: str) -> list[Instruction]:
     register, rows = m.rows_register()
     columns, first = m.size(100), m.c.integer(-1 if m.c.chance(5) else 0, max(0, m.case.chunk - rows))
-    src = m.lmu(m.case.chunk, columns)
     start = op("set", dst=12, value=first)
-    return [start, op(name, dst=m.fresh(rows, columns), src=src, first=12, columns=columns, rows=register)]
+    src = m.lmu(m.case.chunk, columns)
+    return [start, m.instruction(name, (register, rows), src=src, first=12, columns=columns)]
 
 
 def _select_columns(m: Maker, name: str) -> list[Instruction]:
     c = m.c
-    register, rows = m.rows_register()
     columns, limit = m.size(100), m.size(200)
     block = c.pick((-1, 1 << 40)) if c.chance(4) else c.integer(0, limit // columns + 1)
-    src = m.lmu(rows, limit)
-    start = op("set", dst=12, value=block)
-    values = {"index": 12, "columns": columns, "limit": limit, "rows": register}
-    return [start, op(name, dst=m.fresh(rows, columns), src=src, **values)]
+    return [op("set", dst=12, value=block), m.instruction(name, index=12, columns=columns, limit=limit)]
 
 
 def _exchange(m: Maker, name: str) -> list[Instruction]:
@@ -271,9 +290,8 @@ def _sample(m: Maker, name: str) -> list[Instruction]:
     c = m.c
     columns = m.size(400)
     m.case.settings = any_settings(c, columns)
-    register, rows = m.rows_register()
     place = HbmRef(m.map.sampling) if c.chance(95) else HbmRef(c.integer(0, m.map.end))
-    return [op(name, dst=c.pick((7, 0)), src=m.lmu(rows, columns), columns=columns, rows=register, settings=place)]
+    return [m.instruction(name, dst=c.pick((7, 0)), columns=columns, settings=place)]
 
 
 # ---------------------------------------------------------------------------------------------------- MAC trees
@@ -281,24 +299,16 @@ def _sample(m: Maker, name: str) -> list[Instruction]:
 
 def _matmul(m: Maker, name: str) -> list[Instruction]:
     c = m.c
-    register, rows = m.rows_register()
     k, n = m.size(300), m.size(90)
     gated = c.pick((0, 0, 1))
     distance = c.pick((0, n, n + 7, c.integer(1, 90))) if c.chance(50) else 0
     matrix_rows = n + (distance or n) if gated else n
-    values: dict[str, Any] = {
-        "weight": m.matrix(matrix_rows, k),
-        "bias": m.maybe(40, lambda: m.row(matrix_rows)),
-        "scale": c.pick((1.0, 1.0, 0.125, -3.0)),
-        "softcap": c.pick((0.0, 0.0, 30.0, 1.0)),
-        "activation": c.pick(("none", *ACTIVATIONS)),
-        "src": m.lmu(rows, k),
-        "times": m.maybe(25, lambda: m.lmu(rows, n)),
-        "plus": m.maybe(40, lambda: m.lmu(rows, n)),
-    }
-    dst = m.fresh(rows, n)
-    return [op(name, dst=dst, k=k, n=n, type=m.case.matrix_type, rows=register, gated=gated,
-               gate_distance=distance, **values)]  # fmt: skip
+    given: dict[str, Any] = {
+        "k": k, "n": n, "gated": gated, "gate_distance": distance, "prefetch": 0,
+        "weight": m.matrix(matrix_rows, k), "bias": m.maybe(40, lambda: m.row(matrix_rows)),
+        "scale": c.pick((1.0, 1.0, 0.125, -3.0)), "softcap": c.pick((0.0, 0.0, 30.0, 1.0)),
+    }  # fmt: skip
+    return [m.instruction(name, **given)]
 
 
 def _attention(m: Maker, name: str) -> list[Instruction]:
@@ -376,22 +386,11 @@ def _head_loop(m: Maker, name: str) -> list[Instruction]:
 
 def _embed(m: Maker, name: str) -> list[Instruction]:
     c = m.c
-    register, rows = m.rows_register()
-    columns, by = m.size(200), c.pick(("token", "position"))
-    limit = c.pick((VOCABULARY, LENGTH, LENGTH + 7))
+    columns, limit = m.size(200), c.pick((VOCABULARY, LENGTH, LENGTH + 7))
     table = m.matrix(limit, columns) if name == "embed" else m.parameter(4 * limit * columns, 4)
-    values: dict[str, Any] = {"type": m.case.matrix_type} if name == "embed" else {}
-    offset, scale = c.pick((0, 0, 2, -1)), c.pick((1.0, 1.0, 0.5, 1e30))
-    dst = m.fresh(rows, columns)
-    return [
-        op(name, dst=dst, table=table, index=by, ids=HbmRef(m.map.tokens), offset=offset, limit=limit, columns=columns,
-           rows=register, scale=scale, **values)
-    ]  # fmt: skip
-
-
-def _load(m: Maker, name: str) -> list[Instruction]:
-    columns = m.size(300)
-    return [op(name, dst=m.fresh(1, columns), src=m.row(columns), columns=columns)]
+    given = {"columns": columns, "limit": limit, "table": table, "ids": HbmRef(m.map.tokens)}
+    given |= {"offset": c.pick((0, 0, 2, -1)), "scale": c.pick((1.0, 1.0, 0.5, 1e30))}
+    return [m.instruction(name, **given)]
 
 
 def _store(m: Maker, name: str) -> list[Instruction]:
@@ -405,27 +404,12 @@ def _store(m: Maker, name: str) -> list[Instruction]:
 
 
 def _store_cache(m: Maker, name: str) -> list[Instruction]:
-    c, size, slot = m.c, m.case.head_size, m.map.main.caches[0]
-    register, rows = m.rows_register()
-    heads, keys = c.integer(1, HEADS), name == "store_key"
-    pitch = slot.key_pitch if keys else slot.value_pitch
-    offset = slot.key_offset if keys else slot.value_offset
+    c, slot, keys = m.c, m.map.main.caches[0], name == "store_key"
+    pitch, offset = (slot.key_pitch, slot.key_offset) if keys else (slot.value_pitch, slot.value_offset)
     cache = HbmRef(m.map.kv_start + offset) if c.chance(95) else m.elsewhere()
-    src = m.lmu(rows, heads * size)
     limit = LENGTH if c.chance(95) else c.integer(1, LENGTH)
-    return [
-        op(
-            name,
-            cache=cache,
-            pitch=pitch,
-            src=src,
-            heads=heads,
-            size=size,
-            limit=limit,
-            type=m.case.matrix_type,
-            rows=register,
-        )
-    ]
+    given = {"cache": cache, "pitch": pitch, "heads": c.integer(1, HEADS), "size": m.case.head_size, "limit": limit}
+    return [m.instruction(name, **given)]
 
 
 def _top_k(m: Maker, name: str) -> list[Instruction]:
@@ -447,23 +431,18 @@ def _top_k(m: Maker, name: str) -> list[Instruction]:
 
 def _short_conv(m: Maker, name: str) -> list[Instruction]:
     c = m.c
-    register, rows = m.rows_register()
     columns, history = m.size(150), c.pick((0, 1, 2, 2, 4, 9))
     room = m.map.tokens - m.map.kv_start - 4 * history * columns
     place = HbmRef(m.map.kv_start + 4 * c.integer(0, room // 4))
-    values = {"state": place if c.chance(95) else m.elsewhere(), "history": history, "columns": columns}
-    if name == "store_state":
-        return [op(name, src=m.lmu(rows, columns), rows=register, **values)]
-    taps, bias = m.parameter(4 * (history + 1) * columns, 4), m.maybe(50, lambda: m.row(columns))
-    src = m.lmu(rows, columns)
-    return [op(name, dst=m.fresh(rows, columns), src=src, taps=taps, bias=bias, rows=register, **values)]
+    given: dict[str, Any] = {"state": place if c.chance(95) else m.elsewhere(), "history": history, "columns": columns}
+    if name == "short_conv":
+        given["taps"] = m.parameter(4 * (history + 1) * columns, 4)
+    return [m.instruction(name, **given)]
 
 
+#: By instruction; those that are not named here need nothing that the table does not say.
 MAKERS: dict[str, Callable[[Maker, str], list[Instruction]]] = {
-    "unary": _unary,
-    "binary": _binary,
-    "binary_scalar": _binary,
-    "reduce": _reduce,
+    **{spec.name: _any for spec in SPECS if spec.group is not Group.CTRL},
     "rms_norm": _norm,
     "layer_norm": _norm,
     "rotary": _rotary,
@@ -481,7 +460,6 @@ MAKERS: dict[str, Callable[[Maker, str], list[Instruction]]] = {
     "head_loop": _head_loop,
     "embed": _embed,
     "gather": _embed,
-    "load": _load,
     "store": _store,
     "store_key": _store_cache,
     "store_value": _store_cache,

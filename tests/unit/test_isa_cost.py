@@ -3,6 +3,7 @@ through the vector engine, 220 to the next device."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.performance.cost import Cost, instruction_cost
 from hyperdex_ir.performance.estimate import estimate
+from hyperdex_ir.performance.reference import cost_table
 from hyperdex_ir.targets import load_target, target_names
 
 U55C = load_target("u55c")
@@ -98,8 +100,15 @@ def test_costs(name: str, changes: dict[str, Any], rows: int, position: int, exp
     assert instruction_cost(name, values, U55C, rows, position) == expected
 
 
+def test_the_documentation_has_the_table_of_rules() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cost.md").read_text(encoding="utf-8")
+    start = "<!-- costs: python -m hyperdex_ir.performance.reference -->\n"
+    assert start + cost_table() + "\n" in page
+
+
 def test_every_instruction_has_its_engine() -> None:
     values = {**MATMUL, "window": 0, "size": 64, "heads": 1, "columns": 64, "groups": 1, "history": 2}
+    values["index"] = "position"
     for spec in SPECS:
         assert instruction_cost(spec.name, values, U55C, 1, 0).engine is spec.engine
 

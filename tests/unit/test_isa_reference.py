@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hyperdex_ir.isa.instructions import REGISTER_NAMES, SPECS
+import pytest
+
+from hyperdex_ir.isa.codec import operand_places, used_bits
+from hyperdex_ir.isa.instructions import REGISTER_NAMES, SPECS, Spec
 from hyperdex_ir.isa.reference import reference_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "isa.md"
@@ -34,3 +37,24 @@ def test_bit_ranges_of_one_instruction() -> None:
     section = reference_page().split("\n### sample\n")[1].split("\n### ")[0]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in section.splitlines() if line.startswith("| ")]
     assert rows == ["bits", "---", "12:8", "36:13", "60:37", "65:61", "89:66", "94:90", "134:95", "139:135"]
+
+
+def test_operands_say_what_is_read_and_written() -> None:
+    page = reference_page()
+    for spec in SPECS:
+        section = page.split(f"\n### {spec.name}\n")[1].split("\n### ")[0]
+        for operand in (*spec.lmu, *spec.hbm):
+            row = next(line for line in section.splitlines() if f"| `{operand.fields()[0].name}` |" in line)
+            assert ("| writes " if operand.writes else "| reads ") in row
+    assert "| writes `groups` groups of one column |" in page
+    assert "| reads `n` columns, each when its result is there; optional |" in page
+
+
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.operands], ids=lambda spec: spec.name)
+def test_pictures_have_a_bar_at_the_lowest_bit_of_each_field(spec: Spec) -> None:
+    section = reference_page().split(f"\n### {spec.name}\n")[1].split("```text\n")[1].split("```")[0]
+    lines = section.splitlines()
+    assert [int(line[:3]) for line in lines] == list(range(0, 32 * len(lines), 32))
+    bars = {32 * row + at / 2 for row, line in enumerate(lines) for at, bar in enumerate(line[4:]) if bar == "|"}
+    lows = {0, *(place.low for one in operand_places(spec) for place in (one.present, *one.fields) if place)}
+    assert bars == lows | {used_bits(spec)} - {32 * len(lines)}

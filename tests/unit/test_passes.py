@@ -20,7 +20,7 @@ from xdsl.rewriter import Rewriter
 from xdsl.transforms.apply_pdl import ApplyPDLPass
 from xdsl.transforms.mlir_opt import MLIROptPass
 
-from hyperdex_ir.dialects.isa import BufferOp, LmuType, LmuUse, SoftmaxOp, ViewUse
+from hyperdex_ir.dialects.isa import OPS, BufferOp, LmuType, LmuUse, ViewUse
 from hyperdex_ir.dialects.lpu import ConstantOp
 from hyperdex_ir.errors import OptionError, PassError
 from hyperdex_ir.passes import get_all_passes
@@ -381,7 +381,7 @@ def _random_module(seed: int) -> ModuleOp:
     block.add_ops(buffers)
     for _ in range(30):
         a, b = generator.sample(buffers, 2)
-        block.add_op(SoftmaxOp(dst=LmuUse(a.res), src=LmuUse(b.res), rows=1))
+        block.add_op(OPS["softmax"](dst=LmuUse(a.res), src=LmuUse(b.res), rows=1))
     block.add_op(ReturnOp())
     return ModuleOp([FuncOp("main", ([], []), Region(block))])
 
@@ -410,7 +410,7 @@ def test_chunk_is_the_largest_that_fits() -> None:
     for width in (2, 5000, 40000, 2_000_000):
         block = Block()
         block.add_ops([buffer := BufferOp(LmuType("tokens", width)), head := BufferOp(LmuType("head", 30000))])
-        block.add_op(SoftmaxOp(dst=LmuUse(buffer.res), src=LmuUse(head.res), rows=1))
+        block.add_op(OPS["softmax"](dst=LmuUse(buffer.res), src=LmuUse(head.res), rows=1))
         block.add_op(ReturnOp())
         frames = find_frames(ModuleOp([FuncOp("main", ([], []), Region(block))]))
         found = choose(frames, target, 300)

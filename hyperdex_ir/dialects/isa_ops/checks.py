@@ -9,7 +9,6 @@ from xdsl.utils.exceptions import VerifyException
 from hyperdex_ir.dialects.isa_ops.lmu_type import LmuUse, ViewUse, buffer_type
 from hyperdex_ir.errors import AssemblyError, CapacityError
 from hyperdex_ir.isa.fields import check_operand
-from hyperdex_ir.isa.footprint import lmu_columns, view_words
 from hyperdex_ir.isa.instructions import Spec
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, Value, ViewRef
 
@@ -39,23 +38,18 @@ def check_instruction(spec: Spec, operands: Mapping[str, OperandValue]) -> None:
             check_operand(owner, operand, encoded)
         except (AssemblyError, CapacityError) as error:
             raise VerifyException(str(error)) from None
-    hop, parts = operands.get("hop"), operands.get("parts")
-    if isinstance(hop, int) and isinstance(parts, int) and hop >= parts:
-        raise VerifyException(f"{owner}: hop {hop} around a ring of {parts}, must be less")
-    for name, value in operands.items():
-        if isinstance(value, LmuUse | ViewUse):
-            _check_width(owner, name, value, _last_word(spec, name, value, operands))
+    if (ring := spec.ring) is not None:
+        hop, parts = operands[ring.hop], operands[ring.parts]
+        if isinstance(hop, int) and isinstance(parts, int) and hop >= parts:
+            raise VerifyException(f"{owner}: hop {hop} around a ring of {parts}, must be less")
+    for operand in spec.lmu:
+        use = operands[operand.name]
+        if isinstance(use, LmuUse | ViewUse):
+            _check_width(owner, operand.name, use, operand.row_words(use, operands))
 
 
-def _last_word(spec: Spec, name: str, use: LmuUse | ViewUse, operands: Mapping[str, OperandValue]) -> int | None:
-    """The last word of a row that the instruction touches, were the register 0. None: depends on the position."""
-    if isinstance(use, ViewUse):
-        return use.offset + view_words(spec.name, name, operands, use.group_stride, use.column_stride) - 1
-    columns = lmu_columns(spec.name, name, operands)
-    return None if columns is None else use.offset + columns - 1
-
-
-def _check_width(owner: str, name: str, use: LmuUse | ViewUse, last: int | None) -> None:
+def _check_width(owner: str, name: str, use: LmuUse | ViewUse, words: int | None) -> None:
+    """words: of a row that the instruction reaches, were the register 0; None: depends on the position."""
     width = buffer_type(use.buffer).width
-    if last is not None and last >= width:
-        raise VerifyException(f"{owner}: {name} reaches word {last} of rows that have {width} words")
+    if words is not None and use.offset + words > width:
+        raise VerifyException(f"{owner}: {name} reaches word {use.offset + words - 1} of rows that have {width} words")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from xdsl.dialects.builtin import I64, Float32Type, FloatAttr, IntegerAttr, LocationAttr, StringAttr, UnitAttr
@@ -27,9 +28,6 @@ from hyperdex_ir.dialects.isa_ops.syntax import parse_operand, print_operand
 from hyperdex_ir.isa.fields import default_value, is_default, is_required, register_number
 from hyperdex_ir.isa.instructions import BY_NAME, SPECS, Spec
 from hyperdex_ir.isa.operands import F32, Enum, Hbm, HbmRef, Imm, Lmu, Operand, Reg, View
-
-#: Control words that have no operation: the structure of the module stands for them.
-STRUCTURAL = ("halt", "repeat", "repeat_rows", "call", "ret", "skip_unless")
 
 _VIEW_DEFAULTS = {"group_stride": 0, "column_stride": 1}
 
@@ -81,7 +79,7 @@ class InstructionOp(IRDLOperation, ABC):
         return {operand.name: self._value(operand) for operand in self.spec().operands}
 
     def uses(self) -> Iterator[tuple[str, LmuUse | ViewUse]]:
-        """The LMU and View operands that are present. `dst` is written (and not read), all others are read."""
+        """The LMU and View operands that are present."""
         for name, value in self.values().items():
             if isinstance(value, LmuUse | ViewUse):
                 yield name, value
@@ -204,17 +202,33 @@ def _definitions(operand: Operand) -> Mapping[str, Any]:
     return {name: prop_def(kind) if is_required(operand) else opt_prop_def(kind)}
 
 
+@cache
 def _operation_class(spec: Spec) -> type[InstructionOp]:
     class_name = "".join(word.capitalize() for word in spec.name.split("_")) + "Op"
     namespace: dict[str, Any] = {"name": f"isa.{spec.name}", "__doc__": spec.doc, "__module__": __name__}
     for operand in spec.operands:
         namespace |= _definitions(operand)
-    if sum(isinstance(operand, Lmu | View) and operand.optional for operand in spec.operands) > 1:
+    if sum(operand.optional for operand in spec.lmu) > 1:
         namespace["irdl_options"] = (AttrSizedOperandSegments(as_property=True),)
     return irdl_op_definition(type(class_name, (InstructionOp,), namespace))
 
 
-#: The class of each instruction that has one, by instruction name.
-OPS: Mapping[str, type[InstructionOp]] = {
-    spec.name: _operation_class(spec) for spec in SPECS if spec.name not in STRUCTURAL
-}
+class _Operations(Mapping[str, type[InstructionOp]]):
+    """The classes, made when they are asked for: the instruction table may grow."""
+
+    def __getitem__(self, name: str) -> type[InstructionOp]:
+        spec = BY_NAME[name]
+        if spec.flow is not None:
+            raise KeyError(name)
+        return _operation_class(spec)
+
+    def __iter__(self) -> Iterator[str]:
+        return (spec.name for spec in SPECS if spec.flow is None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+#: The class of each instruction that has one, by instruction name. For control words that have none, the structure of
+#: the module stands.
+OPS: Mapping[str, type[InstructionOp]] = _Operations()

@@ -116,7 +116,7 @@ class RotaryTableOp(IRDLOperation):
 class LinearOp(IRDLOperation):
     """A matrix times a vector for each token, then a chain of vector operations, each rounded to f32 and each optional.
 
-    y = MAC(x, weight); y = y + bias; y = y * scale; y = tanh(y / softcap) * softcap; y = activation(y);
+    y = MAC(weight, x); y = y + bias; y = y * scale; y = tanh(y / softcap) * softcap; y = activation(y);
     y = y * times; y = y + plus.
     x: [.., K]; weight: [N, K] of the matrix type; bias: [N]; times, plus: the result's shape, [.., N].
     gated: the weight is [2N, K] and the bias [2N]; scale, softcap and activation work on columns 0 to N - 1, which are

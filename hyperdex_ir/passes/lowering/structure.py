@@ -60,11 +60,11 @@ def lower_main(shared: Shared, source: FuncOp) -> FuncOp:
     lower_block(to, source.body.block)
     _give_logits(to)
     first: list[Operation] = [
-        isa.MultiplyOp(dst=register, a=DEVICE, value=words, location=source.location)
+        isa.OPS["multiply"](dst=register, a=DEVICE, value=words, location=source.location)
         for words, register in shared.offsets.items()
     ]
     if shared.uses_one:
-        first.insert(0, isa.SetOp(dst=ONE, value=1, location=source.location))
+        first.insert(0, isa.OPS["set"](dst=ONE, value=1, location=source.location))
     block.insert_ops_before(first, block.ops.first)  # pyright: ignore[reportArgumentType]
     return _function("main", block, source)
 
