@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from hyperdex_ir.isa import functions
+from hyperdex_ir.isa.functions import BINARY, REDUCTIONS, UNARY
 from hyperdex_ir.isa.operands import F32, MOST_AHEAD, Enum, Field, Hbm, Imm, Lmu, Operand, Reg, View
 
 WORD_BITS = 512
@@ -34,12 +36,7 @@ REGISTER_NAMES = {
 }
 
 MATRIX_TYPES = ("f16", "bf16")
-ACTIVATIONS = ("none", "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
-UNARY = (
-    "copy", "neg", "exp", "tanh", "erf", "sqrt", "rsqrt", "relu", "sigmoid", "silu", "gelu", "gelu_tanh",
-)  # fmt: skip
-BINARY = ("add", "sub", "mul", "div", "max", "min")
-REDUCTIONS = ("sum", "mean", "row_max")
+ACTIVATIONS = ("none", *functions.ACTIVATIONS)
 ROTARY_STYLES = ("half", "interleaved")
 INDEX_SOURCES = ("token", "position")
 

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
+from typing import TypeVar
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX, BFloat16Type, Float16Type, TensorType, f32
-from xdsl.ir import Attribute, SSAValue
-from xdsl.irdl import base
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.irdl import IRDLOperation, base, irdl_op_definition
 from xdsl.utils.exceptions import VerifyException
 
 TENSOR = base(TensorType)
 
-#: Activation functions that the vector engine knows, each defined in docs/arithmetic.md.
-ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+
+class LpuOp(IRDLOperation, ABC):
+    """Base of the operations of the dialect."""
+
+    @classmethod
+    def mnemonic(cls) -> str:
+        """The name without the dialect's: that of the function, or instruction, that does the same."""
+        return cls.name.removeprefix("lpu.")
+
+    @property
+    def depends_on_device(self) -> bool:
+        """Whether results may differ on devices that give the same operands."""
+        return False
+
+
+#: The operations of the dialect.
+OPERATIONS: list[type[Operation]] = []
+Op = TypeVar("Op", bound=LpuOp)
+
+
+def lpu_op(cls: type[Op]) -> type[Op]:
+    """Defines an operation of the dialect."""
+    OPERATIONS.append(irdl_op_definition(cls))
+    return cls
 
 
 def shape_of(value: SSAValue | Attribute) -> tuple[int, ...]:
