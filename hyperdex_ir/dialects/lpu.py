@@ -85,7 +85,6 @@ from hyperdex_ir.dialects.lpu_ops.sharding import (
 )
 from hyperdex_ir.dialects.lpu_ops.sources import ConstantOp, LayerConstantOp, WeightOp
 from hyperdex_ir.dialects.lpu_ops.traits import (
-    Collective,
     Elementwise,
     HoldsParameter,
     HoldsTable,

@@ -34,16 +34,6 @@ SQRT_HALF = 0x3F3504F3
 GELU_CUBE, GELU_SCALE = 0x3D372713, 0x3F4C422A  # 0.044715 and sqrt(2 / pi)
 
 
-UNARY: dict[str, Callable[[Ops, Any], Any]] = {}
-"""Unary functions and activations by name."""
-
-
-def unary(definition: Callable[[Ops, Any], Any]) -> Callable[[Ops, Any], Any]:
-    """Registers the function of the table that has the definition's name."""
-    UNARY[definition.__name__] = definition
-    return definition
-
-
 def horner(o: Ops, x: Any, coefficients: Sequence[int]) -> Any:
     """((c0 * x + c1) * x + c2) ..., one multiplication and one addition a coefficient."""
     result = o.constant(coefficients[0])
@@ -52,7 +42,6 @@ def horner(o: Ops, x: Any, coefficients: Sequence[int]) -> Any:
     return result
 
 
-@unary
 def neg(o: Ops, x: Any) -> Any:
     """The sign bit flipped."""
     return o.float_of(o.ixor(o.bits(x), o.integer(SIGN)))
@@ -73,7 +62,6 @@ def power_of_two(o: Ops, n: Any) -> Any:
     return o.float_of(o.shift_left(o.iadd(n, o.integer(127)), 23))
 
 
-@unary
 def exp(o: Ops, x: Any) -> Any:
     """e^x = 2^n * e^r with n = round(x / ln 2); 2^n in two factors, so that a subnormal is rounded once."""
     x = o.select(o.greater(x, o.constant(EXP_MOST)), o.constant(EXP_MOST), x)
@@ -87,7 +75,6 @@ def exp(o: Ops, x: Any) -> Any:
     return o.mul(o.mul(y, power_of_two(o, half)), power_of_two(o, o.isub(exponent, half)))
 
 
-@unary
 def tanh(o: Ops, x: Any) -> Any:
     """a polynomial below 0.625, 1 - 2 / (e^2a + 1) above, a = |x|, with the sign of x."""
     a = magnitude(o, x)
@@ -97,7 +84,6 @@ def tanh(o: Ops, x: Any) -> Any:
     return with_sign_of(o, o.select(o.greater(o.constant(TANH_SMALL), a), small, large), x)
 
 
-@unary
 def erf(o: Ops, x: Any) -> Any:
     """a polynomial below 1, 1 - e^-g(a) above, g a polynomial in a - 2, a = min(|x|, 4), with the sign of x."""
     a = magnitude(o, x)
@@ -109,49 +95,41 @@ def erf(o: Ops, x: Any) -> Any:
     return with_sign_of(o, o.select(o.greater(o.constant(ONE), a), small, large), x)
 
 
-@unary
 def copy(o: Ops, x: Any) -> Any:
     """x"""
     return x
 
 
-@unary
 def sqrt(o: Ops, x: Any) -> Any:
     """IEEE square root."""
     return o.sqrt(x)
 
 
-@unary
 def rsqrt(o: Ops, x: Any) -> Any:
     """1 / sqrt(x), two operations."""
     return o.div(o.constant(ONE), o.sqrt(x))
 
 
-@unary
 def relu(o: Ops, x: Any) -> Any:
     """x > 0 ? x : 0"""
     return o.select(o.greater(x, o.constant(ZERO)), x, o.constant(ZERO))
 
 
-@unary
 def sigmoid(o: Ops, x: Any) -> Any:
     """1 / (1 + exp(-x))"""
     return o.div(o.constant(ONE), o.add(o.constant(ONE), exp(o, neg(o, x))))
 
 
-@unary
 def silu(o: Ops, x: Any) -> Any:
     """x / (1 + exp(-x))"""
     return o.div(x, o.add(o.constant(ONE), exp(o, neg(o, x))))
 
 
-@unary
 def gelu(o: Ops, x: Any) -> Any:
     """(0.5 * x) * (1 + erf(x * sqrt(0.5)))"""
     return o.mul(o.mul(o.constant(HALF), x), o.add(o.constant(ONE), erf(o, o.mul(x, o.constant(SQRT_HALF)))))
 
 
-@unary
 def gelu_tanh(o: Ops, x: Any) -> Any:
     """(0.5 * x) * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * ((x * x) * x))))"""
     cubic = o.add(x, o.mul(o.constant(GELU_CUBE), o.mul(o.mul(x, x), x)))
@@ -168,6 +146,9 @@ def minimum(o: Ops, a: Any, b: Any) -> Any:
     return o.select(o.greater(b, a), a, b)
 
 
+UNARY: dict[str, Callable[[Ops, Any], Any]] = {name: globals()[name] for name in functions.UNARY}
+"""Unary functions and activations by name: all of the table, which must be defined above."""
+
 BINARY: dict[str, Callable[[Ops, Any, Any], Any]] = {
     "add": lambda o, a, b: o.add(a, b),
     "sub": lambda o, a, b: o.sub(a, b),
@@ -178,5 +159,4 @@ BINARY: dict[str, Callable[[Ops, Any, Any], Any]] = {
 }
 """Binary functions by name."""
 
-check_complete(UNARY, functions.UNARY)
 check_complete(BINARY, functions.BINARY)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Sequence
-from typing import TypeVar
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX, BFloat16Type, Float16Type, TensorType, f32
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -14,8 +13,17 @@ from xdsl.utils.exceptions import VerifyException
 TENSOR = base(TensorType)
 
 
+#: The operations of the dialect.
+OPERATIONS: list[type[Operation]] = []
+
+
 class LpuOp(IRDLOperation, ABC):
-    """Base of the operations of the dialect."""
+    """Base of the operations of the dialect; a class below it is one of them when it gives itself a name."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls):
+            OPERATIONS.append(irdl_op_definition(cls))
 
     @classmethod
     def mnemonic(cls) -> str:
@@ -26,17 +34,6 @@ class LpuOp(IRDLOperation, ABC):
     def depends_on_device(self) -> bool:
         """Whether results may differ on devices that give the same operands."""
         return False
-
-
-#: The operations of the dialect.
-OPERATIONS: list[type[Operation]] = []
-Op = TypeVar("Op", bound=LpuOp)
-
-
-def lpu_op(cls: type[Op]) -> type[Op]:
-    """Defines an operation of the dialect."""
-    OPERATIONS.append(irdl_op_definition(cls))
-    return cls
 
 
 def shape_of(value: SSAValue | Attribute) -> tuple[int, ...]:

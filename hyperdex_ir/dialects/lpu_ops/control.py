@@ -28,11 +28,10 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from hyperdex_ir.dialects.lpu_ops.base import LpuOp, lpu_op, require
+from hyperdex_ir.dialects.lpu_ops.base import LpuOp, require
 from hyperdex_ir.dialects.lpu_ops.traits import HoldsTable
 
 
-@lpu_op
 class YieldOp(LpuOp):
     """Hands the loop-carried values to the next trip."""
 
@@ -45,7 +44,6 @@ class YieldOp(LpuOp):
         super().__init__(operands=[values])
 
 
-@lpu_op
 class RepeatOp(LpuOp):
     """Runs its body `trip_count` times; values go round through `lpu.yield`."""
 
@@ -132,7 +130,6 @@ def _signature(inputs: Sequence[Attribute], outputs: Sequence[Attribute]) -> str
     return f"({', '.join(map(str, inputs))}) -> ({', '.join(map(str, outputs))})"
 
 
-@lpu_op
 class LayerOp(LpuOp):
     """Runs a function as the next layer: `*` in its keys is the layer's number, which grows by one afterwards.
 
@@ -160,7 +157,6 @@ class LayerOp(LpuOp):
         return (self.function,)
 
 
-@lpu_op
 class LayersOp(HoldsTable):
     """Runs layer after layer, each by the function whose number a table says; the first operand goes round.
 

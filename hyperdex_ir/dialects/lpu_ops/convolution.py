@@ -14,13 +14,12 @@ from xdsl.irdl import (
     result_def,
 )
 
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, lpu_op, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
 from hyperdex_ir.dialects.lpu_ops.traits import KeepsZeros, StatefulOp
 
 Value = SSAValue | Operation
 
 
-@lpu_op
 class ShortConvOp(StatefulOp, KeepsZeros):
     """Each column by itself: a weighted sum of the row and the L - 1 rows before it, then a bias where there is one.
 
@@ -52,9 +51,6 @@ class ShortConvOp(StatefulOp, KeepsZeros):
     def history(self) -> int:
         """L - 1: rows before the running one that are looked at."""
         return shape_of(self.taps)[2] - 1
-
-    def zeros_from(self) -> tuple[SSAValue, ...]:
-        return ()
 
     def verify_(self) -> None:
         x, taps = shape_of(self.x), shape_of(self.taps)

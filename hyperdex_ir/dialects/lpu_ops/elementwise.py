@@ -19,7 +19,6 @@ from hyperdex_ir.dialects.lpu_ops.base import (
     LpuOp,
     broadcast_shapes,
     element_of,
-    lpu_op,
     require,
     shape_of,
     shape_text,
@@ -70,87 +69,70 @@ class UnaryOp(FunctionOp, ABC):
         super().__init__(operands=[value], result_types=[value.type])
 
 
-@lpu_op
 class AddOp(BinaryOp):
     name = "lpu.add"
 
 
-@lpu_op
 class SubOp(BinaryOp):
     name = "lpu.sub"
 
 
-@lpu_op
 class MulOp(BinaryOp):
     name = "lpu.mul"
 
 
-@lpu_op
 class DivOp(BinaryOp):
     name = "lpu.div"
 
 
-@lpu_op
 class MaxOp(BinaryOp):
     name = "lpu.max"
 
 
-@lpu_op
 class MinOp(BinaryOp):
     name = "lpu.min"
 
 
-@lpu_op
 class NegOp(UnaryOp):
     name = "lpu.neg"
 
 
-@lpu_op
 class ExpOp(UnaryOp):
     name = "lpu.exp"
 
 
-@lpu_op
 class TanhOp(UnaryOp):
     name = "lpu.tanh"
 
 
-@lpu_op
 class ErfOp(UnaryOp):
     name = "lpu.erf"
 
 
-@lpu_op
 class SqrtOp(UnaryOp):
     name = "lpu.sqrt"
 
 
-@lpu_op
 class RsqrtOp(UnaryOp):
     name = "lpu.rsqrt"
 
 
-@lpu_op
 class ReluOp(UnaryOp):
     name = "lpu.relu"
 
 
-@lpu_op
 class SigmoidOp(UnaryOp):
     name = "lpu.sigmoid"
 
 
-@lpu_op
 class SiluOp(UnaryOp):
     name = "lpu.silu"
 
 
-@lpu_op
 class GeluOp(UnaryOp):
     name = "lpu.gelu"
 
 
-@lpu_op
 class GeluTanhOp(UnaryOp):
     name = "lpu.gelu_tanh"
 
@@ -176,17 +158,14 @@ class ReduceOp(FunctionOp, KeepsZeros, ABC):
         require(shape_of(self.res) == (*shape[:-1], 1), f"{self.name}: the result keeps the dimension with size 1")
 
 
-@lpu_op
 class SumOp(ReduceOp):
     name = "lpu.sum"
 
 
-@lpu_op
 class MeanOp(ReduceOp):
     name = "lpu.mean"
 
 
-@lpu_op
 class RowMaxOp(ReduceOp):
     name = "lpu.row_max"
 

@@ -33,7 +33,7 @@ from xdsl.irdl import (
 from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.f32 import F32, f32_attr
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, is_matrix_element, lpu_op, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, is_matrix_element, require, shape_of
 from hyperdex_ir.dialects.lpu_ops.traits import HoldsTable, KeepsZeros, RowWise, StatefulOp
 from hyperdex_ir.isa.functions import ACTIVATIONS
 from hyperdex_ir.isa.instructions import ROTARY_STYLES
@@ -49,7 +49,6 @@ def _flag(value: bool) -> UnitAttr | None:
     return UnitAttr() if value else None
 
 
-@lpu_op
 class EmbeddingOp(KeepsZeros):
     """Row `index + offset` of a table, as f32, times `scale` where there is one.
 
@@ -77,16 +76,12 @@ class EmbeddingOp(KeepsZeros):
             result_types=[TensorType(f32, [*shape_of(i), shape_of(t)[1]])],
         )
 
-    def zeros_from(self) -> tuple[SSAValue, ...]:
-        return ()
-
     def verify_(self) -> None:
         table = shape_of(self.table)
         require(len(table) == 2, "lpu.embedding: the table must be [rows, columns]")
         require(shape_of(self.res) == (*shape_of(self.index), table[1]), "lpu.embedding: result shape")
 
 
-@lpu_op
 class RotaryTableOp(LpuOp):
     """Cosines and sines for each token's position. table: [positions, 2, d] of f32; results: [.., d] each."""
 
@@ -110,7 +105,6 @@ class RotaryTableOp(LpuOp):
         require(shape_of(self.cos) == shape_of(self.sin) == expected, "lpu.rotary_table: result shape")
 
 
-@lpu_op
 class LinearOp(KeepsZeros):
     """A matrix times a vector for each token, then a chain of vector operations, each rounded to f32 and each optional.
 
@@ -197,7 +191,6 @@ class LinearOp(KeepsZeros):
         require(known, f"lpu.linear: unknown activation, known are {', '.join(ACTIVATIONS)}")
 
 
-@lpu_op
 class RmsNormOp(KeepsZeros):
     """(x * rsqrt(mean(x * x) + epsilon)) * weight, over the last dimension. weight: [C].
 
@@ -236,7 +229,6 @@ class RmsNormOp(KeepsZeros):
         _require_offset_of_weight(self)
 
 
-@lpu_op
 class LayerNormOp(KeepsZeros):
     """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias, over the last dimension.
 
@@ -283,7 +275,6 @@ def _require_offset_of_weight(op: RmsNormOp | LayerNormOp) -> None:
     require(op.unit_offset is None or op.weight is not None, f"{op.name}: unit_offset needs a weight")
 
 
-@lpu_op
 class RotaryOp(KeepsZeros):
     """Rotates pairs of the first d elements of each head by the token's angles; the rest stays.
 
@@ -317,7 +308,6 @@ class RotaryOp(KeepsZeros):
         require(shape_of(self.res) == x, "lpu.rotary: result shape")
 
 
-@lpu_op
 class AttentionOp(StatefulOp, HoldsTable):
     """Causal attention of the tokens in flight over the KV cache, to which their keys and values are appended first.
 

@@ -25,7 +25,6 @@ from hyperdex_ir.dialects.lpu_ops.base import (
     LpuOp,
     element_of,
     is_matrix_element,
-    lpu_op,
     require,
     shape_of,
     tokens_type,
@@ -50,7 +49,6 @@ def _ranks(op: Operation, indices: SSAValue) -> int:
     return ranks
 
 
-@lpu_op
 class TopKOp(LpuOp):
     """The columns of the k largest numbers of each row, the largest first; of equal numbers the lowest column first.
 
@@ -102,7 +100,6 @@ class TopKOp(LpuOp):
         require(1 <= k <= there, f"lpu.top_k: k is {k}, must be in 1..{there}")
 
 
-@lpu_op
 class TakeColumnsOp(LpuOp):
     """y[j] = x[indices[j]] for each row. x: [?, C] of f32; indices: [?, k] of i64; result: [?, k]."""
 
@@ -123,7 +120,6 @@ class TakeColumnsOp(LpuOp):
         require(_columns(self, "the result", self.res) == ranks, "lpu.take_columns: result shape")
 
 
-@lpu_op
 class ExpertLinearOp(KeepsZeros):
     """`lpu.linear` with the matrices that each token has chosen, rank by rank.
 

@@ -27,7 +27,6 @@ from hyperdex_ir.dialects.lpu_ops.base import (
     LpuOp,
     broadcast_shapes,
     element_of,
-    lpu_op,
     require,
     shape_of,
     shape_text,
@@ -49,7 +48,6 @@ class ReshapingOp(LpuOp, HasCanonicalizationPatternsInterface, ABC):
         return (DropIdentity(), JoinReshapes())
 
 
-@lpu_op
 class ReshapeOp(ReshapingOp):
     """Same elements in row-major order, another shape."""
 
@@ -68,7 +66,6 @@ class ReshapeOp(ReshapingOp):
         require(abs(prod(source)) == abs(prod(result)), "lpu.reshape: element counts differ")
 
 
-@lpu_op
 class TransposeOp(ReshapingOp):
     """Result dimension i is operand dimension permutation[i]."""
 
@@ -95,7 +92,6 @@ class TransposeOp(ReshapingOp):
         require(shape_of(self.res) == tuple(shape[i] for i in self.axes), "lpu.transpose: result shape")
 
 
-@lpu_op
 class SliceOp(ReshapingOp):
     """Elements start, start + step, ... below stop of one static dimension."""
 
@@ -132,7 +128,6 @@ class SliceOp(ReshapingOp):
         require(shape_of(self.res) == tuple(shape), f"lpu.slice: result shape must be {shape_text(shape)}")
 
 
-@lpu_op
 class ConcatOp(LpuOp):
     """Operands one after another along a static dimension."""
 
@@ -164,7 +159,6 @@ class ConcatOp(LpuOp):
         require(shape_of(self.res) == expected, f"lpu.concat: result shape must be {shape_text(expected)}")
 
 
-@lpu_op
 class BroadcastOp(ReshapingOp):
     """Repeats dimensions of size 1 up to the result's shape (NumPy rules)."""
 
@@ -180,7 +174,6 @@ class BroadcastOp(ReshapingOp):
         require(expected == shape_of(self.res), "lpu.broadcast: does not broadcast to the result shape")
 
 
-@lpu_op
 class SelectRowsOp(LpuOp):
     """The rows of the tokens whose logits are wanted: from the *first row* (a register) to the last."""
 

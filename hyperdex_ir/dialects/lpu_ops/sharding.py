@@ -24,8 +24,8 @@ from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.traits import Pure
 
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, element_of, lpu_op, require, shape_of
-from hyperdex_ir.dialects.lpu_ops.traits import Collective, RowWise
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, element_of, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.traits import RowWise
 
 #: Devices of a module, at most: what a pass makes for each of them must stay small.
 MAX_DEVICES = 1024
@@ -193,7 +193,6 @@ def _columns(op: Operation, value: SSAValue) -> int:
     return shape[1]
 
 
-@lpu_op
 class AllGatherOp(LpuOp):
     """The whole of a value of which device d holds block d of columns; the same on all devices.
 
@@ -205,7 +204,7 @@ class AllGatherOp(LpuOp):
     chunks = var_operand_def(TENSOR)
     devices = prop_def(IntegerAttr[I64])
     res = result_def(TENSOR)
-    traits = traits_def(Pure(), RowWise(), Collective())
+    traits = traits_def(Pure(), RowWise())
     assembly_format = "$chunks `over` $devices attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, chunks: Sequence[SSAValue | Operation], devices: int, columns: int):
@@ -234,7 +233,6 @@ class AllGatherOp(LpuOp):
         require(wanted <= gathered, f"lpu.all_gather: {wanted} columns of the {gathered} that there are")
 
 
-@lpu_op
 class SelectColumnsOp(LpuOp):
     """This device's block of the columns of a value that all devices hold; +0 beyond its last column.
 
@@ -244,7 +242,7 @@ class SelectColumnsOp(LpuOp):
     name = "lpu.select_columns"
     x = operand_def(TENSOR)
     res = result_def(TENSOR)
-    traits = traits_def(Pure(), RowWise(), Collective())
+    traits = traits_def(Pure(), RowWise())
     assembly_format = "$x attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, x: SSAValue | Operation, columns: int):

@@ -21,7 +21,7 @@ from xdsl.printer import Printer
 from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.f32 import F32, f32_attr
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, element_of, is_matrix_element, lpu_op, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, element_of, is_matrix_element, require, shape_of
 from hyperdex_ir.dialects.lpu_ops.sharding import ShardingAttr
 from hyperdex_ir.dialects.lpu_ops.traits import HoldsParameter, Source
 from hyperdex_ir.isa.fields import format_f32
@@ -38,7 +38,6 @@ def shared_module(keys: Sequence[str]) -> str:
     return ".".join(parts[0][:count])
 
 
-@lpu_op
 class WeightOp(HoldsParameter):
     """A parameter, by checkpoint key. `*` in a key stands for the number of the layer that is running.
 
@@ -139,7 +138,6 @@ def _parse_sharding(parser: Parser) -> ShardingAttr:
     return attribute
 
 
-@lpu_op
 class ConstantOp(LpuOp):
     """A scalar f32, broadcast to whatever it meets."""
 
@@ -157,7 +155,6 @@ class ConstantOp(LpuOp):
         require(shape_of(self.res) == () and element_of(self.res) == f32, "lpu.constant: must be tensor<f32>")
 
 
-@lpu_op
 class LayerConstantOp(HoldsParameter):
     """A scalar f32 that is another in each layer: the running layer's, of one number for every layer of the model.
 

@@ -44,11 +44,6 @@ class Source(OpTrait):
     """A parameter or a constant: takes no operands."""
 
 
-@dataclass(frozen=True)
-class Collective(OpTrait):
-    """Needs a grid of devices, each with a part."""
-
-
 def has_trait(op: Operation | Block, trait: type[OpTrait]) -> TypeGuard[LpuOp]:
     """Whether an operation of the dialect has a trait; of other operations nothing is known."""
     return isinstance(op, LpuOp) and op.has_trait(trait)
@@ -58,9 +53,9 @@ def has_trait(op: Operation | Block, trait: type[OpTrait]) -> TypeGuard[LpuOp]:
 class KeepsZeros(LpuOp, ABC):
     """Can give zeros where parameters are zeros."""
 
-    @abstractmethod
     def zeros_from(self) -> tuple[SSAValue, ...] | None:
         """The operands that must be zeros, besides parameters, for the result to be; None: that is not enough."""
+        return ()
 
 
 class HoldsParameter(LpuOp, ABC):
