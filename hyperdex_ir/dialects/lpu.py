@@ -14,6 +14,8 @@ module, each runs the same on its part: `lpu_ops/sharding.py`. Every operation h
 from xdsl.ir import Dialect
 
 from hyperdex_ir.dialects.lpu_ops.base import (
+    OPERATIONS,
+    LpuOp,
     broadcast_shapes,
     element_of,
     is_matrix_element,
@@ -29,6 +31,7 @@ from hyperdex_ir.dialects.lpu_ops.elementwise import (
     DivOp,
     ErfOp,
     ExpOp,
+    FunctionOp,
     GeluOp,
     GeluTanhOp,
     MaxOp,
@@ -48,9 +51,8 @@ from hyperdex_ir.dialects.lpu_ops.elementwise import (
     TanhOp,
     UnaryOp,
 )
+from hyperdex_ir.dialects.lpu_ops.handlers import Handlers
 from hyperdex_ir.dialects.lpu_ops.model import (
-    ACTIVATIONS,
-    ROTARY_STYLES,
     AttentionOp,
     EmbeddingOp,
     LayerNormOp,
@@ -82,23 +84,17 @@ from hyperdex_ir.dialects.lpu_ops.sharding import (
     sharding_of,
 )
 from hyperdex_ir.dialects.lpu_ops.sources import ConstantOp, LayerConstantOp, WeightOp
-
-BINARY_OPS = (AddOp, SubOp, MulOp, DivOp, MaxOp, MinOp)
-UNARY_OPS = (
-    NegOp, ExpOp, TanhOp, ErfOp, SqrtOp, RsqrtOp, ReluOp, SigmoidOp, SiluOp, GeluOp, GeluTanhOp,
-)  # fmt: skip
-REDUCE_OPS = (SumOp, MeanOp, RowMaxOp)
-SHAPE_OPS = (ReshapeOp, TransposeOp, SliceOp, ConcatOp, BroadcastOp, SelectRowsOp)
-MODEL_OPS = (EmbeddingOp, RotaryTableOp, LinearOp, RmsNormOp, LayerNormOp, RotaryOp, AttentionOp, ShortConvOp)
-#: Operations that keep something from pass to pass, each in a slot of its own.
-STATEFUL_OPS = (AttentionOp, ShortConvOp)
-ROUTING_OPS = (TopKOp, TakeColumnsOp, ExpertLinearOp)
-COLLECTIVE_OPS = (AllGatherOp, SelectColumnsOp)
-
-COMPUTING_OPS = (*BINARY_OPS, *UNARY_OPS, *REDUCE_OPS, *SHAPE_OPS, *MODEL_OPS, *ROUTING_OPS, *COLLECTIVE_OPS)
-
-LPU = Dialect(
-    "lpu",
-    [WeightOp, ConstantOp, LayerConstantOp, *COMPUTING_OPS, RepeatOp, YieldOp, LayerOp, LayersOp],
-    [GridAttr, ShardingAttr],
+from hyperdex_ir.dialects.lpu_ops.traits import (
+    Elementwise,
+    HoldsParameter,
+    HoldsTable,
+    IsView,
+    KeepsZeros,
+    MovesData,
+    RowWise,
+    Source,
+    StatefulOp,
+    has_trait,
 )
+
+LPU = Dialect("lpu", OPERATIONS, [GridAttr, ShardingAttr])

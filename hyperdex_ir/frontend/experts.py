@@ -15,17 +15,14 @@ from torch.overrides import TorchFunctionMode
 
 from hyperdex_ir.errors import UnsupportedModelError
 from hyperdex_ir.frontend.operators import NAMESPACE
+from hyperdex_ir.isa.functions import ACTIVATIONS
 
 #: The name under which transformers' interface of experts knows ours while a model is traced.
 EXPERTS_NAME = "hyperdex"
-#: The activations that `lpu.expert_linear` has.
+#: The activations that `lpu.expert_linear` has, by torch's functions of their names.
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "silu": functional.silu,
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
-    "sigmoid": torch.sigmoid,
-    "tanh": torch.tanh,
+    name: partial(functional.gelu, approximate="tanh") if name == "gelu_tanh" else getattr(functional, name)
+    for name in ACTIVATIONS
 }
 _NEVER_COMPUTED = "this operator is for tracing only"
 

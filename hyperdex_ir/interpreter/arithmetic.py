@@ -12,7 +12,9 @@ import numpy as np
 
 from hyperdex_ir.interpreter import functions
 from hyperdex_ir.interpreter.ops import NUMPY
+from hyperdex_ir.isa import functions as table
 from hyperdex_ir.isa.formats import FORMATS
+from hyperdex_ir.isa.functions import check_complete
 from hyperdex_ir.targets import LANES
 
 _BLOCK_BYTES = 1 << 19  # of widened weights: with their products they stay in a core's cache
@@ -197,6 +199,7 @@ def row_max(x: np.ndarray) -> np.ndarray:
 
 REDUCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"sum": row_sum, "mean": row_mean, "row_max": row_max}
 """Reductions by name."""
+check_complete(REDUCTIONS, table.REDUCTIONS)
 
 
 def rms_norm(x: np.ndarray, weight: np.ndarray | None, epsilon: float, unit_offset: bool = False) -> np.ndarray:

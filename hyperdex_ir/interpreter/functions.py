@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hyperdex_ir.interpreter.ops import Ops
+from hyperdex_ir.isa import functions
+from hyperdex_ir.isa.functions import check_complete
 
 ZERO, HALF, ONE, TWO = 0x00000000, 0x3F000000, 0x3F800000, 0x40000000
 FOUR = 0x40800000
@@ -144,11 +146,8 @@ def minimum(o: Ops, a: Any, b: Any) -> Any:
     return o.select(o.greater(b, a), a, b)
 
 
-UNARY: dict[str, Callable[[Ops, Any], Any]] = {
-    "copy": copy, "neg": neg, "exp": exp, "tanh": tanh, "erf": erf, "sqrt": sqrt, "rsqrt": rsqrt, "relu": relu,
-    "sigmoid": sigmoid, "silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh,
-}  # fmt: skip
-"""Unary functions and activations by name."""
+UNARY: dict[str, Callable[[Ops, Any], Any]] = {name: globals()[name] for name in functions.UNARY}
+"""Unary functions and activations by name: all of the table, which must be defined above."""
 
 BINARY: dict[str, Callable[[Ops, Any, Any], Any]] = {
     "add": lambda o, a, b: o.add(a, b),
@@ -159,3 +158,5 @@ BINARY: dict[str, Callable[[Ops, Any, Any], Any]] = {
     "min": minimum,
 }
 """Binary functions by name."""
+
+check_complete(BINARY, functions.BINARY)

@@ -14,12 +14,13 @@ from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
 from hyperdex_ir.dialects.lpu import (
-    STATEFUL_OPS,
     AllGatherOp,
     LayerOp,
     LayersOp,
+    LpuOp,
     RepeatOp,
     ShortConvOp,
+    StatefulOp,
     YieldOp,
     grid_of,
     shape_of,
@@ -27,8 +28,10 @@ from hyperdex_ir.dialects.lpu import (
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter import lpu_routing  # noqa: F401  it registers operations
 from hyperdex_ir.interpreter.arithmetic import quiet
-from hyperdex_ir.interpreter.lpu_ops import OPERATIONS, Pass, depends_on_device
+from hyperdex_ir.interpreter.lpu_ops import MEANINGS, Pass
 from hyperdex_ir.isa.faults import Forbidden
+
+MEANINGS.check_complete(AllGatherOp, LayerOp, LayersOp, RepeatOp, YieldOp)
 
 Hook = Callable[[Operation, tuple[np.ndarray, ...], tuple[np.ndarray, ...]], None]
 #: A value: what each device has of it. What is the same for all is one array.
@@ -139,7 +142,8 @@ class LpuInterpreter:
             if op.count != self._devices:
                 raise LoweringError(f"{op.name}: over {op.count} devices, the module is for {self._devices}")
             return (self._everywhere(_gathered(op, operands)),)
-        if depends_on_device(op) or any(array is not value[0] for value in operands for array in value):
+        is_apart = isinstance(op, LpuOp) and op.depends_on_device
+        if is_apart or any(array is not value[0] for value in operands for array in value):
             results = [self._compute(op, device, [value[device] for value in operands]) for device in self._numbers]
             return tuple(zip(*results, strict=True))
         return tuple(self._everywhere(result) for result in self._compute(op, 0, [value[0] for value in operands]))
@@ -150,7 +154,7 @@ class LpuInterpreter:
 
     def _compute(self, op: Operation, device: int, operands: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """One operation on one device."""
-        operation = OPERATIONS.get(type(op))
+        operation = MEANINGS.get(type(op))
         if operation is None:
             raise LoweringError(f"{op.name}: not an operation that can be run")
         run = self._pass
@@ -190,7 +194,7 @@ def _gathered(op: AllGatherOp, chunks: Sequence[Value]) -> np.ndarray:
 
 def _slots(function: FuncOp) -> int:
     """Slots that a function uses by itself."""
-    slots = [op.slot.value.data for op in function.walk() if isinstance(op, STATEFUL_OPS)]
+    slots = [op.slot.value.data for op in function.walk() if isinstance(op, StatefulOp)]
     return max(slots) + 1 if slots else 0
 
 

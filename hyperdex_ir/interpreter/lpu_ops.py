@@ -10,6 +10,7 @@ import numpy as np
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 
 from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.lpu import Handlers
 from hyperdex_ir.interpreter import arithmetic, attention
 from hyperdex_ir.interpreter.arithmetic import epilogue, mac
 from hyperdex_ir.isa.faults import Fault, Forbidden
@@ -69,26 +70,9 @@ class Pass:
         return bits
 
 
-Operation = Callable[[Pass, Any, Arrays], Arrays]
-OPERATIONS: dict[type, Operation] = {}
-"""By operation class."""
-
-
-def operation(*classes: type) -> Callable[[Operation], Operation]:
-    """Registers the meaning of operations."""
-
-    def register(function: Operation) -> Operation:
-        OPERATIONS.update(dict.fromkeys(classes, function))
-        return function
-
-    return register
-
-
-def depends_on_device(op: Any) -> bool:
-    """Whether an operation may give different results on devices that give it the same operands."""
-    if isinstance(op, lpu.WeightOp):
-        return op.shards is not None
-    return isinstance(op, (lpu.SelectColumnsOp, *lpu.STATEFUL_OPS))
+#: The meaning of each operation that is computed on one device.
+MEANINGS = Handlers[Callable[[Pass, Any, Arrays], Arrays]]()
+operation = MEANINGS.register
 
 
 # ---------------------------------------------------------------------------------------------------- sources
@@ -114,19 +98,19 @@ def layer_constant(run: Pass, op: lpu.LayerConstantOp, args: Arrays) -> Arrays:
 # ---------------------------------------------------------------------------------------------------- elementwise
 
 
-@operation(*lpu.BINARY_OPS)
+@operation(lpu.BinaryOp)
 def binary(run: Pass, op: lpu.BinaryOp, args: Arrays) -> Arrays:
-    return (arithmetic.binary(op.name.removeprefix("lpu."), *args),)
+    return (arithmetic.binary(op.mnemonic(), *args),)
 
 
-@operation(*lpu.UNARY_OPS)
+@operation(lpu.UnaryOp)
 def unary(run: Pass, op: lpu.UnaryOp, args: Arrays) -> Arrays:
-    return (arithmetic.unary(op.name.removeprefix("lpu."), *args),)
+    return (arithmetic.unary(op.mnemonic(), *args),)
 
 
-@operation(*lpu.REDUCE_OPS)
+@operation(lpu.ReduceOp)
 def reduce(run: Pass, op: lpu.ReduceOp, args: Arrays) -> Arrays:
-    return (arithmetic.REDUCTIONS[op.name.removeprefix("lpu.")](*args),)
+    return (arithmetic.REDUCTIONS[op.mnemonic()](*args),)
 
 
 # ---------------------------------------------------------------------------------------------------- shapes

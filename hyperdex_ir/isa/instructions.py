@@ -13,8 +13,10 @@ from enum import Enum as PythonEnum
 from enum import StrEnum
 from functools import cached_property
 
+from hyperdex_ir.isa import functions
 from hyperdex_ir.isa.cost_rules import Cache, Control, CostRule, Engine, Link, Rows, Stored, Vector, Weights
 from hyperdex_ir.isa.formats import FORMATS
+from hyperdex_ir.isa.functions import BINARY, REDUCTIONS, UNARY
 from hyperdex_ir.isa.operands import F32, MOST_AHEAD, Area, Enum, Field, Hbm, Holds, Imm, Lmu, Operand, Reg, View
 from hyperdex_ir.isa.shapes import ONE, Columns, RingPart, Seen
 
@@ -39,12 +41,7 @@ REGISTER_NAMES = {
 }
 
 MATRIX_TYPES = tuple(FORMATS)
-ACTIVATIONS = ("none", "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
-UNARY = (
-    "copy", "neg", "exp", "tanh", "erf", "sqrt", "rsqrt", "relu", "sigmoid", "silu", "gelu", "gelu_tanh",
-)  # fmt: skip
-BINARY = ("add", "sub", "mul", "div", "max", "min")
-REDUCTIONS = ("sum", "mean", "row_max")
+ACTIVATIONS = ("none", *functions.ACTIVATIONS)
 ROTARY_STYLES = ("half", "interleaved")
 INDEX_SOURCES = ("token", "position")
 

@@ -37,14 +37,15 @@ def find_function(module: ModuleOp, name: str) -> FuncOp:
     raise LoweringError(f"the module has no function @{name}")
 
 
-def parameter_of(op: lpu.WeightOp | lpu.LayerConstantOp) -> Parameter:
+def parameter_of(op: lpu.HoldsParameter) -> Parameter:
     """The parameter that a weight operation names, or the numbers of a constant that is another in each layer.
 
     Raises LoweringError for elements of a type that no checkpoint is converted to.
     """
     if isinstance(op, lpu.LayerConstantOp):
-        return Parameter(op.key_name, "f32", (), (op.key_name,), op.values)
+        return Parameter(op.key_names[0], "f32", (), op.key_names, op.values)
     type_ = op.res.type
+    assert isinstance(op, lpu.WeightOp)
     assert isinstance(type_, TensorType)
     shards = None if op.shards is None else tuple(_shard_of(shard) for shard in op.shards)
     names = op.key_names if shards is None else map(_sharded_name, op.key_names, shards)
@@ -62,16 +63,6 @@ def _shard_of(sharding: lpu.ShardingAttr) -> Shard:
 def _sharded_name(key: str, shard: Shard) -> str:
     """One tensor may be there twice: a table by columns, the head by rows."""
     return f"{key}@{('rows', 'columns')[shard.dim]}"
-
-
-def table_of(op: lpu.LayersOp | lpu.AttentionOp) -> Parameter | None:
-    """The table of numbers that an operation carries: the function of each layer, the KV head of each query head."""
-    if isinstance(op, lpu.LayersOp):
-        return Parameter(op.key_name, "i64", (len(op.numbers),), (op.key_name,), op.numbers)
-    if op.kv_heads_key is None or (table := op.kv_head_table) is None:
-        return None
-    key = op.kv_heads_key.data
-    return Parameter(key, "i64", (len(table),), (key,), table)
 
 
 def is_shared(parameter: Parameter) -> bool:
@@ -103,10 +94,11 @@ def _parameters(function: FuncOp) -> list[Parameter]:
     found: dict[str, Parameter] = {}
     for op in function.walk():
         for value in op.operands:
-            if isinstance(value.owner, lpu.WeightOp | lpu.LayerConstantOp):
+            if isinstance(value.owner, lpu.HoldsParameter):
                 _add(found, parameter_of(value.owner))
-        if isinstance(op, lpu.LayersOp | lpu.AttentionOp) and (table := table_of(op)) is not None:
-            _add(found, table)
+        if isinstance(op, lpu.HoldsTable) and op.table is not None:
+            key, numbers = op.table
+            _add(found, Parameter(key, "i64", (len(numbers),), (key,), numbers))
     return list(found.values())
 
 
@@ -116,15 +108,22 @@ def _add(found: dict[str, Parameter], parameter: Parameter) -> None:
         raise LoweringError(f"{parameter.name}: used in two forms", "this model cannot be sharded in this way")
 
 
+def _slot_of(op: lpu.StatefulOp) -> Slot:
+    match op:
+        case lpu.AttentionOp():
+            _, heads, key_size = shape_of(op.key)
+            return KvCache(heads, key_size, shape_of(op.value)[2])
+        case lpu.ShortConvOp():
+            return ConvState(op.history, shape_of(op.taps)[0])
+    raise NotImplementedError(op.name)
+
+
 def _caches(function: FuncOp) -> tuple[Slot, ...]:
     """In order of slots. Raises LoweringError when they are not 0, 1, 2, ..."""
     slots: dict[int, Slot] = {}
     for op in function.walk():
-        if isinstance(op, lpu.AttentionOp):
-            _, heads, key_size = shape_of(op.key)
-            slots[op.slot.value.data] = KvCache(heads, key_size, shape_of(op.value)[2])
-        elif isinstance(op, lpu.ShortConvOp):
-            slots[op.slot.value.data] = ConvState(op.history, shape_of(op.taps)[0])
+        if isinstance(op, lpu.StatefulOp):
+            slots[op.slot.value.data] = _slot_of(op)
     if sorted(slots) != list(range(len(slots))):
         raise LoweringError(f"@{function.sym_name.data}: KV slots {sorted(slots)} must be numbered from 0 without gaps")
     return tuple(slots[i] for i in range(len(slots)))

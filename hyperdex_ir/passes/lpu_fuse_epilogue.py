@@ -21,7 +21,7 @@ from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewri
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.isa.fields import f32_value
-from hyperdex_ir.passes.matching import ACTIVATION_NAMES, constant_value, either_order
+from hyperdex_ir.passes.matching import constant_value, either_order, is_activation
 from hyperdex_ir.support.xdsl import apply_patterns, replace_with
 
 #: The constants of gelu_tanh, sqrt(2 / pi) and 0.044715 as float32.
@@ -200,10 +200,9 @@ class FuseActivation(RewritePattern):
 
     @op_type_rewrite_pattern
     def match_and_rewrite(self, op: lpu.UnaryOp, rewriter: PatternRewriter, /) -> None:
-        name = ACTIVATION_NAMES.get(type(op))
-        if name is None or (linear := _open_linear(op.x, "activation")) is None:
+        if not is_activation(op) or (linear := _open_linear(op.x, "activation")) is None:
             return
-        _fuse(rewriter, op, linear, activation=name)
+        _fuse(rewriter, op, linear, activation=op.mnemonic())
 
 
 @dataclass(frozen=True)

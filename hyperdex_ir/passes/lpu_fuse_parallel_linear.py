@@ -27,7 +27,7 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import element_of, shape_of
-from hyperdex_ir.passes.matching import ACTIVATION_NAMES, either_order
+from hyperdex_ir.passes.matching import either_order, is_activation
 from hyperdex_ir.support.xdsl import module_path, path_location
 
 #: What may stand between a projection and its attention: operations on operand 0.
@@ -170,8 +170,8 @@ def _factors(product: lpu.MulOp) -> Iterator[tuple[SSAValue, SSAValue, str | Non
         return
     for gate, up in either_order(product):
         op = gate.owner
-        if isinstance(op, lpu.UnaryOp) and type(op) in ACTIVATION_NAMES and op.x.has_one_use():
-            yield op.x, up, ACTIVATION_NAMES[type(op)]
+        if isinstance(op, lpu.UnaryOp) and is_activation(op) and op.x.has_one_use():
+            yield op.x, up, op.mnemonic()
     yield product.lhs, product.rhs, None
 
 

@@ -11,26 +11,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
+from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint, Rewriter
 
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.dialects.lpu import RowWise, element_of, has_trait, shape_of
 from hyperdex_ir.passes.outlining.match import LayerStack, find_stack
-
-_ROW_WISE = (
-    *lpu.BINARY_OPS, *lpu.UNARY_OPS, *lpu.REDUCE_OPS, lpu.ReshapeOp, lpu.SliceOp, lpu.ConcatOp, lpu.BroadcastOp,
-    lpu.LinearOp, lpu.RmsNormOp, lpu.LayerNormOp, *lpu.COLLECTIVE_OPS,
-)  # fmt: skip
-
-
-def _is_row_wise(op: Operation) -> bool:
-    if isinstance(op, lpu.TransposeOp):
-        return op.axes[0] == 0
-    return isinstance(op, _ROW_WISE)
 
 
 def _token_operands(op: Operation) -> list[int]:
@@ -40,13 +29,13 @@ def _token_operands(op: Operation) -> list[int]:
 def _operand_to_select(select: lpu.SelectRowsOp, stack: LayerStack | None) -> int | None:
     """Which operand of the producer could be selected instead, or None when the selection has to stay."""
     producer = select.x.owner
-    if not isinstance(producer, Operation) or not _is_row_wise(producer) or not select.x.has_one_use():
+    if not has_trait(producer, RowWise) or not select.x.has_one_use():
         return None
     if stack is not None and stack.number_of(producer) is not None:
         return None
     operands = _token_operands(producer)
     values: list[SSAValue] = [producer.operands[i] for i in operands]
-    if len(operands) != 1 or shape_of(values[0])[0] != DYNAMIC_INDEX:
+    if len(operands) != 1 or shape_of(values[0])[0] != DYNAMIC_INDEX or element_of(values[0]) != f32:
         return None
     return operands[0]
 

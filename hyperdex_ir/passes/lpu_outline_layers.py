@@ -34,7 +34,7 @@ def _generic(op: Operation, layer: Layer, stack: LayerStack) -> None:
     op.location = path_location(stack.generic(module_path(op), layer.number))
     if isinstance(op, lpu.WeightOp):
         op.keys = lpu.WeightOp([stack.generic(key, layer.number) for key in op.key_names], op.res.type).keys
-    if isinstance(op, lpu.STATEFUL_OPS):
+    if isinstance(op, lpu.StatefulOp):
         op.slot = IntegerAttr(op.slot.value.data - layer.first_slot, op.slot.type)
 
 
@@ -69,7 +69,7 @@ class _FunctionBuilder:
         leaves = [(number, value.owner) for number, value in enumerate(op.operands)]
         constants = {number: self._constant(op, leaf) for number, leaf in leaves if isinstance(leaf, lpu.ConstantOp)}
         for value in op.operands:
-            if value not in self.values and isinstance(value.owner, lpu.WeightOp | lpu.LayerConstantOp):
+            if value not in self.values and isinstance(value.owner, lpu.HoldsParameter):
                 self._copy(value.owner)
         new = self._copy(op)
         for number, constant in constants.items():
@@ -164,7 +164,7 @@ def _rebuild_main(block: Block, chain: LayerChain, caller: _Caller, as_table: bo
         op.erase()
     block.add_ops(op for op in others if op in chain.behind)
     for op in others:
-        if isinstance(op, lpu.WeightOp | lpu.ConstantOp) and not op.res.uses:
+        if lpu.has_trait(op, lpu.Source) and not op.results[0].uses:
             op.detach()
             op.erase()
 

@@ -243,7 +243,7 @@ def _devices(module: ModuleOp, asked: int | None) -> int:
 
 def _is_sharded(op: Operation) -> bool:
     has_shards = isinstance(op, lpu.WeightOp) and op.shards is not None
-    return has_shards or isinstance(op, lpu.COLLECTIVE_OPS) or SHARDING in op.attributes
+    return has_shards or isinstance(op, lpu.AllGatherOp | lpu.SelectColumnsOp) or SHARDING in op.attributes
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.dialects.lpu import element_of, shape_of, shape_text
+from hyperdex_ir.dialects.lpu import Handlers, element_of, shape_of, shape_text
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.support.xdsl import module_path
 
@@ -57,6 +57,10 @@ def is_token_major(function: FuncOp) -> bool:
     return all(_canonical_type(type_) == type_ for type_ in types)
 
 
+#: Emit an operation in its token-major form.
+_HANDLERS = Handlers[Callable[["_Rewriter", Any], None]]()
+
+
 class _Rewriter:
     """Emits the operations of one block again, into a new block, on canonical values."""
 
@@ -76,11 +80,10 @@ class _Rewriter:
         if not _has_tokens(op):
             self.emit(op.clone({value: self[value] for value in op.operands}))
             return
-        for classes, handler in _HANDLERS:
-            if isinstance(op, classes):
-                handler(self, op)
-                return
-        raise self.error("has no token-major form")
+        handler = _HANDLERS.get(type(op))
+        if handler is None:
+            raise self.error("has no token-major form")
+        handler(self, op)
 
     def error(self, reason: str) -> LoweringError:
         path = module_path(self.op)
@@ -138,15 +141,18 @@ class _Rewriter:
         return self.reshaped(self[value], wanted)
 
     # ------------------------------------------------------------------------------------------------ operations
+    @_HANDLERS.register(lpu.BinaryOp, lpu.UnaryOp)
     def elementwise(self, op: Operation) -> None:
         shape = shape_of(op.results[0])
         if sum(extent == DYNAMIC_INDEX for extent in shape) != 1:
             raise self.error("pairs tokens with tokens")
         self.emit(type(op)(*(self.aligned(value, shape) for value in op.operands)))
 
+    @_HANDLERS.register(lpu.ReduceOp)
     def reduction(self, op: lpu.ReduceOp) -> None:
         self.emit(type(op)(self[op.x]))
 
+    @_HANDLERS.register(lpu.TransposeOp)
     def transpose(self, op: lpu.TransposeOp) -> None:
         source = shape_of(op.x)
         before = list(canonical_order(source)[1:])
@@ -159,17 +165,20 @@ class _Rewriter:
         order = [kept.index(i) for i in after if i in kept]
         self.bind(self.insert(lpu.TransposeOp(value, (0, *(1 + i for i in order)))))
 
+    @_HANDLERS.register(lpu.ReshapeOp)
     def reshape(self, op: lpu.ReshapeOp) -> None:
         source, result = shape_of(op.x), shape_of(op.res)
         if _before_tokens(source) != _before_tokens(result):
             raise self.error(f"reshapes to {shape_text(result)} across the token dimension")
         self.bind(self[op.x])
 
+    @_HANDLERS.register(lpu.SliceOp)
     def slice(self, op: lpu.SliceOp) -> None:
         dim, start, stop, step = op.bounds
         value, place = self.with_dimension(op.x, dim)
         self.bind(self.insert(lpu.SliceOp(value, place, start, stop, step)))
 
+    @_HANDLERS.register(lpu.ConcatOp)
     def concat(self, op: lpu.ConcatOp) -> None:
         dim = op.dim.value.data
         if any(DYNAMIC_INDEX not in shape_of(value) for value in op.inputs):
@@ -186,12 +195,16 @@ class _Rewriter:
         order = (order[0], dim, *order[1:])
         return self.reshaped(self[value], [shape[i] for i in order]), 1
 
+    @_HANDLERS.register(lpu.BroadcastOp)
     def broadcast(self, op: lpu.BroadcastOp) -> None:
         shape = shape_of(op.res)
         value = self.aligned(op.x, shape)
         target = canonical_shape(shape)
         self.bind(value if shape_of(value) == target else self.insert(lpu.BroadcastOp(value, target)))
 
+    @_HANDLERS.register(lpu.EmbeddingOp, lpu.RotaryTableOp, lpu.LinearOp, lpu.RmsNormOp, lpu.LayerNormOp, lpu.RotaryOp)
+    @_HANDLERS.register(lpu.TopKOp, lpu.TakeColumnsOp, lpu.ExpertLinearOp)
+    @_HANDLERS.register(lpu.AttentionOp, lpu.ShortConvOp, lpu.SelectRowsOp)
     def row_wise(self, op: Operation) -> None:
         """Operations whose last dimension holds a row's elements: all operands in canonical form."""
         for value in op.operands:
@@ -205,6 +218,7 @@ class _Rewriter:
         )
         self.emit(new)
 
+    @_HANDLERS.register(lpu.LayerOp, lpu.LayersOp)
     def layer(self, op: lpu.LayerOp | lpu.LayersOp) -> None:
         self.emit(
             type(op).create(
@@ -215,12 +229,14 @@ class _Rewriter:
             )
         )
 
+    @_HANDLERS.register(lpu.RepeatOp)
     def repeat(self, op: lpu.RepeatOp) -> None:
         body = Region(_Rewriter(op.body.block, self.values).block)
         new = lpu.RepeatOp(op.trip_count.value.data, [self[value] for value in op.inputs], body)
         new.attributes.update(op.attributes)
         self.emit(new)
 
+    @_HANDLERS.register(ReturnOp, lpu.YieldOp)
     def finish(self, op: ReturnOp | lpu.YieldOp) -> None:
         self.insert_only(type(op)(*(self[value] for value in op.operands)))
 
@@ -241,19 +257,9 @@ def _strip_leading_ones(shape: Shape, rank: int) -> Shape:
     return shape
 
 
-_HANDLERS: tuple[tuple[Any, Callable[[_Rewriter, Any], None]], ...] = (
-    ((lpu.BinaryOp, lpu.UnaryOp), _Rewriter.elementwise),
-    (lpu.ReduceOp, _Rewriter.reduction),
-    (lpu.TransposeOp, _Rewriter.transpose),
-    (lpu.ReshapeOp, _Rewriter.reshape),
-    (lpu.SliceOp, _Rewriter.slice),
-    (lpu.ConcatOp, _Rewriter.concat),
-    (lpu.BroadcastOp, _Rewriter.broadcast),
-    ((*lpu.MODEL_OPS, *lpu.ROUTING_OPS, lpu.SelectRowsOp), _Rewriter.row_wise),
-    ((lpu.LayerOp, lpu.LayersOp), _Rewriter.layer),
-    (lpu.RepeatOp, _Rewriter.repeat),
-    ((ReturnOp, lpu.YieldOp), _Rewriter.finish),
-)
+_HANDLERS.check_complete(
+    lpu.WeightOp, lpu.ConstantOp, lpu.LayerConstantOp, lpu.AllGatherOp, lpu.SelectColumnsOp
+)  # they take no tokens, or are token-major already
 
 
 def rewrite_function(function: FuncOp) -> None:

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import SSAValue
 
 from hyperdex_ir.dialects import lpu
-
-#: Operations that a linear can carry as its activation.
-ACTIVATION_NAMES: dict[type[Operation], str] = {
-    lpu.ReluOp: "relu",
-    lpu.SiluOp: "silu",
-    lpu.GeluOp: "gelu",
-    lpu.GeluTanhOp: "gelu_tanh",
-    lpu.SigmoidOp: "sigmoid",
-    lpu.TanhOp: "tanh",
-}
 
 
 def constant_value(value: SSAValue) -> float | None:
     """The number, when the value is an `lpu.constant`."""
     return value.owner.value.value.data if isinstance(value.owner, lpu.ConstantOp) else None
+
+
+def is_activation(op: lpu.UnaryOp) -> bool:
+    """Whether a linear can carry the operation as its activation."""
+    return op.function.activation is not None
 
 
 def either_order(op: lpu.BinaryOp) -> Iterator[tuple[SSAValue, SSAValue]]:

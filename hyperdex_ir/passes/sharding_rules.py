@@ -14,7 +14,7 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX
 from xdsl.ir import Operation, SSAValue
 
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.dialects.lpu import Segment, ShardingAttr, block_segment, shape_of
+from hyperdex_ir.dialects.lpu import Handlers, Segment, ShardingAttr, block_segment, shape_of
 
 #: What each operand must be: sharded, or None, whole.
 Operands = list[ShardingAttr | None]
@@ -77,21 +77,25 @@ def kv_head_table(op: lpu.AttentionOp, starts: Sequence[int], held: int) -> tupl
 
 
 # ---------------------------------------------------------------------------------------------------- the rules
+#: How operations of which a device can compute a part of the first result do so.
+RULES = Handlers[Callable[[Any, ShardingAttr], Operands | None]]()
+
+
 def operand_shardings(op: Operation, sharding: ShardingAttr) -> Operands | None:
     """What the operands must be when the first result is sharded like this; None: it cannot be.
 
     Of an attention, keys and values are given as whole: `kv_sharding` says what they may be.
     """
-    for classes, rule in _RULES:
-        if isinstance(op, classes):
-            return rule(op, sharding)
-    return None
+    rule = RULES.get(type(op))
+    return None if rule is None else rule(op, sharding)
 
 
+@RULES.register(lpu.UnaryOp, lpu.SelectRowsOp)
 def _same(op: Operation, sharding: ShardingAttr) -> Operands:
     return [sharding] * len(op.operands)
 
 
+@RULES.register(lpu.BinaryOp, lpu.BroadcastOp)
 def _aligned(op: Operation, sharding: ShardingAttr) -> Operands:
     """Broadcasting: dimensions count from the last; what is 1 or missing is the same for all devices."""
     result, needed = shape_of(op.results[0]), []
@@ -103,6 +107,7 @@ def _aligned(op: Operation, sharding: ShardingAttr) -> Operands:
     return needed
 
 
+@RULES.register(lpu.ReduceOp, lpu.RmsNormOp, lpu.LayerNormOp, lpu.RotaryOp)
 def _over_last(op: Operation, sharding: ShardingAttr) -> Operands | None:
     """What works on the last dimension needs all of it; its parameters belong to that dimension."""
     if sharding.dim == len(shape_of(op.operands[0])) - 1:
@@ -110,6 +115,7 @@ def _over_last(op: Operation, sharding: ShardingAttr) -> Operands | None:
     return [sharding, *[None] * (len(op.operands) - 1)]
 
 
+@RULES.register(lpu.ReshapeOp)
 def _reshape(op: lpu.ReshapeOp, sharding: ShardingAttr) -> Operands | None:
     found = folded(flat_segments(op.res, sharding), shape_of(op.x))
     return None if found is None else [found]
@@ -129,21 +135,25 @@ def _divided(one: Segment, factor: int) -> Segment:
     return Segment(one.size // factor, one.extent // factor, tuple(start // factor for start in one.starts))
 
 
+@RULES.register(lpu.TransposeOp)
 def _transpose(op: lpu.TransposeOp, sharding: ShardingAttr) -> Operands | None:
     dim = op.axes[sharding.dim]
     return [ShardingAttr(dim, sharding.segments)] if is_leading(shape_of(op.x), dim) else None
 
 
+@RULES.register(lpu.SliceOp)
 def _slice(op: lpu.SliceOp, sharding: ShardingAttr) -> Operands | None:
     """Along another dimension; what is cut out of the sharded one is `cut_segment`."""
     return [sharding] if op.bounds[0] != sharding.dim and is_leading(shape_of(op.x), sharding.dim) else None
 
 
+@RULES.register(lpu.ConcatOp)
 def _concat(op: lpu.ConcatOp, sharding: ShardingAttr) -> Operands | None:
     is_possible = all(is_leading(shape_of(value), sharding.dim) for value in op.inputs)
     return _same(op, sharding) if is_possible and op.dim.value.data != sharding.dim else None
 
 
+@RULES.register(lpu.LinearOp)
 def _linear(op: lpu.LinearOp, sharding: ShardingAttr) -> Operands:
     """Columns of the result are rows of the matrix; heads are heads of x, with the whole matrix."""
     rank, rest = len(shape_of(op.res)), [sharding for value in (op.times, op.plus) if value is not None]
@@ -156,6 +166,7 @@ def _linear(op: lpu.LinearOp, sharding: ShardingAttr) -> Operands:
     return [None, *[ShardingAttr(0, segments)] * matrices, *rest]
 
 
+@RULES.register(lpu.ExpertLinearOp)
 def _expert_linear(op: lpu.ExpertLinearOp, sharding: ShardingAttr) -> Operands | None:
     """Columns of the result are rows of each expert's matrix."""
     if sharding.dim != 1:
@@ -168,35 +179,22 @@ def _expert_linear(op: lpu.ExpertLinearOp, sharding: ShardingAttr) -> Operands |
     return [None, rows, None, *([rows] if op.bias is not None else []), *rest]
 
 
+@RULES.register(lpu.EmbeddingOp)
 def _embedding(op: lpu.EmbeddingOp, sharding: ShardingAttr) -> Operands | None:
     return [ShardingAttr(1, sharding.segments), None] if sharding.dim == len(shape_of(op.res)) - 1 else None
 
 
+@RULES.register(lpu.ShortConvOp)
 def _short_conv(op: lpu.ShortConvOp, sharding: ShardingAttr) -> Operands:
     """Column by column."""
     rows = ShardingAttr(0, sharding.segments)
     return [sharding, *[rows] * (len(op.operands) - 1)]
 
 
+@RULES.register(lpu.AttentionOp)
 def _attention(op: lpu.AttentionOp, sharding: ShardingAttr) -> Operands:
     heads = ShardingAttr(0, sharding.segments)
     return [sharding, None, None, *[heads for value in (op.slopes, op.sinks) if value is not None]]
-
-
-_RULES: tuple[tuple[Any, Callable[[Any, ShardingAttr], Operands | None]], ...] = (
-    ((*lpu.UNARY_OPS, lpu.SelectRowsOp), _same),
-    ((*lpu.BINARY_OPS, lpu.BroadcastOp), _aligned),
-    ((*lpu.REDUCE_OPS, lpu.RmsNormOp, lpu.LayerNormOp, lpu.RotaryOp), _over_last),
-    (lpu.ReshapeOp, _reshape),
-    (lpu.TransposeOp, _transpose),
-    (lpu.SliceOp, _slice),
-    (lpu.ConcatOp, _concat),
-    (lpu.LinearOp, _linear),
-    (lpu.ExpertLinearOp, _expert_linear),
-    (lpu.EmbeddingOp, _embedding),
-    (lpu.AttentionOp, _attention),
-    (lpu.ShortConvOp, _short_conv),
-)
 
 
 def result_sharding(op: Operation, number: int, sharding: ShardingAttr) -> ShardingAttr | None:

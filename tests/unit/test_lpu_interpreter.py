@@ -16,7 +16,7 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter import arithmetic
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
-from hyperdex_ir.interpreter.lpu_ops import OPERATIONS
+from hyperdex_ir.interpreter.lpu_ops import MEANINGS
 from hyperdex_ir.isa.formats import F16, FORMATS
 
 VOCAB, WIDTH, LENGTH = 20, 8, 90
@@ -61,9 +61,13 @@ def run(expression: str, result: str = "?x8", tokens: tuple[int, ...] = (3, 7, 1
     return parameter("embedding")[list(tokens)].astype(np.float32), got
 
 
-def test_every_operation_has_a_meaning() -> None:
-    structural = {lpu.RepeatOp, lpu.YieldOp, lpu.LayerOp, lpu.LayersOp, lpu.AllGatherOp}
-    assert set(OPERATIONS) | structural == set(lpu.LPU.operations)
+def test_a_missing_or_surplus_handler_is_an_error() -> None:
+    structural = (lpu.RepeatOp, lpu.YieldOp, lpu.LayerOp, lpu.LayersOp, lpu.AllGatherOp)
+    MEANINGS.check_complete(*structural)
+    with pytest.raises(TypeError, match=r"lpu\.all_gather: has no handler"):
+        MEANINGS.check_complete(*structural[:-1])
+    with pytest.raises(TypeError, match=r"lpu\.tanh: has a surplus handler"):
+        MEANINGS.check_complete(*structural, lpu.TanhOp)
 
 
 @pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "max", "min"])

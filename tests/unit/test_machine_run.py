@@ -27,17 +27,15 @@ from machine_programs import (
     parameter,
     view,
 )
-from xdsl.ir import Operation
 
-from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault, NumericError, PromptError
-from hyperdex_ir.interpreter import arithmetic, functions
+from hyperdex_ir.interpreter import arithmetic
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.isa.functions import check_complete
 from hyperdex_ir.isa.instructions import ACTIVATIONS, BINARY, REDUCTIONS, ROTARY_STYLES, UNARY
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
-from hyperdex_ir.passes.matching import ACTIVATION_NAMES
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.support.files import Kind, pack_header, write_binary
 
@@ -67,16 +65,18 @@ def test_where_results_lie_on_each_other_the_last_stays(strides: tuple[int, int,
     assert {word: lmu(target, word, 1, 1)[0, 0] for word in expected} == expected
 
 
-def test_the_tables_of_functions_have_the_same_names() -> None:
-    def names(ops: Sequence[type[Operation]]) -> list[str]:
-        return [one.name.removeprefix("lpu.") for one in ops]
+def test_the_order_of_choices_is_that_of_the_binary_format() -> None:
+    assert UNARY[:7] == ("copy", "neg", "exp", "tanh", "erf", "sqrt", "rsqrt")
+    assert UNARY[7:] == ("relu", "sigmoid", "silu", "gelu", "gelu_tanh")
+    assert BINARY == ("add", "sub", "mul", "div", "max", "min")
+    assert REDUCTIONS == ("sum", "mean", "row_max")
+    assert ACTIVATIONS == ("none", "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+    assert ROTARY_STYLES == ("half", "interleaved")
 
-    assert sorted(UNARY) == sorted(functions.UNARY) == sorted(["copy", *names(lpu.UNARY_OPS)])
-    assert sorted(BINARY) == sorted(functions.BINARY) == sorted(names(lpu.BINARY_OPS))
-    assert sorted(REDUCTIONS) == sorted(arithmetic.REDUCTIONS) == sorted(names(lpu.REDUCE_OPS))
-    assert sorted(ACTIVATIONS) == sorted(["none", *lpu.ACTIVATIONS]) == sorted(["none", *ACTIVATION_NAMES.values()])
-    assert set(ACTIVATIONS) - {"none"} <= set(UNARY)
-    assert ROTARY_STYLES == lpu.ROTARY_STYLES
+
+def test_a_function_without_a_definition_is_an_error() -> None:
+    with pytest.raises(ValueError, match="either not in the table of functions or not defined: exp, log"):
+        check_complete(["neg", "log"], ["neg", "exp"])
 
 
 def test_embed_widens_rows_of_the_table() -> None:

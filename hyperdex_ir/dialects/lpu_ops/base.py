@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Sequence
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType, f32
-from xdsl.ir import Attribute, SSAValue
-from xdsl.irdl import base
+from xdsl.ir import Attribute, Operation, SSAValue
+from xdsl.irdl import IRDLOperation, base, irdl_op_definition
 from xdsl.utils.exceptions import VerifyException
 
 from hyperdex_ir.isa.formats import FORMATS
 
 TENSOR = base(TensorType)
 
-#: Activation functions that the vector engine knows, each defined in docs/arithmetic.md.
-ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
+
+#: The operations of the dialect.
+OPERATIONS: list[type[Operation]] = []
+
+
+class LpuOp(IRDLOperation, ABC):
+    """Base of the operations of the dialect; a class below it is one of them when it gives itself a name."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls):
+            OPERATIONS.append(irdl_op_definition(cls))
+
+    @classmethod
+    def mnemonic(cls) -> str:
+        """The name without the dialect's: that of the function, or instruction, that does the same."""
+        return cls.name.removeprefix("lpu.")
+
+    @property
+    def depends_on_device(self) -> bool:
+        """Whether results may differ on devices that give the same operands."""
+        return False
 
 
 def shape_of(value: SSAValue | Attribute) -> tuple[int, ...]:

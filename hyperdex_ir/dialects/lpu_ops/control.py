@@ -9,8 +9,6 @@ from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Operation, Region, SSAValue
 from xdsl.irdl import (
     AnyAttr,
-    IRDLOperation,
-    irdl_op_definition,
     lazy_traits_def,
     prop_def,
     region_def,
@@ -30,11 +28,11 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from hyperdex_ir.dialects.lpu_ops.base import require
+from hyperdex_ir.dialects.lpu_ops.base import LpuOp, require
+from hyperdex_ir.dialects.lpu_ops.traits import HoldsTable
 
 
-@irdl_op_definition
-class YieldOp(IRDLOperation):
+class YieldOp(LpuOp):
     """Hands the loop-carried values to the next trip."""
 
     name = "lpu.yield"
@@ -46,8 +44,7 @@ class YieldOp(IRDLOperation):
         super().__init__(operands=[values])
 
 
-@irdl_op_definition
-class RepeatOp(IRDLOperation):
+class RepeatOp(LpuOp):
     """Runs its body `trip_count` times; values go round through `lpu.yield`."""
 
     name = "lpu.repeat"
@@ -133,8 +130,7 @@ def _signature(inputs: Sequence[Attribute], outputs: Sequence[Attribute]) -> str
     return f"({', '.join(map(str, inputs))}) -> ({', '.join(map(str, outputs))})"
 
 
-@irdl_op_definition
-class LayerOp(IRDLOperation):
+class LayerOp(LpuOp):
     """Runs a function as the next layer: `*` in its keys is the layer's number, which grows by one afterwards.
 
     Its KV slots follow those of the layers before it.
@@ -161,8 +157,7 @@ class LayerOp(IRDLOperation):
         return (self.function,)
 
 
-@irdl_op_definition
-class LayersOp(IRDLOperation):
+class LayersOp(HoldsTable):
     """Runs layer after layer, each by the function whose number a table says; the first operand goes round.
 
     It stands for as many `lpu.layer`s as the table is long. `key` names the table in memory.
@@ -190,6 +185,10 @@ class LayersOp(IRDLOperation):
     @property
     def key_name(self) -> str:
         return self.key.data
+
+    @property
+    def table(self) -> tuple[str, tuple[int, ...]]:
+        return self.key_name, self.numbers
 
     @property
     def numbers(self) -> tuple[int, ...]:

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, IntegerAttr, f32
+from xdsl.dialects.builtin import DYNAMIC_INDEX, IntegerAttr, f32
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
-    IRDLOperation,
     ParsePropInAttrDict,
     VarConstraint,
-    irdl_op_definition,
     operand_def,
     opt_operand_def,
-    prop_def,
     result_def,
-    traits_def,
 )
-from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind
 
 from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.traits import KeepsZeros, StatefulOp
 
 Value = SSAValue | Operation
 
 
-class _ConvolutionState(MemoryEffect):
-    """Reads the rows before the tokens in flight, and keeps the last ones: neither dead nor common, kept in order."""
-
-    @classmethod
-    def get_effects(cls, op: Operation) -> set[EffectInstance]:
-        return {EffectInstance(MemoryEffectKind.READ), EffectInstance(MemoryEffectKind.WRITE)}
-
-
-@irdl_op_definition
-class ShortConvOp(IRDLOperation):
+class ShortConvOp(StatefulOp, KeepsZeros):
     """Each column by itself: a weighted sum of the row and the L - 1 rows before it, then a bias where there is one.
 
     y[t] = taps[0] * x[t - L + 1]; y[t] = y[t] + taps[j] * x[t - L + 1 + j] for j = 1 .. L - 1; y[t] = y[t] + bias.
@@ -46,9 +33,7 @@ class ShortConvOp(IRDLOperation):
     x = operand_def(T)
     taps = operand_def(TENSOR)
     bias = opt_operand_def(TENSOR)
-    slot = prop_def(IntegerAttr[I64])
     res = result_def(T)
-    traits = traits_def(_ConvolutionState())
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = (
         "$x `by` $taps (`bias` $bias^ `:` type($bias))? `slot` $slot attr-dict `:` type($taps) `->` type($res)"

@@ -1,4 +1,7 @@
-"""Elementwise operations and reductions: the vector engine's work."""
+"""Elementwise operations and reductions: the functions of the vector engine, one class each.
+
+What they compute is in `interpreter/functions.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,38 @@ from typing import ClassVar
 
 from xdsl.dialects.builtin import DYNAMIC_INDEX, TensorType, f32
 from xdsl.ir import Operation, SSAValue
-from xdsl.irdl import IRDLOperation, VarConstraint, irdl_op_definition, operand_def, result_def, traits_def
+from xdsl.irdl import VarConstraint, operand_def, result_def, traits_def
 from xdsl.traits import Pure
 
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, broadcast_shapes, element_of, require, shape_of, shape_text
+from hyperdex_ir.dialects.lpu_ops.base import (
+    OPERATIONS,
+    TENSOR,
+    LpuOp,
+    broadcast_shapes,
+    element_of,
+    require,
+    shape_of,
+    shape_text,
+)
+from hyperdex_ir.dialects.lpu_ops.traits import Elementwise, KeepsZeros, RowWise
+from hyperdex_ir.isa.functions import BY_NAME, FUNCTIONS, Function, check_complete
 
 
-class BinaryOp(IRDLOperation, ABC):
+class FunctionOp(LpuOp, ABC):
+    """A function of the vector engine, of the same name."""
+
+    @property
+    def function(self) -> Function:
+        return BY_NAME[self.mnemonic()]
+
+
+class BinaryOp(FunctionOp, ABC):
     """Elementwise, one f32 operation an element, NumPy broadcasting."""
 
     lhs = operand_def(TENSOR)
     rhs = operand_def(TENSOR)
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Elementwise())
     assembly_format = "$lhs `,` $rhs attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, lhs: SSAValue | Operation, rhs: SSAValue | Operation):
@@ -33,13 +55,13 @@ class BinaryOp(IRDLOperation, ABC):
         require(shape_of(self.res) == expected, f"{self.name}: result shape must be {shape_text(expected)}")
 
 
-class UnaryOp(IRDLOperation, ABC):
+class UnaryOp(FunctionOp, ABC):
     """Elementwise on f32; the result has the operand's shape."""
 
     T: ClassVar = VarConstraint("T", TENSOR)
     x = operand_def(T)
     res = result_def(T)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Elementwise())
     assembly_format = "$x attr-dict `:` type($res)"
 
     def __init__(self, x: SSAValue | Operation):
@@ -47,136 +69,88 @@ class UnaryOp(IRDLOperation, ABC):
         super().__init__(operands=[value], result_types=[value.type])
 
 
-@irdl_op_definition
 class AddOp(BinaryOp):
-    """a + b"""
-
     name = "lpu.add"
 
 
-@irdl_op_definition
 class SubOp(BinaryOp):
-    """a - b"""
-
     name = "lpu.sub"
 
 
-@irdl_op_definition
 class MulOp(BinaryOp):
-    """a * b"""
-
     name = "lpu.mul"
 
 
-@irdl_op_definition
 class DivOp(BinaryOp):
-    """a / b"""
-
     name = "lpu.div"
 
 
-@irdl_op_definition
 class MaxOp(BinaryOp):
-    """a > b ? a : b"""
-
     name = "lpu.max"
 
 
-@irdl_op_definition
 class MinOp(BinaryOp):
-    """a < b ? a : b"""
-
     name = "lpu.min"
 
 
-@irdl_op_definition
 class NegOp(UnaryOp):
-    """-x: the sign bit flipped"""
-
     name = "lpu.neg"
 
 
-@irdl_op_definition
 class ExpOp(UnaryOp):
-    """e to the x"""
-
     name = "lpu.exp"
 
 
-@irdl_op_definition
 class TanhOp(UnaryOp):
-    """hyperbolic tangent"""
-
     name = "lpu.tanh"
 
 
-@irdl_op_definition
 class ErfOp(UnaryOp):
-    """Gauss error function"""
-
     name = "lpu.erf"
 
 
-@irdl_op_definition
 class SqrtOp(UnaryOp):
-    """IEEE square root"""
-
     name = "lpu.sqrt"
 
 
-@irdl_op_definition
 class RsqrtOp(UnaryOp):
-    """1 / sqrt(x): two IEEE operations"""
-
     name = "lpu.rsqrt"
 
 
-@irdl_op_definition
 class ReluOp(UnaryOp):
-    """x > 0 ? x : 0"""
-
     name = "lpu.relu"
 
 
-@irdl_op_definition
 class SigmoidOp(UnaryOp):
-    """1 / (1 + exp(-x))"""
-
     name = "lpu.sigmoid"
 
 
-@irdl_op_definition
 class SiluOp(UnaryOp):
-    """x / (1 + exp(-x))"""
-
     name = "lpu.silu"
 
 
-@irdl_op_definition
 class GeluOp(UnaryOp):
-    """GELU by the error function"""
-
     name = "lpu.gelu"
 
 
-@irdl_op_definition
 class GeluTanhOp(UnaryOp):
-    """GELU by the hyperbolic tangent"""
-
     name = "lpu.gelu_tanh"
 
 
-class ReduceOp(IRDLOperation, ABC):
+class ReduceOp(FunctionOp, KeepsZeros, ABC):
     """Over the last dimension, which stays with size 1. Sums fold in the order of the MAC tree."""
 
     x = operand_def(TENSOR)
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     assembly_format = "$x attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, x: SSAValue | Operation):
         value = SSAValue.get(x)
         super().__init__(operands=[value], result_types=[TensorType(f32, [*shape_of(value)[:-1], 1])])
+
+    def zeros_from(self) -> tuple[SSAValue, ...]:
+        return (self.x,)
 
     def verify_(self) -> None:
         shape = shape_of(self.x)
@@ -184,22 +158,19 @@ class ReduceOp(IRDLOperation, ABC):
         require(shape_of(self.res) == (*shape[:-1], 1), f"{self.name}: the result keeps the dimension with size 1")
 
 
-@irdl_op_definition
 class SumOp(ReduceOp):
-    """sum in MAC-tree order"""
-
     name = "lpu.sum"
 
 
-@irdl_op_definition
 class MeanOp(ReduceOp):
-    """sum in MAC-tree order, divided by the count"""
-
     name = "lpu.mean"
 
 
-@irdl_op_definition
 class RowMaxOp(ReduceOp):
-    """largest element, by max selects in index order"""
-
     name = "lpu.row_max"
+
+
+check_complete(
+    (op.mnemonic() for op in OPERATIONS if issubclass(op, FunctionOp)),
+    (function.name for function in FUNCTIONS if function.is_operation),
+)

@@ -21,10 +21,8 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
-    IRDLOperation,
     ParsePropInAttrDict,
     VarConstraint,
-    irdl_op_definition,
     operand_def,
     opt_operand_def,
     opt_prop_def,
@@ -32,16 +30,13 @@ from xdsl.irdl import (
     result_def,
     traits_def,
 )
-from xdsl.traits import EffectInstance, MemoryEffect, MemoryEffectKind, Pure
+from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.f32 import F32, f32_attr
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, is_matrix_element, require, shape_of
-
-#: Activation functions that a matrix instruction can apply to its result, defined in docs/arithmetic.md.
-ACTIVATIONS = ("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh")
-
-#: How rotary pairs lie in a head: (i, i + d/2), or (2i, 2i + 1).
-ROTARY_STYLES = ("half", "interleaved")
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, is_matrix_element, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.traits import HoldsTable, KeepsZeros, RowWise, StatefulOp
+from hyperdex_ir.isa.functions import ACTIVATIONS
+from hyperdex_ir.isa.instructions import ROTARY_STYLES
 
 Value = SSAValue | Operation
 
@@ -54,8 +49,7 @@ def _flag(value: bool) -> UnitAttr | None:
     return UnitAttr() if value else None
 
 
-@irdl_op_definition
-class EmbeddingOp(IRDLOperation):
+class EmbeddingOp(KeepsZeros):
     """Row `index + offset` of a table, as f32, times `scale` where there is one.
 
     table: [rows, C] of f16, bf16 or f32; index: [..] of i64; result: [.., C] of f32.
@@ -67,7 +61,7 @@ class EmbeddingOp(IRDLOperation):
     offset = prop_def(IntegerAttr[I64], default_value=IntegerAttr(0, 64))
     scale = opt_prop_def(FloatAttr[Float32Type])
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     irdl_options = (ParsePropInAttrDict(),)
     custom_directives = (F32,)
     assembly_format = (
@@ -88,8 +82,7 @@ class EmbeddingOp(IRDLOperation):
         require(shape_of(self.res) == (*shape_of(self.index), table[1]), "lpu.embedding: result shape")
 
 
-@irdl_op_definition
-class RotaryTableOp(IRDLOperation):
+class RotaryTableOp(LpuOp):
     """Cosines and sines for each token's position. table: [positions, 2, d] of f32; results: [.., d] each."""
 
     name = "lpu.rotary_table"
@@ -97,7 +90,7 @@ class RotaryTableOp(IRDLOperation):
     position = operand_def(TENSOR)
     cos = result_def(TENSOR)
     sin = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     assembly_format = "$table `at` $position attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, table: Value, position: Value):
@@ -112,8 +105,7 @@ class RotaryTableOp(IRDLOperation):
         require(shape_of(self.cos) == shape_of(self.sin) == expected, "lpu.rotary_table: result shape")
 
 
-@irdl_op_definition
-class LinearOp(IRDLOperation):
+class LinearOp(KeepsZeros):
     """A matrix times a vector for each token, then a chain of vector operations, each rounded to f32 and each optional.
 
     y = MAC(weight, x); y = y + bias; y = y * scale; y = tanh(y / softcap) * softcap; y = activation(y);
@@ -135,7 +127,7 @@ class LinearOp(IRDLOperation):
     activation = opt_prop_def(StringAttr)
     gated = opt_prop_def(UnitAttr)
     res = result_def(T)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     custom_directives = (F32,)
     assembly_format = (
@@ -176,6 +168,10 @@ class LinearOp(IRDLOperation):
         rows = shape_of(self.weight)[0]
         return rows if self.gated is None else rows // 2
 
+    def zeros_from(self) -> tuple[SSAValue, ...] | None:
+        is_plain = all(part is None for part in (self.activation, self.plus, self.softcap))
+        return () if is_plain and len(shape_of(self.res)) == 2 else None
+
     def verify_(self) -> None:
         x, weight, result = shape_of(self.x), shape_of(self.weight), shape_of(self.res)
         require(len(weight) == 2, "lpu.linear: the weight must be [N, K]")
@@ -195,8 +191,7 @@ class LinearOp(IRDLOperation):
         require(known, f"lpu.linear: unknown activation, known are {', '.join(ACTIVATIONS)}")
 
 
-@irdl_op_definition
-class RmsNormOp(IRDLOperation):
+class RmsNormOp(KeepsZeros):
     """(x * rsqrt(mean(x * x) + epsilon)) * weight, over the last dimension. weight: [C].
 
     unit_offset: 1 + weight in the place of the weight.
@@ -209,7 +204,7 @@ class RmsNormOp(IRDLOperation):
     epsilon = prop_def(FloatAttr[Float32Type])
     unit_offset = opt_prop_def(UnitAttr)
     res = result_def(T)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     irdl_options = (ParsePropInAttrDict(),)
     custom_directives = (F32,)
     assembly_format = (
@@ -225,14 +220,16 @@ class RmsNormOp(IRDLOperation):
             result_types=[value.type],
         )
 
+    def zeros_from(self) -> tuple[SSAValue, ...]:
+        return (self.x,)
+
     def verify_(self) -> None:
         columns = shape_of(self.x)[-1]
         require(self.weight is None or shape_of(self.weight) == (columns,), "lpu.rms_norm: the weight must be [C]")
         _require_offset_of_weight(self)
 
 
-@irdl_op_definition
-class LayerNormOp(IRDLOperation):
+class LayerNormOp(KeepsZeros):
     """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias, over the last dimension.
 
     unit_offset: 1 + weight in the place of the weight.
@@ -246,7 +243,7 @@ class LayerNormOp(IRDLOperation):
     epsilon = prop_def(FloatAttr[Float32Type])
     unit_offset = opt_prop_def(UnitAttr)
     res = result_def(T)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     custom_directives = (F32,)
     assembly_format = (
@@ -264,6 +261,9 @@ class LayerNormOp(IRDLOperation):
             result_types=[value.type],
         )
 
+    def zeros_from(self) -> tuple[SSAValue, ...] | None:
+        return (self.x,) if self.bias is None else None
+
     def verify_(self) -> None:
         columns = shape_of(self.x)[-1]
         for operand in (self.weight, self.bias):
@@ -275,8 +275,7 @@ def _require_offset_of_weight(op: RmsNormOp | LayerNormOp) -> None:
     require(op.unit_offset is None or op.weight is not None, f"{op.name}: unit_offset needs a weight")
 
 
-@irdl_op_definition
-class RotaryOp(IRDLOperation):
+class RotaryOp(KeepsZeros):
     """Rotates pairs of the first d elements of each head by the token's angles; the rest stays.
 
     x: [?, H, D]; cos, sin: [?, d]. With r(x) the pair's partner, negated for the first of the pair:
@@ -289,13 +288,16 @@ class RotaryOp(IRDLOperation):
     sin = operand_def(TENSOR)
     style = prop_def(StringAttr)
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = "$x `cos` $cos `sin` $sin `style` $style attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, x: Value, cos: Value, sin: Value, style: str):
         value = SSAValue.get(x)
         super().__init__(operands=[value, cos, sin], properties={"style": StringAttr(style)}, result_types=[value.type])
+
+    def zeros_from(self) -> tuple[SSAValue, ...]:
+        return (self.x,)
 
     def verify_(self) -> None:
         x, cos = shape_of(self.x), shape_of(self.cos)
@@ -306,20 +308,10 @@ class RotaryOp(IRDLOperation):
         require(shape_of(self.res) == x, "lpu.rotary: result shape")
 
 
-class _KvCache(MemoryEffect):
-    """Appends to the KV cache and reads it: neither dead nor common, and kept in order."""
-
-    @classmethod
-    def get_effects(cls, op: Operation) -> set[EffectInstance]:
-        return {EffectInstance(MemoryEffectKind.READ), EffectInstance(MemoryEffectKind.WRITE)}
-
-
-@irdl_op_definition
-class AttentionOp(IRDLOperation):
+class AttentionOp(StatefulOp, HoldsTable):
     """Causal attention of the tokens in flight over the KV cache, to which their keys and values are appended first.
 
     query: [?, H, D]; key: [?, G, D]; value: [?, G, Dv]; result: [?, H, Dv]; query head h uses KV head h * G / H.
-    slot numbers the cache: absolute in a flat function, relative to the running layer in an outlined one.
     window: positions seen, the token's own included (absent: all).
     slopes: [H], the bias of position j in head h for a token at position p is slopes[h] * (j - p), added to the score;
     bf16_bias: bf16(slopes[h] * bf16(j)) * scale instead. sinks: [H], a score of each head that takes part in the
@@ -335,7 +327,6 @@ class AttentionOp(IRDLOperation):
     value = operand_def(TENSOR)
     slopes = opt_operand_def(TENSOR)
     sinks = opt_operand_def(TENSOR)
-    slot = prop_def(IntegerAttr[I64])
     scale = prop_def(FloatAttr[Float32Type])
     window = opt_prop_def(IntegerAttr[I64])
     softcap = opt_prop_def(FloatAttr[Float32Type])
@@ -343,7 +334,6 @@ class AttentionOp(IRDLOperation):
     kv_heads_key = opt_prop_def(StringAttr)
     kv_heads = opt_prop_def(DenseArrayBase.constr(i64))
     res = result_def(TENSOR)
-    traits = traits_def(_KvCache())
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     custom_directives = (F32,)
     assembly_format = (
@@ -382,6 +372,11 @@ class AttentionOp(IRDLOperation):
             },
             result_types=[TensorType(f32, [q[0], q[1], v[2]])],
         )
+
+    @property
+    def table(self) -> tuple[str, tuple[int, ...]] | None:
+        numbers, key = self.kv_head_table, self.kv_heads_key
+        return None if numbers is None or key is None else (key.data, numbers)
 
     @property
     def kv_head_table(self) -> tuple[int, ...] | None:

@@ -10,9 +10,7 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, IntegerAttr, StringAttr, T
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
-    IRDLOperation,
     ParsePropInAttrDict,
-    irdl_op_definition,
     operand_def,
     opt_operand_def,
     opt_prop_def,
@@ -22,8 +20,17 @@ from xdsl.irdl import (
 )
 from xdsl.traits import Pure
 
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, is_matrix_element, require, shape_of, tokens_type
-from hyperdex_ir.dialects.lpu_ops.model import ACTIVATIONS
+from hyperdex_ir.dialects.lpu_ops.base import (
+    TENSOR,
+    LpuOp,
+    element_of,
+    is_matrix_element,
+    require,
+    shape_of,
+    tokens_type,
+)
+from hyperdex_ir.dialects.lpu_ops.traits import KeepsZeros, RowWise
+from hyperdex_ir.isa.functions import ACTIVATIONS
 
 Value = SSAValue | Operation
 
@@ -42,8 +49,7 @@ def _ranks(op: Operation, indices: SSAValue) -> int:
     return ranks
 
 
-@irdl_op_definition
-class TopKOp(IRDLOperation):
+class TopKOp(LpuOp):
     """The columns of the k largest numbers of each row, the largest first; of equal numbers the lowest column first.
 
     scores: [?, E] of f32; result: [?, k] of i64.
@@ -58,7 +64,7 @@ class TopKOp(IRDLOperation):
     groups = opt_prop_def(IntegerAttr[I64])
     top_groups = opt_prop_def(IntegerAttr[I64])
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     irdl_options = (ParsePropInAttrDict(),)
     assembly_format = (
         "$scores `k` $k (`groups` $groups^ `top` $top_groups)? attr-dict `:` functional-type(operands, results)"
@@ -94,15 +100,14 @@ class TopKOp(IRDLOperation):
         require(1 <= k <= there, f"lpu.top_k: k is {k}, must be in 1..{there}")
 
 
-@irdl_op_definition
-class TakeColumnsOp(IRDLOperation):
+class TakeColumnsOp(LpuOp):
     """y[j] = x[indices[j]] for each row. x: [?, C] of f32; indices: [?, k] of i64; result: [?, k]."""
 
     name = "lpu.take_columns"
     x = operand_def(TENSOR)
     indices = operand_def(TENSOR)
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     assembly_format = "$x `at` $indices attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, x: Value, indices: Value):
@@ -115,8 +120,7 @@ class TakeColumnsOp(IRDLOperation):
         require(_columns(self, "the result", self.res) == ranks, "lpu.take_columns: result shape")
 
 
-@irdl_op_definition
-class ExpertLinearOp(IRDLOperation):
+class ExpertLinearOp(KeepsZeros):
     """`lpu.linear` with the matrices that each token has chosen, rank by rank.
 
     y[:, j] = linear(x, weight[indices[j]], bias[indices[j]]) for rank j: MAC, bias, activation, gate, as `lpu.linear`.
@@ -137,7 +141,7 @@ class ExpertLinearOp(IRDLOperation):
     activation = opt_prop_def(StringAttr)
     gated = opt_prop_def(UnitAttr)
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     irdl_options = (AttrSizedOperandSegments(as_property=True), ParsePropInAttrDict())
     assembly_format = (
         "$x `by` $weight `at` $indices (`gated` $gated^)? (`bias` $bias^ `:` type($bias))? (`then` $activation^)? "
@@ -186,6 +190,9 @@ class ExpertLinearOp(IRDLOperation):
     def weight_columns(self) -> int:
         """K: columns of each matrix."""
         return shape_of(self.weight)[2]
+
+    def zeros_from(self) -> tuple[SSAValue, ...] | None:
+        return () if self.activation is None else None
 
     def verify_(self) -> None:
         x, weight, ranks = shape_of(self.x), shape_of(self.weight), _ranks(self, self.indices)

@@ -11,10 +11,8 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, DenseArrayBase, IntegerAtt
 from xdsl.interfaces import HasCanonicalizationPatternsInterface
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
-    IRDLOperation,
     ParsePropInAttrDict,
     VarConstraint,
-    irdl_op_definition,
     operand_def,
     prop_def,
     result_def,
@@ -24,15 +22,24 @@ from xdsl.irdl import (
 from xdsl.pattern_rewriter import RewritePattern
 from xdsl.traits import Pure
 
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, broadcast_shapes, element_of, require, shape_of, shape_text
+from hyperdex_ir.dialects.lpu_ops.base import (
+    TENSOR,
+    LpuOp,
+    broadcast_shapes,
+    element_of,
+    require,
+    shape_of,
+    shape_text,
+)
+from hyperdex_ir.dialects.lpu_ops.traits import IsView, MovesData, RowWise
 
 
-class ReshapingOp(IRDLOperation, HasCanonicalizationPatternsInterface, ABC):
-    """Moves elements, computes nothing."""
+class ReshapingOp(LpuOp, HasCanonicalizationPatternsInterface, ABC):
+    """Another order, choice or repetition of one operand's elements."""
 
     x = operand_def(TENSOR)
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise(), IsView())
 
     @classmethod
     def get_canonicalization_patterns(cls) -> tuple[RewritePattern, ...]:
@@ -41,7 +48,6 @@ class ReshapingOp(IRDLOperation, HasCanonicalizationPatternsInterface, ABC):
         return (DropIdentity(), JoinReshapes())
 
 
-@irdl_op_definition
 class ReshapeOp(ReshapingOp):
     """Same elements in row-major order, another shape."""
 
@@ -60,7 +66,6 @@ class ReshapeOp(ReshapingOp):
         require(abs(prod(source)) == abs(prod(result)), "lpu.reshape: element counts differ")
 
 
-@irdl_op_definition
 class TransposeOp(ReshapingOp):
     """Result dimension i is operand dimension permutation[i]."""
 
@@ -87,7 +92,6 @@ class TransposeOp(ReshapingOp):
         require(shape_of(self.res) == tuple(shape[i] for i in self.axes), "lpu.transpose: result shape")
 
 
-@irdl_op_definition
 class SliceOp(ReshapingOp):
     """Elements start, start + step, ... below stop of one static dimension."""
 
@@ -124,15 +128,14 @@ class SliceOp(ReshapingOp):
         require(shape_of(self.res) == tuple(shape), f"lpu.slice: result shape must be {shape_text(shape)}")
 
 
-@irdl_op_definition
-class ConcatOp(IRDLOperation):
+class ConcatOp(LpuOp):
     """Operands one after another along a static dimension."""
 
     name = "lpu.concat"
     inputs = var_operand_def(TENSOR)
     dim = prop_def(IntegerAttr[I64])
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise(), MovesData())
     assembly_format = "$inputs `dim` $dim attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, inputs: Sequence[SSAValue | Operation], dim: int):
@@ -156,7 +159,6 @@ class ConcatOp(IRDLOperation):
         require(shape_of(self.res) == expected, f"lpu.concat: result shape must be {shape_text(expected)}")
 
 
-@irdl_op_definition
 class BroadcastOp(ReshapingOp):
     """Repeats dimensions of size 1 up to the result's shape (NumPy rules)."""
 
@@ -172,8 +174,7 @@ class BroadcastOp(ReshapingOp):
         require(expected == shape_of(self.res), "lpu.broadcast: does not broadcast to the result shape")
 
 
-@irdl_op_definition
-class SelectRowsOp(ReshapingOp):
+class SelectRowsOp(LpuOp):
     """The rows of the tokens whose logits are wanted: from the *first row* (a register) to the last."""
 
     name = "lpu.select_rows"
@@ -181,6 +182,7 @@ class SelectRowsOp(ReshapingOp):
     T: ClassVar = VarConstraint("T", TENSOR)
     x = operand_def(T)
     res = result_def(T)
+    traits = traits_def(Pure(), MovesData())
 
     def __init__(self, x: SSAValue | Operation):
         value = SSAValue.get(x)

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, ArrayAttr, IntAttr, IntegerAttr, TensorType, f32
 from xdsl.ir import Attribute, Operation, ParametrizedAttribute, SSAValue
 from xdsl.irdl import (
-    IRDLOperation,
     irdl_attr_definition,
-    irdl_op_definition,
     operand_def,
     prop_def,
     result_def,
@@ -26,7 +24,8 @@ from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.traits import Pure
 
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, element_of, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.traits import RowWise
 
 #: Devices of a module, at most: what a pass makes for each of them must stay small.
 MAX_DEVICES = 1024
@@ -194,8 +193,7 @@ def _columns(op: Operation, value: SSAValue) -> int:
     return shape[1]
 
 
-@irdl_op_definition
-class AllGatherOp(IRDLOperation):
+class AllGatherOp(LpuOp):
     """The whole of a value of which device d holds block d of columns; the same on all devices.
 
     Operands: the columns of the block, in one or more consecutive chunks, [?, c] each. Result: [?, C], the blocks of
@@ -206,7 +204,7 @@ class AllGatherOp(IRDLOperation):
     chunks = var_operand_def(TENSOR)
     devices = prop_def(IntegerAttr[I64])
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     assembly_format = "$chunks `over` $devices attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, chunks: Sequence[SSAValue | Operation], devices: int, columns: int):
@@ -235,8 +233,7 @@ class AllGatherOp(IRDLOperation):
         require(wanted <= gathered, f"lpu.all_gather: {wanted} columns of the {gathered} that there are")
 
 
-@irdl_op_definition
-class SelectColumnsOp(IRDLOperation):
+class SelectColumnsOp(LpuOp):
     """This device's block of the columns of a value that all devices hold; +0 beyond its last column.
 
     x: [?, C]; result: [?, c], columns d * c to d * c + c - 1 on device d.
@@ -245,11 +242,15 @@ class SelectColumnsOp(IRDLOperation):
     name = "lpu.select_columns"
     x = operand_def(TENSOR)
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), RowWise())
     assembly_format = "$x attr-dict `:` functional-type(operands, results)"
 
     def __init__(self, x: SSAValue | Operation, columns: int):
         super().__init__(operands=[x], result_types=[TensorType(f32, [DYNAMIC_INDEX, columns])])
+
+    @property
+    def depends_on_device(self) -> bool:
+        return True
 
     def verify_(self) -> None:
         columns, selected = _columns(self, self.x), _columns(self, self.res)

@@ -15,14 +15,15 @@ from xdsl.dialects.builtin import (
     TensorType,
     f32,
 )
-from xdsl.irdl import IRDLOperation, irdl_op_definition, opt_prop_def, prop_def, result_def, traits_def
+from xdsl.irdl import opt_prop_def, prop_def, result_def, traits_def
 from xdsl.parser import Parser
 from xdsl.printer import Printer
 from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.f32 import F32, f32_attr
-from hyperdex_ir.dialects.lpu_ops.base import TENSOR, element_of, is_matrix_element, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, element_of, is_matrix_element, require, shape_of
 from hyperdex_ir.dialects.lpu_ops.sharding import ShardingAttr
+from hyperdex_ir.dialects.lpu_ops.traits import HoldsParameter, Source
 from hyperdex_ir.isa.fields import format_f32
 
 
@@ -37,8 +38,7 @@ def shared_module(keys: Sequence[str]) -> str:
     return ".".join(parts[0][:count])
 
 
-@irdl_op_definition
-class WeightOp(IRDLOperation):
+class WeightOp(HoldsParameter):
     """A parameter, by checkpoint key. `*` in a key stands for the number of the layer that is running.
 
     Several keys are the rows of their tensors one after another. The element type says how it is stored: f16 or bf16
@@ -51,8 +51,7 @@ class WeightOp(IRDLOperation):
     name = "lpu.weight"
     keys = prop_def(ArrayAttr[StringAttr])
     shards = opt_prop_def(ArrayAttr[ShardingAttr])
-    res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Source())
 
     def __init__(self, keys: Sequence[str], type: TensorType, shards: Sequence[ShardingAttr] | None = None):
         properties = {
@@ -108,6 +107,10 @@ class WeightOp(IRDLOperation):
         printer.print_string(" : ")
         printer.print_attribute(self.res.type)
 
+    @property
+    def depends_on_device(self) -> bool:
+        return self.shards is not None
+
     def verify_(self) -> None:
         require(len(self.keys) > 0, "lpu.weight: needs at least one key")
         require(all(k.data for k in self.keys), "lpu.weight: empty key")
@@ -135,14 +138,13 @@ def _parse_sharding(parser: Parser) -> ShardingAttr:
     return attribute
 
 
-@irdl_op_definition
-class ConstantOp(IRDLOperation):
+class ConstantOp(LpuOp):
     """A scalar f32, broadcast to whatever it meets."""
 
     name = "lpu.constant"
     value = prop_def(FloatAttr[Float32Type])
     res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Source())
     custom_directives = (F32,)
     assembly_format = "custom<F32>($value) attr-dict `:` type($res)"
 
@@ -153,8 +155,7 @@ class ConstantOp(IRDLOperation):
         require(shape_of(self.res) == () and element_of(self.res) == f32, "lpu.constant: must be tensor<f32>")
 
 
-@irdl_op_definition
-class LayerConstantOp(IRDLOperation):
+class LayerConstantOp(HoldsParameter):
     """A scalar f32 that is another in each layer: the running layer's, of one number for every layer of the model.
 
     It is stored like a parameter, under `key`, in which `*` stands for the number of the layer.
@@ -163,8 +164,7 @@ class LayerConstantOp(IRDLOperation):
     name = "lpu.layer_constant"
     key = prop_def(StringAttr)
     layer_values = prop_def(DenseArrayBase.constr(f32))
-    res = result_def(TENSOR)
-    traits = traits_def(Pure())
+    traits = traits_def(Pure(), Source())
 
     def __init__(self, key: str, values: Sequence[float]):
         super().__init__(
@@ -173,8 +173,8 @@ class LayerConstantOp(IRDLOperation):
         )
 
     @property
-    def key_name(self) -> str:
-        return self.key.data
+    def key_names(self) -> tuple[str, ...]:
+        return (self.key.data,)
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -197,13 +197,13 @@ class LayerConstantOp(IRDLOperation):
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
-        printer.print_string_literal(self.key_name)
+        printer.print_string_literal(self.key.data)
         printer.print_string(f" [{', '.join(map(format_f32, self.values))}]")
         printer.print_op_attributes(self.attributes)
         printer.print_string(" : ")
         printer.print_attribute(self.res.type)
 
     def verify_(self) -> None:
-        require("*" in self.key_name, "lpu.layer_constant: the key needs a * for the number of the layer")
+        require("*" in self.key.data, "lpu.layer_constant: the key needs a * for the number of the layer")
         require(len(self.values) > 0, "lpu.layer_constant: needs a number for each layer")
         require(all(map(isfinite, self.values)), "lpu.layer_constant: NaN or infinity")

@@ -22,17 +22,8 @@ _BINARY: dict[type[lpu.BinaryOp], tuple[Any, ...]] = {
     lpu.MaxOp: (aten.maximum.default, aten.max.other),
     lpu.MinOp: (aten.minimum.default, aten.min.other),
 }
-_UNARY: dict[type[lpu.UnaryOp], Any] = {
-    lpu.NegOp: aten.neg.default,
-    lpu.ExpOp: aten.exp.default,
-    lpu.TanhOp: aten.tanh.default,
-    lpu.ErfOp: aten.erf.default,
-    lpu.SqrtOp: aten.sqrt.default,
-    lpu.RsqrtOp: aten.rsqrt.default,
-    lpu.ReluOp: aten.relu.default,
-    lpu.SigmoidOp: aten.sigmoid.default,
-    lpu.SiluOp: aten.silu.default,
-}
+#: torch has both in one operator.
+_GELUS = (lpu.GeluOp, lpu.GeluTanhOp)
 
 
 def _is_operand(given: Any) -> bool:
@@ -74,8 +65,9 @@ def _unary(op: type[lpu.UnaryOp]) -> Callable[[Builder, Node], Value]:
 
 for _op, _targets in _BINARY.items():
     handles(*_targets, check=check_operands)(_binary(_op))
-for _op, _target in _UNARY.items():
-    handles(_target)(_unary(_op))
+for _op in lpu.OPERATIONS:
+    if issubclass(_op, lpu.UnaryOp) and _op not in _GELUS:
+        handles(getattr(aten, _op.mnemonic()).default)(_unary(_op))
 
 
 @handles(aten.add.Tensor, aten.add.Scalar, check=_check_sum, integers=True)

@@ -6,9 +6,10 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuUse
 from hyperdex_ir.isa.instructions import KV_BASE
 from hyperdex_ir.memory.map import StateMap
-from hyperdex_ir.passes.lowering.function import FunctionLowering
+from hyperdex_ir.passes.lowering.function import FunctionLowering, lowers
 
 
+@lowers(lpu.ShortConvOp)
 def lower_short_conv(to: FunctionLowering, op: lpu.ShortConvOp) -> None:
     """One `short_conv`, then one `store_state` where it looks back."""
     slot = to.function_map.caches[op.slot.value.data]

@@ -11,7 +11,7 @@ from xdsl.ir import Block, Operation, SSAValue
 
 from hyperdex_ir.dialects import isa, lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuType, LmuUse
-from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.dialects.lpu import Handlers, shape_of
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.isa.instructions import DEVICE, HEAD_ROWS, PARAM_BASE, TOKENS
 from hyperdex_ir.memory.collect import is_shared, parameter_of
@@ -127,7 +127,7 @@ class FunctionLowering:
     # ------------------------------------------------------------------------------------------------ values
     def place(self, value: SSAValue) -> Place:
         """Where a value is; parameters of f32 are loaded when they are first met."""
-        if isinstance(value.owner, lpu.WeightOp | lpu.LayerConstantOp) and value not in self.places:
+        if isinstance(value.owner, lpu.HoldsParameter) and value not in self.places:
             return self._load(value.owner)
         return self.places[value]
 
@@ -138,7 +138,7 @@ class FunctionLowering:
             raise self.error("cannot take a constant or an index as this operand")
         return place
 
-    def _load(self, op: lpu.WeightOp | lpu.LayerConstantOp) -> View:
+    def _load(self, op: lpu.HoldsParameter) -> View:
         parameter = parameter_of(op)
         if parameter.dtype != "f32":
             raise self.error(f"cannot compute with {parameter.name}, which is stored as {parameter.dtype}")
@@ -150,7 +150,7 @@ class FunctionLowering:
             self.loads[key] = view
         return self.loads[key]
 
-    def address(self, op: lpu.WeightOp | lpu.LayerConstantOp) -> HbmRef:
+    def address(self, op: lpu.HoldsParameter) -> HbmRef:
         """Where a parameter lies in HBM."""
         parameter = parameter_of(op)
         if self.is_main or is_shared(parameter):
@@ -222,3 +222,8 @@ def features(value: SSAValue) -> tuple[int, ...]:
 def common_rows(views: Sequence[View]) -> int | str:
     """The rows of what is computed from these: those of the first that has more than one."""
     return next((view.rows for view in views if view.rows != 1), 1)
+
+
+#: Emit the instructions of an operation.
+LOWERINGS = Handlers[Callable[[FunctionLowering, Any], None]]()
+lowers = LOWERINGS.register

@@ -22,6 +22,7 @@ from hyperdex_ir.passes.lowering.function import (
     VALUES,
     FunctionLowering,
     Index,
+    lowers,
 )
 from hyperdex_ir.passes.lowering.views import View
 from hyperdex_ir.targets import LANES
@@ -29,6 +30,7 @@ from hyperdex_ir.targets import LANES
 _WORD_BYTES = 4  # of an f32
 
 
+@lowers(lpu.EmbeddingOp)
 def lower_embedding(to: FunctionLowering, op: lpu.EmbeddingOp) -> None:
     """One `embed` from a matrix, or one `gather` from an f32 table."""
     table = to.weight(op.table, (*MATRIX_TYPES, "f32"))
@@ -53,6 +55,7 @@ def lower_embedding(to: FunctionLowering, op: lpu.EmbeddingOp) -> None:
     )
 
 
+@lowers(lpu.RotaryTableOp)
 def lower_rotary_table(to: FunctionLowering, op: lpu.RotaryTableOp) -> None:
     """One `gather` of cosines and sines together."""
     table = to.weight(op.table, ("f32",))
@@ -75,6 +78,7 @@ def lower_rotary_table(to: FunctionLowering, op: lpu.RotaryTableOp) -> None:
     to.places[op.sin] = View(both, size, (size,), (1,))
 
 
+@lowers(lpu.LinearOp)
 def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
     """One `matmul`; one a head where a matrix works on each head, one a chunk where the result goes around the ring."""
     linear = _Linear.of(to, op)
@@ -149,6 +153,7 @@ def _part(view: View, words: int) -> LmuUse:
 
 
 # ---------------------------------------------------------------------------------------------------- attention
+@lowers(lpu.AttentionOp)
 def lower_attention(to: FunctionLowering, op: lpu.AttentionOp) -> None:
     """Keys and values to the cache, then scores, softmax and values, head by head."""
     _, heads, key_size = shape_of(op.query)

@@ -17,7 +17,7 @@ from hyperdex_ir.dialects.isa import LmuUse, buffer_type
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.isa.instructions import DEVICE
 from hyperdex_ir.memory.map import ceil_div
-from hyperdex_ir.passes.lowering.function import FunctionLowering
+from hyperdex_ir.passes.lowering.function import FunctionLowering, lowers
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks
 
 
@@ -97,6 +97,7 @@ def pass_on(to: FunctionLowering, part: OwnPart, first: int, columns: int) -> No
         to.emit("receive", dst=LmuUse(part.buffer), hop=hop + 1, **common)
 
 
+@lowers(lpu.AllGatherOp)
 def lower_all_gather(to: FunctionLowering, op: lpu.AllGatherOp) -> None:
     """What no matrix has written to the buffer of all parts is copied there."""
     for chunk in op.chunks:
@@ -119,6 +120,7 @@ def lower_all_gather(to: FunctionLowering, op: lpu.AllGatherOp) -> None:
     to.places[op.res] = View(to.gathers[op], 0, (shape_of(op.res)[1],), (1,))
 
 
+@lowers(lpu.SelectColumnsOp)
 def lower_select_columns(to: FunctionLowering, op: lpu.SelectColumnsOp) -> None:
     """One `select_columns`."""
     source = to.contiguous(op.x)

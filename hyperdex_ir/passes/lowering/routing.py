@@ -14,13 +14,14 @@ from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.isa.instructions import MATRIX_TYPES, PARAM_BASE, ZERO
 from hyperdex_ir.memory.collect import parameter_of
 from hyperdex_ir.memory.map import matrix_bytes
-from hyperdex_ir.passes.lowering.function import HEAD, KEYS, OUTPUT, QUERY, VALUES, FunctionLowering
+from hyperdex_ir.passes.lowering.function import HEAD, KEYS, OUTPUT, QUERY, VALUES, FunctionLowering, lowers
 from hyperdex_ir.passes.lowering.views import View
 
 #: What attention keeps in its registers is of no use outside of it.
 SOURCE, TARGET, RANK, WEIGHT, BIAS = QUERY, OUTPUT, HEAD, KEYS, VALUES
 
 
+@lowers(lpu.TopKOp)
 def lower_top_k(to: FunctionLowering, op: lpu.TopKOp) -> None:
     """One `top_k`: the indices are words of the LMU."""
     source = to.contiguous(op.scores)
@@ -38,6 +39,7 @@ def lower_top_k(to: FunctionLowering, op: lpu.TopKOp) -> None:
     )
 
 
+@lowers(lpu.TakeColumnsOp)
 def lower_take_columns(to: FunctionLowering, op: lpu.TakeColumnsOp) -> None:
     """One `take_columns`."""
     source, indices = to.contiguous(op.x), to.contiguous(op.indices)
@@ -53,6 +55,7 @@ def lower_take_columns(to: FunctionLowering, op: lpu.TakeColumnsOp) -> None:
     )
 
 
+@lowers(lpu.ExpertLinearOp)
 def lower_expert_linear(to: FunctionLowering, op: lpu.ExpertLinearOp) -> None:
     """A loop over rows, in it one over ranks: the result of each matrix stays, or is added to those before."""
     experts = _Experts.of(to, op)

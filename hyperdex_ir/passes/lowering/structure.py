@@ -7,23 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
 
 from hyperdex_ir.dialects import isa, lpu
 from hyperdex_ir.dialects.isa import HbmRef, LmuUse, buffer_type
-from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.dialects.lpu import Elementwise, IsView, has_trait, shape_of
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.isa.instructions import DEVICE, KV_BASE, NEXT_TOKEN, PARAM_BASE, ZERO
 from hyperdex_ir.memory.collect import find_function
-from hyperdex_ir.passes.lowering import convolution, model, ring, routing, vector
-from hyperdex_ir.passes.lowering.function import KIND, LAYER, ONE, FunctionLowering, Index, Place, Scalar, Shared
+from hyperdex_ir.passes.lowering import convolution, model, ring, routing, vector  # noqa: F401  they register handlers
+from hyperdex_ir.passes.lowering.function import (
+    KIND,
+    LAYER,
+    LOWERINGS,
+    ONE,
+    FunctionLowering,
+    Index,
+    Place,
+    Scalar,
+    Shared,
+    lowers,
+)
 from hyperdex_ir.passes.lowering.views import View
-
-_VIEWING_OPS = (lpu.ReshapeOp, lpu.SliceOp, lpu.TransposeOp, lpu.BroadcastOp)
-_SOURCES = (lpu.WeightOp, lpu.LayerConstantOp, lpu.RotaryTableOp)
 
 
 def lower_block(to: FunctionLowering, block: Block) -> None:
@@ -35,15 +42,15 @@ def lower_block(to: FunctionLowering, block: Block) -> None:
         to.op = op
         if isinstance(op, lpu.ConstantOp):
             to.places[op.res] = Scalar(op.value.value.data)
-        elif not isinstance(op, lpu.WeightOp | lpu.LayerConstantOp):
-            _handler(to, op)(to, op)
+        elif not isinstance(op, lpu.HoldsParameter):
+            _lower(to, op)
 
 
-def _handler(to: FunctionLowering, op: Operation) -> Callable[[FunctionLowering, Any], None]:
-    for classes, handler in _HANDLERS:
-        if isinstance(op, classes):
-            return handler
-    raise to.error("has no instructions")
+def _lower(to: FunctionLowering, op: Operation) -> None:
+    handler = LOWERINGS.get(type(op))
+    if handler is None:
+        raise to.error("has no instructions")
+    handler(to, op)
 
 
 # ---------------------------------------------------------------------------------------------------- main
@@ -114,6 +121,7 @@ def _pass_places(places: list[Place]) -> _Passed:
     return _Passed(tuple(buffers), tuple(places), tuple(numbers))
 
 
+@lowers(lpu.LayerOp)
 def lower_layer(to: FunctionLowering, op: lpu.LayerOp) -> None:
     """A call; then the base registers move on to the next layer."""
     if len(op.res) != 1 or not op.inputs or op.inputs[0].type != op.res[0].type:
@@ -122,6 +130,7 @@ def lower_layer(to: FunctionLowering, op: lpu.LayerOp) -> None:
     _call(to, op.function, [hidden, *(to.place(value) for value in op.inputs[1:])])
 
 
+@lowers(lpu.LayersOp)
 def lower_layers(to: FunctionLowering, op: lpu.LayersOp) -> None:
     """A repeat over the layers: the table gives the number of the function, each call is skipped unless it is that."""
     to.places[op.res] = hidden = _owned(to, op.inputs[0])
@@ -182,9 +191,12 @@ def _is_own(op: Operation, value: SSAValue) -> bool:
     owner = value.owner
     if isinstance(value, BlockArgument):
         return owner is op.parent and value.index == 0
-    return isinstance(owner, Operation) and owner.parent is op.parent and not isinstance(owner, _VIEWING_OPS + _SOURCES)
+    if not isinstance(owner, Operation) or owner.parent is not op.parent or has_trait(owner, IsView):
+        return False
+    return not isinstance(owner, lpu.HoldsParameter | lpu.RotaryTableOp)  # loaded once
 
 
+@lowers(lpu.RepeatOp)
 def lower_repeat(to: FunctionLowering, op: lpu.RepeatOp) -> None:
     """One repeat around the body; the carried value stays in its buffer."""
     if len(op.inputs) != 1:
@@ -258,14 +270,15 @@ def _may_work_in_place(block: Block, result: SSAValue, hidden: View) -> bool:
 def _writes_once(op: Operation) -> bool:
     if isinstance(op, lpu.LinearOp):
         return len(shape_of(op.x)) == 2
-    return isinstance(op, (lpu.BinaryOp, lpu.UnaryOp, lpu.RmsNormOp, lpu.LayerNormOp))
+    return has_trait(op, Elementwise) or isinstance(op, lpu.RmsNormOp | lpu.LayerNormOp)
 
 
 def _views_of(argument: BlockArgument) -> list[SSAValue]:
     """The value and all that may lie in its buffer: views, and what a repeat carries."""
     found: list[SSAValue] = [argument]
     for value in found:
-        ops = [use.operation for use in value.uses if isinstance(use.operation, (*_VIEWING_OPS, lpu.RepeatOp))]
+        users = [use.operation for use in value.uses]
+        ops = [op for op in users if has_trait(op, IsView) or isinstance(op, lpu.RepeatOp)]
         found += [result for op in ops for result in op.results]
     return found
 
@@ -278,32 +291,7 @@ def _reads_in_place(op: Operation, number: int, argument: SSAValue, seen: list[S
         return False
     if isinstance(op, lpu.LinearOp):
         return number > 0  # times and plus; x is read by every column
-    return isinstance(op, lpu.BinaryOp | lpu.UnaryOp)
+    return has_trait(op, Elementwise)
 
 
-_HANDLERS: tuple[tuple[Any, Callable[[FunctionLowering, Any], None]], ...] = (
-    (lpu.UnaryOp, vector.lower_unary),
-    (lpu.BinaryOp, vector.lower_binary),
-    (lpu.ReduceOp, vector.lower_reduce),
-    ((lpu.RmsNormOp, lpu.LayerNormOp), vector.lower_norm),
-    (lpu.RotaryOp, vector.lower_rotary),
-    (lpu.ReshapeOp, vector.lower_reshape),
-    (lpu.TransposeOp, vector.lower_transpose),
-    (lpu.SliceOp, vector.lower_slice),
-    (lpu.ConcatOp, vector.lower_concat),
-    (lpu.BroadcastOp, vector.lower_broadcast),
-    (lpu.SelectRowsOp, vector.lower_select_rows),
-    (lpu.EmbeddingOp, model.lower_embedding),
-    (lpu.RotaryTableOp, model.lower_rotary_table),
-    (lpu.LinearOp, model.lower_linear),
-    (lpu.AttentionOp, model.lower_attention),
-    (lpu.TopKOp, routing.lower_top_k),
-    (lpu.TakeColumnsOp, routing.lower_take_columns),
-    (lpu.ExpertLinearOp, routing.lower_expert_linear),
-    (lpu.ShortConvOp, convolution.lower_short_conv),
-    (lpu.AllGatherOp, ring.lower_all_gather),
-    (lpu.SelectColumnsOp, ring.lower_select_columns),
-    (lpu.LayerOp, lower_layer),
-    (lpu.LayersOp, lower_layers),
-    (lpu.RepeatOp, lower_repeat),
-)
+LOWERINGS.check_complete(lpu.WeightOp, lpu.ConstantOp, lpu.LayerConstantOp, lpu.YieldOp)

@@ -9,10 +9,11 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.isa import LmuUse
 from hyperdex_ir.dialects.lpu import shape_of
 from hyperdex_ir.isa.instructions import FIRST_ROW
-from hyperdex_ir.passes.lowering.function import FunctionLowering, Scalar, common_rows, features
+from hyperdex_ir.passes.lowering.function import FunctionLowering, Scalar, common_rows, features, lowers
 from hyperdex_ir.passes.lowering.views import MAX_COLUMN_STRIDE, View, elementwise_blocks, row_blocks
 
 
+@lowers(lpu.UnaryOp)
 def lower_unary(to: FunctionLowering, op: lpu.UnaryOp) -> None:
     """One `unary`."""
     source = to.view(op.x)
@@ -20,7 +21,7 @@ def lower_unary(to: FunctionLowering, op: lpu.UnaryOp) -> None:
     for part in elementwise_blocks(target.dims, [target, source.broadcast(target.dims)]):
         to.emit(
             "unary",
-            function=op.name.removeprefix("lpu."),
+            function=op.mnemonic(),
             dst=part.uses[0],
             a=part.uses[1],
             groups=part.groups,
@@ -29,6 +30,7 @@ def lower_unary(to: FunctionLowering, op: lpu.UnaryOp) -> None:
         )
 
 
+@lowers(lpu.BinaryOp)
 def lower_binary(to: FunctionLowering, op: lpu.BinaryOp) -> None:
     """One `binary`, or `binary_scalar` when an operand is a constant."""
     left, right = to.place(op.lhs), to.place(op.rhs)
@@ -45,7 +47,7 @@ def _binary(to: FunctionLowering, op: lpu.BinaryOp, left: View, right: View) -> 
     for part in elementwise_blocks(target.dims, [target, left.broadcast(target.dims), right.broadcast(target.dims)]):
         to.emit(
             "binary",
-            function=op.name.removeprefix("lpu."),
+            function=op.mnemonic(),
             dst=part.uses[0],
             a=part.uses[1],
             b=part.uses[2],
@@ -60,7 +62,7 @@ def _with_scalar(to: FunctionLowering, op: lpu.BinaryOp, source: View, scalar: S
     for part in elementwise_blocks(target.dims, [target, source.broadcast(target.dims)]):
         to.emit(
             "binary_scalar",
-            function=op.name.removeprefix("lpu."),
+            function=op.mnemonic(),
             dst=part.uses[0],
             a=part.uses[1],
             b=scalar.value,
@@ -82,6 +84,7 @@ def _without_columns(view: View) -> View:
     return View(view.buffer, view.offset, view.dims[:-1], view.strides[:-1])
 
 
+@lowers(lpu.ReduceOp)
 def lower_reduce(to: FunctionLowering, op: lpu.ReduceOp) -> None:
     """One `reduce`."""
     source = _with_columns(to, op.x)
@@ -89,7 +92,7 @@ def lower_reduce(to: FunctionLowering, op: lpu.ReduceOp) -> None:
     for groups, uses in row_blocks([_without_columns(target), _without_columns(source)], [target, source]):
         to.emit(
             "reduce",
-            function=op.name.removeprefix("lpu."),
+            function=op.mnemonic(),
             dst=uses[0],
             a=uses[1],
             groups=groups,
@@ -98,6 +101,7 @@ def lower_reduce(to: FunctionLowering, op: lpu.ReduceOp) -> None:
         )
 
 
+@lowers(lpu.RmsNormOp, lpu.LayerNormOp)
 def lower_norm(to: FunctionLowering, op: lpu.RmsNormOp | lpu.LayerNormOp) -> None:
     """One `rms_norm` or `layer_norm`."""
     source = _with_columns(to, op.x)
@@ -107,7 +111,7 @@ def lower_norm(to: FunctionLowering, op: lpu.RmsNormOp | lpu.LayerNormOp) -> Non
         parameters["bias"] = to.optional_address(op.bias)
     for groups, uses in row_blocks([_without_columns(target), _without_columns(source)], [target, source]):
         to.emit(
-            op.name.removeprefix("lpu."),
+            op.mnemonic(),
             dst=uses[0],
             a=uses[1],
             **parameters,
@@ -119,6 +123,7 @@ def lower_norm(to: FunctionLowering, op: lpu.RmsNormOp | lpu.LayerNormOp) -> Non
         )
 
 
+@lowers(lpu.RotaryOp)
 def lower_rotary(to: FunctionLowering, op: lpu.RotaryOp) -> None:
     """One `rotary`."""
     source = _with_columns(to, op.x)
@@ -140,6 +145,7 @@ def lower_rotary(to: FunctionLowering, op: lpu.RotaryOp) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- movement
+@lowers(lpu.ReshapeOp)
 def lower_reshape(to: FunctionLowering, op: lpu.ReshapeOp) -> None:
     """Another view; a copy when the elements lie too far apart for that."""
     place = to.place(op.x)
@@ -154,6 +160,7 @@ def lower_reshape(to: FunctionLowering, op: lpu.ReshapeOp) -> None:
     to.places[op.res] = view
 
 
+@lowers(lpu.TransposeOp)
 def lower_transpose(to: FunctionLowering, op: lpu.TransposeOp) -> None:
     """Another view."""
     order = list(op.axes)
@@ -168,6 +175,7 @@ def _feature_dim(op: lpu.SliceOp | lpu.ConcatOp, value: SSAValue) -> int:
     return op.dim.value.data - (1 if DYNAMIC_INDEX in shape_of(value) else 0)
 
 
+@lowers(lpu.SliceOp)
 def lower_slice(to: FunctionLowering, op: lpu.SliceOp) -> None:
     """Another view."""
     _, start, _, step = op.bounds
@@ -175,6 +183,7 @@ def lower_slice(to: FunctionLowering, op: lpu.SliceOp) -> None:
     to.places[op.res] = to.view(op.x).sliced(dim, start, step, features(op.res)[dim])
 
 
+@lowers(lpu.ConcatOp)
 def lower_concat(to: FunctionLowering, op: lpu.ConcatOp) -> None:
     """A copy of each operand."""
     views = [to.view(value) for value in op.inputs]
@@ -187,12 +196,14 @@ def lower_concat(to: FunctionLowering, op: lpu.ConcatOp) -> None:
         start += extent
 
 
+@lowers(lpu.BroadcastOp)
 def lower_broadcast(to: FunctionLowering, op: lpu.BroadcastOp) -> None:
     """Another view, with strides of 0."""
     place = to.place(op.x)
     to.places[op.res] = place.broadcast(features(op.res)) if isinstance(place, View) else place
 
 
+@lowers(lpu.SelectRowsOp)
 def lower_select_rows(to: FunctionLowering, op: lpu.SelectRowsOp) -> None:
     """One `select_rows`."""
     source = to.contiguous(op.x)

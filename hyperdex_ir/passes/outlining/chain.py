@@ -9,10 +9,8 @@ from xdsl.ir import Block, Operation, SSAValue
 from xdsl.traits import is_side_effect_free
 
 from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.lpu import Elementwise, MovesData, Source, has_trait
 from hyperdex_ir.passes.outlining.match import LayerStack
-
-_LEAVES = (lpu.WeightOp, lpu.ConstantOp, lpu.LayerConstantOp)
-_CHEAP = (*lpu.SHAPE_OPS, *lpu.UNARY_OPS, *lpu.BINARY_OPS)
 
 
 @dataclass
@@ -86,7 +84,7 @@ def _numbers(block: Block, stack: LayerStack) -> dict[Operation, int | None]:
 
     What layers share (a reshape of the rotary tables, made once by CSE) belongs to none of them.
     """
-    numbers = {op: stack.number_of(op) for op in block.ops if not isinstance(op, _LEAVES)}
+    numbers = {op: stack.number_of(op) for op in block.ops if not has_trait(op, Source)}
     for op, number in numbers.items():
         users = [numbers.get(use.operation) for result in op.results for use in result.uses]
         shared = number is not None and any(user is not None and user != number for user in users)
@@ -97,7 +95,7 @@ def _numbers(block: Block, stack: LayerStack) -> dict[Operation, int | None]:
 
 def _movable(op: Operation, numbers: dict[Operation, int | None]) -> list[Operation] | None:
     """The operation and the producers that would have to leave the layer with it; None when they cannot."""
-    if not isinstance(op, _CHEAP):
+    if not (has_trait(op, Elementwise) or has_trait(op, MovesData)):
         return None
     found: list[Operation] = [op]
     for value in op.operands:
@@ -130,7 +128,7 @@ def _captures(ops: list[Operation]) -> list[SSAValue]:
     captures: dict[SSAValue, None] = {}
     for op in ops:
         for value in op.operands:
-            if value.owner not in inside and not isinstance(value.owner, _LEAVES):
+            if value.owner not in inside and not has_trait(value.owner, Source):
                 captures[value] = None
     return list(captures)
 
@@ -151,10 +149,10 @@ def _make_layer(number: int, ops: list[Operation], before: list[Layer]) -> Layer
         carried = next((value for value in captures if value.type == outputs[0].type), None)
     if carried is None or carried not in captures or carried.type != outputs[0].type:
         return None
-    stateful = [op for op in ops if isinstance(op, lpu.STATEFUL_OPS)]
+    stateful = [op for op in ops if isinstance(op, lpu.StatefulOp)]
     if len(stateful) != sum(not is_side_effect_free(op) for op in ops):
         return None
-    first_slot = sum(isinstance(op, lpu.STATEFUL_OPS) for layer in before for op in layer.ops)
+    first_slot = sum(isinstance(op, lpu.StatefulOp) for layer in before for op in layer.ops)
     if [op.slot.value.data for op in stateful] != [first_slot + i for i in range(len(stateful))]:
         return None
     invariants = [value for value in captures if value is not carried]
@@ -200,7 +198,7 @@ def _fingerprint(layer: Layer, stack: LayerStack, outside: dict[SSAValue, int]) 
 
 
 def _property(op: Operation, key: str, layer: Layer) -> str:
-    if isinstance(op, lpu.STATEFUL_OPS) and key == "slot":
+    if isinstance(op, lpu.StatefulOp) and key == "slot":
         return str(op.slot.value.data - layer.first_slot)
     return str(op.properties[key])
 

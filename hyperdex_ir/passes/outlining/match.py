@@ -38,7 +38,7 @@ class LayerStack:
 def find_stack(block: Block) -> LayerStack | None:
     """The stack that the first operation with a state is in; None when it is in none."""
     for op in block.ops:
-        if isinstance(op, lpu.STATEFUL_OPS):
+        if isinstance(op, lpu.StatefulOp):
             return stack_of(module_path(op))
     return None
 
