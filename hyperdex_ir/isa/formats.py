@@ -73,7 +73,7 @@ class MatrixFormat(ElementType):
 
     @property
     def part_bytes(self) -> int:
-        """What a tree takes of one step from one of its channels."""
+        """Bytes of one step that a tree takes from one of its channels."""
         return STREAM_LANES * self.bits // 8
 
     def stripes(self, columns: int) -> int:
@@ -108,12 +108,12 @@ class MatrixFormat(ElementType):
         return max(magnitude >> self.mantissa_bits, 1) - self.bias
 
     def fits(self, lowest: int, highest: int) -> bool:
-        """Whether every product whose factors' exponents add up to `lowest` to `highest` is a float32."""
+        """True if every product whose factors' exponents add up to `lowest` to `highest` is a float32."""
         return lowest - 2 * self.mantissa_bits >= -149 and highest + 2 <= 128
 
     @property
     def exact_products(self) -> bool:
-        """Whether the product of any two finite elements is a float32."""
+        """True if the product of any two finite elements is a float32."""
         return self.fits(2 * (1 - self.bias), 2 * self.bias)
 
 
