@@ -42,6 +42,17 @@ def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) ->
         yield home
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync() -> Iterator[None]:
+    """`os.fsync` does nothing in this process: a killed process loses nothing that the system holds.
+
+    Tests of crashes and of full disks patch it themselves, or run compiles in processes of their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def forget_instructions(hyperdex_home: Path) -> Callable[[], None]:
     """Forgets the instructions that compiles share; done before each test, so that it is its own compile that lowers.

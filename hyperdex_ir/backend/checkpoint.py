@@ -12,7 +12,7 @@ import numpy as np
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.payload import BLOCK_BYTES
 from hyperdex_ir.checkpoint.dequantize import open_checkpoint
-from hyperdex_ir.checkpoint.files import Checkpoint, weight_paths
+from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.checkpoint.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError, ConfigError
 from hyperdex_ir.frontend.config import ModelSummary
@@ -90,11 +90,12 @@ def _rows(tensor: Tensor, block_bytes: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def weight_files_of(folder: ModelFolder) -> list[Path]:
-    """The original weight files that are there."""
+    """The original weight files when all are there, none otherwise."""
     try:
-        return [path for path in weight_paths(folder.source) if path.is_file()]
+        files = weight_files(folder.source)
     except CheckpointError:
         return []
+    return files if all(path.is_file() for path in files) else []
 
 
 # -------------------------------------------------------------------------------------------------- small files

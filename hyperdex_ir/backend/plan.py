@@ -17,10 +17,11 @@ from hyperdex_ir.backend.options import CompileOptions, check_devices, chosen_pa
 from hyperdex_ir.backend.ram_ceiling import needed_bytes
 from hyperdex_ir.backend.show import likely_matrix_type
 from hyperdex_ir.backend.tracing import Traced, trace
+from hyperdex_ir.checkpoint.files import weight_files
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import CapacityError, ConfigError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
-from hyperdex_ir.hub.download import is_complete, weight_files
+from hyperdex_ir.hub.download import is_complete
 from hyperdex_ir.hub.headers import fetch_headers
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
 from hyperdex_ir.performance.inspection import inspect_program

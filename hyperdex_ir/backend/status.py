@@ -8,8 +8,8 @@ from typing import Any
 
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.backend.written import is_unfinished, own_files
+from hyperdex_ir.checkpoint.files import weight_files
 from hyperdex_ir.errors import FileFormatError, StorageError
-from hyperdex_ir.hub.download import weight_files
 from hyperdex_ir.memory.serialize import manifest_entries
 from hyperdex_ir.support.folder_access import FolderTree
 from hyperdex_ir.support.locations import ModelFolder

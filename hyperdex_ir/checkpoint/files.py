@@ -28,6 +28,8 @@ from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
 
 _PREFIX = struct.Struct("<Q")
 _AGAIN = "download the file again"
+#: The single file of weights and the index of several; safetensors go first.
+_NAMES = ((SAFETENSORS, SAFETENSORS_INDEX), (TORCH_FILE, TORCH_INDEX))
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,22 @@ def _truncated(entry: TensorEntry) -> CheckpointError:
     )
 
 
-def weight_paths(directory: Path) -> list[Path]:
-    """The files that hold the weights, in order. Raises CheckpointError when there are none or an index is broken."""
-    return [path for path, _ in _files(directory)]
+def weight_files(directory: Path) -> list[Path]:
+    """The files of a checkpoint's weights, by name: the single one, or those that an index names; they may be missing.
+
+    Of a directory with neither it is the single safetensors file. Raises CheckpointError when the index is broken.
+    """
+    for single, index in _NAMES:
+        if (directory / single).is_file():
+            return [directory / single]
+        if (directory / index).is_file():
+            return [directory / name for name in shards(directory / index)]
+    return [directory / SAFETENSORS]
 
 
 def _files(directory: Path) -> list[tuple[Path, list[str]]]:
     """The files to read, in order, and the tensors that each must hold."""
-    for single, index in ((SAFETENSORS, SAFETENSORS_INDEX), (TORCH_FILE, TORCH_INDEX)):
+    for single, index in _NAMES:
         if (directory / single).is_file():
             return [(directory / single, [])]
         if (directory / index).is_file():
@@ -168,7 +178,8 @@ def _files(directory: Path) -> list[tuple[Path, list[str]]]:
     raise CheckpointError(f"{directory}: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}, nor {TORCH_FILE}", hint)
 
 
-def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
+def shards(index: Path) -> dict[str, list[str]]:
+    """The files that an index names, all beside it, with their tensors. Raises CheckpointError for a broken index."""
     placed = reading.read_object(index, reading.WEIGHTS_INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise CheckpointError(f"{index}: no weight_map, expected an object of tensor names and files")
@@ -180,10 +191,15 @@ def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
                 f"{index}: tensor {name} is in {file!r}, expected a {suffix[1:]} file beside the index"
             )
         files.setdefault(file, []).append(name)
-    for file in sorted(files):
+    return dict(sorted(files.items()))
+
+
+def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
+    files = shards(index)
+    for file in files:
         if not (index.parent / file).is_file():
             raise CheckpointError(f"{index.parent / file}: no such file, but the index names it", _AGAIN)
-    return [(index.parent / file, files[file]) for file in sorted(files)]
+    return [(index.parent / file, names) for file, names in files.items()]
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.checkpoint import torch_weights
-from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError, ModelNotFoundError, StorageError
+from hyperdex_ir.checkpoint.files import shards, weight_files
+from hyperdex_ir.errors import ConfigError, DownloadError, ModelNotFoundError, StorageError
 from hyperdex_ir.hub.access import Credential
 from hyperdex_ir.hub.requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub.transfer import fetch_file, part_of, same_content
@@ -36,7 +37,6 @@ from hyperdex_ir.support.locations import (
     read_marker,
 )
 from hyperdex_ir.support.progress import log
-from hyperdex_ir.support.reading import WEIGHTS_INDEX, read_object
 
 _INDEXES = (SAFETENSORS_INDEX, torch_weights.INDEX)
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin", re.ASCII)
@@ -61,32 +61,10 @@ class HubOptions:
         return Credential(self.token)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: the single one, or those that the index names; these may be missing."""
-    single, index = folder / SAFETENSORS, folder / SAFETENSORS_INDEX
-    if single.is_file() or not index.is_file():
-        return [single]
-    return [folder / name for name in shard_names(index)]
-
-
 def is_part(name: str) -> bool:
     """Whether it is the name, in `source`, of a file that a download, or what is made of one, had not finished."""
     final = final_name(name) or ""
     return final in (*SMALL_FILES, *_INDEXES, MARKER) or _WEIGHTS.fullmatch(final) is not None
-
-
-def shard_names(index: Path) -> list[str]:
-    """The names of the files that an index names, each of a file beside it: they are fetched, and removed, by name."""
-    try:
-        names = sorted(dict.fromkeys(read_object(index, WEIGHTS_INDEX)["weight_map"].values()))
-    except CheckpointError as error:
-        raise ConfigError(str(error), error.hint) from None
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{index}: not an index of weight files ({error})") from None
-    for name in names:
-        if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
-            raise ConfigError(f"{index}: names {json.dumps(name)}, expected the name of a file beside it")
-    return names
 
 
 def is_complete(folder: ModelFolder, options: HubOptions) -> bool:
@@ -190,11 +168,11 @@ def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[
             f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index)"
         )
     _fetch(folder, options, index)
-    shards = shard_names(folder.source / index)
-    for name in shards:
+    names = list(shards(folder.source / index))
+    for name in names:
         if name not in listing.files:
             raise DownloadError(f"{folder.hub_id}: has no file {name}, which {index} names", "its owner must repair it")
-    return shards
+    return names
 
 
 def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:

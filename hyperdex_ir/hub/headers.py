@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.checkpoint import torch_weights
+from hyperdex_ir.checkpoint.files import shards
 from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError
-from hyperdex_ir.hub.download import HubOptions, shard_names
+from hyperdex_ir.hub.download import HubOptions
 from hyperdex_ir.hub.requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub.transfer import fetch_file
 from hyperdex_ir.support.files import atomic_file
@@ -39,15 +40,15 @@ def fetch_headers(hub_id: str, folder: Path, options: HubOptions) -> int:
     fetch_file(hub, listing.commit, CONFIG, listing.files[CONFIG], folder)
     if SAFETENSORS not in listing.files and SAFETENSORS_INDEX not in listing.files:
         return _torch_bytes(listing)
-    shards = [SAFETENSORS]
+    names = [SAFETENSORS]
     if SAFETENSORS not in listing.files:
         fetch_file(hub, listing.commit, SAFETENSORS_INDEX, listing.files[SAFETENSORS_INDEX], folder)
-        shards = shard_names(folder / SAFETENSORS_INDEX)
+        names = list(shards(folder / SAFETENSORS_INDEX))
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        headers = list(pool.map(lambda name: hub.header(listing.commit, name), shards))
+        headers = list(pool.map(lambda name: hub.header(listing.commit, name), names))
     return sum(
         _write_header(hub_id, folder / name, header, listing.files.get(name))
-        for name, header in zip(shards, headers, strict=True)
+        for name, header in zip(names, headers, strict=True)
     )
 
 

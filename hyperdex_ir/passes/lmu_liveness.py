@@ -1,15 +1,14 @@
-"""When the buffers of an `isa` module live, and whether an allocation keeps those apart that live together."""
+"""The live intervals of the buffers of an `isa` module."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Block, Operation, SSAValue
 
-from hyperdex_ir.dialects.isa import BufferOp, CallOp, LmuType, RepeatOp, RepeatRowsOp, SkipUnlessOp, buffer_type
+from hyperdex_ir.dialects.isa import BufferOp, CallOp, RepeatOp, RepeatRowsOp, SkipUnlessOp
 from hyperdex_ir.errors import LoweringError
 
 
@@ -108,40 +107,3 @@ def _projected(op: Operation, block: Block | None, spans: dict[Operation, Live])
         assert parent is not None  # the buffer is visible here
         op = parent
     return spans[op]
-
-
-# ---------------------------------------------------------------------------------------------------- checking
-def find_overlaps(module: ModuleOp, chunk: int, head_rows: int) -> list[str]:
-    """Every pair of buffers that live together and share a word, one line each. Empty when the allocation is right.
-
-    It walks calls with the buffers that are alive in the callers, and shares no code with the choice of addresses.
-    """
-    frames = {frame.name: frame for frame in find_frames(module)}
-    return list(_overlaps(frames["main"], frames, [], chunk, head_rows))
-
-
-def _overlaps(
-    frame: Frame, frames: dict[str, Frame], outer: list[SSAValue], chunk: int, head_rows: int
-) -> Iterator[str]:
-    values = list(frame.lives)
-    for i, value in enumerate(values):
-        together = [other for other in values[:i] if frame.lives[other].meets(frame.lives[value])]
-        for other in (*outer, *together):
-            if _share_words(value, other, chunk, head_rows):
-                yield f"@{frame.name}: {value.type} and {other.type}"
-    for call in frame.calls:
-        for parameter, passed in zip(call.parameters, call.passed, strict=True):
-            if parameter.type != passed.type:
-                yield f"@{frame.name}: passes {passed.type} to @{call.callee} for {parameter.type}"
-        alive = [value for value in values if frame.lives[value].covers(call.position)]
-        yield from _overlaps(frames[call.callee], frames, [*outer, *alive], chunk, head_rows)
-
-
-def _share_words(a: SSAValue, b: SSAValue, chunk: int, head_rows: int) -> bool:
-    first, second = _extent(buffer_type(a), chunk, head_rows), _extent(buffer_type(b), chunk, head_rows)
-    return first[0] < second[1] and second[0] < first[1]
-
-
-def _extent(type_: LmuType, chunk: int, head_rows: int) -> tuple[int, int]:
-    start = type_.address or 0
-    return start, start + type_.words(chunk, head_rows)

@@ -18,6 +18,7 @@ from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.options import check_devices, chosen_passes
 from hyperdex_ir.backend.tracing import set_grid
+from hyperdex_ir.checkpoint.files import weight_files
 from hyperdex_ir.checkpoint.values import convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.errors import CheckpointError, FileFormatError, NotCompiledError
@@ -97,14 +98,18 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
 def weights_folder(folder: ModelFolder) -> Path:
     """Where the original weights are, as far as one can see from the folder of the compiled model."""
     places = checkpoint_folders(folder)
-    return next((place for place in places if any(place.glob("*.safetensors"))), folder.source)
+    return next((place for place in places if _has_weights(place)), folder.source)
+
+
+def _has_weights(place: Path) -> bool:
+    return all(path.is_file() for path in weight_files(place))
 
 
 def _parameters(folder: ModelFolder, imported: ImportedModel, table: dict[str, Any] | None) -> Parameters:
     types = _types(imported.module)
     if table is not None and folder.model_binary.is_file():
         stored = _stored_at(folder, types)
-    elif table is not None and not any(weights_folder(folder).glob("*.safetensors")):
+    elif table is not None and not _has_weights(weights_folder(folder)):
         raise CheckpointError(
             f"{folder.root}: the weights were deleted after they were compiled",
             "compile again with low_memory_usage=False",

@@ -10,6 +10,7 @@ import pytest
 import torch
 from architectures import CASES, write_case
 from conftest import SOAK
+from recorded import MACHINE, has_recorded_bytes
 from routing_gaps import Reference, clear_positions, clear_text
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -32,6 +33,7 @@ class Compiled:
 
     folder: Path
     name: str
+    seed: int
     tokens: list[int]
     model: CompiledModel
     logits: np.ndarray
@@ -49,7 +51,7 @@ def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     tokens, references = clear_text(models, random.integers(0, 256, POSITIONS).tolist(), random)
     AutoCompiler().compile(str(folder), max_length=POSITIONS)
     model = CompiledModel.open(folder, engine="native")
-    return Compiled(folder, name, tokens, model, model.logits(tokens), references)
+    return Compiled(folder, name, seed, tokens, model, model.logits(tokens), references)
 
 
 def _theirs(folder: Path, dtype: str) -> PreTrainedModel:
@@ -86,15 +88,22 @@ def test_nearer_to_float32_than_transformers(compiled: Compiled) -> None:
     assert (logits.argmax(axis=1) == exact.argmax(axis=1))[clear].all()
 
 
+@pytest.mark.skipif(bool(MACHINE), reason=MACHINE)
+def test_the_recorded_bytes(compiled: Compiled) -> None:
+    assert compiled.seed or has_recorded_bytes(compiled.name, "default", compiled.folder)
+
+
 def test_the_same_bits_without_optimizations(compiled: Compiled, tmp_path: Path) -> None:
     AutoCompiler().compile(str(compiled.folder), max_length=POSITIONS, pipeline="o0", output_dir=str(tmp_path))
     assert CompiledModel.open(tmp_path).logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
+    assert compiled.seed or has_recorded_bytes(compiled.name, "o0", tmp_path)
 
 
 def test_the_same_bits_on_two_devices(compiled: Compiled, tmp_path: Path) -> None:
     AutoCompiler().compile(str(compiled.folder), num_device=2, max_length=POSITIONS, output_dir=str(tmp_path))
     model = CompiledModel.open(tmp_path, num_device=2)
     assert model.logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
+    assert compiled.seed or has_recorded_bytes(compiled.name, "two", tmp_path)
 
 
 def test_the_same_bits_by_the_interpreter(compiled: Compiled) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SOAK
+from recorded import MACHINE, has_recorded_bytes
 from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.backend.tracing import place_of_lowering
@@ -42,6 +43,11 @@ pytestmark = pytest.mark.slow
 
 def rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+@pytest.mark.skipif(bool(MACHINE), reason=MACHINE)
+def test_the_recorded_bytes(smollm2_dir: Path) -> None:
+    assert has_recorded_bytes("smollm2", "default", smollm2_dir)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from hostile_edits import edit_bytes, edit_json, edit_program
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, matrix_type_for
 from hyperdex_ir.backend.sources import is_unchanged
 from hyperdex_ir.backend.state import STATE_FILE, State
-from hyperdex_ir.checkpoint.files import Checkpoint, weight_paths
+from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.checkpoint.gguf import open_gguf
 from hyperdex_ir.cli.check import check
 from hyperdex_ir.cli.inspect import inspect
@@ -203,7 +203,7 @@ class Workshop:
         for phase, record in list(state.phases.items()):
             state.is_done(phase, str(record.get("key")))
             state.files(phase)
-            is_unchanged(state.inputs(phase), weight_paths(self.model))
+            is_unchanged(state.inputs(phase), weight_files(self.model))
         self.all_of(
             lambda: self.says(status, str(self.model)),
             lambda: self.says(clean, str(self.model), True, True),

@@ -18,13 +18,12 @@ from typing import Any
 from hyperdex_ir.backend.check import Listed, check_file
 from hyperdex_ir.backend.dumps import read_dump
 from hyperdex_ir.backend.state import State
-from hyperdex_ir.checkpoint.files import Checkpoint, read_header
+from hyperdex_ir.checkpoint.files import Checkpoint, read_header, shards
 from hyperdex_ir.checkpoint.gguf_header import architecture_of
 from hyperdex_ir.checkpoint.torch_weights import load_tensors
 from hyperdex_ir.cli.assembly import assemble, disassemble
 from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.hub.download import shard_names
 from hyperdex_ir.memory.serialize import load_json
 from hyperdex_ir.passes.pipeline_text import typed_pipeline
 from hyperdex_ir.runtime.model import read_generation_config
@@ -44,7 +43,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "vocab.json": lambda path: Tokenizer.load(path.parent),
     "model.safetensors": read_header,
     "model.safetensors.index.json": lambda path: Checkpoint(path.parent),
-    "pytorch_model.bin.index.json": shard_names,
+    "pytorch_model.bin.index.json": shards,
     "pytorch_model.bin": load_tensors,
     "model.gguf": architecture_of,
     "manifest.json": load_json,

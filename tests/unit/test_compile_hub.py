@@ -19,7 +19,7 @@ import torch
 from hub_server import COMMIT, MOVED, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
 from hyperdex_ir.backend.staging import settle
-from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.errors import (
     CheckpointError,
     ConfigError,
@@ -28,7 +28,7 @@ from hyperdex_ir.errors import (
     ModelNotFoundError,
     StorageError,
 )
-from hyperdex_ir.hub.download import HubOptions, fetch_config, fetch_model, is_fetched, weight_files
+from hyperdex_ir.hub.download import HubOptions, fetch_config, fetch_model, is_fetched
 from hyperdex_ir.support.locations import MARKER, SAFETENSORS_INDEX, find_folder
 
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -266,13 +266,13 @@ def test_a_list_names_only_files_in_its_folder(hub: HubState, tmp_path: Path, na
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/b.safetensors", "..", 3])
 def test_an_index_names_only_files_beside_it(tmp_path: Path, name: object):
     (tmp_path / SAFETENSORS_INDEX).write_text(json.dumps({"weight_map": {"a.weight": name}}))
-    with pytest.raises(ConfigError, match="expected the name of a file beside it"):
+    with pytest.raises(CheckpointError, match="expected a safetensors file beside the index"):
         weight_files(tmp_path)
 
 
 def test_an_index_from_the_hub_is_looked_at_too(hub: HubState, tmp_path: Path):
     hub.files[SAFETENSORS_INDEX] = json.dumps({"weight_map": {"a": "../../../../outside.safetensors"}}).encode()
-    with pytest.raises(ConfigError, match="expected the name of a file beside it"):
+    with pytest.raises(CheckpointError, match="expected a safetensors file beside the index"):
         fetch()
     assert not list(tmp_path.rglob("outside*"))
 

@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.backend.lock import LOCK_FILE
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
+from hyperdex_ir.verify.model import open_model
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +115,32 @@ def test_status_has_the_sizes(model: Path, capsys: pytest.CaptureFixture[str]) -
     assert facts["stale"] == {"files": 0, "bytes": 0}
 
 
+def _to_torch(folder: Path) -> Path:
+    """Writes the weights of a checkpoint in torch's format, in place of safetensors."""
+    path = folder / "pytorch_model.bin"
+    torch.save(load_file(folder / "model.safetensors"), path)
+    (folder / "model.safetensors").unlink()
+    return path
+
+
+def test_status_and_plan_count_weights_in_the_format_of_torch(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _to_torch(model)
+    (facts,) = json.loads(succeeds(capsys, "status", str(model), "--json"))
+    assert facts["checkpoint"]["bytes"] == path.stat().st_size
+    planned = json.loads(succeeds(capsys, "plan", str(model), "--json"))
+    assert planned["host"]["checkpoint_bytes"] == path.stat().st_size
+
+
+def test_verify_takes_weights_in_the_format_of_torch(model: Path) -> None:
+    """They are the ones that are left when the converted file is gone."""
+    before = open_model(str(model)).parameters("model.norm.weight")
+    _to_torch(model)
+    (model / "ckpt" / "hyperdex_model.bin").unlink()
+    assert open_model(str(model)).parameters("model.norm.weight").tobytes() == before.tobytes()
+
+
 def test_status_of_all_models(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,7 +163,7 @@ def test_one_broken_folder_does_not_hide_the_others(
     index.with_name("model.safetensors").unlink()
     out, err = fails(capsys, "status")
     assert [line for line in out.splitlines() if line[0] != " "] == [str(hub / "a-model"), str(hub / "c-model")]
-    assert [line.startswith((f"error[HDX0102]: {index}: ", "hint: ")) for line in err] == [True, True]
+    assert [line.startswith((f"error[HDX0201]: {index}: ", "hint: ")) for line in err] == [True, True]
     out, err = fails(capsys, "status", "--json")
     assert [facts["folder"] for facts in json.loads(out)] == [str(hub / "a-model"), str(hub / "c-model")]
     stale = [hub / name / "ckpt/.hyperdex_model.bin.77.part" for name in ("a-model", "b-model", "c-model")]

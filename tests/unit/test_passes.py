@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from lmu_owners import find_overlaps
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Region
@@ -24,7 +25,7 @@ from hyperdex_ir.dialects.lpu import ConstantOp
 from hyperdex_ir.errors import OptionError, PassError
 from hyperdex_ir.passes import get_all_passes
 from hyperdex_ir.passes.isa_allocate_lmu import choose, place
-from hyperdex_ir.passes.lmu_liveness import find_frames, find_overlaps
+from hyperdex_ir.passes.lmu_liveness import find_frames
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks, merge_dims
 from hyperdex_ir.passes.lpu_token_major import canonical_shape
 from hyperdex_ir.passes.outlining.order import compress, instructions, is_shorter_as_table

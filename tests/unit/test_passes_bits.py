@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import SOAK
 from imported import MAX_LENGTH, TOKENS, Parameters, import_any, import_model, lpu_logits, random_parameters
+from lmu_owners import find_overlaps
 from tiny import tiny_config, tiny_llama_config, tiny_opt_config
 from transformers import (
     CohereConfig,
@@ -32,7 +33,6 @@ from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.isa.instructions import BY_NAME, Group
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.passes.lmu_liveness import find_overlaps
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass, run_pipeline
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.support.xdsl import parse_module, print_module
