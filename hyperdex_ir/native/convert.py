@@ -6,9 +6,6 @@ is used; elsewhere LLVM would call a C library that is not there, so the bits ar
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from hyperdex_ir.isa.formats import BF16, F16, FORMATS
 from hyperdex_ir.native.emit import F32, HALF, I16, I32, Emitter, V, vector
 
@@ -24,12 +21,12 @@ _TWO_TO_MINUS_24 = 0x33800000
 
 def widen(e: Emitter, bits: V, matrix_type: str) -> V:
     """<n x i16> elements of the matrix type as <n x f32>; exact."""
-    return _EMITTERS[matrix_type].widen(e, bits)
+    return _EMITTERS[matrix_type][0](e, bits)
 
 
 def narrow(e: Emitter, x: V, matrix_type: str) -> V:
     """<n x f32> rounded to the matrix type, to nearest, ties to even: <n x i16>."""
-    return _EMITTERS[matrix_type].narrow(e, x)
+    return _EMITTERS[matrix_type][1](e, x)
 
 
 def rounded(e: Emitter, x: V, matrix_type: str) -> V:
@@ -104,12 +101,6 @@ def _signed(e: Emitter, value: V, bits: V, magnitude: V, nan: int) -> V:
     return b.trunc(result, vector(I16, value.type.count))
 
 
-@dataclass(frozen=True)
-class _Emitters:
-    widen: Callable[[Emitter, V], V]
-    narrow: Callable[[Emitter, V], V]
-
-
-_EMITTERS = {"f16": _Emitters(_widen_f16, _narrow_f16), "bf16": _Emitters(_widen_bf16, _narrow_bf16)}
+_EMITTERS = {"f16": (_widen_f16, _narrow_f16), "bf16": (_widen_bf16, _narrow_bf16)}
 if _EMITTERS.keys() != FORMATS.keys():
     raise ImportError(f"native code for the matrix formats {', '.join(_EMITTERS)}, there are {', '.join(FORMATS)}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -9,6 +12,7 @@ import torch
 
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.isa.formats import ELEMENTS, FLOATS, FORMATS, PUBLISHED, MatrixFormat, matrix_type_of
+from hyperdex_ir.native import convert
 from hyperdex_ir.targets import BEAT_BYTES, STREAM_LANES, TREE_CHANNELS
 
 ALL = pytest.mark.parametrize("kind", FORMATS.values(), ids=FORMATS)
@@ -112,3 +116,14 @@ def test_names_are_those_of_safetensors_and_torch() -> None:
 def test_weights_of_a_type_that_is_no_format_become_f16() -> None:
     assert [matrix_type_of(name) for name in FLOATS] == ["f16", "bf16", "f16", "f16"]
     assert [matrix_type_of(name) for name in ("bfloat16", "float16", "float32", None, [])] == ["bf16", *["f16"] * 4]
+
+
+def test_a_format_without_native_code_or_the_other_way_round_fails_at_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    runpy.run_path(str(convert.__file__))
+    monkeypatch.setitem(FORMATS, "f12", replace(FORMATS["f16"], name="f12"))
+    with pytest.raises(ImportError, match="there are f16, bf16, f12"):
+        runpy.run_path(str(convert.__file__))
+    monkeypatch.undo()
+    monkeypatch.delitem(FORMATS, "bf16")
+    with pytest.raises(ImportError, match="f16, bf16, there are f16"):
+        runpy.run_path(str(convert.__file__))

@@ -148,13 +148,8 @@ class _Experts:
         rows = shape_of(op.weight)[1]
         index = LmuUse(self.indices.buffer, self.indices.offset, RANK)
         to.emit("fetch", dst=WEIGHT, src=index, limit=op.experts)
-        parameters = [
-            (
-                WEIGHT,
-                self.weight,
-                matrix_bytes(rows, op.weight_columns, parameter_of(self.weight).dtype, to.shared.memory.target),
-            )
-        ]
+        dtype = parameter_of(self.weight).dtype
+        parameters = [(WEIGHT, self.weight, matrix_bytes(rows, op.weight_columns, dtype, to.shared.memory.target))]
         if op.bias is not None:
             parameters.insert(0, (BIAS, to.weight(op.bias, ("f32",)), 4 * rows))
         for register, parameter, size in parameters:
