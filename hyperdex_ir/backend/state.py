@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from hyperdex_ir.errors import StorageError
 from hyperdex_ir.memory.serialize import dump_json
 from hyperdex_ir.support.files import write_text
 from hyperdex_ir.support.folder_access import FolderTree, place_of
+from hyperdex_ir.support.own_code import foreign_digest
 from hyperdex_ir.support.reading import STATE, parse_json
 
 STATE_FORMAT = 4
@@ -43,18 +43,7 @@ def extension_digest(passes: Iterable[ModulePass]) -> str:
     classes = [type(one) for one in passes]
     for one in passes:
         classes += getattr(one, "pattern_classes", list)()
-    names = sorted({cls.__module__.partition(".")[0] for cls in classes} - {"hyperdex_ir", "xdsl"})
-    files = [path for name in names for path in _sources(name)]
-    return digest([hashlib.sha256(path.read_bytes()).hexdigest() for path in files]) if files else ""
-
-
-def _sources(name: str) -> list[Path]:
-    """The files of a package or module that has been imported."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None:
-        return []
-    path = Path(file)
-    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    return foreign_digest(cls.__module__ for cls in classes)
 
 
 def digest(value: Any) -> str:

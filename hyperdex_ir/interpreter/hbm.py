@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault
-from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.isa.faults import Fault, Forbidden
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
 from hyperdex_ir.memory.map import MemoryMap, ceil_div
 from hyperdex_ir.memory.shards import local_rows
@@ -28,7 +28,7 @@ class Hbm:
         try:
             self.bytes = np.zeros(memory_map.end, np.uint8)
         except MemoryError:
-            raise MachineFault(f"an HBM of {memory_map.end:,} bytes: more than this process can have") from None
+            raise MachineFault(Fault.HBM_MEMORY.text(bytes=memory_map.end)) from None
         self._written = np.zeros(ceil_div(memory_map.end - memory_map.parameter_end, _CELL), bool)
 
     @classmethod
@@ -69,41 +69,38 @@ class Hbm:
     def view(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """The array at a byte address, sharing memory.
 
-        Raises AccessError outside HBM, off the element's grid, and where it is partly parameter, partly not.
+        Raises Forbidden outside HBM, off the element's grid, and where it is partly parameter, partly not.
         """
         item = np.dtype(dtype).itemsize
         size = item
         for extent in shape:
             size *= extent
         if address < 0 or address + size > self.map.end:
-            raise AccessError(f"HBM bytes {address} to {address + size - 1}, the map ends at {self.map.end}")
+            raise Forbidden(Fault.HBM, first=address, last=address + size - 1, end=self.map.end)
         if address % item:
-            raise AccessError(f"HBM address {address} is not a multiple of {item}")
+            raise Forbidden(Fault.HBM_ALIGNMENT, address=address, item=item)
         if address < self.map.parameter_end < address + size:
-            raise AccessError(
-                f"HBM bytes {address} to {address + size - 1} reach across the end of the parameters at"
-                f" {self.map.parameter_end}"
-            )
+            raise Forbidden(Fault.HBM_STRADDLE, first=address, last=address + size - 1, end=self.map.parameter_end)
         return np.ndarray(shape, dtype, self.bytes.data, address)
 
     def tiles(self, address: int, rows: int, columns: int) -> np.ndarray:
         """The tiles of a matrix [rows, columns], uint16 [groups, steps, trees, 64], sharing memory.
 
-        Raises AccessError as `view`, and when it does not start on a stripe.
+        Raises Forbidden as `view`, and when it does not start on a stripe.
         """
         tiles = self.view(address, self._tiles_shape(rows, columns), np.uint16)
         if address % self.map.target.stripe_bytes:
-            raise AccessError(f"HBM address {address} of a matrix is not a multiple of {self.map.target.stripe_bytes}")
+            raise Forbidden(Fault.HBM_STRIPE, address=address, stripe=self.map.target.stripe_bytes)
         return tiles
 
     def flags(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """Whether each element of a run-time array has been written, bool of that shape, sharing memory.
 
-        Elements wider than 2 bytes count by their first. Raises AccessError when it begins in the parameters.
+        Elements wider than 2 bytes count by their first. Raises Forbidden when it begins in the parameters.
         """
         self.view(address, shape, dtype)
         if address < self.map.parameter_end:
-            raise AccessError(f"HBM address {address} is a parameter's, they end at {self.map.parameter_end}")
+            raise Forbidden(Fault.HBM_PARAMETER, address=address, end=self.map.parameter_end)
         step = np.dtype(dtype).itemsize // _CELL
         strides: list[int] = []
         for extent in reversed(shape):
@@ -118,14 +115,14 @@ class Hbm:
         return self.flags(address, self._tiles_shape(rows, columns), np.uint16)
 
     def read(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """As `view`; in the run-time area everything must have been written. Raises AccessError."""
+        """As `view`; in the run-time area everything must have been written. Raises Forbidden."""
         data = self.view(address, shape, dtype)
         if address >= self.map.parameter_end and not self.flags(address, shape, dtype).all():
-            raise AccessError(f"HBM bytes {address} to {address + data.nbytes - 1} hold words that nothing has written")
+            raise Forbidden(Fault.HBM_UNWRITTEN, first=address, last=address + data.nbytes - 1)
         return data
 
     def write(self, address: int, data: np.ndarray) -> None:
-        """Writes to the run-time area. Raises AccessError outside it."""
+        """Writes to the run-time area. Raises Forbidden outside it."""
         self.flags(address, data.shape, data.dtype.type)[...] = True
         self.view(address, data.shape, data.dtype.type)[...] = data
 

@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.isa.faults import Fault, Forbidden
 
 _WORD = 4  # bytes
 
@@ -28,7 +28,7 @@ class Lmu:
     ) -> np.ndarray:
         """Words start + index . strides, float32 of `shape`, sharing memory; all (or those `used`) must be written.
 
-        Raises AccessError outside the LMU and for a word that nothing has written.
+        Raises Forbidden outside the LMU and for a word that nothing has written.
         """
         self.check(start, shape, strides)
         written = np.ndarray(shape, bool, self._written.data, start, strides)
@@ -36,17 +36,17 @@ class Lmu:
         if unwritten.any():
             first = np.unravel_index(int(np.argmax(unwritten)), shape)
             word = start + sum(int(i) * s for i, s in zip(first, strides, strict=True))
-            raise AccessError(f"LMU word {word} is read, nothing has written it")
+            raise Forbidden(Fault.LMU_UNWRITTEN, word=word)
         return self._view(start, shape, strides)
 
     def word(self, address: int) -> float:
-        """One word, for control. Raises AccessError as `read`."""
+        """One word, for control. Raises Forbidden as `read`."""
         return float(Lmu.read(self, address, (1,), (1,))[0])
 
     def write(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None = None) -> None:
         """Writes data (where `used`) to words start + index . strides; the last index stays where several have a word.
 
-        Raises AccessError outside the LMU.
+        Raises Forbidden outside the LMU.
         """
         self.check(start, data.shape, strides)
         if not _apart(data.shape, strides):
@@ -71,7 +71,7 @@ class Lmu:
         return np.ndarray(shape, np.float32, self._words.data, start * _WORD, tuple(s * _WORD for s in strides))
 
     def check(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-        """Raises AccessError when words start + index . strides are not all in the LMU, or more than it has.
+        """Raises Forbidden when words start + index . strides are not all in the LMU, or more than it has.
 
         The second happens where strides let elements share words; it bounds what one instruction can do. Where there
         are no words, the start is in the LMU or right behind it.
@@ -79,13 +79,13 @@ class Lmu:
         count = prod(shape)
         distance = sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)) if count else -1
         if start < 0 or start + distance >= self.size:
-            raise AccessError(f"LMU words {start} to {start + distance}, it has {self.size}")
+            raise Forbidden(Fault.LMU, first=start, last=start + distance, words=self.size)
         self.check_count(count)
 
     def check_count(self, count: int) -> None:
-        """Raises AccessError when an operand has more elements than the LMU words."""
+        """Raises Forbidden when an operand has more elements than the LMU words."""
         if count > self.size:
-            raise AccessError(f"an operand of {count} elements, the LMU has {self.size} words")
+            raise Forbidden(Fault.LMU_ELEMENTS, elements=count, words=self.size)
 
 
 def _apart(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:

@@ -26,9 +26,9 @@ from hyperdex_ir.dialects.lpu import (
 )
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter import lpu_routing  # noqa: F401  it registers operations
-from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.lpu_ops import OPERATIONS, Pass, depends_on_device
+from hyperdex_ir.isa.faults import Forbidden
 
 Hook = Callable[[Operation, tuple[np.ndarray, ...], tuple[np.ndarray, ...]], None]
 #: A value: what each device has of it. What is the same for all is one array.
@@ -157,7 +157,7 @@ class LpuInterpreter:
         run.nonfinite, run.device = False, device
         try:
             results = tuple(np.asarray(result) for result in operation(run, op, tuple(operands)))
-        except AccessError as error:
+        except Forbidden as error:
             raise MachineFault(f"{self._describe(op)}: {error}") from None
         for result in results:
             run.watch(result)

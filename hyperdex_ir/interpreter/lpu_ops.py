@@ -11,8 +11,8 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.interpreter import arithmetic, attention
-from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
+from hyperdex_ir.isa.faults import Fault, Forbidden
 from hyperdex_ir.memory.collect import parameter_of
 from hyperdex_ir.memory.shards import local_rows
 from hyperdex_ir.memory.tiles import tile_view
@@ -110,7 +110,7 @@ def constant(run: Pass, op: lpu.ConstantOp, args: Arrays) -> Arrays:
 @operation(lpu.LayerConstantOp)
 def layer_constant(run: Pass, op: lpu.LayerConstantOp, args: Arrays) -> Arrays:
     if run.layer >= len(op.values):
-        raise AccessError(f"layer {run.layer}, there are numbers for {len(op.values)}")
+        raise Forbidden(Fault.LAYER_NUMBER, layer=run.layer, layers=len(op.values))
     return (np.array(op.values[run.layer], np.float32),)
 
 
@@ -181,7 +181,7 @@ def select_columns(run: Pass, op: lpu.SelectColumnsOp, args: Arrays) -> Arrays:
 def _rows_of(table: np.ndarray, index: np.ndarray) -> np.ndarray:
     outside = (index < 0) | (index >= len(table))
     if outside.any():
-        raise AccessError(f"row {index[outside][0]} of a table of {len(table)} rows")
+        raise Forbidden(Fault.TABLE_ROW, row=index[outside][0], rows=len(table))
     return table[index]
 
 

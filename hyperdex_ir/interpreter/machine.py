@@ -19,12 +19,12 @@ from hyperdex_ir.interpreter import (  # noqa: F401  they register
     machine_sxe,
     machine_vxe,
 )
-from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link
-from hyperdex_ir.interpreter.state import HANDLERS, State
-from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Spec
+from hyperdex_ir.interpreter.state import HANDLERS, Handler, State, executes
+from hyperdex_ir.isa.faults import Fault, Forbidden, place_of
+from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Group, Spec
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 from hyperdex_ir.isa.structure import MAX_DEPTH
 
@@ -103,7 +103,8 @@ class Machine:
         self.state = State(hbm, chunk, lmu_words, link)
         self.fault: NumericFault | None = None
         self._origins = tuple(origins) or program.origins
-        self._operands = [operand_values(index, item) for index, item in enumerate(program.instructions)]
+        HANDLERS.check()
+        self._code = [_decoded(index, item) for index, item in enumerate(program.instructions)]
         self._budget = budget
         self._passes = 0
         self.on_instruction: Hook | None = None
@@ -122,15 +123,15 @@ class Machine:
         """A copy of an array in HBM. Raises MachineFault outside it, and where nothing has been written."""
         try:
             return self.hbm.read(address, shape, dtype).copy()
-        except AccessError as error:
-            raise MachineFault(f"what the program leaves: {error}") from None
+        except Forbidden as error:
+            raise MachineFault(Fault.LEFT.text(fault=error)) from None
 
     def write_hbm(self, address: int, data: np.ndarray) -> None:
         """Writes to the run-time area of HBM. Raises MachineFault outside it."""
         try:
             self.hbm.write(address, data)
-        except AccessError as error:
-            raise MachineFault(f"what the program is given: {error}") from None
+        except Forbidden as error:
+            raise MachineFault(Fault.GIVEN.text(fault=error)) from None
 
     def clear(self) -> None:
         """Forgets the sticky flag, and counts passes from 0 again."""
@@ -148,7 +149,7 @@ class Machine:
         """
         self.start(tokens, position, first_row)
         if self.resume() != "halt":
-            raise MachineFault(f"{self._describe(self._next)}: no other device is there to send a message")
+            raise MachineFault(f"{self._describe(self._next)}: {Fault.NO_SENDER.text()}")
 
     def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
         """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
@@ -157,9 +158,9 @@ class Machine:
         row that is none of them.
         """
         if not 1 <= len(tokens) <= self.state.chunk:
-            raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.state.chunk}")
+            raise MachineFault(Fault.TOKENS.text(tokens=len(tokens), chunk=self.state.chunk))
         if not 0 <= first_row < len(tokens):
-            raise MachineFault(f"first row {first_row} of a pass of {len(tokens)} tokens")
+            raise MachineFault(Fault.FIRST_ROW.text(row=first_row, tokens=len(tokens)))
         self._reset(len(tokens))
         self.write_hbm(self.hbm.map.tokens, np.array(tokens, np.int64))
         head_rows = len(tokens) - first_row
@@ -201,31 +202,30 @@ class Machine:
         index = self._next
         try:
             if not 0 <= index < len(self.program.instructions):
-                raise AccessError(f"the program has {len(self.program.instructions)} instructions and no halt here")
+                raise Forbidden(Fault.NO_HALT, instructions=len(self.program.instructions))
             if self._executed >= self._budget:
-                raise AccessError(f"{self._executed} instructions and no halt: the program does not end")
+                raise Forbidden(Fault.BUDGET, instructions=self._executed)
             self._executed += 1
             self._execute(index)
             self._close_repeats()
-        except AccessError as error:
+        except Forbidden as error:
             raise MachineFault(f"{self._describe(index)}: {error}") from None
 
     def _execute(self, index: int) -> None:
-        name, operands = self.program.instructions[index].name, self._operands[index]
+        handler, is_control, operands = self._code[index]
         self._next = index + 1
-        control = _CONTROL.get(name)
-        if control is not None:
-            control(self, operands)
+        if is_control:
+            handler(self, operands)
             return
         self.state.nonfinite, self.state.result, self.state.waits = False, None, False
-        HANDLERS[name](self.state, operands)
+        handler(self.state, operands)
         if self.state.waits:
             self._next, self._executed = index, self._executed - 1
             return
         if self.on_instruction is not None:
             self.on_instruction(index, operands)
         if self.state.nonfinite and self.fault is None:
-            path, step = self._module_path(index), self._executed - 1
+            name, path, step = self.program.instructions[index].name, self._module_path(index), self._executed - 1
             self.fault = NumericFault(self._passes, self.layer, index, name, path, step, self.device)
 
     def _close_repeats(self) -> None:
@@ -239,79 +239,90 @@ class Machine:
 
     # ------------------------------------------------------------------------------------------------ control
 
+    @executes("halt")
     def _halt(self, v: Mapping[str, Any]) -> None:
         self._halted = True
 
+    @executes("set")
     def _set(self, v: Mapping[str, Any]) -> None:
         self.state.set_register(v["dst"], v["value"])
 
+    @executes("add")
     def _add(self, v: Mapping[str, Any]) -> None:
         state = self.state
         state.set_register(v["dst"], state.register(v["a"]) + state.register(v["b"]) + v["value"])
 
+    @executes("lookup")
     def _lookup(self, v: Mapping[str, Any]) -> None:
         index = self.state.register(v["index"])
         if not 0 <= index < v["limit"]:
-            raise AccessError(f"number {index} of a table of {v['limit']}")
+            raise Forbidden(Fault.LOOKUP, index=index, limit=v["limit"])
         (number,) = self.hbm.read(self.state.address(v["table"]) + 8 * index, (1,), np.int64)
         self.state.set_register(v["dst"], int(number))
 
+    @executes("fetch")
     def _fetch(self, v: Mapping[str, Any]) -> None:
         state, src, limit = self.state, v["src"], v["limit"]
         word = state.lmu.word(src.address + state.register(src.register))
         if not 0 <= word < limit or word != int(word):
-            raise AccessError(f"the word is no number below {limit}")
+            raise Forbidden(Fault.NUMBER, limit=limit)
         state.set_register(v["dst"], int(word))
 
+    @executes("skip_unless")
     def _skip_unless(self, v: Mapping[str, Any]) -> None:
-        stop = self._body_end("skip", v["length"])
+        stop = self._body_end(Fault.EMPTY_SKIP, v["length"])
         if self.state.register(v["a"]) != v["value"]:
             self._next = stop
 
-    def _body_end(self, name: str, length: int) -> int:
-        """The end of the body that starts here. Raises AccessError when it is empty or leaves what is around it."""
+    def _body_end(self, empty: Fault, length: int) -> int:
+        """The end of the body that starts here. Raises Forbidden when it is empty or leaves what is around it."""
         stop = self._next + length
         if length < 1:
-            raise AccessError(f"a {name} of no instructions")
+            raise Forbidden(empty)
         if stop > len(self.program.instructions):
-            raise AccessError(f"the body ends at {stop}, the program at {len(self.program.instructions)}")
+            raise Forbidden(Fault.BODY_PROGRAM, stop=stop, instructions=len(self.program.instructions))
         parent = self._frames[-1] if self._frames else None
         if isinstance(parent, _Repeat) and stop > parent.stop:
-            raise AccessError(f"the body ends at {stop}, that of the repeat around it at {parent.stop}")
+            raise Forbidden(Fault.BODY_REPEAT, stop=stop, parent=parent.stop)
         return stop
 
+    @executes("multiply")
     def _multiply(self, v: Mapping[str, Any]) -> None:
         self.state.set_register(v["dst"], self.state.register(v["a"]) * v["value"])
 
+    @executes("repeat")
     def _repeat(self, v: Mapping[str, Any]) -> None:
-        start, stop = self._next, self._body_end("repeat", v["length"])
+        start, stop = self._next, self._body_end(Fault.EMPTY_REPEAT, v["length"])
         if v["count"] == 0:
             self._next = stop
             return
         self._push(_Repeat(start, stop, v["count"]))
 
+    @executes("repeat_rows")
     def _repeat_rows(self, v: Mapping[str, Any]) -> None:
-        start, stop = self._next, self._body_end("repeat", v["length"])
+        start, stop = self._next, self._body_end(Fault.EMPTY_REPEAT, v["length"])
         self._push(_Repeat(start, stop, self.state.rows(v["rows"])))
 
+    @executes("call")
     def _call(self, v: Mapping[str, Any]) -> None:
         if v["target"] >= len(self.program.instructions):
-            raise AccessError(f"call of {v['target']}, the program has {len(self.program.instructions)} instructions")
+            raise Forbidden(Fault.CALL_TARGET, target=v["target"], instructions=len(self.program.instructions))
         self._push(_Call(self._next))
         self._next = v["target"]
         self._calls += 1
 
+    @executes("ret")
     def _ret(self, v: Mapping[str, Any]) -> None:
         if not self._frames:
-            raise AccessError("ret without a call")
+            raise Forbidden(Fault.RET_ALONE)
         frame = self._frames.pop()
         if not isinstance(frame, _Call):
-            raise AccessError(f"ret inside a repeat (body {frame.start} to {frame.stop - 1})")
+            raise Forbidden(Fault.RET_IN_REPEAT, first=frame.start, last=frame.stop - 1)
         self._next = frame.back
 
     def _push(self, frame: _Repeat | _Call) -> None:
         if len(self._frames) == MAX_DEPTH:
-            raise AccessError(f"repeats and calls nested deeper than {MAX_DEPTH}")
+            raise Forbidden(Fault.NESTING, most=MAX_DEPTH)
         self._frames.append(frame)
 
     # ------------------------------------------------------------------------------------------------ messages
@@ -330,22 +341,12 @@ class Machine:
         known = 0 <= index < len(self.program.instructions)
         name = self.program.instructions[index].name if known else "none"
         path = self._module_path(index) if known else ""
-        return f"instruction {index} ({name})" + (f" of {path}" if path else "")
+        return place_of(index, name, path)
 
 
-_CONTROL = {
-    "halt": Machine._halt,
-    "set": Machine._set,
-    "add": Machine._add,
-    "multiply": Machine._multiply,
-    "repeat": Machine._repeat,
-    "repeat_rows": Machine._repeat_rows,
-    "fetch": Machine._fetch,
-    "call": Machine._call,
-    "ret": Machine._ret,
-    "lookup": Machine._lookup,
-    "skip_unless": Machine._skip_unless,
-}
+def _decoded(index: int, item: Instruction) -> tuple[Handler, bool, Mapping[str, Any]]:
+    """The meaning of an instruction, whether it is a control instruction, and its operands."""
+    return HANDLERS[item.name], item.spec.group is Group.CTRL, operand_values(index, item)
 
 
 def operand_values(index: int, item: Instruction) -> Mapping[str, Any]:
@@ -354,12 +355,15 @@ def operand_values(index: int, item: Instruction) -> Mapping[str, Any]:
     names = [operand.name for operand in spec.operands]
     unknown = [name for name in item.values if name not in names]
     if unknown:
-        raise MachineFault(f"instruction {index} ({item.name}): no operand {unknown[0]!r}")
+        raise MachineFault(f"{place_of(index, item.name)}: {Fault.OPERAND_UNKNOWN.text(operand=unknown[0])}")
     result: dict[str, Any] = {}
     for operand in spec.operands:
         value = item.values.get(operand.name)
         value = getattr(operand, "default", None) if value is None else value
         if value is None and not operand.optional:
-            raise MachineFault(f"instruction {index} ({item.name}): operand {operand.name} is missing")
+            raise MachineFault(f"{place_of(index, item.name)}: {Fault.OPERAND_MISSING.text(operand=operand.name)}")
         result[operand.name] = value
     return result
+
+
+HANDLERS.check()

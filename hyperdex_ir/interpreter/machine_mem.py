@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import round_to_matrix, scaled, widen
 from hyperdex_ir.interpreter.attention import write_keys, write_values
-from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.interpreter.state import State, executes
+from hyperdex_ir.isa.faults import Fault, Forbidden
 from hyperdex_ir.isa.instructions import POSITION
 
 
 def _indices(s: State, v: Mapping[str, Any], rows: int) -> np.ndarray:
-    """The table row of each row in flight, i64 [rows]. Raises AccessError outside the table."""
+    """The table row of each row in flight, i64 [rows]. Raises Forbidden outside the table."""
     if v["index"] == "token":
         index = s.hbm.read(s.address(v["ids"]), (rows,), np.int64)
     else:
@@ -23,11 +23,11 @@ def _indices(s: State, v: Mapping[str, Any], rows: int) -> np.ndarray:
     index = index + v["offset"]
     outside = (index < 0) | (index >= v["limit"])
     if outside.any():
-        raise AccessError(f"row {index[outside][0]} of a table of {v['limit']} rows")
+        raise Forbidden(Fault.TABLE_ROW, row=index[outside][0], rows=v["limit"])
     return index
 
 
-@instruction("embed")
+@executes("embed")
 def embed(s: State, v: Mapping[str, Any]) -> None:
     rows = s.rows(v["rows"])
     index = _indices(s, v, rows)
@@ -38,7 +38,7 @@ def embed(s: State, v: Mapping[str, Any]) -> None:
     s.write_rows(v["dst"], scaled(widen(bits, v["type"]), v["scale"]))
 
 
-@instruction("gather")
+@executes("gather")
 def gather(s: State, v: Mapping[str, Any]) -> None:
     index = _indices(s, v, s.rows(v["rows"]))
     table = s.hbm.view(s.address(v["table"]), (v["limit"], v["columns"]), np.float32)
@@ -46,12 +46,12 @@ def gather(s: State, v: Mapping[str, Any]) -> None:
     s.write_rows(v["dst"], scaled(table[index], v["scale"]))
 
 
-@instruction("load")
+@executes("load")
 def load(s: State, v: Mapping[str, Any]) -> None:
     s.write_rows(v["dst"], s.hbm.read(s.address(v["src"]), (1, v["columns"]), np.float32))
 
 
-@instruction("store")
+@executes("store")
 def store(s: State, v: Mapping[str, Any]) -> None:
     data = s.read_rows(v["src"], s.rows(v["rows"]), v["columns"])
     s.watch(data)
@@ -60,7 +60,7 @@ def store(s: State, v: Mapping[str, Any]) -> None:
         s.hbm.write(address + row * v["pitch"], words)
 
 
-@instruction("store_state")
+@executes("store_state")
 def store_state(s: State, v: Mapping[str, Any]) -> None:
     rows, columns, history = s.rows(v["rows"]), v["columns"], v["history"]
     position = s.position(rows)
@@ -72,12 +72,12 @@ def store_state(s: State, v: Mapping[str, Any]) -> None:
         s.hbm.write(address + 4 * columns * ((position + row) % history), data[row])
 
 
-@instruction("store_key")
+@executes("store_key")
 def store_key(s: State, v: Mapping[str, Any]) -> None:
     _store_cache(s, v, write_keys, (v["limit"], v["size"]))
 
 
-@instruction("store_value")
+@executes("store_value")
 def store_value(s: State, v: Mapping[str, Any]) -> None:
     _store_cache(s, v, write_values, (v["size"], v["limit"]))
 
@@ -91,7 +91,7 @@ def _store_cache(
     rows, heads, size = s.rows(v["rows"]), v["heads"], v["size"]
     position = s.register(POSITION)
     if not 0 <= position <= v["limit"] - rows:
-        raise AccessError(f"positions {position} to {position + rows - 1}, the cache holds {v['limit']}")
+        raise Forbidden(Fault.CACHE_ROWS, first=position, last=position + rows - 1, limit=v["limit"])
     bits = round_to_matrix(s.read_rows(v["src"], rows, heads * size), v["type"])
     s.watch(widen(bits, v["type"]))
     written = np.ones((rows, size), bool)

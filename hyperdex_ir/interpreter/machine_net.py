@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.link import Link, Message
-from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.interpreter.state import State, executes
+from hyperdex_ir.isa.faults import Fault, Forbidden
 from hyperdex_ir.isa.instructions import DEVICE
 from hyperdex_ir.isa.operands import MOST_AHEAD, LmuRef
 
 
 def _part(s: State, v: Mapping[str, Any]) -> int:
-    """The part that an instruction is about. Raises AccessError unless there are as many parts as say so."""
+    """The part that an instruction is about. Raises Forbidden unless there are as many parts as say so."""
     device, parts = s.register(DEVICE), v["parts"]
     if not 0 <= device < parts:
-        raise AccessError(f"device {device} of a program for {parts}")
+        raise Forbidden(Fault.DEVICE, device=device, parts=parts)
     return (device - v["hop"]) % parts
 
 
@@ -28,11 +28,11 @@ def _columns(ref: LmuRef, v: Mapping[str, Any], part: int) -> LmuRef:
 
 def _link(s: State) -> Link:
     if s.link is None:
-        raise AccessError("this device has no links")
+        raise Forbidden(Fault.NO_LINKS)
     return s.link
 
 
-@instruction("send")
+@executes("send")
 def send(s: State, v: Mapping[str, Any]) -> None:
     link, part, rows = _link(s), _part(s, v), s.rows(v["rows"])
     view = s.read_rows(_columns(v["src"], v, part), rows, v["columns"])
@@ -45,20 +45,18 @@ def send(s: State, v: Mapping[str, Any]) -> None:
 
 
 def _check_ahead(s: State, messages: int, words: int) -> None:
-    """Raises AccessError when more has been sent and not received than may be. This bounds what is on its way in the
+    """Raises Forbidden when more has been sent and not received than may be. This bounds what is on its way in the
     whole ring, whatever one device receives of another: sizes of what is sent and received are counted alike."""
     most = s.lmu.size
     if messages > MOST_AHEAD or words > most:
-        raise AccessError(
-            f"{messages} messages with {words} words sent and not received, the most are {MOST_AHEAD} with {most} words"
-        )
+        raise Forbidden(Fault.AHEAD, messages=messages, words=words, most=most)
 
 
-@instruction("receive")
+@executes("receive")
 def receive(s: State, v: Mapping[str, Any]) -> None:
     link, part, rows = _link(s), _part(s, v), s.rows(v["rows"])
     if s.received >= s.sent:
-        raise AccessError(f"receive number {s.received} of the pass, before send number {s.received}")
+        raise Forbidden(Fault.EARLY_RECEIVE, number=s.received)
     message = link.receive()
     if message is None:
         s.waits = True
@@ -70,10 +68,11 @@ def receive(s: State, v: Mapping[str, Any]) -> None:
 
 
 def _check(found: Message, expected: Message) -> None:
-    if (found.number, found.part, found.words.shape) != (expected.number, expected.part, expected.words.shape):
-        raise AccessError(f"{_describe(expected)} expected, the device before sent {_describe(found)}")
+    numbers, its_numbers = _numbers(expected), _numbers(found)
+    if numbers != its_numbers:
+        raise Forbidden(Fault.MESSAGE, **numbers, **{f"its_{name}": number for name, number in its_numbers.items()})
 
 
-def _describe(message: Message) -> str:
+def _numbers(message: Message) -> dict[str, int]:
     rows, columns = message.words.shape
-    return f"message {message.number} with {rows} x {columns} words of part {message.part}"
+    return {"number": message.number, "part": message.part, "rows": rows, "columns": columns}

@@ -9,10 +9,10 @@ import numpy as np
 
 from hyperdex_ir.interpreter.routing import check_choice, column_numbers
 from hyperdex_ir.interpreter.routing import top_k as largest
-from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.interpreter.state import State, executes
 
 
-@instruction("top_k")
+@executes("top_k")
 def top_k(s: State, v: Mapping[str, Any]) -> None:
     rows, columns = s.rows(v["rows"]), v["columns"]
     choice = v["k"], v["groups"], v["top_groups"]
@@ -21,7 +21,7 @@ def top_k(s: State, v: Mapping[str, Any]) -> None:
     s.write_rows(v["dst"], indices.astype(np.float32))
 
 
-@instruction("take_columns")
+@executes("take_columns")
 def take_columns(s: State, v: Mapping[str, Any]) -> None:
     rows, columns, limit = s.rows(v["rows"]), v["columns"], v["limit"]
     indices = column_numbers(s.read_rows(v["index"], rows, columns), limit)

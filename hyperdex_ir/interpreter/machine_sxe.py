@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.interpreter import attention
-from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.arithmetic import epilogue, mac, round_to_matrix, widen
 from hyperdex_ir.interpreter.attention import Span, span
-from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.interpreter.state import State, executes
+from hyperdex_ir.isa.faults import Fault, Forbidden
 
 
 def _issue(s: State, x: np.ndarray, matrix_type: str) -> np.ndarray:
@@ -22,20 +22,20 @@ def _issue(s: State, x: np.ndarray, matrix_type: str) -> np.ndarray:
 
 
 def _check_written(flags: np.ndarray, reach: Span) -> None:
-    """flags: [positions, elements]. Raises AccessError when a position has not been stored."""
+    """flags: [positions, elements]. Raises Forbidden when a position has not been stored."""
     missing = ~flags.all(axis=1)
     if missing.any():
-        raise AccessError(f"position {reach.first + int(np.argmax(missing))} of the KV cache is read, nothing wrote it")
+        raise Forbidden(Fault.CACHE_UNWRITTEN, position=reach.first + int(np.argmax(missing)))
 
 
 def reach_of(s: State, rows: int, window: int) -> Span:
-    """The positions that the rows in flight see. Raises AccessError as `position`, and for too many."""
+    """The positions that the rows in flight see. Raises Forbidden as `position`, and for too many."""
     position = s.position(rows)
     s.lmu.check_count(rows * (position + rows - (max(0, position - window + 1) if window else 0)))
     return span(position, rows, window)
 
 
-@instruction("matmul")
+@executes("matmul")
 def matmul(s: State, v: Mapping[str, Any]) -> None:
     rows, n = s.rows(v["rows"]), v["n"]
     x = _issue(s, s.read_rows(v["src"], rows, v["k"]), v["type"])
@@ -78,7 +78,7 @@ def _bias(s: State, v: Mapping[str, Any]) -> np.ndarray | None:
     return np.concatenate([bias[first : first + v["n"]] for first in firsts])
 
 
-@instruction("scores")
+@executes("scores")
 def scores(s: State, v: Mapping[str, Any]) -> None:
     rows, size = s.rows(v["rows"]), v["size"]
     reach = reach_of(s, rows, v["window"])
@@ -93,19 +93,19 @@ def scores(s: State, v: Mapping[str, Any]) -> None:
     _write_seen(s, v, y, reach)
 
 
-@instruction("softmax")
+@executes("softmax")
 def softmax(s: State, v: Mapping[str, Any]) -> None:
     reach = reach_of(s, s.rows(v["rows"]), v["window"])
     x, sink = _read_seen(s, v, reach), s.parameter(v["sink"], 1)
     _write_seen(s, v, attention.softmax(x, reach, None if sink is None else sink[0]), reach)
 
 
-@instruction("values")
+@executes("values")
 def values(s: State, v: Mapping[str, Any]) -> None:
     size, limit = v["size"], v["limit"]
     reach = reach_of(s, s.rows(v["rows"]), v["window"])
     if reach.stop > limit:
-        raise AccessError(f"position {reach.stop - 1}, the cache holds {limit}")
+        raise Forbidden(Fault.CACHE_LIMIT, position=reach.stop - 1, limit=limit)
     address = s.address(v["cache"])
     flags = s.hbm.tile_flags(address, size, limit)
     _check_written(attention.read_values(flags, reach.first, reach.stop)[:, :size], reach)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.interpreter import arithmetic, sampling
-from hyperdex_ir.interpreter.access import AccessError
-from hyperdex_ir.interpreter.state import State, instruction
+from hyperdex_ir.interpreter.state import State, executes
+from hyperdex_ir.isa.faults import Fault, Forbidden
 from hyperdex_ir.isa.instructions import POSITION, TOKENS
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.settings import REFUSALS, SETTINGS_BYTES, Settings
@@ -22,52 +22,52 @@ def _read(s: State, v: Mapping[str, Any], name: str) -> np.ndarray:
     return s.read_view(ref, s.rows(v["rows"]), v["groups"], v["columns"])
 
 
-@instruction("unary")
+@executes("unary")
 def unary(s: State, v: Mapping[str, Any]) -> None:
     s.write_view(v["dst"], arithmetic.unary(v["function"], _read(s, v, "a")))
 
 
-@instruction("binary")
+@executes("binary")
 def binary(s: State, v: Mapping[str, Any]) -> None:
     s.write_view(v["dst"], arithmetic.binary(v["function"], _read(s, v, "a"), _read(s, v, "b")))
 
 
-@instruction("binary_scalar")
+@executes("binary_scalar")
 def binary_scalar(s: State, v: Mapping[str, Any]) -> None:
     a = _read(s, v, "a")
     b = np.full_like(a, v["b"])
     s.write_view(v["dst"], arithmetic.binary(v["function"], *((b, a) if v["reversed"] else (a, b))))
 
 
-@instruction("reduce")
+@executes("reduce")
 def reduce(s: State, v: Mapping[str, Any]) -> None:
     s.write_view(v["dst"], arithmetic.REDUCTIONS[v["function"]](_read(s, v, "a")))
 
 
-@instruction("rms_norm")
+@executes("rms_norm")
 def rms_norm(s: State, v: Mapping[str, Any]) -> None:
     weight = s.parameter(v["weight"], v["columns"])
     s.write_view(v["dst"], arithmetic.rms_norm(_read(s, v, "a"), weight, v["epsilon"], bool(v["unit_offset"])))
 
 
-@instruction("layer_norm")
+@executes("layer_norm")
 def layer_norm(s: State, v: Mapping[str, Any]) -> None:
     weight, bias = (s.parameter(v[name], v["columns"]) for name in ("weight", "bias"))
     a, unit_offset = _read(s, v, "a"), bool(v["unit_offset"])
     s.write_view(v["dst"], arithmetic.layer_norm(a, weight, bias, v["epsilon"], unit_offset))
 
 
-@instruction("rotary")
+@executes("rotary")
 def rotary(s: State, v: Mapping[str, Any]) -> None:
     turned, columns = v["turned"], v["columns"]
     if turned > columns or turned % 2:
-        raise AccessError(f"{turned} columns to turn, of {columns}: must be even and no more")
+        raise Forbidden(Fault.TURNED, turned=turned, columns=columns)
     rows = s.rows(v["rows"])
     cos, sin = (s.read_rows(v[name], rows, turned) for name in ("cos", "sin"))
     s.write_view(v["dst"], arithmetic.rotary(_read(s, v, "a"), cos, sin, v["style"]))
 
 
-@instruction("short_conv")
+@executes("short_conv")
 def short_conv(s: State, v: Mapping[str, Any]) -> None:
     rows, columns, history = s.rows(v["rows"]), v["columns"], v["history"]
     position = s.position(rows)
@@ -85,22 +85,22 @@ def short_conv(s: State, v: Mapping[str, Any]) -> None:
     s.write_rows(v["dst"], arithmetic.short_conv(np.concatenate([before, data]), taps.T, bias))
 
 
-@instruction("select_rows")
+@executes("select_rows")
 def select_rows(s: State, v: Mapping[str, Any]) -> None:
     rows, first = s.rows(v["rows"]), s.register(v["first"])
     if first < 0 or first + rows > s.chunk:
-        raise AccessError(f"rows {first} to {first + rows - 1}, the machine has {s.chunk}")
+        raise Forbidden(Fault.SELECTED_ROWS, first=first, last=first + rows - 1, chunk=s.chunk)
     src = v["src"]
     start = src.address + s.register(src.register) + first * src.stride
     data = s.lmu.read(start, (rows, v["columns"]), (src.stride, 1))
     s.write_rows(v["dst"], data.copy())
 
 
-@instruction("select_columns")
+@executes("select_columns")
 def select_columns(s: State, v: Mapping[str, Any]) -> None:
     rows, columns, start = s.rows(v["rows"]), v["columns"], s.register(v["index"]) * v["columns"]
     if start < 0:
-        raise AccessError(f"columns from {start} on")
+        raise Forbidden(Fault.SELECTED_COLUMNS, first=start)
     src, there = v["src"], min(columns, max(0, v["limit"] - start))
     found = s.read_rows(LmuRef(src.address + start, src.stride, src.register), rows, there) if there else None
     s.check_rows(v["dst"], rows, columns)
@@ -110,11 +110,11 @@ def select_columns(s: State, v: Mapping[str, Any]) -> None:
     s.write_rows(v["dst"], data)
 
 
-@instruction("sample")
+@executes("sample")
 def sample(s: State, v: Mapping[str, Any]) -> None:
     rows, columns = s.rows(v["rows"]), v["columns"]
     if not columns:
-        raise AccessError("no columns to choose from")
+        raise Forbidden(Fault.NO_COLUMNS)
     logits = s.read_rows(v["src"], rows, columns)[-1]
     settings, seen = _settings(s, s.address(v["settings"]), columns)
     if seen is not None:
@@ -131,7 +131,7 @@ def _settings(s: State, address: int, columns: int) -> tuple[Settings, np.ndarra
     settings = Settings.unpack(s.hbm.read(address, (SETTINGS_BYTES // 8,), np.int64).tobytes())
     refusal = settings.refusal()
     if refusal is not None:
-        raise AccessError(f"the sampling settings have {REFUSALS[refusal]}")
+        raise Forbidden(Fault.SETTINGS, refusal=REFUSALS[refusal])
     if settings.repetition_penalty == 1:
         return settings, None
     seen = s.hbm.read(address + SETTINGS_BYTES, (marks,), np.int64).view(np.uint8)

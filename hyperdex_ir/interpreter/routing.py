@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hyperdex_ir.interpreter.access import AccessError
+from hyperdex_ir.isa.faults import Fault, Forbidden
 
 
 def check_choice(columns: int, k: int, groups: int, top_groups: int) -> None:
-    """Raises AccessError when k of so many columns cannot be chosen from `top_groups` of equal groups."""
+    """Raises Forbidden when k of so many columns cannot be chosen from `top_groups` of equal groups."""
     equal = groups >= 1 and columns % groups == 0 and (groups == 1 or columns >= 2 * groups)
     if not equal or not 1 <= top_groups <= groups or not 1 <= k <= columns // groups * top_groups:
-        raise AccessError(f"{k} of {columns} columns, from {top_groups} of {groups} groups")
+        raise Forbidden(Fault.CHOICE, k=k, columns=columns, top_groups=top_groups, groups=groups)
 
 
 def top_k(scores: np.ndarray, k: int, groups: int = 1, top_groups: int = 1) -> np.ndarray:
@@ -56,10 +56,10 @@ def _walk(x: np.ndarray, allowed: np.ndarray, count: int) -> Iterator[int]:
 def column_numbers(words: np.ndarray, limit: int) -> np.ndarray:
     """What words of the LMU, float32 [rows, k], say as numbers of columns, int64.
 
-    Raises AccessError for one that is no integer in 0..limit-1.
+    Raises Forbidden for one that is no integer in 0..limit-1.
     """
     valid = (words >= 0) & (words < limit) & (words == np.trunc(words))
     if not valid.all():
         row, rank = np.unravel_index(int(np.argmin(valid)), valid.shape)
-        raise AccessError(f"word {rank} of row {row} is no number below {limit}")
+        raise Forbidden(Fault.COLUMN_NUMBER, rank=rank, row=row, limit=limit)
     return words.astype(np.int64)

@@ -1,4 +1,4 @@
-"""What instructions read and change (registers, LMU, HBM, the flag), and the table of what each instruction does."""
+"""What instructions read and change (registers, LMU, HBM, the flag), and the table of their meanings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.interpreter.access import AccessError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link
 from hyperdex_ir.interpreter.lmu import Lmu
-from hyperdex_ir.isa.instructions import BY_NAME, POSITION, ZERO
+from hyperdex_ir.isa.faults import Fault, Forbidden
+from hyperdex_ir.isa.handlers import Handlers
+from hyperdex_ir.isa.instructions import POSITION, ZERO
 from hyperdex_ir.isa.operands import MOST_POSITION, REGISTERS, HbmRef, LmuRef, ViewRef
 
 _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
@@ -35,38 +36,38 @@ class State:
         self.result: np.ndarray | None = None
 
     def register(self, number: int) -> int:
-        """A register's value. Raises AccessError when there is none of that number, or nothing has set it."""
+        """A register's value. Raises Forbidden when there is none of that number, or nothing has set it."""
         value = 0 if number == ZERO else self._registers_at(number)
         if value is None:
-            raise AccessError(f"register r{number} is read, nothing has set it")
+            raise Forbidden(Fault.REGISTER_UNSET, register=number)
         return value
 
     def set_register(self, number: int, value: int) -> None:
-        """Sets a register; r0 stays 0. Raises AccessError for another number, or a value beyond 64 bits."""
+        """Sets a register; r0 stays 0. Raises Forbidden for another number, or a value beyond 64 bits."""
         self._registers_at(number)
         if not -_WORD_LIMIT <= value < _WORD_LIMIT:
-            raise AccessError(f"register r{number} holds 64 bits, {value} does not fit")
+            raise Forbidden(Fault.REGISTER_OVERFLOW, register=number, value=value)
         if number != ZERO:
             self.registers[number] = value
 
     def _registers_at(self, number: int) -> int | None:
         if not 0 <= number < REGISTERS:
-            raise AccessError(f"register r{number}, there are {REGISTERS}")
+            raise Forbidden(Fault.REGISTER_NUMBER, register=number)
         return self.registers[number]
 
     def rows(self, number: int) -> int:
-        """The row count in a register. Raises AccessError unless it is from 1 to the chunk size."""
+        """The row count in a register. Raises Forbidden unless it is from 1 to the chunk size."""
         rows = self.register(number)
         if not 1 <= rows <= self.chunk:
-            raise AccessError(f"register r{number} says {rows} rows, the machine takes 1 to {self.chunk}")
+            raise Forbidden(Fault.ROWS, register=number, rows=rows, chunk=self.chunk)
         return rows
 
     def position(self, rows: int) -> int:
-        """The position of the first row in flight. Raises AccessError when that of one is not from 0 to the last."""
+        """The position of the first row in flight. Raises Forbidden when that of one is not from 0 to the last."""
         position = self.register(POSITION)
         last = position + rows - 1
         if position < 0 or last > MOST_POSITION:
-            raise AccessError(f"positions {position} to {last}, they go from 0 to {MOST_POSITION}")
+            raise Forbidden(Fault.POSITION, first=position, last=last)
         return position
 
     def address(self, ref: HbmRef) -> int:
@@ -82,7 +83,7 @@ class State:
         return self.lmu.read(ref.address + self.register(ref.register), (rows, columns), (ref.stride, 1), used)
 
     def check_rows(self, ref: LmuRef, rows: int, columns: int) -> None:
-        """Raises AccessError when rows of the LMU reach beyond it."""
+        """Raises Forbidden when rows of the LMU reach beyond it."""
         self.lmu.check(ref.address + self.register(ref.register), (rows, columns), (ref.stride, 1))
 
     def write_rows(self, ref: LmuRef, data: np.ndarray, used: np.ndarray | None = None) -> None:
@@ -109,18 +110,17 @@ class State:
             self.nonfinite = True
 
 
-Handler = Callable[[State, Mapping[str, Any]], None]
-HANDLERS: dict[str, Handler] = {}
-"""What each instruction of the groups MEM and COMP does, given its operands by name."""
+Handler = Callable[[Any, Mapping[str, Any]], None]
+#: The meaning of each instruction: what it does to the State, or in the group CTRL to the Machine, given its operands.
+HANDLERS: Handlers[Handler] = Handlers("handler of the interpreter")
 
 
-def instruction(name: str) -> Callable[[Handler], Handler]:
-    """Registers the meaning of an instruction of the table."""
-    if name not in BY_NAME:
-        raise ValueError(f"{name} is not in the instruction table")
+def executes(*names: str) -> Callable[[Handler], Handler]:
+    """Registers the meaning of instructions."""
 
     def register(handler: Handler) -> Handler:
-        HANDLERS[name] = handler
+        for name in names:
+            HANDLERS.add(name, handler)
         return handler
 
     return register

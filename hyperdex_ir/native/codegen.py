@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 
+from hyperdex_ir.isa.instructions import BY_NAME
+from hyperdex_ir.native import (  # noqa: F401  they register emitters
+    control,
+    convolution,
+    kv_cache,
+    matmul,
+    moving,
+    network,
+    routing,
+    sample,
+    tables,
+    vector,
+)
+from hyperdex_ir.native.attention import head_loop, operations  # noqa: F401  they too
 from hyperdex_ir.native.dispatch import emit_barrier, emit_run
 from hyperdex_ir.native.features import Features
-from hyperdex_ir.native.operation import OPERATIONS, emit_operation
+from hyperdex_ir.native.operation import EMITTERS, EXTRAS, emit_operation
 
-#: Modules that register operations when imported.
-OPERATION_MODULES = (
-    "control", "moving", "tables", "kv_cache", "matmul", "vector", "convolution", "attention.operations",
-    "attention.head_loop", "sample", "network", "routing",
-)  # fmt: skip
+EMITTERS.check()
 
 
 def new_module(features: Features, name: str = "hyperdex") -> ir.Module:
@@ -26,18 +35,13 @@ def new_module(features: Features, name: str = "hyperdex") -> ir.Module:
     return module
 
 
-def load_operations() -> None:
-    """Fills `operation.OPERATIONS`."""
-    for name in OPERATION_MODULES:
-        importlib.import_module(f"hyperdex_ir.native.{name}")
-
-
 def engine_module(features: Features) -> ir.Module:
-    """The whole engine: `run`, and a function an operation."""
-    load_operations()
+    """The whole engine: `run`, and a function an operation. Raises ValueError as `EMITTERS.check`."""
+    EMITTERS.check()
     module = new_module(features)
     emit_barrier(module, features)
-    functions = {item.number: emit_operation(module, features, item) for item in OPERATIONS.values()}
+    definitions = [*(EMITTERS[name] for name in BY_NAME), *EXTRAS.values()]
+    functions = {item.number: emit_operation(module, features, item) for item in definitions}
     emit_run(module, features, functions)
     return module
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.operands import REGISTERS
 from hyperdex_ir.isa.structure import MAX_DEPTH
+from hyperdex_ir.native.faults import number_count
 
 #: Numbers that a fault keeps for its message.
-FAULT_NUMBERS = 8
+FAULT_NUMBERS = max(map(number_count, Fault))
 CACHE_LINE = 64
 
 _I64 = ctypes.c_int64
@@ -74,7 +76,7 @@ class Context(ctypes.Structure):
         ("pad0", _I64 * 8),
         ("arrival", _I64),  # of the message that is being received: an Arrival
         ("message", _POINTER),  # its words, f32 [rows, columns]
-        ("other", _I64 * 4),  # number, part, rows and columns of a message that is not the expected one
+        ("other", _I64 * 4),  # number, rows, columns and part of a message that is not the expected one
         ("agreed", _I64 * 2),  # numbers that one thread has read for all: see Operation.agreed
         ("lookups", _POINTER),  # the same for the lookups of a head loop: i64 [heads.MAX_TRIPS]
         ("pad1", _I64 * 8),

@@ -5,26 +5,26 @@ A number from memory (`lookup`, `fetch`) is read by one thread: `Operation.agree
 
 from __future__ import annotations
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.structure import MAX_DEPTH
 from hyperdex_ir.native.context import Reason
 from hyperdex_ir.native.dispatch import frame_field
 from hyperdex_ir.native.emit import F32, I32, I64, I128, V
-from hyperdex_ir.native.faults import Fault
-from hyperdex_ir.native.operation import Operation, operation
+from hyperdex_ir.native.operation import Operation, emits
 from hyperdex_ir.native.routing import number_in
 
 
-@operation("halt", barrier=False)
+@emits("halt", barrier=False)
 def halt(op: Operation) -> None:
     op.e.builder.ret(I64(Reason.HALT))
 
 
-@operation("set", barrier=False)
+@emits("set", barrier=False)
 def set_(op: Operation) -> None:
     op.set_register(op.immediate("dst"), op.immediate("value"))
 
 
-@operation("add", barrier=False)
+@emits("add", barrier=False)
 def add(op: Operation) -> None:
     b = op.e.builder
     parts = [op.register("a"), op.register("b"), op.immediate("value")]
@@ -35,7 +35,7 @@ def add(op: Operation) -> None:
     _set_wide(op, total)
 
 
-@operation("multiply", barrier=False)
+@emits("multiply", barrier=False)
 def multiply(op: Operation) -> None:
     b = op.e.builder
     first, second = (b.sext(part, I128) for part in (op.register("a"), op.immediate("value")))
@@ -51,7 +51,7 @@ def _set_wide(op: Operation, value: V) -> None:
     op.set_register(op.immediate("dst"), low)
 
 
-@operation("lookup", barrier=False)
+@emits("lookup", barrier=False)
 def lookup(op: Operation) -> None:
     e = op.e
     index, limit = op.register("index"), op.immediate("limit")
@@ -61,7 +61,7 @@ def lookup(op: Operation) -> None:
     op.set_register(op.immediate("dst"), op.agreed(lambda: e.load_once(place.pointer(0))))
 
 
-@operation("repeat", barrier=False)
+@emits("repeat", barrier=False)
 def repeat(op: Operation) -> None:
     e, thread = op.e, op.machine_thread
     start, stop = _body(op, Fault.EMPTY_REPEAT)
@@ -73,13 +73,13 @@ def repeat(op: Operation) -> None:
             _push(op, start, stop, count)
 
 
-@operation("repeat_rows", barrier=False)
+@emits("repeat_rows", barrier=False)
 def repeat_rows(op: Operation) -> None:
     start, stop = _body(op, Fault.EMPTY_REPEAT)
     _push(op, start, stop, op.rows())
 
 
-@operation("fetch", barrier=False)
+@emits("fetch", barrier=False)
 def fetch(op: Operation) -> None:
     e, b = op.e, op.e.builder
     limit, place = op.immediate("limit"), op.lmu("src", 1, 1).pointer
@@ -89,7 +89,7 @@ def fetch(op: Operation) -> None:
     op.set_register(op.immediate("dst"), number)
 
 
-@operation("skip_unless", barrier=False)
+@emits("skip_unless", barrier=False)
 def skip_unless(op: Operation) -> None:
     e, thread = op.e, op.machine_thread
     _, stop = _body(op, Fault.EMPTY_SKIP)
@@ -98,7 +98,7 @@ def skip_unless(op: Operation) -> None:
         thread.store("pc", stop)
 
 
-@operation("call", barrier=False)
+@emits("call", barrier=False)
 def call(op: Operation) -> None:
     e, thread = op.e, op.machine_thread
     target, count = op.immediate("target"), op.context.load("instructions")
@@ -109,7 +109,7 @@ def call(op: Operation) -> None:
     thread.add("open_calls", 1)
 
 
-@operation("ret", barrier=False)
+@emits("ret", barrier=False)
 def ret(op: Operation) -> None:
     e, thread = op.e, op.machine_thread
     depth = thread.load("depth")

@@ -8,7 +8,7 @@ from hyperdex_ir.native import rows as kernels
 from hyperdex_ir.native.emit import F32, V
 from hyperdex_ir.native.memory_access import LmuRows, Words
 from hyperdex_ir.native.moving import copy_rows, watch_words
-from hyperdex_ir.native.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 
 _COLUMNS = 64  # whose taps are taken at a time
 
@@ -22,7 +22,7 @@ def _scratch(values: Values, sizes: Sizes) -> int:
     return staged + (2 * taps + 1) * columns + sizes.threads * _COLUMNS * taps
 
 
-@operation("short_conv", scratch=_scratch)
+@emits("short_conv", scratch=_scratch)
 def short_conv(op: Operation) -> None:
     e = op.e
     rows, columns, history = op.rows(), op.immediate("columns"), op.immediate("history")
@@ -154,7 +154,7 @@ class _Part:
         return e.builder.select(e.less(row, 0), before, e.element(self.src.row(row), self.begin, F32))
 
 
-@operation("store_state")
+@emits("store_state")
 def store_state(op: Operation) -> None:
     e = op.e
     rows, columns, history = op.rows(), op.immediate("columns"), op.immediate("history")

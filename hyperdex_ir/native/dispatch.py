@@ -8,10 +8,10 @@ from typing import Any
 
 from llvmlite import ir
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.structure import MAX_DEPTH
 from hyperdex_ir.native.context import Context, Frame, Reason, Thread
 from hyperdex_ir.native.emit import I32, I64, POINTER, VOID, Emitter, V, define
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.features import Features
 from hyperdex_ir.native.program_rows import SLOTS
 from hyperdex_ir.native.shared import Shared, offset_of

@@ -56,9 +56,9 @@ class Exchange:
     def _take(self, message: Message | None, expected: tuple[int, int, int, int]) -> int:
         if message is None:
             return Arrival.NONE
-        found = (message.number, message.part, *message.words.shape)
-        if found != expected:
-            self._context.other[:] = found
+        rows, columns = message.words.shape
+        if (message.number, message.part, rows, columns) != expected:
+            self._context.other[:] = (message.number, rows, columns, message.part)
             return Arrival.OTHER
         self._words = np.ascontiguousarray(message.words, np.float32)
         self._context.message = self._words.ctypes.data

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.instructions import MATRIX_TYPES, POSITION
 from hyperdex_ir.native.convert import narrow, widen
 from hyperdex_ir.native.emit import F32, I16, I64, V, vector
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.memory_access import LmuRows, Tiles
-from hyperdex_ir.native.operation import Operation, operation
+from hyperdex_ir.native.operation import Operation, emits
 from hyperdex_ir.targets import LANES
 
 _HALF = LANES // 2  # lanes of a step in one channel
 
 
-@operation("store_key")
+@emits("store_key")
 def store_key(op: Operation) -> None:
     e = op.e
     rows, heads, size, limit = op.rows(), op.immediate("heads"), op.immediate("size"), op.immediate("limit")
@@ -44,7 +44,7 @@ def _write_key(op: Operation, tiles: Tiles, position: V, key: V, size: V, matrix
                 op.watch(widen(e, bits, matrix_type))
 
 
-@operation("store_value")
+@emits("store_value")
 def store_value(op: Operation) -> None:
     e = op.e
     rows, heads, size, limit = op.rows(), op.immediate("heads"), op.immediate("size"), op.immediate("limit")

@@ -15,18 +15,19 @@ from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link
 from hyperdex_ir.interpreter.machine import BUDGET, NumericFault, Stop
+from hyperdex_ir.isa.faults import Fault, place_of
 from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.native.attention.head_plan import share_head_loops
 from hyperdex_ir.native.attention.heads import MAX_TRIPS
-from hyperdex_ir.native.code_cache import engine_code
-from hyperdex_ir.native.codegen import Library, load_operations
+from hyperdex_ir.native.code_cache import engine_code, engine_key
+from hyperdex_ir.native.codegen import Library
 from hyperdex_ir.native.context import Context, Reason, Thread
 from hyperdex_ir.native.exchange import Exchange
 from hyperdex_ir.native.faults import message
 from hyperdex_ir.native.features import Features, host_features
 from hyperdex_ir.native.mapped_hbm import EngineMemory
-from hyperdex_ir.native.operation import OPERATIONS, Sizes
+from hyperdex_ir.native.operation import EMITTERS, Sizes
 from hyperdex_ir.native.pool import Pool
 from hyperdex_ir.native.program_rows import make_plan, operand_values
 
@@ -41,9 +42,10 @@ def default_threads() -> int:
 
 def library(features: Features) -> Library:
     """The engine's machine code, loaded once a process."""
-    if features.name not in _LIBRARIES:
-        _LIBRARIES[features.name] = Library(engine_code(features), features)
-    return _LIBRARIES[features.name]
+    key = engine_key(features)
+    if key not in _LIBRARIES:
+        _LIBRARIES[key] = Library(engine_code(features), features)
+    return _LIBRARIES[key]
 
 
 class EngineMachine:
@@ -70,6 +72,7 @@ class EngineMachine:
         device: int = 0,
         link: Link | None = None,
     ):
+        EMITTERS.check()
         self.program = program
         self.device = device
         self.memory = EngineMemory.from_hbm(memory) if isinstance(memory, Hbm) else memory
@@ -79,7 +82,6 @@ class EngineMachine:
         self._origins = tuple(origins) or program.origins
         self._features = features or host_features()
         self._library = library(self._features)
-        load_operations()  # code that was in the cache came without them
         sizes = Sizes(chunk, self.memory.map.target.trees, self.threads, lmu_words, self.memory.map.end)
         self._plan, words = share_head_loops(make_plan(program.instructions), program, sizes, self._features)
         self._lmu = _words(lmu_words + _SLACK)
@@ -177,7 +179,7 @@ class EngineMachine:
         with self._running:
             self.start(tokens, position, first_row)
             if self.resume() != "halt":
-                raise MachineFault(f"{self._describe(self._states[0])}: no other device is there to send a message")
+                raise MachineFault(f"{self._describe(self._states[0])}: {Fault.NO_SENDER.text()}")
 
     def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
         """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
@@ -186,13 +188,13 @@ class EngineMachine:
         that is none of them, or after `close`; FileFormatError when a parameter image has become shorter.
         """
         if not 1 <= len(tokens) <= self.chunk:
-            raise MachineFault(f"pass of {len(tokens)} tokens, the machine takes 1 to {self.chunk}")
+            raise MachineFault(Fault.TOKENS.text(tokens=len(tokens), chunk=self.chunk))
         if not 0 <= first_row < len(tokens):
-            raise MachineFault(f"first row {first_row} of a pass of {len(tokens)} tokens")
+            raise MachineFault(Fault.FIRST_ROW.text(row=first_row, tokens=len(tokens)))
         given = {TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: len(tokens) - first_row}
         with self._running:
             if self._pool.closed:
-                raise MachineFault("the machine has been closed")
+                raise MachineFault(Fault.CLOSED.text())
             self._pool.settle()
             self.memory.check_files()
             self.memory.write(self.memory.map.tokens, np.array(tokens, np.int64))
@@ -258,7 +260,7 @@ class EngineMachine:
         known = 0 <= index < len(self.program.instructions)
         name = self.program.instructions[index].name if known else "none"
         path = self._module_path(index, state.calls - 1 if state.open_calls else None) if known else ""
-        return f"instruction {index} ({name})" + (f" of {path}" if path else "")
+        return place_of(index, name, path)
 
 
 def _job(code: Library, context: Context, states: Any, reasons: list[int]) -> Any:
@@ -281,18 +283,16 @@ def _words(count: int) -> np.ndarray:
     try:
         raw = np.zeros(count + 16, np.float32)
     except (MemoryError, ValueError):  # the second: more than any computer has
-        raise MachineFault(f"{4 * count} bytes of scratch memory: more than this process can have") from None
+        raise MachineFault(Fault.SCRATCH_MEMORY.text(bytes=4 * count)) from None
     skip = -raw.ctypes.data % 64 // 4
     return raw[skip : skip + count]
 
 
 def _scratch_words(program: Program, sizes: Sizes) -> int:
-    """The most that an instruction of the program needs. Raises MachineFault for one that the engine has not got."""
+    """The most that an instruction of the program needs."""
     most = 0
     for index, item in enumerate(program.instructions):
-        definition = OPERATIONS.get(item.name)
-        if definition is None:
-            raise MachineFault(f"instruction {index} ({item.name}): not in the native engine")
-        if definition.scratch is not None:
-            most = max(most, definition.scratch(operand_values(index, item), sizes))
+        scratch = EMITTERS[item.name].scratch
+        if scratch is not None:
+            most = max(most, scratch(operand_values(index, item), sizes))
     return most

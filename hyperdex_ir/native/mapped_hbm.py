@@ -12,6 +12,7 @@ import numpy as np
 
 from hyperdex_ir.errors import FileFormatError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.native.context import Region
 from hyperdex_ir.support.files import HEADER_BYTES
@@ -78,10 +79,8 @@ class EngineMemory:
         """The run-time area is linear: channel 0 begins where it does."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if not self.runtime.begin <= address <= self.runtime.end - size:
-            raise MachineFault(
-                f"HBM bytes {address} to {address + size - 1}, the run-time area is {self.runtime.begin} to"
-                f" {self.runtime.end - 1}"
-            )
+            begin, end = self.runtime.begin, self.runtime.end - 1
+            raise MachineFault(Fault.RUN_TIME_AREA.text(first=address, last=address + size - 1, begin=begin, end=end))
         base = ctypes.c_void_p.from_address(self.runtime.channels).value or 0
         raw: Any = (ctypes.c_char * size).from_address(base + address - self.runtime.begin)
         return np.frombuffer(raw, dtype).reshape(shape)
@@ -111,7 +110,7 @@ def _runtime_area(memory_map: MemoryMap) -> tuple[Region, Any]:
     try:
         area = np.frombuffer(mmap.mmap(-1, size, flags=private), np.uint8)
     except OSError:
-        raise MachineFault(f"a run-time area of {size:,} bytes: more than this process can have") from None
+        raise MachineFault(Fault.RUN_TIME_MEMORY.text(bytes=size)) from None
     region, pointers = _linear(memory_map, area.ctypes.data, start, memory_map.end)
     return region, (area, pointers)
 

@@ -26,7 +26,7 @@ from hyperdex_ir.native.gemv import multiply_columns, prefetch_columns
 from hyperdex_ir.native.llvm_ops import LlvmOps
 from hyperdex_ir.native.mac import vectors
 from hyperdex_ir.native.memory_access import LmuRows, Tiles, Words
-from hyperdex_ir.native.operation import SPAN, Operation, Sizes, Values, operation
+from hyperdex_ir.native.operation import SPAN, Operation, Sizes, Values, emits
 from hyperdex_ir.targets import LANES
 
 _PAD = 64  # words behind rows of results: vectors reach beyond the last column
@@ -80,7 +80,7 @@ class _Scratch:
     work: V
 
 
-@operation("matmul", scratch=_scratch_words)
+@emits("matmul", scratch=_scratch_words)
 def matmul(op: Operation) -> None:
     """Rounds src to the matrix type, multiplies, and runs the epilogue."""
     e = op.e

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.native.context import Context, Region
 from hyperdex_ir.native.emit import F32, I8, I64, POINTER, Emitter, V, define
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.shared import Shared, offset_of
 from hyperdex_ir.targets import BEAT_BYTES, LANES
 

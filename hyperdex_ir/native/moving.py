@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.native.emit import F32, I64, POINTER, V, vector
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.memory_access import LmuRows
-from hyperdex_ir.native.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 
 
-@operation("load")
+@emits("load")
 def load(op: Operation) -> None:
     e = op.e
     columns = op.immediate("columns")
@@ -19,7 +19,7 @@ def load(op: Operation) -> None:
     watch_words(op, dst.pointer, begin, end)
 
 
-@operation("store")
+@emits("store")
 def store(op: Operation) -> None:
     e = op.e
     rows, columns = op.rows(), op.immediate("columns")
@@ -38,7 +38,7 @@ def _select_scratch(values: Values, sizes: Sizes) -> int:
     return min(sizes.chunk * values["columns"], sizes.lmu_words)
 
 
-@operation("select_rows", scratch=_select_scratch)
+@emits("select_rows", scratch=_select_scratch)
 def select_rows(op: Operation) -> None:
     e = op.e
     rows, first = op.rows(), op.register("first")
@@ -65,7 +65,7 @@ def copy_rows(op: Operation, target: LmuRows, source: LmuRows, rows: V, columns:
         watch_words(op, source.row(row), 0, columns)
 
 
-@operation("select_columns", scratch=_select_scratch)
+@emits("select_columns", scratch=_select_scratch)
 def select_columns(op: Operation) -> None:
     e, b = op.e, op.e.builder
     rows, columns, limit, index = op.rows(), op.immediate("columns"), op.immediate("limit"), op.register("index")

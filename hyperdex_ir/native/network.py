@@ -6,17 +6,17 @@ message is not there yet do all of them return, so that the pass can be resumed 
 
 from __future__ import annotations
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.instructions import DEVICE
 from hyperdex_ir.isa.operands import MOST_AHEAD
 from hyperdex_ir.native.context import Arrival, Reason
 from hyperdex_ir.native.emit import I64, V
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.memory_access import LmuRows
 from hyperdex_ir.native.moving import watch_words
-from hyperdex_ir.native.operation import Operation, operation
+from hyperdex_ir.native.operation import Operation, emits
 
 
-@operation("send")
+@emits("send")
 def send(op: Operation) -> None:
     e, b, thread = op.e, op.e.builder, op.machine_thread
     part, rows, columns = _part(op), op.rows(), op.immediate("columns")
@@ -43,7 +43,7 @@ def _check_ahead(op: Operation, sent: V, words: V) -> None:
     op.fault_if(outside, Fault.AHEAD, messages, ahead, most)
 
 
-@operation("receive")
+@emits("receive")
 def receive(op: Operation) -> None:
     e, thread = op.e, op.machine_thread
     part, rows, columns = _part(op), op.rows(), op.immediate("columns")
@@ -56,7 +56,7 @@ def receive(op: Operation) -> None:
         e.builder.ret(I64(Reason.NETWORK))
     found = [op.context.load("other", index) for index in range(4)]
     other = e.equal(arrival, int(Arrival.OTHER))
-    op.fault_if(other, Fault.MESSAGE, number, part, rows, columns, *found)
+    op.fault_if(other, Fault.MESSAGE, number, rows, columns, part, *found)
     thread.store("received", e.add(number, 1))
     thread.add("words_ahead", e.sub(I64(0), e.mul(rows, columns)))
     dst = op.lmu("dst", rows, columns, added=_first_column(op, part))

@@ -3,7 +3,7 @@
 An instruction of the table is one LLVM function `i64 op_<name>(ptr context, ptr thread, ptr fields)`. Its body is
 written by a function that is registered under the instruction's name:
 
-    @operation("select_rows")
+    @emits("select_rows")
     def select_rows(op: Operation) -> None:
         e = op.e
         rows, first = op.rows(), op.register("first")
@@ -44,15 +44,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hyperdex_ir.isa.faults import Fault
+from hyperdex_ir.isa.handlers import Handlers
 from hyperdex_ir.isa.instructions import BY_NAME, POSITION
-from hyperdex_ir.isa.operands import MOST_POSITION
+from hyperdex_ir.isa.operands import MOST_POSITION, Field
 from hyperdex_ir.native import memory_access
-from hyperdex_ir.native.context import FAULT_NUMBERS, Context, Reason, Thread
+from hyperdex_ir.native.context import Context, Reason, Thread
 from hyperdex_ir.native.emit import F32, I1, I32, I64, POINTER, Emitter, Local, V, define
-from hyperdex_ir.native.faults import Fault
+from hyperdex_ir.native.faults import number_count
 from hyperdex_ir.native.features import Features
 from hyperdex_ir.native.memory_access import LmuRows, LmuView, Tiles, Words
-from hyperdex_ir.native.program_rows import slot_of
+from hyperdex_ir.native.program_rows import slots_of
 from hyperdex_ir.native.shared import Shared
 
 
@@ -79,18 +81,29 @@ Body = Callable[["Operation"], None]
 
 @dataclass(frozen=True)
 class Definition:
-    """A registered operation."""
+    """How an operation of the plan is written. extra: the names of its fields, when it is no instruction."""
 
     name: str
     body: Body
     scratch: Scratch | None
     barrier: bool
-    fields: tuple[str, ...]
-    number: int  # in slot 0 of the plan
+    extra: tuple[str, ...] | None = None
+
+    @property
+    def number(self) -> int:
+        """What stands in slot 0 of the plan."""
+        return BY_NAME[self.name].opcode if self.extra is None else FIRST_EXTRA + list(EXTRAS).index(self.name)
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The fields of its row in the plan."""
+        return BY_NAME[self.name].fields() if self.extra is None else tuple(Field(name, 64) for name in self.extra)
 
 
-OPERATIONS: dict[str, Definition] = {}
-"""What has been registered, by name."""
+#: The emitter of each instruction.
+EMITTERS: Handlers[Definition] = Handlers("emitter of the native engine")
+#: Those of operations that are no instructions, which the engine itself puts into a plan.
+EXTRAS: Handlers[Definition] = Handlers("emitter of the native engine")
 
 #: Elements between two `check_stop`s, where their number is bounded by HBM alone.
 SPAN = 1 << 25
@@ -98,23 +111,25 @@ SPAN = 1 << 25
 FIRST_EXTRA = 256  #: numbers of operations that are no instruction of the table
 
 
-def operation(
-    name: str, *, scratch: Scratch | None = None, barrier: bool = True, fields: Sequence[str] | None = None
-) -> Callable[[Body], Body]:
-    """Registers the body of an instruction of the table.
+def emits(*names: str, scratch: Scratch | None = None, barrier: bool = True) -> Callable[[Body], Body]:
+    """Registers what writes the body of instructions.
 
     barrier: threads meet when it ends; False for what touches only the thread's own state.
-    fields: for an operation that is not in the table but put into the plan by the engine: the names of its slots.
     """
-    if (fields is None) != (name in BY_NAME):
-        raise ValueError(f"{name}: operations that are not in the instruction table name their fields, others do not")
 
     def register(body: Body) -> Body:
-        if name in OPERATIONS:
-            raise ValueError(f"{name} is registered twice")
-        extra = sum(item.number >= FIRST_EXTRA for item in OPERATIONS.values())
-        number = FIRST_EXTRA + extra if fields is not None else BY_NAME[name].opcode
-        OPERATIONS[name] = Definition(name, body, scratch, barrier, tuple(fields or ()), number)
+        for name in names:
+            EMITTERS.add(name, Definition(name, body, scratch, barrier))
+        return body
+
+    return register
+
+
+def emits_extra(name: str, fields: Sequence[str], *, barrier: bool = True) -> Callable[[Body], Body]:
+    """As `emits`, for an operation that is no instruction of the table. fields: the names of its slots."""
+
+    def register(body: Body) -> Body:
+        EXTRAS.add(name, Definition(name, body, None, barrier, tuple(fields)))
         return body
 
     return register
@@ -145,7 +160,7 @@ class Operation:
         self.definition = definition
         self.context = Shared(e, e.function.args[0], Context)
         self.machine_thread = Shared(e, e.function.args[1], Thread)
-        self._fields = e.function.args[2]
+        self._fields, self._slots = e.function.args[2], slots_of(definition.fields)
         self.threads = self.context.load("threads")
         self.thread = self.machine_thread.load("number")
         self._watched: dict[str, Local] = {}
@@ -153,7 +168,7 @@ class Operation:
     # ------------------------------------------------------------------------------------------------ operands
 
     def _slot(self, name: str) -> V:
-        return self.e.element(self._fields, slot_of(self.definition.name, self.definition.fields, name), I64)
+        return self.e.element(self._fields, self._slots[name], I64)
 
     def immediate(self, name: str) -> V:
         """The number in a field, i64: an operand, or a part such as `dst.stride`."""
@@ -311,8 +326,8 @@ class Operation:
 
     def fault(self, code: Fault, *numbers: int | V) -> None:
         """Ends the pass with a machine fault; code that follows in this block is not reached."""
-        if len(numbers) > FAULT_NUMBERS:
-            raise ValueError(f"{len(numbers)} numbers, a fault keeps {FAULT_NUMBERS}")
+        if len(numbers) != number_count(code):
+            raise ValueError(f"{len(numbers)} numbers, {code.name} has {number_count(code)}")
         for index, number in enumerate(numbers):
             self.machine_thread.store("fault_numbers", number, index)
         self.machine_thread.store("fault", int(code))

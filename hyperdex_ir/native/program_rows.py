@@ -12,21 +12,21 @@ import numpy as np
 
 from hyperdex_ir.errors import AssemblyError, CapacityError, MachineFault
 from hyperdex_ir.interpreter.machine import operand_values
+from hyperdex_ir.isa.faults import place_of
 from hyperdex_ir.isa.fields import encode_field, split_value
 from hyperdex_ir.isa.instructions import BY_NAME, SPECS
-from hyperdex_ir.isa.operands import FieldKind
+from hyperdex_ir.isa.operands import Field, FieldKind
 from hyperdex_ir.isa.program import Instruction
 
 #: Numbers of one instruction: 32, the next power of two above the most fields.
 SLOTS = 1 << max(1 + len(spec.fields()) for spec in SPECS).bit_length()
-_SLOT_OF = {spec.name: {field.name: 1 + index for index, field in enumerate(spec.fields())} for spec in SPECS}
 
 
-def slot_of(operation: str, extra: Sequence[str], field: str) -> int:
-    """The slot of a field of an instruction; `extra`: the field names of an operation that is not in the table."""
-    if operation in _SLOT_OF:
-        return _SLOT_OF[operation][field]
-    return 1 + list(extra).index(field)
+def slots_of(fields: Sequence[Field]) -> dict[str, int]:
+    """The slot of each field, by name. Raises ValueError when there are more than a row has room for."""
+    if len(fields) >= SLOTS:
+        raise ValueError(f"{len(fields)} fields, a row of the plan has room for {SLOTS - 1}")
+    return {field.name: 1 + index for index, field in enumerate(fields)}
 
 
 def make_plan(instructions: Sequence[Instruction]) -> np.ndarray:
@@ -41,7 +41,7 @@ def make_plan(instructions: Sequence[Instruction]) -> np.ndarray:
 
 def _field_numbers(index: int, item: Instruction) -> list[int]:
     """The numbers of all fields, in the table's order; an absent operand's are 0."""
-    owner = f"instruction {index} ({item.name})"
+    owner = place_of(index, item.name)
     values = operand_values(index, item)
     numbers: list[int] = []
     for operand in item.spec.operands:

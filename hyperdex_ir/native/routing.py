@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.native.emit import F32, I32, I64, POINTER, Emitter, V
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.kernels import kernel
 from hyperdex_ir.native.memory_access import LmuRows
 from hyperdex_ir.native.moving import watch_words
-from hyperdex_ir.native.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 
 
 def number_in(e: Emitter, word: V, limit: V) -> tuple[V, V]:
@@ -30,7 +30,7 @@ def _top_k_scratch(values: Values, sizes: Sizes) -> int:
     return chosen + sizes.threads * (values["columns"] + 2 * values["groups"])
 
 
-@operation("top_k", scratch=_top_k_scratch)
+@emits("top_k", scratch=_top_k_scratch)
 def top_k(op: Operation) -> None:
     e = op.e
     rows, columns, k = op.rows(), op.immediate("columns"), op.immediate("k")
@@ -119,7 +119,7 @@ def _take_scratch(values: Values, sizes: Sizes) -> int:
     return min(sizes.chunk * values["columns"], sizes.lmu_words)
 
 
-@operation("take_columns", scratch=_take_scratch)
+@emits("take_columns", scratch=_take_scratch)
 def take_columns(op: Operation) -> None:
     e = op.e
     rows, columns, limit = op.rows(), op.immediate("columns"), op.immediate("limit")

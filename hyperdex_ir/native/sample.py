@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hyperdex_ir.interpreter import functions
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.instructions import POSITION, TOKENS
 from hyperdex_ir.isa.settings import SAMPLE, SETTINGS_BYTES
 from hyperdex_ir.native.emit import F32, I8, I32, I64, I128, V, vector
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.llvm_ops import LlvmOps
 from hyperdex_ir.native.memory_access import Words
-from hyperdex_ir.native.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 from hyperdex_ir.native.philox import draw
 from hyperdex_ir.native.top_columns import HISTOGRAM_WORDS, keep_first, lane_bits, lowest_bit
 
@@ -83,7 +83,7 @@ class Row:
         return e.offset(self.records, e.add(e.mul(thread, 4 * _RECORD_WORDS), offset))
 
 
-@operation("sample", scratch=_scratch)
+@emits("sample", scratch=_scratch)
 def sample(op: Operation) -> None:
     e, b = op.e, op.e.builder
     rows, columns = op.rows(), op.immediate("columns")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.instructions import INDEX_SOURCES, MATRIX_TYPES, POSITION
 from hyperdex_ir.native.convert import load_widened
 from hyperdex_ir.native.emit import F32, I64, POINTER, V, vector
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.memory_access import Tiles, Words
 from hyperdex_ir.native.moving import scale_words, watch_words
-from hyperdex_ir.native.operation import Operation, operation
+from hyperdex_ir.native.operation import Operation, emits
 from hyperdex_ir.targets import LANES
 
 _HALF = LANES // 2  # lanes of a step in one channel
 
 
-@operation("embed")
+@emits("embed")
 def embed(op: Operation) -> None:
     e = op.e
     rows, columns = op.rows(), op.immediate("columns")
@@ -46,7 +46,7 @@ def _widen_row(op: Operation, target: V, tiles: Tiles, index: V, columns: V, sca
                 op.watch(value, e.first_lanes(count, vector(F32, lanes)))
 
 
-@operation("gather")
+@emits("gather")
 def gather(op: Operation) -> None:
     e = op.e
     rows, columns = op.rows(), op.immediate("columns")

@@ -7,13 +7,13 @@ from typing import Any
 
 from llvmlite import ir
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.instructions import BINARY, REDUCTIONS, ROTARY_STYLES, UNARY
 from hyperdex_ir.native import rows as kernels
 from hyperdex_ir.native.emit import I1, I32, I64, POINTER, V
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.kernels import choose
 from hyperdex_ir.native.memory_access import LmuView, Words
-from hyperdex_ir.native.operation import Operation, Sizes, Values, operation
+from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 from hyperdex_ir.native.views import ViewWalk, scratch_words
 
 
@@ -53,7 +53,7 @@ def _chosen(op: Operation, name: str, functions: Sequence[Callable[[], V]]) -> V
     return bits.get()
 
 
-@operation("unary", scratch=_one_operand)
+@emits("unary", scratch=_one_operand)
 def unary(op: Operation) -> None:
     e = op.e
 
@@ -64,7 +64,7 @@ def unary(op: Operation) -> None:
     _Views(op, ("a",)).walk(blocks=True).run(compute)
 
 
-@operation("binary", scratch=_two_operands)
+@emits("binary", scratch=_two_operands)
 def binary(op: Operation) -> None:
     e = op.e
 
@@ -75,7 +75,7 @@ def binary(op: Operation) -> None:
     _Views(op, ("a", "b")).walk(blocks=True).run(compute)
 
 
-@operation("binary_scalar", scratch=_one_operand)
+@emits("binary_scalar", scratch=_one_operand)
 def binary_scalar(op: Operation) -> None:
     e, scalar = op.e, op.floating("b")
     number = e.add(op.choice("function"), e.mul(op.immediate("reversed"), len(BINARY)))
@@ -91,7 +91,7 @@ def binary_scalar(op: Operation) -> None:
     _Views(op, ("a",)).walk(blocks=True).run(compute)
 
 
-@operation("reduce", scratch=_one_result)
+@emits("reduce", scratch=_one_result)
 def reduce(op: Operation) -> None:
     e = op.e
     functions = {"sum": kernels.row_sum, "mean": kernels.row_mean, "row_max": kernels.row_max}
@@ -119,12 +119,12 @@ def _norm_scratch(values: Values, sizes: Sizes) -> int:
     return scratch_words(values, sizes, 1) + sizes.threads * 2 * (columns + _PARAMETER_SLACK)
 
 
-@operation("rms_norm", scratch=_norm_scratch)
+@emits("rms_norm", scratch=_norm_scratch)
 def rms_norm(op: Operation) -> None:
     _norm(op, kernels.rms_norm_row(op.e), ("weight",))
 
 
-@operation("layer_norm", scratch=_norm_scratch)
+@emits("layer_norm", scratch=_norm_scratch)
 def layer_norm(op: Operation) -> None:
     _norm(op, kernels.layer_norm_row(op.e), ("weight", "bias"))
 
@@ -162,7 +162,7 @@ def _parameter(op: Operation, name: str, words: Words, memory: V, needed: V) -> 
 # ---------------------------------------------------------------------------------------------------- rotary
 
 
-@operation("rotary", scratch=_one_operand)
+@emits("rotary", scratch=_one_operand)
 def rotary(op: Operation) -> None:
     e, b = op.e, op.e.builder
     turned, columns = op.immediate("turned"), op.immediate("columns")

@@ -1,8 +1,12 @@
-"""The identity of the code that makes what is kept between runs: this package's files and its libraries."""
+"""The identity of the code that makes what is kept between runs: files of this package and of extensions, libraries."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import sys
+import uuid
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +16,8 @@ from hyperdex_ir import __version__
 #: Libraries that shape what is kept; the others show, find or transport it.
 LIBRARIES = ("gguf", "llvmlite", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xdsl")
 _PACKAGE = Path(__file__).parents[1]
+#: Stands for code that is in no file: another process cannot tell that it has the same.
+_SESSION = uuid.uuid4().hex
 
 
 @cache
@@ -30,3 +36,19 @@ def code_digest() -> str:
         digest.update(f"{name.as_posix()} {len(data)}\n".encode())
         digest.update(data)
     return digest.hexdigest()
+
+
+def foreign_digest(modules: Iterable[str]) -> str:
+    """A hash of the files of the packages that modules belong to, this one and xDSL aside; empty without any."""
+    names = sorted({name.partition(".")[0] for name in modules} - {"hyperdex_ir", "xdsl"})
+    hashes = [digest for name in names for digest in _file_hashes(name)]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest() if hashes else ""
+
+
+def _file_hashes(name: str) -> list[str]:
+    """Of a package or module that has been imported."""
+    module = sys.modules.get(name)
+    paths = sorted(path for folder in getattr(module, "__path__", ()) for path in Path(folder).rglob("*.py"))
+    if not paths and (file := getattr(module, "__file__", None)) is not None:
+        paths = [Path(file)]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths] or [_SESSION]

@@ -18,7 +18,7 @@ from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.native.machine import EngineMachine
-from hyperdex_ir.native.operation import OPERATIONS
+from hyperdex_ir.native.operation import EXTRAS
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import RingDevice
 from hyperdex_ir.support.xdsl import parse_module, print_module
@@ -181,7 +181,7 @@ def ring(module: ModuleOp, local: ModuleOp, parameters: Parameters, devices: int
         for device, (hbm, link) in enumerate(zip(hbms, links, strict=True))
     ]
     for machine in machines:
-        assert (machine._plan[:, 0] == OPERATIONS["head_loop"].number).any()
+        assert (machine._plan[:, 0] == EXTRAS["head_loop"].number).any()
     return RingDevice(machines, links, memory, CHUNK, CHUNK)
 
 

@@ -34,7 +34,7 @@ from hyperdex_ir.native import features as engine_features
 from hyperdex_ir.native.attention import kernels
 from hyperdex_ir.native.attention.heads import HeadLoop, Place, find_head_loops
 from hyperdex_ir.native.attention.rows import BIASES, ROW_BYTES, Row, row_counts
-from hyperdex_ir.native.operation import OPERATIONS
+from hyperdex_ir.native.operation import EXTRAS
 
 NOT_FINITE = 0x7F800000
 HALT = op("halt")
@@ -431,7 +431,7 @@ def poisoned(body: Sequence[Instruction], rows: int, position: int = 30) -> str:
     code = program(body)
     machine = engine(code, new_hbm(np.random.default_rng(7)), words())
     (start,) = find_head_loops(Program(tuple(code)))
-    assert machine._plan[start, 0] == OPERATIONS["head_loop"].number
+    assert machine._plan[start, 0] == EXTRAS["head_loop"].number
     for index, item in enumerate(code):
         if item.name == "scores":
             machine._plan[index, 0] = BY_NAME["ret"].opcode

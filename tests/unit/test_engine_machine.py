@@ -19,7 +19,7 @@ from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 from hyperdex_ir.native.features import available
 from hyperdex_ir.native.machine import EngineMachine
-from hyperdex_ir.native.operation import OPERATIONS, Sizes
+from hyperdex_ir.native.operation import EMITTERS, Sizes
 from hyperdex_ir.native.pool import Pool
 from hyperdex_ir.native.program_rows import operand_values
 
@@ -74,6 +74,11 @@ def store(address: int, pitch: int, columns: int) -> Instruction:
 
 def select(first: int, src: int = 0, columns: int = 8) -> Instruction:
     return op("select_rows", dst=LmuRef(0, WIDTH), src=LmuRef(src, WIDTH), first=first, columns=columns, rows=9)
+
+
+def sample(**changes: Any) -> Instruction:
+    values = {"dst": 7, "src": LmuRef(0, WIDTH), "columns": WIDTH, "rows": 1, "settings": HbmRef(MAP.sampling)}
+    return op("sample", **{**values, **changes})
 
 
 ONE = op("set", dst=9, value=1)
@@ -164,6 +169,16 @@ FAULTS = {
     "endless calls": [op("repeat", count=1, length=2), op("call", target=1)],
     "ret": [op("ret")],
     "ret in a repeat": [op("call", target=1), op("repeat", count=1, length=1), op("ret")],
+    "halt skipped": [op("skip_unless", a=0, value=1, length=1)],
+    "columns selected": [embed(), op("set", dst=9, value=-1), op(
+        "select_columns", dst=LmuRef(500, 9), src=LmuRef(0, WIDTH), index=9, columns=9, limit=WIDTH, rows=1)],
+    "turned columns": [embed(), op(
+        "rotary", dst=view(0), a=view(0), cos=LmuRef(0), sin=LmuRef(0), style="half", turned=3, columns=8, rows=1)],
+    "position outside the cache": [embed(), attention("values", limit=61)],
+    "no columns to choose from": [embed(), sample(columns=0)],
+    "settings": [embed(), store(MAP.sampling, 8, 20), sample()],
+    "no links": [embed(), op(
+        "send", src=LmuRef(0, WIDTH), hop=0, parts=2, pitch=5, columns=3, rows=1)],
 }  # fmt: skip
 
 
@@ -399,7 +414,7 @@ MODEST = {
 @pytest.mark.parametrize("case", MODEST)
 def test_scratch_memory_is_for_what_passes_the_checks(case: str) -> None:
     item, most = MODEST[case]
-    scratch = OPERATIONS[item.name].scratch
+    scratch = EMITTERS[item.name].scratch
     assert scratch is not None
     assert scratch(operand_values(0, item), Sizes(256, 16, 2, 1 << 22, 1 << 34)) <= most
 

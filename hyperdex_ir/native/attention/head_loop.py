@@ -23,7 +23,7 @@ from hyperdex_ir.native.dispatch import frame_field
 from hyperdex_ir.native.emit import F32, I1, I64, POINTER, V
 from hyperdex_ir.native.kernels import choose
 from hyperdex_ir.native.memory_access import beat_address
-from hyperdex_ir.native.operation import Operation, operation, positions_fit
+from hyperdex_ir.native.operation import Operation, emits_extra, positions_fit
 from hyperdex_ir.targets import LANES
 
 _CACHES = ("keys", "values")
@@ -35,7 +35,7 @@ _PORTION = 8
 # ---------------------------------------------------------------------------------------------------- operation
 
 
-@operation("head_loop", fields=FIELDS, barrier=False)
+@emits_extra("head_loop", FIELDS, barrier=False)
 def head_loop(op: Operation) -> None:
     e = op.e
     loop = _Loop(op)

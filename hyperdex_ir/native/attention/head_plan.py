@@ -12,8 +12,8 @@ from hyperdex_ir.native.attention.heads import HeadLoop, Place, find_head_loops
 from hyperdex_ir.native.attention.operations import workspace_words
 from hyperdex_ir.native.attention.rows import BIASES, row_counts
 from hyperdex_ir.native.features import Features
-from hyperdex_ir.native.operation import OPERATIONS, Sizes
-from hyperdex_ir.native.program_rows import SLOTS, slot_of
+from hyperdex_ir.native.operation import EXTRAS, Sizes
+from hyperdex_ir.native.program_rows import SLOTS, slots_of
 
 #: A loop's table begins with what its lookups have in common, and which parameters of heads there are.
 HEADER = ("lookups", "offset", "register", "limit", "bias", "has_sink")
@@ -39,7 +39,8 @@ def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features:
 
     Gives the plan with the loops' tables behind the instructions, and the words of scratch memory that they need.
     """
-    loops = find_head_loops(program)
+    loops, operation = find_head_loops(program), EXTRAS["head_loop"]
+    slots = slots_of(operation.fields)
     tables: list[int] = []
     words = 0
     plan = plan.copy()
@@ -49,8 +50,8 @@ def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features:
         tables += _table(loop, stages)
         fields = _field_values(loop, stages, plan[loop.scores : loop.scores + 3], start)
         for name, value in fields.items():
-            plan[index, slot_of("head_loop", FIELDS, name)] = value
-        plan[index, 0] = OPERATIONS["head_loop"].number
+            plan[index, slots[name]] = value
+        plan[index, 0] = operation.number
         size = max(fields["size"], fields["value_size"])
         positions = min(fields["limit"], sizes.lmu_words)  # more are not seen: their scores would not fit
         words = max(words, workspace_words(row_counts(features)[-1], size, positions) * sizes.threads)
@@ -93,8 +94,10 @@ def _runs(loop: HeadLoop) -> Iterator[tuple[int, int]]:
 def _field_values(loop: HeadLoop, stages: Sequence[Instruction], rows: np.ndarray, table: int) -> dict[str, int]:
     """The operation's fields but those of the repeat; those of its stages as they are in the plan."""
 
+    slots = [slots_of(stage.spec.fields()) for stage in stages]
+
     def of(row: int, name: str) -> int:
-        return int(rows[row, slot_of(stages[row].name, (), name)])
+        return int(rows[row, slots[row][name]])
 
     places = loop.trips[0].places
     return {

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.map import ceil_div
 from hyperdex_ir.native.attention import kernels
 from hyperdex_ir.native.attention.rows import BIASES, COLUMN_BYTES, ROW_BYTES, RowAccess
 from hyperdex_ir.native.emit import F32, I32, I64, POINTER, Emitter, V
-from hyperdex_ir.native.faults import Fault
 from hyperdex_ir.native.kernels import choose
 from hyperdex_ir.native.memory_access import LmuRows
-from hyperdex_ir.native.operation import SPAN, Operation, Sizes, Values, operation
+from hyperdex_ir.native.operation import SPAN, Operation, Sizes, Values, emits
 from hyperdex_ir.targets import LANES
 
 # ---------------------------------------------------------------------------------------------------- memory
@@ -180,7 +180,7 @@ def _scratch(values: Values, sizes: Sizes) -> int:
     return sizes.lmu_words + sizes.threads * workspace_words(1, values.get("size", 1), sizes.lmu_words)
 
 
-@operation("scores", scratch=_scratch)
+@emits("scores", scratch=_scratch)
 def scores(op: Operation) -> None:
     e, a = op.e, _Attention(op)
     size = op.immediate("size")
@@ -214,7 +214,7 @@ def scores(op: Operation) -> None:
     a.each_row(dst, a.columns, work, a.workspace(size))
 
 
-@operation("softmax", scratch=_scratch)
+@emits("softmax", scratch=_scratch)
 def softmax(op: Operation) -> None:
     e, a = op.e, _Attention(op)
     src, sink = a.seen("src"), a.number("sink")
@@ -232,7 +232,7 @@ def softmax(op: Operation) -> None:
     a.each_row(dst, a.columns, work, a.workspace(I64(1)))
 
 
-@operation("values", scratch=_scratch)
+@emits("values", scratch=_scratch)
 def values(op: Operation) -> None:
     e, a = op.e, _Attention(op)
     size, limit = op.immediate("size"), op.immediate("limit")
