@@ -1,24 +1,18 @@
-"""How long an instruction takes: the cost model, one function of the target file.
+"""How long an instruction takes: the cost model, by the cost rule of its entry in the table and the target file.
 
-The assumptions, each of which is one number of `targets/*.toml` or one line below:
+docs/cost.md has the rules in words, made from the table. The assumptions, each of which is one number of
+`targets/*.toml` or one line below:
 
 * Cycles are those of the target's clock. There is no contention but for what is said here.
 * HBM delivers a stripe (one beat of every channel, one tile of a matrix) a cycle, less where its bandwidth is lower;
-  the first beat comes `hbm_latency_seconds` after the request. f32 parameters of a norm or a bias, slopes and sinks
-  come for nothing.
-* SMA streams a matrix once for all rows in flight. SXE works on one tile of one row a cycle: a matrix of g groups of
-  `trees` columns and s steps of 64 lanes takes g * s * rows cycles; a result is there `tree_latency_cycles` after its
-  last tile, `vector_latency_cycles` later where there is an epilogue. Columns finish group by group.
-* scores streams the keys of the positions seen, values their values; a tile a cycle and row as for a matrix.
-* VXE works on `vector_lanes` elements a cycle. Each pass over them adds `vector_latency_cycles`. sample counts as a
-  greedy choice; its settings come for nothing.
-* Rows of embed are in one pair of channels each: a step a cycle. gather, load, store and store_state take a stripe a
-  cycle.
-* store_key writes a beat a cycle. store_value writes single elements into beats until 32 tokens fill one: each such
-  beat takes `partial_write_cycles`.
-* ICP takes a cycle for each word, its own or handed to another engine; lookup waits for HBM.
-* ESL sends `link_bytes_per_second`; a message is there `link_latency_seconds` after its last word has left. Sending and
-  receiving are independent. A receive takes nothing itself: it is over when its message is there.
+  the first beat comes `hbm_latency_seconds` after the request. f32 parameters of a norm or a bias, slopes, sinks and
+  the settings of sample come for nothing.
+* SMA streams a matrix once for all rows in flight. SXE works on one tile of one row a cycle. Columns finish group by
+  group.
+* Each pass of VXE over its elements adds `vector_latency_cycles`. sample counts as a greedy choice.
+* Single elements are written into beats until 32 tokens fill one: each such beat takes `partial_write_cycles`.
+* ICP takes a cycle for each word, its own or handed to another engine.
+* Sending and receiving are independent; a message is there `link_latency_seconds` after its last word has left.
 """
 
 from __future__ import annotations

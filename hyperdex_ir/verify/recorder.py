@@ -90,8 +90,9 @@ class _Recorder:
 
     def __call__(self, index: int, operands: Mapping[str, Any]) -> None:
         machine, lmu = self._machine, self._lmu
-        name = machine.program.instructions[index].name
-        sources = lmu.sources | self._cache_sources(name, operands)
+        spec = machine.program.instructions[index].spec
+        name = spec.name
+        sources = lmu.sources | self._cache_sources(spec.stores, operands)
         origin = machine.program.origins[index] if machine.program.origins else Origin("", "", name)
         layer, weight = machine.layer, operands.get("weight")
         step = Step(
@@ -111,13 +112,13 @@ class _Recorder:
         self._on_step(step)
         lmu.begin(lmu.number + 1)
 
-    def _cache_sources(self, name: str, operands: Mapping[str, Any]) -> set[int]:
+    def _cache_sources(self, stores: bool, operands: Mapping[str, Any]) -> set[int]:
         """What flows through the KV cache in HBM; remembers a store."""
         cache = operands.get("cache")
         if not isinstance(cache, HbmRef):
             return set()
         address = self._machine.state.address(cache)
-        if name.startswith("store"):
+        if stores:
             stored = range(address, address + operands["heads"] * operands["pitch"])
             self._stores = [entry for entry in self._stores if entry[0] != stored]
             self._stores.append((stored, self._lmu.number))
