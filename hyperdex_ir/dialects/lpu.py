@@ -23,6 +23,7 @@ from hyperdex_ir.dialects.lpu_ops.base import (
     shape_text,
     tokens_type,
 )
+from hyperdex_ir.dialects.lpu_ops.choices import ActivationAttr, RotaryStyleAttr
 from hyperdex_ir.dialects.lpu_ops.control import LayerOp, LayersOp, RepeatOp, YieldOp
 from hyperdex_ir.dialects.lpu_ops.convolution import ShortConvOp
 from hyperdex_ir.dialects.lpu_ops.elementwise import (
@@ -97,4 +98,4 @@ from hyperdex_ir.dialects.lpu_ops.traits import (
     has_trait,
 )
 
-LPU = Dialect("lpu", OPERATIONS, [GridAttr, ShardingAttr])
+LPU = Dialect("lpu", OPERATIONS, [ActivationAttr, RotaryStyleAttr, GridAttr, ShardingAttr])

@@ -140,7 +140,7 @@ def _layer(devices: int) -> str:
     bias, _ = text.weight("gate", "up", prefix=prefix, bias=True)
     inner = doubled // 2
     text.lines.append(
-        f'%g = lpu.linear {residual} by {weight} gated bias {bias} : tensor<{doubled}xf32> then "silu" :'
+        f"%g = lpu.linear {residual} by {weight} gated bias {bias} : tensor<{doubled}xf32> then silu :"
         f" tensor<?x{WIDTH}xf32>, tensor<{doubled}x{WIDTH}xf16> -> tensor<?x{inner}xf32>"
     )
     gated = text.gather("%g", inner, INNER)

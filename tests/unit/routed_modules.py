@@ -138,12 +138,12 @@ class _Layer:
             inner = self.gate_in_parts(x, indices)
             bias = f"bias {self.weight('down.bias', EXPERTS, WIDTH, dtype='f32')} : tensor<{EXPERTS}x{WIDTH}xf32>"
         else:
-            inner = self.expert("up", x, indices, 2 * INNER, WIDTH, 'gated then "silu"', "", f"?x{INNER}x{self.ranks}")
+            inner = self.expert("up", x, indices, 2 * INNER, WIDTH, "gated then silu", "", f"?x{INNER}x{self.ranks}")
         rest = f"{bias} sum {weights} : tensor<?x{self.ranks}xf32>"
         y = self.expert("down", inner, indices, WIDTH, INNER, rest, f"x{self.ranks}", f"?x{WIDTH}")
         if kind != "groups":
             return y
-        shared = self.linear("shared.down", self.linear("shared.up", x, SHARED, WIDTH, 'then "silu"'), WIDTH, SHARED)
+        shared = self.linear("shared.down", self.linear("shared.up", x, SHARED, WIDTH, "then silu"), WIDTH, SHARED)
         return self.binary("both", "add", y, shared, f"?x{WIDTH}")
 
 

@@ -113,12 +113,12 @@ def test_linear_chain_norms_and_rotary() -> None:
         """%w = lpu.weight "w" : tensor<8x8xf16>
   %b = lpu.weight "bias" : tensor<8xf32>
   %t = lpu.weight "table" : tensor<90x2x4xf32>
-  %l = lpu.linear %x by %w bias %b : tensor<8xf32> scale 5.0e-01 then "silu" times %x plus %x : tensor<?x8xf32>, tensor<8x8xf16> -> tensor<?x8xf32>
+  %l = lpu.linear %x by %w bias %b : tensor<8xf32> scale 5.0e-01 then silu times %x plus %x : tensor<?x8xf32>, tensor<8x8xf16> -> tensor<?x8xf32>
   %n = lpu.layer_norm %l weight %b : tensor<8xf32> bias %b : tensor<8xf32> epsilon 1.0e-05 : tensor<?x8xf32>
   %r = lpu.rms_norm %n weight %b : tensor<8xf32> epsilon 1.0e-05 : tensor<?x8xf32>
   %cos, %sin = lpu.rotary_table %t at %positions : (tensor<90x2x4xf32>, tensor<?xi64>) -> (tensor<?x4xf32>, tensor<?x4xf32>)
   %h = lpu.reshape %r : (tensor<?x8xf32>) -> tensor<?x2x4xf32>
-  %o = lpu.rotary %h cos %cos sin %sin style "half" : (tensor<?x2x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>) -> tensor<?x2x4xf32>
+  %o = lpu.rotary %h cos %cos sin %sin style half : (tensor<?x2x4xf32>, tensor<?x4xf32>, tensor<?x4xf32>) -> tensor<?x2x4xf32>
   %y = lpu.reshape %o : (tensor<?x2x4xf32>) -> tensor<?x8xf32>"""  # noqa: E501
     )
     bias, table = parameter("bias"), parameter("table")

@@ -34,9 +34,8 @@ from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.f32 import F32, f32_attr
 from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, is_matrix_element, require, shape_of
+from hyperdex_ir.dialects.lpu_ops.choices import ActivationAttr, RotaryStyleAttr
 from hyperdex_ir.dialects.lpu_ops.traits import HoldsTable, KeepsZeros, RowWise, StatefulOp
-from hyperdex_ir.isa.functions import ACTIVATIONS
-from hyperdex_ir.isa.instructions import ROTARY_STYLES
 
 Value = SSAValue | Operation
 
@@ -124,7 +123,7 @@ class LinearOp(KeepsZeros):
     plus = opt_operand_def(T)
     scale = opt_prop_def(FloatAttr[Float32Type])
     softcap = opt_prop_def(FloatAttr[Float32Type])
-    activation = opt_prop_def(StringAttr)
+    activation = opt_prop_def(ActivationAttr)
     gated = opt_prop_def(UnitAttr)
     res = result_def(T)
     traits = traits_def(Pure(), RowWise())
@@ -156,7 +155,7 @@ class LinearOp(KeepsZeros):
             properties={
                 "scale": _f32(scale),
                 "softcap": _f32(softcap),
-                "activation": None if activation is None else StringAttr(activation),
+                "activation": None if activation is None else ActivationAttr(activation),
                 "gated": _flag(gated),
             },
             result_types=[TensorType(f32, shape)],
@@ -187,8 +186,6 @@ class LinearOp(KeepsZeros):
             require(
                 operand is None or shape_of(operand) == result, "lpu.linear: times and plus have the result's shape"
             )
-        known = self.activation is None or self.activation.data in ACTIVATIONS
-        require(known, f"lpu.linear: unknown activation, known are {', '.join(ACTIVATIONS)}")
 
 
 class RmsNormOp(KeepsZeros):
@@ -286,7 +283,7 @@ class RotaryOp(KeepsZeros):
     x = operand_def(TENSOR)
     cos = operand_def(TENSOR)
     sin = operand_def(TENSOR)
-    style = prop_def(StringAttr)
+    style = prop_def(RotaryStyleAttr)
     res = result_def(TENSOR)
     traits = traits_def(Pure(), RowWise())
     irdl_options = (ParsePropInAttrDict(),)
@@ -294,7 +291,9 @@ class RotaryOp(KeepsZeros):
 
     def __init__(self, x: Value, cos: Value, sin: Value, style: str):
         value = SSAValue.get(x)
-        super().__init__(operands=[value, cos, sin], properties={"style": StringAttr(style)}, result_types=[value.type])
+        super().__init__(
+            operands=[value, cos, sin], properties={"style": RotaryStyleAttr(style)}, result_types=[value.type]
+        )
 
     def zeros_from(self) -> tuple[SSAValue, ...]:
         return (self.x,)
@@ -304,7 +303,6 @@ class RotaryOp(KeepsZeros):
         require(len(x) == 3 and x[0] == DYNAMIC_INDEX, "lpu.rotary: x must be [?, heads, head size]")
         require(cos == shape_of(self.sin) and len(cos) == 2, "lpu.rotary: cos and sin must both be [?, d]")
         require(cos[1] <= x[2] and cos[1] % 2 == 0, "lpu.rotary: d must be even and at most the head size")
-        require(self.style.data in ROTARY_STYLES, f"lpu.rotary: style must be one of {', '.join(ROTARY_STYLES)}")
         require(shape_of(self.res) == x, "lpu.rotary: result shape")
 
 

@@ -6,7 +6,7 @@ the last dimension, behind the columns, so that a device's part is a range of th
 
 from __future__ import annotations
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, IntegerAttr, StringAttr, TensorType, UnitAttr, f32, i64
+from xdsl.dialects.builtin import DYNAMIC_INDEX, I64, IntegerAttr, TensorType, UnitAttr, f32, i64
 from xdsl.ir import Operation, SSAValue
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -29,8 +29,8 @@ from hyperdex_ir.dialects.lpu_ops.base import (
     shape_of,
     tokens_type,
 )
+from hyperdex_ir.dialects.lpu_ops.choices import ActivationAttr
 from hyperdex_ir.dialects.lpu_ops.traits import KeepsZeros, RowWise
-from hyperdex_ir.isa.functions import ACTIVATIONS
 
 Value = SSAValue | Operation
 
@@ -138,7 +138,7 @@ class ExpertLinearOp(KeepsZeros):
     indices = operand_def(TENSOR)
     bias = opt_operand_def(TENSOR)
     sum = opt_operand_def(TENSOR)
-    activation = opt_prop_def(StringAttr)
+    activation = opt_prop_def(ActivationAttr)
     gated = opt_prop_def(UnitAttr)
     res = result_def(TENSOR)
     traits = traits_def(Pure(), RowWise())
@@ -164,7 +164,7 @@ class ExpertLinearOp(KeepsZeros):
         super().__init__(
             operands=[x, weight, indices, bias, sum],
             properties={
-                "activation": None if activation is None else StringAttr(activation),
+                "activation": None if activation is None else ActivationAttr(activation),
                 "gated": UnitAttr() if gated else None,
             },
             result_types=[TensorType(f32, [DYNAMIC_INDEX, rows // 2 if gated else rows, *ranks])],
@@ -207,5 +207,3 @@ class ExpertLinearOp(KeepsZeros):
         require(fits, "lpu.expert_linear: the bias must have a row of the weight's rows for each expert")
         fits = self.sum is None or shape_of(self.sum) == (DYNAMIC_INDEX, ranks)
         require(fits, f"lpu.expert_linear: sum must be [?, {ranks}]")
-        known = self.activation is None or self.activation.data in ACTIVATIONS
-        require(known, f"lpu.expert_linear: unknown activation, known are {', '.join(ACTIVATIONS)}")

@@ -193,7 +193,7 @@ def _is_own(op: Operation, value: SSAValue) -> bool:
         return owner is op.parent and value.index == 0
     if not isinstance(owner, Operation) or owner.parent is not op.parent or has_trait(owner, IsView):
         return False
-    return not isinstance(owner, lpu.HoldsParameter | lpu.RotaryTableOp)  # loaded once
+    return not isinstance(owner, lpu.HoldsParameter | lpu.RotaryTableOp)
 
 
 @lowers(lpu.RepeatOp)

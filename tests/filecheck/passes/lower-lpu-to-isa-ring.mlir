@@ -11,7 +11,7 @@ func.func @main(%t: tensor<?xi64>, %p: tensor<?xi64>) -> tensor<?x30xf32> {
   %h = lpu.all_gather %c over 2 : (tensor<?x35xf32>) -> tensor<?x70xf32>
   %w = lpu.weight "gate", "up" shards [#lpu.sharding<0, 50 of 99 at [0, 50]>, #lpu.sharding<0, 50 of 99 at [0, 50]>] : tensor<100x70xf16>
   %b = lpu.weight "gate_bias", "up_bias" shards [#lpu.sharding<0, 50 of 99 at [0, 50]>, #lpu.sharding<0, 50 of 99 at [0, 50]>] : tensor<100xf32>
-  %x = lpu.linear %h by %w gated bias %b : tensor<100xf32> then "relu" : tensor<?x70xf32>, tensor<100x70xf16> -> tensor<?x50xf32>
+  %x = lpu.linear %h by %w gated bias %b : tensor<100xf32> then relu : tensor<?x70xf32>, tensor<100x70xf16> -> tensor<?x50xf32>
   %g = lpu.all_gather %x over 2 : (tensor<?x50xf32>) -> tensor<?x99xf32>
   %d = lpu.weight "down" shards [#lpu.sharding<0, 35 of 70 at [0, 35]>] : tensor<35x99xf16>
   %r = lpu.select_columns %h : (tensor<?x70xf32>) -> tensor<?x35xf32>

@@ -11,7 +11,7 @@ builtin.module attributes {lpu.target = "u55c", lpu.max_length = 8 : i64, lpu.ma
     %v = lpu.take_columns %s at %i : (tensor<?x6xf32>, tensor<?x2xi64>) -> tensor<?x2xf32>
     %u = lpu.weight "up" : tensor<6x40x7xf16>
     %ub = lpu.weight "up_bias" : tensor<6x40xf32>
-    %h = lpu.expert_linear %x by %u at %i gated bias %ub : tensor<6x40xf32> then "silu" : tensor<?x7xf32>, tensor<6x40x7xf16>, tensor<?x2xi64> -> tensor<?x20x2xf32>
+    %h = lpu.expert_linear %x by %u at %i gated bias %ub : tensor<6x40xf32> then silu : tensor<?x7xf32>, tensor<6x40x7xf16>, tensor<?x2xi64> -> tensor<?x20x2xf32>
     %d = lpu.weight "down" : tensor<6x7x20xf16>
     %y = lpu.expert_linear %h by %d at %i sum %v : tensor<?x2xf32> : tensor<?x20x2xf32>, tensor<6x7x20xf16>, tensor<?x2xi64> -> tensor<?x7xf32>
     %w = lpu.select_rows %y : tensor<?x7xf32>

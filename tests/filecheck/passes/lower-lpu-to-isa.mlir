@@ -12,7 +12,7 @@ func.func @main(%ids: tensor<?xi64>, %pos: tensor<?xi64>) -> tensor<?x128xf32> {
   %cos, %sin = lpu.rotary_table %t at %pos : (tensor<100x2x16xf32>, tensor<?xi64>) -> (tensor<?x16xf32>, tensor<?x16xf32>)
   %a = lpu.add %x, %p : (tensor<?x64xf32>, tensor<?x64xf32>) -> tensor<?x64xf32>
   %h = lpu.reshape %a : (tensor<?x64xf32>) -> tensor<?x4x16xf32>
-  %r = lpu.rotary %h cos %cos sin %sin style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+  %r = lpu.rotary %h cos %cos sin %sin style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
   %at = lpu.attention %r, %r, %h slot 0 scale 2.500000e-01 window 32 softcap 5.000000e+01 : (tensor<?x4x16xf32>, tensor<?x4x16xf32>, tensor<?x4x16xf32>) -> tensor<?x4x16xf32>
   %f = lpu.reshape %at : (tensor<?x4x16xf32>) -> tensor<?x64xf32>
   %s = lpu.select_rows %f : tensor<?x64xf32>

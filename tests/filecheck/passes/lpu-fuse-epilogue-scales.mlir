@@ -3,7 +3,7 @@
 
 func.func @gate_residual(%x: tensor<?x64xf32>, %z: tensor<?x96xf32>) -> tensor<?x96xf32> {
   %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-  %l = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+  %l = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
   %g = lpu.mul %l, %z : (tensor<?x96xf32>, tensor<?x96xf32>) -> tensor<?x96xf32>
   %y = lpu.add %g, %z : (tensor<?x96xf32>, tensor<?x96xf32>) -> tensor<?x96xf32>
   func.return %y : tensor<?x96xf32>
@@ -56,7 +56,7 @@ func.func @embedding_scale(%i: tensor<?xi64>) -> tensor<?x64xf32> {
 // -----
 func.func @scale_of_a_gated_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
   %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-  %l = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+  %l = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
   %k = lpu.constant 8.000000e+00 : tensor<f32>
   %y = lpu.mul %l, %k : (tensor<?x96xf32>, tensor<f32>) -> tensor<?x96xf32>
   func.return %y : tensor<?x96xf32>
@@ -64,14 +64,14 @@ func.func @scale_of_a_gated_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
 // -----
 func.func @activation_of_a_gated_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
   %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-  %l = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+  %l = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
   %y = lpu.relu %l : tensor<?x96xf32>
   func.return %y : tensor<?x96xf32>
 }
 // -----
 func.func @bias_of_a_gated_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
   %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-  %l = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+  %l = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
   %b = lpu.weight "b" : tensor<96xf32>
   %y = lpu.add %l, %b : (tensor<?x96xf32>, tensor<96xf32>) -> tensor<?x96xf32>
   func.return %y : tensor<?x96xf32>
@@ -130,7 +130,7 @@ func.func @embedding_times_a_value(%i: tensor<?xi64>, %k: tensor<f32>) -> tensor
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @gate_residual(%x: tensor<?x64xf32>, %z: tensor<?x96xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-// CHECK-NEXT:     %y = lpu.linear %x by %w gated then "silu" times %z plus %z : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %y = lpu.linear %x by %w gated then silu times %z plus %z : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x96xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }
@@ -154,7 +154,7 @@ func.func @embedding_times_a_value(%i: tensor<?xi64>, %k: tensor<f32>) -> tensor
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @gelu(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight" : tensor<96x64xf16>
-// CHECK-NEXT:     %y = lpu.linear %x by %w then "gelu_tanh" : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %y = lpu.linear %x by %w then gelu_tanh : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x96xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }
@@ -170,7 +170,7 @@ func.func @embedding_times_a_value(%i: tensor<?xi64>, %k: tensor<f32>) -> tensor
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @scale_of_a_gated_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-// CHECK-NEXT:     %l = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %l = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     %k = lpu.constant 8.000000e+00 : tensor<f32>
 // CHECK-NEXT:     %y = lpu.mul %l, %k : (tensor<?x96xf32>, tensor<f32>) -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x96xf32>
@@ -180,7 +180,7 @@ func.func @embedding_times_a_value(%i: tensor<?xi64>, %k: tensor<f32>) -> tensor
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @activation_of_a_gated_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-// CHECK-NEXT:     %l = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %l = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     %y = lpu.relu %l : tensor<?x96xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x96xf32>
 // CHECK-NEXT:   }
@@ -189,7 +189,7 @@ func.func @embedding_times_a_value(%i: tensor<?xi64>, %k: tensor<f32>) -> tensor
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @bias_of_a_gated_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight", "b.weight" : tensor<192x64xf16>
-// CHECK-NEXT:     %l = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %l = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     %b = lpu.weight "b" : tensor<96xf32>
 // CHECK-NEXT:     %y = lpu.add %l, %b : (tensor<?x96xf32>, tensor<96xf32>) -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x96xf32>

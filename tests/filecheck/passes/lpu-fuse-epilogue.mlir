@@ -95,7 +95,7 @@ func.func @subtraction(%x: tensor<?x64xf32>, %r: tensor<?x96xf32>) -> tensor<?x9
 // CHECK-NEXT:   func.func @every_stage(%x: tensor<?x64xf32> loc(unknown), %r: tensor<?x96xf32> loc(unknown), %g: tensor<?x96xf32> loc(unknown)) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight" : tensor<96x64xf16> loc(unknown)
 // CHECK-NEXT:     %b = lpu.weight "a.bias" : tensor<96xf32> loc(unknown)
-// CHECK-NEXT:     %0 = lpu.linear %x by %w bias %b : tensor<96xf32> scale 2.500000e-01 softcap 3.000000e+01 then "silu" times %g plus %r : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
+// CHECK-NEXT:     %0 = lpu.linear %x by %w bias %b : tensor<96xf32> scale 2.500000e-01 softcap 3.000000e+01 then silu times %g plus %r : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
 // CHECK-NEXT:     func.return %0 : tensor<?x96xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)
 // CHECK-NEXT: } loc(unknown)
@@ -105,7 +105,7 @@ func.func @subtraction(%x: tensor<?x64xf32>, %r: tensor<?x96xf32>) -> tensor<?x9
 // CHECK-NEXT:     %w = lpu.weight "a.weight" : tensor<96x64xf16> loc(unknown)
 // CHECK-NEXT:     %v = lpu.weight "b.weight" : tensor<96x64xf16> loc(unknown)
 // CHECK-NEXT:     %g = lpu.linear %x by %v : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.gate_proj")
-// CHECK-NEXT:     %z = lpu.linear %x by %w then "silu" times %g : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
+// CHECK-NEXT:     %z = lpu.linear %x by %w then silu times %g : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
 // CHECK-NEXT:     func.return %z : tensor<?x96xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)
 // CHECK-NEXT: } loc(unknown)
@@ -113,7 +113,7 @@ func.func @subtraction(%x: tensor<?x64xf32>, %r: tensor<?x96xf32>) -> tensor<?x9
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @tanh_is_an_activation_too(%x: tensor<?x64xf32> loc(unknown)) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight" : tensor<96x64xf16> loc(unknown)
-// CHECK-NEXT:     %z = lpu.linear %x by %w then "tanh" : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
+// CHECK-NEXT:     %z = lpu.linear %x by %w then tanh : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
 // CHECK-NEXT:     func.return %z : tensor<?x96xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)
 // CHECK-NEXT: } loc(unknown)
@@ -131,7 +131,7 @@ func.func @subtraction(%x: tensor<?x64xf32>, %r: tensor<?x96xf32>) -> tensor<?x9
 // CHECK-NEXT:   func.func @wrong_order(%x: tensor<?x64xf32> loc(unknown)) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "a.weight" : tensor<96x64xf16> loc(unknown)
 // CHECK-NEXT:     %s = lpu.constant 2.000000e+00 : tensor<f32> loc(unknown)
-// CHECK-NEXT:     %a = lpu.linear %x by %w then "relu" : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
+// CHECK-NEXT:     %a = lpu.linear %x by %w then relu : tensor<?x64xf32>, tensor<96x64xf16> -> tensor<?x96xf32> loc("model.layers.0.mlp.up_proj")
 // CHECK-NEXT:     %z = lpu.mul %a, %s : (tensor<?x96xf32>, tensor<f32>) -> tensor<?x96xf32> loc(unknown)
 // CHECK-NEXT:     func.return %z : tensor<?x96xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)

@@ -59,12 +59,12 @@ func.func @kind1(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
 // CHECK-NEXT:   }
 // CHECK-NEXT:   func.func @kind0(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
 // CHECK-NEXT:     %0 = lpu.weight "gate", "up" in "layers.*" : tensor<128x64xf16>
-// CHECK-NEXT:     %y = lpu.linear %x by %0 gated then "silu" : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x64xf32>
+// CHECK-NEXT:     %y = lpu.linear %x by %0 gated then silu : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x64xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x64xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT:   func.func @kind1(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
 // CHECK-NEXT:     %0 = lpu.weight "gate", "up" in "layers.*" : tensor<128x64xf16>
-// CHECK-NEXT:     %y = lpu.linear %x by %0 gated then "relu" : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x64xf32>
+// CHECK-NEXT:     %y = lpu.linear %x by %0 gated then relu : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x64xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x64xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }

@@ -52,7 +52,7 @@ func.func @one_of_two_sharded(%x: tensor<?x64xf32>) -> tensor<?x32xf32> {
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @halves_of_one(%x: tensor<?x64xf32>) -> tensor<?x33xf32> {
 // CHECK-NEXT:     %w = lpu.weight "weight", "weight" in "gate_up" shards [#lpu.sharding<0, 33 of 65 at [0, 33]>, #lpu.sharding<0, 33 of 130 at [65, 98]>] : tensor<66x64xf16>
-// CHECK-NEXT:     %z = lpu.linear %x by %w gated then "silu" : tensor<?x64xf32>, tensor<66x64xf16> -> tensor<?x33xf32>
+// CHECK-NEXT:     %z = lpu.linear %x by %w gated then silu : tensor<?x64xf32>, tensor<66x64xf16> -> tensor<?x33xf32>
 // CHECK-NEXT:     func.return %z : tensor<?x33xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }

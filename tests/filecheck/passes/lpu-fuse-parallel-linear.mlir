@@ -14,8 +14,8 @@ func.func @projections(%x: tensor<?x64xf32>, %cos: tensor<?x16xf32>, %sin: tenso
   %qh = lpu.reshape %q : (tensor<?x64xf32>) -> tensor<?x4x16xf32>
   %kh = lpu.reshape %k : (tensor<?x32xf32>) -> tensor<?x2x16xf32>
   %vh = lpu.reshape %v : (tensor<?x32xf32>) -> tensor<?x2x16xf32>
-  %qr = lpu.rotary %qh cos %cos sin %sin style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
-  %kr = lpu.rotary %kh cos %cos sin %sin style "half" : (tensor<?x2x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x2x16xf32>
+  %qr = lpu.rotary %qh cos %cos sin %sin style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+  %kr = lpu.rotary %kh cos %cos sin %sin style half : (tensor<?x2x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x2x16xf32>
   %o = lpu.attention %qr, %kr, %vh slot 0 scale 2.500000e-01 : (tensor<?x4x16xf32>, tensor<?x2x16xf32>, tensor<?x2x16xf32>) -> tensor<?x4x16xf32>
   func.return %o : tensor<?x4x16xf32>
 }
@@ -174,8 +174,8 @@ func.func @gate_used_twice(%x: tensor<?x64xf32>) -> (tensor<?x64xf32>, tensor<?x
 // CHECK-NEXT:     %qh = lpu.reshape %q : (tensor<?x64xf32>) -> tensor<?x4x16xf32>
 // CHECK-NEXT:     %kh = lpu.reshape %k : (tensor<?x32xf32>) -> tensor<?x2x16xf32>
 // CHECK-NEXT:     %vh = lpu.reshape %v : (tensor<?x32xf32>) -> tensor<?x2x16xf32>
-// CHECK-NEXT:     %qr = lpu.rotary %qh cos %cos sin %sin style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
-// CHECK-NEXT:     %kr = lpu.rotary %kh cos %cos sin %sin style "half" : (tensor<?x2x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x2x16xf32>
+// CHECK-NEXT:     %qr = lpu.rotary %qh cos %cos sin %sin style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+// CHECK-NEXT:     %kr = lpu.rotary %kh cos %cos sin %sin style half : (tensor<?x2x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x2x16xf32>
 // CHECK-NEXT:     %o = lpu.attention %qr, %kr, %vh slot 0 scale 2.500000e-01 : (tensor<?x4x16xf32>, tensor<?x2x16xf32>, tensor<?x2x16xf32>) -> tensor<?x4x16xf32>
 // CHECK-NEXT:     func.return %o : tensor<?x4x16xf32>
 // CHECK-NEXT:   }
@@ -203,7 +203,7 @@ func.func @gate_used_twice(%x: tensor<?x64xf32>) -> (tensor<?x64xf32>, tensor<?x
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @gate(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %0 = lpu.weight "gate.weight", "up.weight" : tensor<192x64xbf16>
-// CHECK-NEXT:     %y = lpu.linear %x by %0 gated then "silu" : tensor<?x64xf32>, tensor<192x64xbf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %y = lpu.linear %x by %0 gated then silu : tensor<?x64xf32>, tensor<192x64xbf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x96xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }
@@ -220,7 +220,7 @@ func.func @gate_used_twice(%x: tensor<?x64xf32>) -> (tensor<?x64xf32>, tensor<?x
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @halves_of_one(%x: tensor<?x64xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "gate_up.weight" : tensor<192x64xf16>
-// CHECK-NEXT:     %z = lpu.linear %x by %w gated then "gelu_tanh" : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %z = lpu.linear %x by %w gated then gelu_tanh : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return %z : tensor<?x96xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }

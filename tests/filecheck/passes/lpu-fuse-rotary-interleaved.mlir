@@ -137,14 +137,14 @@ func.func @of_another(%x: tensor<?x4x16xf32>, %cos: tensor<?x16xf32>, %sin: tens
 
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @interleaved(%x: tensor<?x4x16xf32>, %cos: tensor<?x16xf32>, %sin: tensor<?x16xf32>) -> tensor<?x4x16xf32> {
-// CHECK-NEXT:     %y = lpu.rotary %x cos %cos sin %sin style "interleaved" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+// CHECK-NEXT:     %y = lpu.rotary %x cos %cos sin %sin style interleaved : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x4x16xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }
 //
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @partial(%z: tensor<?x4x20xf32>, %cos: tensor<?x16xf32>, %sin: tensor<?x16xf32>) -> tensor<?x4x20xf32> {
-// CHECK-NEXT:     %w = lpu.rotary %z cos %cos sin %sin style "interleaved" : (tensor<?x4x20xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x20xf32>
+// CHECK-NEXT:     %w = lpu.rotary %z cos %cos sin %sin style interleaved : (tensor<?x4x20xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x20xf32>
 // CHECK-NEXT:     func.return %w : tensor<?x4x20xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }
@@ -156,7 +156,7 @@ func.func @of_another(%x: tensor<?x4x16xf32>, %cos: tensor<?x16xf32>, %sin: tens
 // CHECK-NEXT:     %j = lpu.broadcast %i : (tensor<?x1x8x1xf32>) -> tensor<?x1x8x2xf32>
 // CHECK-NEXT:     %c = lpu.reshape %j : (tensor<?x1x8x2xf32>) -> tensor<?x1x16xf32>
 // CHECK-NEXT:     %0 = lpu.reshape %c : (tensor<?x1x16xf32>) -> tensor<?x16xf32>
-// CHECK-NEXT:     %y = lpu.rotary %x cos %0 sin %sin style "interleaved" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+// CHECK-NEXT:     %y = lpu.rotary %x cos %0 sin %sin style interleaved : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x4x16xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }

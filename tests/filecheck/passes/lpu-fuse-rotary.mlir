@@ -95,21 +95,21 @@ func.func @angles_by_head(%x: tensor<?x4x16xf32>, %cos: tensor<?x4x16xf32>, %sin
 
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @rotary(%x: tensor<?x4x16xf32> loc(unknown), %cos: tensor<?x16xf32> loc(unknown), %sin: tensor<?x16xf32> loc(unknown)) -> tensor<?x4x16xf32> {
-// CHECK-NEXT:     %y = lpu.rotary %x cos %cos sin %sin style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32> loc("model.layers.0.self_attn")
+// CHECK-NEXT:     %y = lpu.rotary %x cos %cos sin %sin style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32> loc("model.layers.0.self_attn")
 // CHECK-NEXT:     func.return %y : tensor<?x4x16xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)
 // CHECK-NEXT: } loc(unknown)
 //
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @factors_swapped(%x: tensor<?x4x16xf32> loc(unknown), %cos: tensor<?x16xf32> loc(unknown), %sin: tensor<?x16xf32> loc(unknown)) -> tensor<?x4x16xf32> {
-// CHECK-NEXT:     %y = lpu.rotary %x cos %cos sin %sin style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32> loc("model.layers.0.self_attn")
+// CHECK-NEXT:     %y = lpu.rotary %x cos %cos sin %sin style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32> loc("model.layers.0.self_attn")
 // CHECK-NEXT:     func.return %y : tensor<?x4x16xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)
 // CHECK-NEXT: } loc(unknown)
 //
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @partial(%w: tensor<?x4x20xf32> loc(unknown), %cos: tensor<?x16xf32> loc(unknown), %sin: tensor<?x16xf32> loc(unknown)) -> tensor<?x4x20xf32> {
-// CHECK-NEXT:     %z = lpu.rotary %w cos %cos sin %sin style "half" : (tensor<?x4x20xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x20xf32> loc("model.layers.0.self_attn")
+// CHECK-NEXT:     %z = lpu.rotary %w cos %cos sin %sin style half : (tensor<?x4x20xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x20xf32> loc("model.layers.0.self_attn")
 // CHECK-NEXT:     func.return %z : tensor<?x4x20xf32> loc(unknown)
 // CHECK-NEXT:   } loc(unknown)
 // CHECK-NEXT: } loc(unknown)

@@ -15,7 +15,7 @@ func.func @attention(%x: tensor<?x72xf32>, %cos: tensor<?x8xf32>, %sin: tensor<?
   %kh = lpu.reshape %k : (tensor<?x24xf32>) -> tensor<?x3x8xf32>
   %vh = lpu.reshape %v : (tensor<?x24xf32>) -> tensor<?x3x8xf32>
   %qn = lpu.rms_norm %qh weight %n : tensor<8xf32> epsilon 1.000000e-05 : tensor<?x9x8xf32>
-  %qr = lpu.rotary %qn cos %cos sin %sin style "half" : (tensor<?x9x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) -> tensor<?x9x8xf32>
+  %qr = lpu.rotary %qn cos %cos sin %sin style half : (tensor<?x9x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) -> tensor<?x9x8xf32>
   %o = lpu.attention %qr, %kh, %vh slot 0 scale 1.000000e+00 : (tensor<?x9x8xf32>, tensor<?x3x8xf32>, tensor<?x3x8xf32>) -> tensor<?x9x8xf32>
   %of = lpu.reshape %o : (tensor<?x9x8xf32>) -> tensor<?x72xf32>
   %wo = lpu.weight "o.weight" : tensor<72x72xf16>
@@ -68,7 +68,7 @@ func.func @main(%ids: tensor<?xi64>) -> tensor<?x99xf32> {
 func.func @gated(%x: tensor<?x64xf32>, %h: tensor<?x96xf32>) -> tensor<?x96xf32> {
   %w = lpu.weight "gate_up.weight" : tensor<192x64xf16>
   %b = lpu.weight "gate_up.bias" : tensor<192xf32>
-  %y = lpu.linear %x by %w gated bias %b : tensor<192xf32> then "silu" plus %h : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+  %y = lpu.linear %x by %w gated bias %b : tensor<192xf32> then silu plus %h : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
   func.return %y : tensor<?x96xf32>
 }
 
@@ -86,7 +86,7 @@ func.func @gated(%x: tensor<?x64xf32>, %h: tensor<?x96xf32>) -> tensor<?x96xf32>
 // CHECK-NEXT:     %kh = lpu.reshape %k {lpu.sharding = #lpu.sharding<1, 2 of 3 at [0, 1]>} : (tensor<?x24xf32>) -> tensor<?x3x8xf32>
 // CHECK-NEXT:     %vh = lpu.reshape %v {lpu.sharding = #lpu.sharding<1, 2 of 3 at [0, 1]>} : (tensor<?x24xf32>) -> tensor<?x3x8xf32>
 // CHECK-NEXT:     %qn = lpu.rms_norm %qh weight %n : tensor<8xf32> epsilon 1.000000e-05 {lpu.sharding = #lpu.sharding<1, 5 of 9 at [0, 5]>} : tensor<?x9x8xf32>
-// CHECK-NEXT:     %qr = lpu.rotary %qn cos %cos sin %sin style "half" {lpu.sharding = #lpu.sharding<1, 5 of 9 at [0, 5]>} : (tensor<?x9x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) -> tensor<?x9x8xf32>
+// CHECK-NEXT:     %qr = lpu.rotary %qn cos %cos sin %sin style half {lpu.sharding = #lpu.sharding<1, 5 of 9 at [0, 5]>} : (tensor<?x9x8xf32>, tensor<?x8xf32>, tensor<?x8xf32>) -> tensor<?x9x8xf32>
 // CHECK-NEXT:     %o = lpu.attention %qr, %kh, %vh slot 0 scale 1.000000e+00 {lpu.sharding = #lpu.sharding<1, 5 of 9 at [0, 5]>} : (tensor<?x9x8xf32>, tensor<?x3x8xf32>, tensor<?x3x8xf32>) -> tensor<?x9x8xf32>
 // CHECK-NEXT:     %of = lpu.reshape %o {lpu.sharding = #lpu.sharding<1, 40 of 72 at [0, 40]>} : (tensor<?x9x8xf32>) -> tensor<?x72xf32>
 // CHECK-NEXT:     %wo = lpu.weight "o.weight" {lpu.sharding = #lpu.sharding<0, 36 of 72 at [0, 36]>} : tensor<72x72xf16>
@@ -143,7 +143,7 @@ func.func @gated(%x: tensor<?x64xf32>, %h: tensor<?x96xf32>) -> tensor<?x96xf32>
 // CHECK-NEXT:   func.func @gated(%x: tensor<?x64xf32>, %h: tensor<?x96xf32>) -> tensor<?x96xf32> {
 // CHECK-NEXT:     %w = lpu.weight "gate_up.weight" {lpu.sharding = #lpu.sharding<0, 48 of 96 at [0, 48], 48 of 192 at [96, 144]>} : tensor<192x64xf16>
 // CHECK-NEXT:     %b = lpu.weight "gate_up.bias" {lpu.sharding = #lpu.sharding<0, 48 of 96 at [0, 48], 48 of 192 at [96, 144]>} : tensor<192xf32>
-// CHECK-NEXT:     %y = lpu.linear %x by %w gated bias %b : tensor<192xf32> then "silu" plus %h {lpu.sharding = #lpu.sharding<1, 48 of 96 at [0, 48]>} : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %y = lpu.linear %x by %w gated bias %b : tensor<192xf32> then silu plus %h {lpu.sharding = #lpu.sharding<1, 48 of 96 at [0, 48]>} : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return %y : tensor<?x96xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }

@@ -31,7 +31,7 @@ func.func @model_ops(%ids: tensor<1x?xi64>) -> tensor<1x?x128xf32> {
   %t = lpu.weight "embed.weight" : tensor<128x64xf16>
   %e = lpu.embedding %t at %ids {offset = 2 : i64} : (tensor<128x64xf16>, tensor<1x?xi64>) -> tensor<1x?x64xf32>
   %s = lpu.rms_norm %e epsilon 1.000000e-06 : tensor<1x?x64xf32>
-  %l = lpu.linear %s by %t scale 2.000000e+00 then "silu" : tensor<1x?x64xf32>, tensor<128x64xf16> -> tensor<1x?x128xf32>
+  %l = lpu.linear %s by %t scale 2.000000e+00 then silu : tensor<1x?x64xf32>, tensor<128x64xf16> -> tensor<1x?x128xf32>
   func.return %l : tensor<1x?x128xf32>
 }
 // -----
@@ -74,7 +74,7 @@ func.func @already_token_major(%x: tensor<?x4x16xf32>) -> tensor<?x4x16xf32> {
 // CHECK-NEXT:     %t = lpu.weight "embed.weight" : tensor<128x64xf16>
 // CHECK-NEXT:     %e = lpu.embedding %t at %ids {offset = 2 : i64} : (tensor<128x64xf16>, tensor<?xi64>) -> tensor<?x64xf32>
 // CHECK-NEXT:     %s = lpu.rms_norm %e epsilon 1.000000e-06 : tensor<?x64xf32>
-// CHECK-NEXT:     %l = lpu.linear %s by %t scale 2.000000e+00 then "silu" : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
+// CHECK-NEXT:     %l = lpu.linear %s by %t scale 2.000000e+00 then silu : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
 // CHECK-NEXT:     func.return %l : tensor<?x128xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }

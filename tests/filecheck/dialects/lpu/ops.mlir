@@ -53,10 +53,10 @@ func.func @model(%ids: tensor<?xi64>, %pos: tensor<?xi64>, %w: tensor<128x64xf16
   %c = lpu.rms_norm %a epsilon 1.000000e-06 : tensor<?x64xf32>
   %d = lpu.layer_norm %c weight %n : tensor<64xf32> bias %n : tensor<64xf32> epsilon 1.000000e-05 : tensor<?x64xf32>
   %e = lpu.linear %d by %w : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
-  %f = lpu.linear %d by %w bias %b : tensor<128xf32> scale 1.250000e-01 softcap 3.000000e+01 then "gelu_tanh" times %e plus %r : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
+  %f = lpu.linear %d by %w bias %b : tensor<128xf32> scale 1.250000e-01 softcap 3.000000e+01 then gelu_tanh times %e plus %r : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
   %h = lpu.reshape %d : (tensor<?x64xf32>) -> tensor<?x4x16xf32>
-  %q = lpu.rotary %h cos %cos sin %sin style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
-  %k = lpu.rotary %h cos %cos sin %sin style "interleaved" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+  %q = lpu.rotary %h cos %cos sin %sin style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+  %k = lpu.rotary %h cos %cos sin %sin style interleaved : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
   %1 = lpu.attention %q, %k, %h slot 0 scale 2.500000e-01 : (tensor<?x4x16xf32>, tensor<?x4x16xf32>, tensor<?x4x16xf32>) -> tensor<?x4x16xf32>
   %2 = lpu.attention %q, %k, %h slot 1 scale 2.500000e-01 window 512 softcap 5.000000e+01 : (tensor<?x4x16xf32>, tensor<?x4x16xf32>, tensor<?x4x16xf32>) -> tensor<?x4x16xf32>
   func.return
@@ -129,10 +129,10 @@ func.func @other(%x: tensor<?x64xf32>, %c: tensor<?x16xf32>) -> tensor<?x64xf32>
 // CHECK-NEXT:     %c = lpu.rms_norm %a epsilon 1.000000e-06 : tensor<?x64xf32>
 // CHECK-NEXT:     %d = lpu.layer_norm %c weight %n : tensor<64xf32> bias %n : tensor<64xf32> epsilon 1.000000e-05 : tensor<?x64xf32>
 // CHECK-NEXT:     %e = lpu.linear %d by %w : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
-// CHECK-NEXT:     %f = lpu.linear %d by %w bias %b : tensor<128xf32> scale 1.250000e-01 softcap 3.000000e+01 then "gelu_tanh" times %e plus %r : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
+// CHECK-NEXT:     %f = lpu.linear %d by %w bias %b : tensor<128xf32> scale 1.250000e-01 softcap 3.000000e+01 then gelu_tanh times %e plus %r : tensor<?x64xf32>, tensor<128x64xf16> -> tensor<?x128xf32>
 // CHECK-NEXT:     %h = lpu.reshape %d : (tensor<?x64xf32>) -> tensor<?x4x16xf32>
-// CHECK-NEXT:     %q = lpu.rotary %h cos %cos sin %sin style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
-// CHECK-NEXT:     %k = lpu.rotary %h cos %cos sin %sin style "interleaved" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+// CHECK-NEXT:     %q = lpu.rotary %h cos %cos sin %sin style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+// CHECK-NEXT:     %k = lpu.rotary %h cos %cos sin %sin style interleaved : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
 // CHECK-NEXT:     %0 = lpu.attention %q, %k, %h slot 0 scale 2.500000e-01 : (tensor<?x4x16xf32>, tensor<?x4x16xf32>, tensor<?x4x16xf32>) -> tensor<?x4x16xf32>
 // CHECK-NEXT:     %1 = lpu.attention %q, %k, %h slot 1 scale 2.500000e-01 window 512 softcap 5.000000e+01 : (tensor<?x4x16xf32>, tensor<?x4x16xf32>, tensor<?x4x16xf32>) -> tensor<?x4x16xf32>
 // CHECK-NEXT:     func.return

@@ -266,10 +266,10 @@ func.func @f(%x: tensor<?x64xf32>, %w: tensor<8x64xf16>) {
 // -----
 
 func.func @f(%x: tensor<?x64xf32>, %w: tensor<8x64xf16>) {
-  %z = lpu.linear %x by %w then "swish" : tensor<?x64xf32>, tensor<8x64xf16> -> tensor<?x8xf32>
+  %z = lpu.linear %x by %w then swish : tensor<?x64xf32>, tensor<8x64xf16> -> tensor<?x8xf32>
   func.return
 }
-// CHECK: lpu.linear: unknown activation, known are relu, silu, gelu, gelu_tanh, sigmoid, tanh
+// CHECK: expected one of relu, silu, gelu, gelu_tanh, sigmoid, tanh
 
 // -----
 
@@ -290,7 +290,7 @@ func.func @f(%x: tensor<?x64xf32>, %w: tensor<32xf32>) {
 // -----
 
 func.func @f(%x: tensor<?x64xf32>, %c: tensor<?x16xf32>) {
-  %z = lpu.rotary %x cos %c sin %c style "half" : (tensor<?x64xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x64xf32>
+  %z = lpu.rotary %x cos %c sin %c style half : (tensor<?x64xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x64xf32>
   func.return
 }
 // CHECK: lpu.rotary: x must be [?, heads, head size]
@@ -298,7 +298,7 @@ func.func @f(%x: tensor<?x64xf32>, %c: tensor<?x16xf32>) {
 // -----
 
 func.func @f(%x: tensor<?x4x16xf32>, %c: tensor<?x16xf32>, %s: tensor<?x8xf32>) {
-  %z = lpu.rotary %x cos %c sin %s style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x8xf32>) -> tensor<?x4x16xf32>
+  %z = lpu.rotary %x cos %c sin %s style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x8xf32>) -> tensor<?x4x16xf32>
   func.return
 }
 // CHECK: lpu.rotary: cos and sin must both be [?, d]
@@ -306,7 +306,7 @@ func.func @f(%x: tensor<?x4x16xf32>, %c: tensor<?x16xf32>, %s: tensor<?x8xf32>) 
 // -----
 
 func.func @f(%x: tensor<?x4x16xf32>, %c: tensor<?x18xf32>) {
-  %z = lpu.rotary %x cos %c sin %c style "half" : (tensor<?x4x16xf32>, tensor<?x18xf32>, tensor<?x18xf32>) -> tensor<?x4x16xf32>
+  %z = lpu.rotary %x cos %c sin %c style half : (tensor<?x4x16xf32>, tensor<?x18xf32>, tensor<?x18xf32>) -> tensor<?x4x16xf32>
   func.return
 }
 // CHECK: lpu.rotary: d must be even and at most the head size
@@ -314,15 +314,15 @@ func.func @f(%x: tensor<?x4x16xf32>, %c: tensor<?x18xf32>) {
 // -----
 
 func.func @f(%x: tensor<?x4x16xf32>, %c: tensor<?x16xf32>) {
-  %z = lpu.rotary %x cos %c sin %c style "odd" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
+  %z = lpu.rotary %x cos %c sin %c style odd : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x4x16xf32>
   func.return
 }
-// CHECK: lpu.rotary: style must be one of half, interleaved
+// CHECK: expected one of half, interleaved
 
 // -----
 
 func.func @f(%x: tensor<?x4x16xf32>, %c: tensor<?x16xf32>) {
-  %z = lpu.rotary %x cos %c sin %c style "half" : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x2x16xf32>
+  %z = lpu.rotary %x cos %c sin %c style half : (tensor<?x4x16xf32>, tensor<?x16xf32>, tensor<?x16xf32>) -> tensor<?x2x16xf32>
   func.return
 }
 // CHECK: lpu.rotary: result shape

@@ -113,7 +113,7 @@ func.func @f(%x: tensor<?x7xf32>, %w: tensor<6x10x7xf16>, %s: tensor<?x2xf32>, %
 // -----
 
 func.func @f(%x: tensor<?x7xf32>, %w: tensor<6x10x7xf16>, %i: tensor<?x3xi64>) {
-  %y = lpu.expert_linear %x by %w at %i then "sign" : tensor<?x7xf32>, tensor<6x10x7xf16>, tensor<?x3xi64> -> tensor<?x10x3xf32>
+  %y = lpu.expert_linear %x by %w at %i then sign : tensor<?x7xf32>, tensor<6x10x7xf16>, tensor<?x3xi64> -> tensor<?x10x3xf32>
   func.return
 }
-// CHECK: lpu.expert_linear: unknown activation
+// CHECK: expected one of relu, silu, gelu, gelu_tanh, sigmoid, tanh

@@ -7,7 +7,7 @@ func.func @model(%ids: tensor<?xi64>, %t: tensor<99x64xf16>, %w: tensor<192x64xf
   %a = lpu.rms_norm %x weight %n : tensor<64xf32> unit_offset epsilon 1.000000e-06 : tensor<?x64xf32>
   %c = lpu.layer_norm %a weight %n : tensor<64xf32> unit_offset bias %n : tensor<64xf32> epsilon 1.000000e-05 : tensor<?x64xf32>
   %y = lpu.linear %c by %w gated : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
-  %z = lpu.linear %c by %w gated bias %b : tensor<192xf32> scale 2.000000e+00 softcap 3.000000e+01 then "silu" times %r plus %y : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+  %z = lpu.linear %c by %w gated bias %b : tensor<192xf32> scale 2.000000e+00 softcap 3.000000e+01 then silu times %r plus %y : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
   func.return
 }
 
@@ -31,7 +31,7 @@ func.func @numbers() {
 // CHECK-NEXT:     %a = lpu.rms_norm %x weight %n : tensor<64xf32> unit_offset epsilon 1.000000e-06 : tensor<?x64xf32>
 // CHECK-NEXT:     %c = lpu.layer_norm %a weight %n : tensor<64xf32> unit_offset bias %n : tensor<64xf32> epsilon 1.000000e-05 : tensor<?x64xf32>
 // CHECK-NEXT:     %y = lpu.linear %c by %w gated : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
-// CHECK-NEXT:     %z = lpu.linear %c by %w gated bias %b : tensor<192xf32> scale 2.000000e+00 softcap 3.000000e+01 then "silu" times %r plus %y : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
+// CHECK-NEXT:     %z = lpu.linear %c by %w gated bias %b : tensor<192xf32> scale 2.000000e+00 softcap 3.000000e+01 then silu times %r plus %y : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
 // CHECK-NEXT:     func.return
 // CHECK-NEXT:   }
 // CHECK-NEXT:   func.func @numbers() {
