@@ -7,10 +7,12 @@ The line `// RUN: HYPERDEX_ROUNDTRIP` prints in generic form, parses that, and c
 import os
 import sys
 
-import lit.formats
+sys.path.insert(0, os.path.dirname(__file__))
+
+from forked import ForkedTest
 
 config.name = "hyperdex-ir"
-config.test_format = lit.formats.ShTest(execute_external=False)
+config.test_format = ForkedTest(execute_external=False)
 config.suffixes = [".mlir", ".s"]
 config.test_source_root = os.path.dirname(__file__)
 config.environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
