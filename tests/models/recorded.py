@@ -3,12 +3,15 @@
 The checkpoints are made by torch, and rotary frequencies are torch's: another processor or another version of a library
 may give other numbers. `MACHINE` tells by what this one computes and by the versions whether hashes can be compared.
 GPT-J and CodeGen were recorded later, at 0345f94: d776916 does not know their rotary modules in these versions.
+`python tests/models/recorded.py CASE` records a case of architectures.py that is new.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +21,10 @@ import transformers
 
 #: Kinds of files of a compiled model, by pattern.
 FILES = {"program": "inst/*.bin", "images": "param/*.bin", "model": "ckpt/hyperdex_model.bin", "map": "config/*.json"}
-_RECORD = json.loads(Path(__file__).with_name("recorded_bytes.json").read_text())
+#: Positions that cases of architectures.py are compiled for.
+POSITIONS = 40
+_FILE = Path(__file__).with_name("recorded_bytes.json")
+_RECORD = json.loads(_FILE.read_text())
 
 
 def _machine() -> str:
@@ -54,3 +60,30 @@ def has_recorded_bytes(name: str, variant: str, folder: Path) -> bool:
     name: of a case of architectures.py, or `smollm2`. variant: `default`, `o0`, or `two`, the number of devices.
     """
     return bool(MACHINE) or digests(folder) == _RECORD["models"][name][variant]
+
+
+def record(name: str) -> None:
+    """Compiles a case of architectures.py in each variant and writes its hashes, or those that it has now."""
+    from architectures import CASES, write_case
+
+    from hyperdex_ir.tools import AutoCompiler
+
+    models: dict[str, dict[str, dict[str, str]]] = _RECORD["models"]
+    variants = {"default": {}, "o0": {"pipeline": "o0"}, "two": {"num_device": 2}}
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = write_case(CASES[name], Path(folder, "checkpoint"), 0)
+        for variant, options in variants.items():
+            output = Path(folder, variant)
+            AutoCompiler().compile(str(checkpoint), max_length=POSITIONS, output_dir=str(output), **options)
+            models.setdefault(name, {})[variant] = digests(output)
+    lines = []
+    for model, found in models.items():
+        rows = ",\n".join(f'   "{variant}": {json.dumps(hashes)}' for variant, hashes in found.items())
+        lines.append(f'  "{model}": {{\n{rows}}}')
+    _FILE.write_text(f'{{"machine": "{_RECORD["machine"]}",\n "models": {{\n' + ",\n".join(lines) + "}}\n")
+
+
+if __name__ == "__main__":
+    if MACHINE:
+        sys.exit(f"recorded.py {MACHINE}")
+    record(sys.argv[1])

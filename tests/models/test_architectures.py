@@ -10,7 +10,7 @@ import pytest
 import torch
 from architectures import CASES, write_case
 from conftest import SOAK
-from recorded import MACHINE, has_recorded_bytes
+from recorded import MACHINE, POSITIONS, has_recorded_bytes
 from routing_gaps import Reference, clear_positions, clear_text
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -20,7 +20,6 @@ from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
 SEEDS = range(5) if SOAK else range(1)
-POSITIONS = 40
 CHUNKS = (1, 7, 32)
 
 pytestmark = pytest.mark.slow
