@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hyperdex_ir.errors import COMPILE_AGAIN as _AGAIN
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.footprint import Footprint
 from hyperdex_ir.isa.instructions import BY_NAME, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, ZERO, Engine
@@ -42,7 +43,6 @@ _COMPARED = 64
 #: Instructions with the registers that decide what they do: as many are kept.
 _MOST_KINDS = 1 << 17
 _WORD_LIMIT = 1 << 63
-_AGAIN = "compile the model again"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+from hyperdex_ir.errors import COMPILE_AGAIN as _AGAIN
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.memory.layout import ModelLayout, Parameter, Shard
 from hyperdex_ir.memory.map import MemoryMap, parameter_bytes
@@ -20,7 +21,6 @@ from hyperdex_ir.targets import Target
 
 #: Stretches of a tensor's rows or columns that are stored: each parameter's are compared with those of the ones before.
 _MOST_PIECES = 1 << 10
-_AGAIN = "compile the model again"
 _ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i64": 8}
 
 

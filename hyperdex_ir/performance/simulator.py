@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hyperdex_ir.errors import COMPILE_AGAIN as _AGAIN
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.isa.footprint import Footprint, lmu_columns, part_columns, view_words
 from hyperdex_ir.isa.instructions import Engine
@@ -18,7 +19,6 @@ from hyperdex_ir.targets import Target
 
 STORES = ("store", "store_key", "store_value", "store_state")
 TRANSFERS = ("send", "receive")
-_AGAIN = "compile the model again"
 _EPILOGUE = ("times", "plus")
 _CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
 

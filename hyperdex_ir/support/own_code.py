@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +14,18 @@ from hyperdex_ir import __version__
 #: Libraries that shape what is kept; the others show, find or transport it.
 LIBRARIES = ("gguf", "llvmlite", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xdsl")
 _PACKAGE = Path(__file__).parents[1]
+#: Those that are recorded with what they shape.
+_RECORDED = ("xdsl", "torch", "transformers", "numpy")
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of this package and of those that shape what it writes, as far as they are installed, by name."""
+    found = {"hyperdex-ir": __version__}
+    for name in _RECORDED:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @cache
