@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperdex_ir.backend.manifest import describe_file, kind_of
 from hyperdex_ir.backend.written import is_larger_than_written
-from hyperdex_ir.errors import FileFormatError, NotCompiledError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError, NotCompiledError
 from hyperdex_ir.memory.fields import shown
 from hyperdex_ir.memory.serialize import load_json, manifest_entries
 from hyperdex_ir.support.locations import is_safe
@@ -41,7 +41,7 @@ def listed_files(manifest: Path) -> list[Listed]:
 
 def _listed(manifest: Path, table: Any) -> Iterator[Listed]:
     if not isinstance(table, dict):
-        raise FileFormatError(f"{manifest}: does not list files", "compile the model again")
+        raise FileFormatError(f"{manifest}: does not list files", COMPILE_AGAIN)
     for name, entry in table.items():
         if not is_safe(name):
             raise FileFormatError(f"{manifest}: lists {shown(name)}, the name of no file, or not below the folder")
@@ -49,7 +49,7 @@ def _listed(manifest: Path, table: Any) -> Iterator[Listed]:
             case {"bytes": int(size), "sha256": str(sha256)}:
                 yield Listed(name, size, sha256)
             case _:
-                raise FileFormatError(f"{manifest}: {name} has no size and hash", "compile the model again")
+                raise FileFormatError(f"{manifest}: {name} has no size and hash", COMPILE_AGAIN)
 
 
 def check_file(root: Path, listed: Listed, advance: Callable[[int], None] = lambda count: None) -> str:

@@ -20,7 +20,7 @@ from hyperdex_ir.backend.options import CompileOptions, check_devices, check_div
 from hyperdex_ir.backend.ram_ceiling import Ceiling
 from hyperdex_ir.backend.sources import KnownSources, SourceWatch
 from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
-from hyperdex_ir.backend.state import State, digest, extension_digest, versions
+from hyperdex_ir.backend.state import State, digest, extension_digest
 from hyperdex_ir.backend.written import STATE_FILE, unfinished_files
 from hyperdex_ir.checkpoint.gguf import is_made, source_facts
 from hyperdex_ir.checkpoint.gguf_header import check_architecture
@@ -32,7 +32,7 @@ from hyperdex_ir.memory.serialize import layout_to_json, load_json, read_layout,
 from hyperdex_ir.passes.pipeline import pipeline_spec
 from hyperdex_ir.support.folder_access import FolderTree
 from hyperdex_ir.support.locations import SAFETENSORS, ModelFolder
-from hyperdex_ir.support.own_code import code_digest
+from hyperdex_ir.support.own_code import code_digest, versions
 from hyperdex_ir.support.progress import byte_progress, log, log_banner, log_phase
 from hyperdex_ir.support.reading import CONFIG, TABLE, read_bytes
 from hyperdex_ir.targets import load_target
@@ -90,7 +90,7 @@ class Compilation:
                 log(f"Compiled already with these options: {self.folder.root}")
             else:
                 self._compile()
-            if self.options.low_memory_usage:
+            if self.options.asked.low_memory_usage:
                 self._delete_weights()
         log(self.memory.report())
         log("Model compile Complete!")
@@ -244,7 +244,7 @@ class Compilation:
     def _write_manifest(self) -> None:
         """Reads back what was written and writes its manifest: from now on only renames are left."""
         table, own = read_table(self._current.model_config), (self.images, self.program)
-        doomed = self.options.low_memory_usage and self._kept_weights() is None
+        doomed = self.options.asked.low_memory_usage and self._kept_weights() is None
         log("Verify what was written")
         with byte_progress("verify", unread_bytes(self.state, self._phases)) as advance:
             watched = self.memory.watched(advance)
@@ -366,9 +366,9 @@ class Compilation:
             return ""
 
     def _is_done(self, phase: str) -> bool:
-        if self.options.force or not self.state.is_done(phase, self._key(phase)):
+        if self.options.asked.force or not self.state.is_done(phase, self._key(phase)):
             return False
-        weights = weight_files_of(self.folder) if phase == CONVERT and not self.options.fast_compile else []
+        weights = weight_files_of(self.folder) if phase == CONVERT and not self.options.asked.fast_compile else []
         return not weights or self.sources.are_unchanged(self.state, phase, weights)
 
     def _is_finished(self) -> bool:
@@ -427,7 +427,7 @@ class Compilation:
         if self.dump is None or not self.dump.is_lowered:
             from hyperdex_ir.backend.shared_instructions import encode_shared
 
-            return encode_shared(self._traced, vocab_size, self.options.num_device, anew=self.options.force)
+            return encode_shared(self._traced, vocab_size, self.options.num_device, anew=self.options.asked.force)
         from hyperdex_ir.backend.instructions import encode_module
         from hyperdex_ir.backend.tracing import resume_lowered
 

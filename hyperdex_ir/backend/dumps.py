@@ -130,7 +130,7 @@ def read_chosen_dump(options: CompileOptions) -> Dump | None:
     """The dump that a compile is to continue from; None when it is to begin anew. Raises as `read_dump`."""
     if options.compile_from is None:
         return None
-    return read_dump(options.compile_from, options.pipeline, options.allowed_passes)
+    return read_dump(options.compile_from, options.pipeline, options.asked.allow_passes)
 
 
 def _header(text: str, start: str) -> str | None:

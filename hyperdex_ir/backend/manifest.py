@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.backend.payload import BLOCK_BYTES
-from hyperdex_ir.backend.state import State, versions
+from hyperdex_ir.backend.state import State
 from hyperdex_ir.errors import FileFormatError
 from hyperdex_ir.memory.serialize import FORMAT, dump_json, manifest_entries
 from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_header, write_text
 from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.own_code import versions
 from hyperdex_ir.support.reading import open_regular
 
 _KINDS = {"param": Kind.PARAMETERS, "inst": Kind.INSTRUCTIONS, "ckpt": Kind.MODEL}

@@ -8,58 +8,40 @@ from pathlib import Path
 
 from xdsl.passes import ModulePass
 
+from hyperdex_ir.backend.arguments import NOT_CHOSEN, CompileArguments, check_arguments
 from hyperdex_ir.backend.ram_ceiling import parse_size
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.hub.download import HubOptions
 from hyperdex_ir.isa.formats import FORMATS
-from hyperdex_ir.memory.serialize import MOST_POSITIONS
 from hyperdex_ir.support.locations import user_path
-from hyperdex_ir.targets import load_target
+from hyperdex_ir.targets import find_target
 
 #: dtype argument -> matrix type; None: that of the token embedding in the checkpoint.
 MATRIX_TYPES: dict[str, str | None] = {"auto": None}
 MATRIX_TYPES |= {spelling: kind.name for kind in FORMATS.values() for spelling in (kind.name, kind.torch)}
-#: The default of `max_length`, as the product has it: not chosen.
-NOT_CHOSEN = 1
 _PARTITION = "lpu-partition"
 _DIVIDING = ("lpu-propagate-sharding", _PARTITION)
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What is asked of a compile.
+    """What is asked of a compile, read.
 
-    matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default_pipeline`, or
-    what the header of `compile_from` says is left. allowed_passes: those of installed packages that this header may
-    name. max_ram: bytes. dump_shown: `dump_ir` as the user named it. command: the command line that asks for the same
-    compile, but for pipeline and dumps.
+    asked: the arguments, as they were given. target: as `load_target` takes it. max_length None: the largest that
+    fits. matrix_type None: the checkpoint's. pipeline None: `default_pipeline`, or what the header of `compile_from`
+    says is left. max_ram: bytes.
     """
 
+    asked: CompileArguments
     hub: HubOptions
-    target: str = "u55c"
-    num_device: int = 1
-    max_length: int | None = None
-    matrix_type: str | None = None
-    pipeline: str | None = None
-    dump_ir: Path | None = None
-    dump_shown: str = ""
-    compile_from: Path | None = None
-    allowed_passes: tuple[str, ...] = ()
-    command: tuple[str, ...] = ("hyperdex", "compile")
-    low_memory_usage: bool = False
-    fast_compile: bool = False
-    force: bool = False
-    max_ram: int | None = None
-
-
-def check_numbers(num_device: int, max_length: int) -> None:
-    """Raises OptionError for a number that cannot be used."""
-    if isinstance(num_device, bool) or not isinstance(num_device, int):
-        raise OptionError(f"num_device is {num_device!r}: must be a whole number")
-    if isinstance(max_length, bool) or not isinstance(max_length, int) or max_length < 1:
-        raise OptionError(f"max_length is {max_length!r}: must be a positive whole number")
-    if max_length > MOST_POSITIONS:
-        raise OptionError(f"max_length is {max_length}: must be at most {MOST_POSITIONS}")
+    target: str
+    num_device: int
+    max_length: int | None
+    matrix_type: str | None
+    pipeline: str | None
+    dump_ir: Path | None
+    compile_from: Path | None
+    max_ram: int | None
 
 
 def check_devices(num_device: int, heads: int) -> None:
@@ -100,71 +82,23 @@ def check_dividing(passes: Sequence[ModulePass], num_device: int) -> None:
         raise OptionError(f"num_device is {num_device}, but the pipeline has no {_PARTITION}", "--pipeline sharded")
 
 
-def make_options(
-    *,
-    num_device: int,
-    max_length: int,
-    dtype: str,
-    type_device: str,
-    max_ram: str | int | None = None,
-    pipeline: str | None = None,
-    dump_ir: str | Path | None = None,
-    low_memory_usage: bool = False,
-    fast_compile: bool = False,
-    force: bool = False,
-    hub: HubOptions,
-    compile_from: str | Path | None = None,
-    allow_passes: Sequence[str] = (),
-    command: Sequence[str] = ("hyperdex", "compile"),
-) -> CompileOptions:
+def make_options(arguments: CompileArguments) -> CompileOptions:
     """The options that the arguments of `AutoCompiler.compile` stand for. Raises OptionError."""
-    check_numbers(num_device, max_length)
-    if dtype not in MATRIX_TYPES:
-        raise OptionError(f"no dtype {dtype!r}; there are {', '.join(MATRIX_TYPES)}")
-    folder = None if dump_ir is None else user_path(dump_ir).absolute()
+    check_arguments(arguments)
+    if arguments.dtype not in MATRIX_TYPES:
+        raise OptionError(f"no dtype {arguments.dtype!r}; there are {', '.join(MATRIX_TYPES)}")
+    folder = None if arguments.dump_ir is None else user_path(arguments.dump_ir).absolute()
     if folder is not None and folder.exists() and not folder.is_dir():
         raise OptionError(f"dump_ir {folder}: not a directory", "name a folder, which may not exist yet")
     return CompileOptions(
-        hub=hub,
-        target=load_target(type_device).name,
-        num_device=num_device,
-        max_length=None if max_length == NOT_CHOSEN else max_length,
-        matrix_type=MATRIX_TYPES[dtype],
-        pipeline=pipeline or None,
+        asked=arguments,
+        hub=HubOptions(arguments.token, arguments.revision, arguments.local_files_only, refresh=arguments.force),
+        target=find_target(arguments.type_device),
+        num_device=arguments.num_device,
+        max_length=None if arguments.max_length == NOT_CHOSEN else arguments.max_length,
+        matrix_type=MATRIX_TYPES[arguments.dtype],
+        pipeline=arguments.pipeline or None,
         dump_ir=folder,
-        dump_shown="" if dump_ir is None else str(dump_ir),
-        compile_from=None if compile_from is None else user_path(compile_from),
-        allowed_passes=tuple(allow_passes),
-        command=tuple(command),
-        low_memory_usage=low_memory_usage,
-        fast_compile=fast_compile,
-        force=force,
-        max_ram=None if max_ram is None else parse_size(max_ram),
+        compile_from=None if arguments.compile_from is None else user_path(arguments.compile_from),
+        max_ram=None if arguments.max_ram is None else parse_size(arguments.max_ram),
     )
-
-
-def command_line(
-    model_id: str,
-    *,
-    num_device: int,
-    max_length: int,
-    type_device: str,
-    dtype: str,
-    output_dir: object,
-    revision: str | None,
-    local_files_only: bool,
-    allow_passes: Sequence[str] = (),
-) -> list[str]:
-    """The command that compiles the same model with the same options."""
-    command = ["hyperdex", "compile", model_id]
-    for option, value, default in (
-        ("--num-device", num_device, 1),
-        ("--max-length", max_length, NOT_CHOSEN),
-        ("--type-device", type_device, "u55c"),
-        ("--dtype", dtype, "auto"),
-        ("--output-dir", output_dir, None),
-        ("--revision", revision, None),
-    ):
-        command += [] if value == default else [option, str(value)]
-    command += ["--local-files-only"] * local_files_only
-    return [*command, *(word for name in allow_passes for word in ("--allow-pass", name))]

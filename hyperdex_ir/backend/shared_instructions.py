@@ -11,12 +11,12 @@ import hashlib
 from dataclasses import asdict
 
 from hyperdex_ir.backend.instructions import Encoded, encode_module
-from hyperdex_ir.backend.state import digest, extension_digest, versions
+from hyperdex_ir.backend.state import digest, extension_digest
 from hyperdex_ir.backend.tracing import Traced
 from hyperdex_ir.passes.pipeline import pipeline_spec
 from hyperdex_ir.support.disk_cache import DiskCache
 from hyperdex_ir.support.locations import instruction_cache
-from hyperdex_ir.support.own_code import code_digest
+from hyperdex_ir.support.own_code import code_digest, versions
 from hyperdex_ir.support.progress import log
 from hyperdex_ir.support.xdsl import print_module
 from hyperdex_ir.targets import load_target

@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
+from hyperdex_ir.backend.arguments import command_line
 from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
 from hyperdex_ir.backend.dumps import IMPORT, LOWERING, Dump, dump_text, read_chosen_dump
 from hyperdex_ir.backend.links import check_links
@@ -27,6 +28,7 @@ from hyperdex_ir.passes.reproducer import FOLDER
 from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.support.reading import read_config_json
 from hyperdex_ir.support.xdsl import print_module
+from hyperdex_ir.targets import DEFAULT_TARGET
 
 LEVELS = (IMPORT, "lpu", "isa")
 
@@ -60,7 +62,7 @@ def show_ir(
     passes = chosen_passes(pipeline, num_device, recorded, allowed)
     imported = trace_model(
         folder.source,
-        target=compiled.get("target", "u55c"),
+        target=compiled.get("target", DEFAULT_TARGET),
         max_length=table.get("max_length", summary.max_positions),
         matrix_type=table.get("matrix_type") or likely_matrix_type(folder, summary),
     )
@@ -110,7 +112,7 @@ def compile_to(folder: ModelFolder, options: CompileOptions, level: str) -> str:
     check_links(folder)
     fetch_anything(folder, options.hub)
     module, passes, done = _module_at(folder, options, level)
-    command = [*options.command, "--compile-from", "FILE"]
+    command = [*command_line(options.asked), "--compile-from", "FILE"]
     return dump_text(module, passes[:done], passes[done:], command)
 
 

@@ -7,18 +7,15 @@ by which a file that has not changed is known without being read. Losing it cost
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 from xdsl.passes import ModulePass
 
-from hyperdex_ir import __version__
 from hyperdex_ir.backend.written import STAGING, STATE_FILE, files_of_phase, is_copy, is_larger_than_written
 from hyperdex_ir.errors import StorageError
 from hyperdex_ir.memory.serialize import dump_json
@@ -29,13 +26,6 @@ from hyperdex_ir.support.reading import STATE, parse_json
 
 STATE_FORMAT = 4
 _BLOCK_BYTES = 1 << 20
-
-
-@functools.cache
-def versions() -> Mapping[str, str]:
-    """Versions of this package and of those that shape what it writes, by name."""
-    installed = {name: version(name) for name in ("xdsl", "torch", "transformers", "numpy")}
-    return {"hyperdex-ir": __version__, **installed}
 
 
 def extension_digest(passes: Iterable[ModulePass]) -> str:

@@ -13,6 +13,7 @@ from hyperdex_ir.errors import FileFormatError, StorageError
 from hyperdex_ir.memory.serialize import manifest_entries
 from hyperdex_ir.support.folder_access import FolderTree
 from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.targets import shown_target
 
 
 def status(folder: ModelFolder) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def status(folder: ModelFolder) -> dict[str, Any]:
         sizes = [one["bytes"] for one in entry["files"].values() if isinstance(one, dict) and "bytes" in one]
         sizes = [size for size in sizes if isinstance(size, int)]
         facts["devices"][count] = {
-            "target": entry.get("target"),
+            "target": shown_target(entry["target"]) if "target" in entry else None,
             "options": entry.get("options", {}),
             "files": len(sizes),
             "bytes": sum(sizes),

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
+from hyperdex_ir.backend.arguments import command_line
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.dumps import LOWERING, Dump, IrDump
@@ -17,6 +18,7 @@ from hyperdex_ir.backend.length import largest_length
 from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import ModelSummary
@@ -27,7 +29,7 @@ from hyperdex_ir.passes.pipeline import Observer, run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
 from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.support.progress import log
-from hyperdex_ir.targets import load_target
+from hyperdex_ir.targets import load_target, shown_target
 
 
 @dataclass(eq=False)
@@ -102,7 +104,8 @@ def _trace(
     if length == limit:
         log(f"max_length is {limit}: the model's own limit")
         return traced
-    log(f"max_length is {length}: the most that fits the HBM of {options.target} (the model's own limit is {limit})")
+    name = shown_target(options.target)
+    log(f"max_length is {length}: the most that fits the HBM of {name} (the model's own limit is {limit})")
     return _trace_at(folder, length, matrix_type, options, passes)
 
 
@@ -156,15 +159,15 @@ def _optimize(
 ) -> Traced:
     place = place_of_lowering(passes)
     run_passes(module, passes[:place], observers=observers, repro=folder.root / FOLDER)
-    facts = module_facts(module)
+    facts = ModuleFacts(module, _not_of_a_dump)
     return Traced(
         module=module,
         layout=collect_layout(module),
-        max_length=facts["max_length"],
-        matrix_type=facts["matrix_type"],
+        max_length=facts.max_length,
+        matrix_type=facts.matrix_type,
         lowering=passes[place:],
         folder=folder,
-        target=facts["target"],
+        target=facts.target,
         observers=observers,
         imported=imported,
     )
@@ -174,30 +177,18 @@ def dump_observers(options: CompileOptions, passes: Sequence[ModulePass], done: 
     """What writes the IR into files, when that is asked for; `done` of the passes have run before."""
     if options.dump_ir is None:
         return []
-    return [IrDump(options.dump_ir, options.dump_shown, options.command, passes, done)]
+    return [IrDump(options.dump_ir, str(options.asked.dump_ir), command_line(options.asked), passes, done)]
 
 
-def module_facts(module: ModuleOp) -> dict[str, Any]:
-    """The num_device, target, max_length and matrix_type that a module was made for.
-
-    Raises OptionError when it does not say.
-    """
-    facts: dict[str, Any] = {"num_device": lpu.grid_of(module)}
-    for name in ("target", "max_length", "matrix_type"):
-        match module.attributes.get(f"lpu.{name}"):
-            case StringAttr() as text:
-                facts[name] = text.data
-            case IntegerAttr() as number:
-                facts[name] = number.value.data
-            case _:
-                raise OptionError(f"the module has no attribute lpu.{name}", "continue from a file of --dump-ir")
-    return facts
+def _not_of_a_dump(attribute: str, kind: str) -> OptionError:
+    return OptionError(f"the module has no attribute {attribute}", "continue from a file of --dump-ir")
 
 
 def check_facts(module: ModuleOp, options: CompileOptions, name: str) -> None:
-    """Raises OptionError when the module was made for something else than the options ask for."""
-    for fact, found in module_facts(module).items():
-        asked = getattr(options, fact)
+    """Raises OptionError when the module was made for something else than the options ask for, or does not say."""
+    facts = ModuleFacts(module, _not_of_a_dump)
+    for fact in ("num_device", "target", "max_length", "matrix_type"):
+        found, asked = getattr(facts, fact), getattr(options, fact)
         if asked is not None and asked != found:
             option = {"target": "--type-device", "matrix_type": "--dtype"}.get(fact, f"--{fact.replace('_', '-')}")
             raise OptionError(

@@ -18,16 +18,15 @@ from typing import IO, Any
 import numpy as np
 
 from hyperdex_ir.checkpoint.tensors import Tensor, read, row_count
-from hyperdex_ir.checkpoint.torch_weights import INDEX as TORCH_INDEX
 from hyperdex_ir.checkpoint.torch_weights import SINGLE as TORCH_FILE
-from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.errors import DOWNLOAD_AGAIN, CheckpointError
 from hyperdex_ir.isa.formats import PUBLISHED
 from hyperdex_ir.memory.fields import shown
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
+from hyperdex_ir.support.reading import TORCH_INDEX
 
 _PREFIX = struct.Struct("<Q")
-_AGAIN = "download the file again"
 #: The single file of weights and the index of several; safetensors go first.
 _NAMES = ((SAFETENSORS, SAFETENSORS_INDEX), (TORCH_FILE, TORCH_INDEX))
 
@@ -90,7 +89,7 @@ class Checkpoint:
             entries = _entries(path)
             for name in expected:
                 if name not in entries:
-                    raise CheckpointError(f"{path}: no tensor {name}, which the index places there", _AGAIN)
+                    raise CheckpointError(f"{path}: no tensor {name}, which the index places there", DOWNLOAD_AGAIN)
             for name, entry in entries.items():
                 if name in self.files:
                     raise CheckpointError(f"{path}: tensor {name} is also in {self.files[name].name}")
@@ -139,7 +138,7 @@ def _fill(entry: TensorEntry, file: int, row: np.ndarray, offset: int) -> None:
 @contextmanager
 def _opened(entry: TensorEntry) -> Iterator[IO[bytes]]:
     try:
-        with reading.open_regular(entry.path, CheckpointError, _AGAIN, buffering=0) as file:
+        with reading.open_regular(entry.path, CheckpointError, DOWNLOAD_AGAIN, buffering=0) as file:
             yield file
     except OSError as error:
         raise CheckpointError(f"{entry.path}: tensor {entry.name} cannot be read: {error.strerror}") from error
@@ -147,7 +146,7 @@ def _opened(entry: TensorEntry) -> Iterator[IO[bytes]]:
 
 def _truncated(entry: TensorEntry) -> CheckpointError:
     return CheckpointError(
-        f"{entry.path}: truncated: tensor {entry.name} ends at byte {entry.stop}, the file is shorter", _AGAIN
+        f"{entry.path}: truncated: tensor {entry.name} ends at byte {entry.stop}, the file is shorter", DOWNLOAD_AGAIN
     )
 
 
@@ -198,7 +197,7 @@ def _indexed(index: Path) -> list[tuple[Path, list[str]]]:
     files = shards(index)
     for file in files:
         if not (index.parent / file).is_file():
-            raise CheckpointError(f"{index.parent / file}: no such file, but the index names it", _AGAIN)
+            raise CheckpointError(f"{index.parent / file}: no such file, but the index names it", DOWNLOAD_AGAIN)
     return [(index.parent / file, names) for file, names in files.items()]
 
 
@@ -219,11 +218,11 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 def _header_text(path: Path) -> tuple[bytes, int]:
     """The header's bytes, and how many bytes the file has."""
     try:
-        with reading.open_regular(path, CheckpointError, _AGAIN) as file:
+        with reading.open_regular(path, CheckpointError, DOWNLOAD_AGAIN) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(_PREFIX.size)
             if len(prefix) < _PREFIX.size:
-                raise CheckpointError(f"{path}: {size} bytes, too short for safetensors", _AGAIN)
+                raise CheckpointError(f"{path}: {size} bytes, too short for safetensors", DOWNLOAD_AGAIN)
             (length,) = _PREFIX.unpack(prefix)
             if length > min(size - _PREFIX.size, reading.WEIGHTS_HEADER.limit):
                 raise CheckpointError(f"{path}: header of {length} bytes, file of {size}: truncated or not safetensors")
@@ -237,9 +236,9 @@ def _parse(path: Path, text: bytes) -> list[tuple[str, Any]]:
     try:
         header = reading.parse_json(text.decode(), reading.WEIGHTS_HEADER)
     except ValueError as error:
-        raise CheckpointError(f"{path}: header is not valid JSON: {error}", _AGAIN) from error
+        raise CheckpointError(f"{path}: header is not valid JSON: {error}", DOWNLOAD_AGAIN) from error
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: header is not a JSON object", _AGAIN)
+        raise CheckpointError(f"{path}: header is not a JSON object", DOWNLOAD_AGAIN)
     header.pop("__metadata__", None)
     return list(header.items())
 
@@ -279,7 +278,7 @@ def _check_layout(path: Path, entries: list[TensorEntry], base: int, size: int) 
     end = entries[-1].stop if entries else base
     if end > size:
         raise CheckpointError(
-            f"{path}: truncated: tensor {entries[-1].name} ends at byte {end}, the file has {size}", _AGAIN
+            f"{path}: truncated: tensor {entries[-1].name} ends at byte {end}, the file has {size}", DOWNLOAD_AGAIN
         )
     for before, after in pairwise(entries):
         if after.start < before.stop:

@@ -23,10 +23,9 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, dynamic_module_utils
 
 from hyperdex_ir.checkpoint.files import Checkpoint
-from hyperdex_ir.checkpoint.torch_weights import INDEX as TORCH_INDEX
 from hyperdex_ir.checkpoint.torch_weights import SINGLE as TORCH_FILE
 from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
-from hyperdex_ir.support.reading import read_config_json
+from hyperdex_ir.support.reading import TORCH_INDEX, read_config_json
 
 _CLOSED: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 #: Names in config.json: transformers reads one of these files in place of config.json.

@@ -17,6 +17,7 @@ from pickletools import genops
 from typing import IO, Any
 
 from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.support.reading import MOST_DIMENSIONS
 
 _HINT = "only tensors are loaded, no code is run"
 _SAVE = "save tensors by name, as a model's state_dict() has them"
@@ -31,7 +32,7 @@ _REBUILDS = {
 _PARAMETER = "torch._utils _rebuild_parameter"
 #: Dimensions of a tensor that are looked at; `torch_weights.py` says of which tensor they are too many. Each tensor has
 #: its own numbers, though a pickle names them once.
-_MOST_DIMENSIONS = 64
+_MOST_SIZES = 8 * MOST_DIMENSIONS
 #: Entries of what a call or an object copies: of `_metadata` and the like. A pickle names them once, too.
 _MOST_COPIED = 16
 #: Tuples, dicts and lists within one another.
@@ -218,7 +219,7 @@ class DryRun:
         storage, offset, sizes, strides, *others = arguments
         if not isinstance(storage, _Storage) or type(sizes) is not tuple or type(strides) is not tuple:
             return False
-        if len(sizes) != len(strides) or len(sizes) > _MOST_DIMENSIONS:
+        if len(sizes) != len(strides) or len(sizes) > _MOST_SIZES:
             return False
         if not all(map(_is_count, (offset, *sizes, *strides))):
             return False

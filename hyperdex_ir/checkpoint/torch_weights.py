@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.checkpoint.torch_pickles import DryRun
-from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.errors import DOWNLOAD_AGAIN, CheckpointError
 from hyperdex_ir.isa.formats import PUBLISHED
 from hyperdex_ir.support.files import atomic_file, write_text
 from hyperdex_ir.support.locations import SAFETENSORS_INDEX
@@ -29,8 +29,6 @@ from hyperdex_ir.support.reading import (
 )
 
 SINGLE = "pytorch_model.bin"
-INDEX = "pytorch_model.bin.index.json"
-_AGAIN = "download it again"
 #: A file of torch before 1.6 has a magic number, a version, the machine, the tensors, and the names of their storages.
 _OLD_PICKLES = 5
 #: What torch knows a zip archive by, from which it takes other pickles.
@@ -52,7 +50,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    check_regular(path, CheckpointError, _AGAIN)
+    check_regular(path, CheckpointError, DOWNLOAD_AGAIN)
     try:
         mapped = is_mapped(path)
         if mapped:
@@ -65,7 +63,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:  # torch raises whatever its zip reader raises
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path}: not a torch file of tensors: {first_line}", _AGAIN) from error
+        raise CheckpointError(f"{path}: not a torch file of tensors: {first_line}", DOWNLOAD_AGAIN) from error
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{path}: holds {type(tensors).__name__}, expected tensors by name")
     for name, tensor in tensors.items():
@@ -116,10 +114,10 @@ def _pickles(path: Path, mapped: bool) -> bytes:
 
     if mapped:
         return torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
-    with open_regular(path, CheckpointError, _AGAIN) as file:
+    with open_regular(path, CheckpointError, DOWNLOAD_AGAIN) as file:
         data = file.read(min(path.stat().st_size, WEIGHTS_PICKLE.limit) + 1)
     if data.startswith(_ZIP):
-        raise CheckpointError(f"{path}: begins as a zip archive, but has no end of one", _AGAIN)
+        raise CheckpointError(f"{path}: begins as a zip archive, but has no end of one", DOWNLOAD_AGAIN)
     return data
 
 
@@ -162,7 +160,7 @@ def _check_sizes(path: Path, tensors: dict[str, Any]) -> None:
     dense = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if sum(storages.values()) > size or dense > _MOST_SHARING * size:
         held = max(sum(storages.values()), dense)
-        raise CheckpointError(f"{path}: tensors of {held} bytes, the file has {size}", _AGAIN)
+        raise CheckpointError(f"{path}: tensors of {held} bytes, the file has {size}", DOWNLOAD_AGAIN)
 
 
 def element_type(path: Path, name: str, tensor: Any) -> str:

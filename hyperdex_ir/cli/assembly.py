@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TextIO
 
-from hyperdex_ir.errors import AssemblyError, FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, AssemblyError, FileFormatError
 from hyperdex_ir.isa.assembly import parse_program, print_program
 from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.program import Origin, Program
@@ -57,7 +57,7 @@ def read_origins(path: Path, program: Program) -> tuple[Origin, ...]:
         reason = str(error).removeprefix(f"{path}: ")
         raise FileFormatError(f"{path}: not a table of origins ({reason})", error.hint) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: not a table of origins ({type(error).__name__})", "compile again") from None
+        raise FileFormatError(f"{path}: not a table of origins ({type(error).__name__})", COMPILE_AGAIN) from None
     count = len(program.instructions)
     if known.keys() - range(count):
         raise FileFormatError(

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hyperdex_ir.cli.pass_option import AllowPass
+from hyperdex_ir.cli.options import AllowPass
 
 
 def print_ir(

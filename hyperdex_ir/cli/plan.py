@@ -8,26 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from hyperdex_ir.cli.inspect import decode_table, lmu_lines, text_table
-from hyperdex_ir.cli.token_option import Token, given_token
+from hyperdex_ir.cli.options import given_token, with_options
 from hyperdex_ir.errors import UnsupportedModelError
 
 
+@with_options(["num_device", "max_length", "type_device", "dtype", "token", "revision", "as_json"], brief=True)
 def plan(
     model: Annotated[str, typer.Argument(help="Hub id, or directory with a checkpoint.", show_default=False)],
-    num_device: Annotated[int, typer.Option("--num-device", "--num_device", help="Number of LPUs.")] = 1,
-    max_length: Annotated[int, typer.Option("--max-length", "--max_length", help="Positions. 1: as many as fit.")] = 1,
-    type_device: Annotated[str, typer.Option("--type-device", "--type_device", help="Target: u55c, asic.")] = "u55c",
-    dtype: Annotated[str, typer.Option("--dtype", help="Type of matrices: auto, f16, bf16.")] = "auto",
-    token: Token = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the Hub.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    **values: Any,
 ) -> None:
     """Show what a model needs on device and host, from config.json and the headers of its weights alone."""
     from hyperdex_ir.tools import AutoCompiler
 
-    options = {"num_device": num_device, "max_length": max_length, "type_device": type_device, "dtype": dtype}
+    values["token"] = given_token(values["token"])
     try:
-        facts = AutoCompiler().plan(model, token=given_token(token), revision=revision, **options)
+        facts = AutoCompiler().plan(model, **values)
     except UnsupportedModelError as error:
         if as_json:
             print(json.dumps({"supported": False, "reason": str(error)}, indent=1))

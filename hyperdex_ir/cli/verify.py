@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hyperdex_ir.cli.options import AllowPass
 from hyperdex_ir.cli.output import json_line
-from hyperdex_ir.cli.pass_option import AllowPass
 
 if TYPE_CHECKING:
     from hyperdex_ir.verify.model import Model

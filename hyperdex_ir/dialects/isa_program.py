@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from xdsl.dialects.builtin import ArrayAttr, CallSiteLoc, FusedLoc, IntegerAttr, ModuleOp, NameLoc
+from xdsl.dialects.builtin import ArrayAttr, CallSiteLoc, FusedLoc, ModuleOp, NameLoc
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
@@ -13,6 +13,7 @@ from hyperdex_ir.dialects.isa_ops.checks import reference
 from hyperdex_ir.dialects.isa_ops.control import CallOp, RepeatOp, RepeatRowsOp, SkipUnlessOp
 from hyperdex_ir.dialects.isa_ops.instruction import InstructionOp
 from hyperdex_ir.dialects.isa_ops.lmu_type import LMU_WORDS, BufferOp, LmuUse, ViewUse, buffer_type
+from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import CapacityError, LoweringError
 from hyperdex_ir.isa.operands import Value
 from hyperdex_ir.isa.program import Instruction, Origin, Program
@@ -31,8 +32,8 @@ def to_program(module: ModuleOp, *, chunk: int | None = None, head_rows: int | N
     buffers do not fit the LMU's address space.
     """
     functions = _functions(module)
-    chunk = _attribute(module, "isa.chunk") if chunk is None else chunk
-    head_rows = _attribute(module, "isa.head_rows") if head_rows is None else head_rows
+    chosen = ModuleFacts(module).rows(DEFAULT_CHUNK)
+    chunk, head_rows = (own if given is None else given for given, own in zip((chunk, head_rows), chosen, strict=True))
     writer = _Writer(_place_buffers(functions, chunk, head_rows))
     for function in functions.values():
         writer.add_function(function)
@@ -51,11 +52,6 @@ def _functions(module: ModuleOp) -> dict[str, FuncOp]:
     if functions[ENTRY].body.block.args:
         raise LoweringError("@main of an isa module takes no arguments")
     return {ENTRY: functions[ENTRY], **functions}
-
-
-def _attribute(module: ModuleOp, name: str) -> int:
-    attribute = module.attributes.get(name)
-    return attribute.value.data if isinstance(attribute, IntegerAttr) else DEFAULT_CHUNK
 
 
 def _place_buffers(functions: Mapping[str, FuncOp], chunk: int, head_rows: int) -> dict[SSAValue, int]:

@@ -10,6 +10,9 @@ _LONGEST_LINE = 1 << 14  # of an error or a log line, in characters
 _ENDS = " \t\n'\"<>"  # some of the characters that end an address
 _WORD = re.compile(r"[^\s'\"<>]+")
 
+#: Hints of errors in files: of what the compiler wrote, and of what was downloaded.
+COMPILE_AGAIN, DOWNLOAD_AGAIN = "compile the model again", "download the file again"
+
 
 class HyperdexError(Exception):
     """Base of all errors of this package that a user can meet.

@@ -37,8 +37,9 @@ from hyperdex_ir.support.locations import (
     read_marker,
 )
 from hyperdex_ir.support.progress import log
+from hyperdex_ir.support.reading import TORCH_INDEX
 
-_INDEXES = (SAFETENSORS_INDEX, torch_weights.INDEX)
+_INDEXES = (SAFETENSORS_INDEX, TORCH_INDEX)
 _WEIGHTS = re.compile(r"[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin", re.ASCII)
 
 
@@ -146,7 +147,7 @@ def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
     if not _has_safetensors(listing) and torch_weights.SINGLE not in listing.files:
         if (folder.source / SAFETENSORS_INDEX).is_file() and not is_fetched(folder, SAFETENSORS_INDEX):
             _set_aside(folder, SAFETENSORS_INDEX)
-        torch_weights.rewrite_index(folder.source / torch_weights.INDEX, _tree(folder).root)
+        torch_weights.rewrite_index(folder.source / TORCH_INDEX, _tree(folder).root)
         _record_fetched(folder, SAFETENSORS_INDEX)
     _write_marker(folder, options, listing, complete=True)
     if options.credential.token is None:
@@ -159,7 +160,7 @@ def _has_safetensors(listing: Listing) -> bool:
 
 def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[str]:
     """The files of weights to fetch; those in torch's format where there are no others."""
-    of_torch = torch_weights.SINGLE, torch_weights.INDEX
+    of_torch = torch_weights.SINGLE, TORCH_INDEX
     single, index = (SAFETENSORS, SAFETENSORS_INDEX) if _has_safetensors(listing) else of_torch
     if single in listing.files:
         return [single]
@@ -311,7 +312,7 @@ def _belongs(path: Path, known: Mapping[str, RemoteFile], listing: Listing) -> b
         return any(path == part_of(source, name, file) for name, file in listed.items())
     if path.name not in listed and not _has_safetensors(listing):
         origins = [name for name in listed if name.endswith((".bin", ".bin.index.json")) and "/" not in name]
-        made = {_weights_of(source, name).name: name for name in origins} | {SAFETENSORS_INDEX: torch_weights.INDEX}
+        made = {_weights_of(source, name).name: name for name in origins} | {SAFETENSORS_INDEX: TORCH_INDEX}
         origin = made.get(path.name, "")
         return origin in listed and known.get(origin) == listed[origin]
     if path.name not in listed:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault
+from hyperdex_ir.errors import COMPILE_AGAIN, CheckpointError, FileFormatError, MachineFault
 from hyperdex_ir.isa.faults import Fault, Forbidden
 from hyperdex_ir.isa.formats import ELEMENTS, ITEM_BYTES
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
@@ -45,7 +45,7 @@ class Hbm:
             size = stripes[:, channel].size
             payload = read_binary(path, Kind.PARAMETERS, most=size)
             if len(payload) != size:
-                raise FileFormatError(f"{path}: {len(payload)} bytes, the memory map says {size}", "compile again")
+                raise FileFormatError(f"{path}: {len(payload)} bytes, the memory map says {size}", COMPILE_AGAIN)
             stripes[:, channel] = np.frombuffer(payload, np.uint8).reshape(-1, BEAT_BYTES)
         return hbm
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from xdsl.dialects.builtin import ModuleOp, NameLoc, StringAttr
+from xdsl.dialects.builtin import ModuleOp, NameLoc
 from xdsl.dialects.func import FuncOp, ReturnOp
 from xdsl.ir import Block, Operation, SSAValue
 
@@ -25,6 +25,7 @@ from hyperdex_ir.dialects.lpu import (
     grid_of,
     shape_of,
 )
+from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter import lpu_routing  # noqa: F401  it registers operations
 from hyperdex_ir.interpreter.arithmetic import quiet
@@ -54,14 +55,12 @@ class LpuInterpreter:
         max_length: int,
         on_op: Hook | None = None,
     ):
-        matrix_type = module.attributes.get("lpu.matrix_type")
-        if not isinstance(matrix_type, StringAttr):
-            raise LoweringError("the module has no attribute lpu.matrix_type")
+        matrix_type = ModuleFacts(module).matrix_type
         self._functions = {op.sym_name.data: op for op in module.walk() if isinstance(op, FuncOp)}
         if "main" not in self._functions:
             raise LoweringError("the module has no function @main")
         self._devices = grid_of(module)
-        self._pass = Pass(parameters, matrix_type.data, max_length)
+        self._pass = Pass(parameters, matrix_type, max_length)
         self._on_op = on_op
         self._has_states = any(isinstance(op, ShortConvOp) for op in module.walk())
         self._next = 0  # the position that what operations keep stands at

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from hyperdex_ir.errors import AssemblyError, CapacityError, FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, AssemblyError, CapacityError, FileFormatError
 from hyperdex_ir.isa.fields import (
     Part,
     decode_field,
@@ -169,9 +169,9 @@ def decode_program(payload: bytes) -> Program:
         try:
             instructions.append(decode(payload[start : start + WORD_BYTES]))
         except FileFormatError as error:
-            raise FileFormatError(f"instruction {start // WORD_BYTES}: {error}", "compile again") from None
+            raise FileFormatError(f"instruction {start // WORD_BYTES}: {error}", COMPILE_AGAIN) from None
     try:
         check_structure(instructions)
     except StructureError as error:
-        raise FileFormatError(f"instruction {error.index}: {error}", "compile again") from None
+        raise FileFormatError(f"instruction {error.index}: {error}", COMPILE_AGAIN) from None
     return Program(tuple(instructions))

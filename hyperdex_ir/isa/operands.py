@@ -13,10 +13,11 @@ from enum import StrEnum
 from typing import Any
 
 from hyperdex_ir.isa.shapes import Columns, Shape
+from hyperdex_ir.targets import MOST_LMU_WORDS
 
 REGISTERS = 32
 REGISTER_BITS = 5
-LMU_ADDRESS_BITS = 24
+LMU_ADDRESS_BITS = (MOST_LMU_WORDS - 1).bit_length()
 HBM_OFFSET_BITS = 40
 #: The last position that an instruction counts: the engine makes float32 numbers of positions in 32 bits.
 MOST_POSITION = (1 << 31) - 1

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import cycle, islice
 
-from xdsl.dialects.builtin import ModuleOp, StringAttr, TensorType
+from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Attribute, Operation
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import shape_of
+from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
@@ -19,14 +20,6 @@ from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelL
 _STORED = (*MATRIX_TYPES, "f32")
 #: Layers of a model, at most: config.json may not have more, and a text of a few lines not either.
 MAX_LAYERS = 4096
-
-
-def string_attribute(module: ModuleOp, name: str) -> str:
-    """A string attribute of the module. Raises LoweringError when it is missing."""
-    attribute = module.attributes.get(name)
-    if not isinstance(attribute, StringAttr):
-        raise LoweringError(f"the module has no string attribute {name}", "the frontend sets it; add it to the text")
-    return attribute.data
 
 
 def find_function(module: ModuleOp, name: str) -> FuncOp:
@@ -155,7 +148,7 @@ def collect_layout(module: ModuleOp) -> ModelLayout:
                 raise LoweringError(f"{parameter.name} has {count} numbers, there are {len(order)} layers")
         functions.append(FunctionLayout(name, tuple(own), _caches(function)))
     return ModelLayout(
-        matrix_type=string_attribute(module, "lpu.matrix_type"),
+        matrix_type=ModuleFacts(module).matrix_type,
         vocab_size=_vocab_size(main.function_type.outputs.data),
         main=FunctionLayout("main", tuple(main_parameters.values()), _caches(main)),
         functions=tuple(functions),

@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Bytes that HBM addresses reach, and more than anything that is counted.
-MOST = 1 << 40
-MOST_RATE = 1e18
+from hyperdex_ir.targets import MOST, Range
 
 
 class Fields:
@@ -40,13 +38,6 @@ class Fields:
     def whole(self, key: str, low: int = 0, high: int = MOST) -> int:
         """A whole number in low..high."""
         return self._whole(key, self._values[key], low, high)
-
-    def positive(self, key: str) -> float:
-        """A number above 0, of seconds or per second, not so small that others overflow when divided by it."""
-        value = self._values[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 1 / MOST_RATE <= value <= MOST_RATE:
-            raise self._wrong(key, value, f"a number above 0, in {1 / MOST_RATE:g}..{MOST_RATE:g}")
-        return value
 
     def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
         """A text, one of `choices` where there are any."""
@@ -100,8 +91,8 @@ class Fields:
         return value
 
     def _whole(self, key: str, value: Any, low: int, high: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self._wrong(key, value, f"a whole number in {low}..{high}")
+        if value not in (expected := Range(low, high)):
+            raise self._wrong(key, value, str(expected))
         return value
 
     def _part(self, key: str) -> str:

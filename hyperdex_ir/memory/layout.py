@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.formats import FORMATS
 
 
@@ -115,7 +115,7 @@ class ModelLayout:
         for name, shard in ((parameter.name, shard) for parameter in parameters for shard in parameter.shards or ()):
             if len(shard.starts) != devices:
                 raise FileFormatError(
-                    f"{name}: divided over {len(shard.starts)} devices, expected {devices}", "compile the model again"
+                    f"{name}: divided over {len(shard.starts)} devices, expected {devices}", COMPILE_AGAIN
                 )
 
     def parameters(self) -> Iterator[Parameter]:

@@ -10,14 +10,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
-from hyperdex_ir.isa.operands import LMU_ADDRESS_BITS, MOST_POSITION
-from hyperdex_ir.memory.fields import MOST, Fields, shown
+from hyperdex_ir.isa.operands import MOST_POSITION
+from hyperdex_ir.memory.fields import Fields, shown
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
 from hyperdex_ir.memory.map import CacheMap, FunctionMap, MemoryMap, StateMap, io_places
 from hyperdex_ir.support import reading
-from hyperdex_ir.targets import TREE_CHANNELS, Target
+from hyperdex_ir.targets import make_target
 
 FORMAT = 2
 #: No target holds as many; the arithmetic of sizes stays within 64 bits, and instructions count them all.
@@ -28,9 +28,7 @@ _MOST_PARAMETERS = 1 << 17
 _MOST_TEXT = 1 << 25
 #: Characters that a key counts for, beside its own.
 _KEY_TEXT = 16
-_AGAIN = "compile the model again"
 _DTYPES = (*MATRIX_TYPES, "f32", "i64")
-_MOST_CHANNELS = 256  # the names of the images have two hexadecimal digits for it
 #: The numbers of a memory map that are byte addresses.
 _PLACES = ("layer_start", "parameter_end", "kv_start", "kv_layer_start", "tokens", "sampling", "logits", "end")
 
@@ -45,10 +43,10 @@ def load_json(path: Path) -> dict[str, Any]:
     try:
         value = reading.read_json(path, reading.TABLE)
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", _AGAIN) from None
+        raise FileFormatError(f"{path}: no such file", COMPILE_AGAIN) from None
     found = value.get("format") if isinstance(value, dict) else None
     if found != FORMAT:
-        raise FileFormatError(f"{path}: format {found}, this program reads {FORMAT}", _AGAIN)
+        raise FileFormatError(f"{path}: format {found}, this program reads {FORMAT}", COMPILE_AGAIN)
     return value
 
 
@@ -64,7 +62,7 @@ def read_table(path: Path) -> dict[str, Any]:
         fields.whole("vocab_size", 1)
         fields.text("matrix_type", MATRIX_TYPES)
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: not the table of a converted checkpoint ({error})", _AGAIN) from None
+        raise FileFormatError(f"{path}: not the table of a converted checkpoint ({error})", COMPILE_AGAIN) from None
     return value
 
 
@@ -80,7 +78,7 @@ def manifest_entries(path: Path) -> dict[str, Any]:
         for count, entry in Fields(value, "").named("devices").items():
             _check_entry(count, entry)
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: does not list what is compiled ({error})", _AGAIN) from None
+        raise FileFormatError(f"{path}: does not list what is compiled ({error})", COMPILE_AGAIN) from None
     return value["devices"]
 
 
@@ -192,8 +190,9 @@ def map_to_json(memory_map: MemoryMap) -> dict[str, Any]:
 def map_from_json(value: Mapping[str, Any]) -> MemoryMap:
     """The memory map that `map_to_json` wrote, perhaps beside a layout. Raises KeyError or TypeError if it is none."""
     fields = Fields(value, "")
+    fields.object("target")
     memory_map = MemoryMap(
-        target=_target(fields.object("target")),
+        target=make_target(value["target"], "target."),
         max_length=fields.whole("max_length", 1),
         vocab_size=fields.whole("vocab_size", 1),
         main=_function_map(fields.object("main")),
@@ -203,23 +202,6 @@ def map_from_json(value: Mapping[str, Any]) -> MemoryMap:
     )
     _check_places(memory_map)
     return memory_map
-
-
-def _target(fields: Fields) -> Target:
-    """Its numbers need not be those of a target of this version, but make a machine."""
-    bounds = {"channels": _MOST_CHANNELS, "lmu_bytes": 4 << LMU_ADDRESS_BITS}
-    sizes = ("channels", "trees", "hbm_bytes", "lmu_bytes", "vector_lanes")
-    counts = ("vector_latency_cycles", "tree_latency_cycles", "partial_write_cycles", "prefetch_bytes")
-    rates = ("clock_hz", "hbm_bytes_per_second", "link_bytes_per_second", "link_latency_seconds", "hbm_latency_seconds")
-    lowest = {"lmu_bytes": 4}
-    values: dict[str, Any] = {name: fields.whole(name, lowest.get(name, 1), bounds.get(name, MOST)) for name in sizes}
-    values |= {name: fields.whole(name) for name in counts} | {name: fields.positive(name) for name in rates}
-    target = Target(fields.text("name"), **values)
-    if target.channels != target.trees * TREE_CHANNELS:
-        raise TypeError(f"{target.channels} channels do not feed {target.trees} MAC trees")
-    if target.hbm_bytes_per_cycle < 1:
-        raise TypeError(f"an HBM of {target.hbm_bytes_per_second:g} bytes a second gives no byte a cycle")
-    return target
 
 
 def _function_map(fields: Fields) -> FunctionMap:
@@ -264,7 +246,7 @@ def read_map(path: Path) -> MemoryMap:
     try:
         return map_from_json(value)
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: not a memory map ({error})", _AGAIN) from None
+        raise FileFormatError(f"{path}: not a memory map ({error})", COMPILE_AGAIN) from None
 
 
 def read_layout(path: Path) -> ModelLayout:
@@ -276,7 +258,7 @@ def read_layout(path: Path) -> ModelLayout:
     try:
         return layout_from_json(value["layout"])
     except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path}: not a model layout ({error})", _AGAIN) from None
+        raise FileFormatError(f"{path}: not a model layout ({error})", COMPILE_AGAIN) from None
 
 
 def read_tensors(path: Path) -> tuple[ModelLayout, list[Mapping[str, Any]]]:
@@ -289,9 +271,9 @@ def read_tensors(path: Path) -> tuple[ModelLayout, list[Mapping[str, Any]]]:
     try:
         _check_tensors(Fields(value, "").objects("tensors"), layout)
     except KeyError as error:
-        raise FileFormatError(f"{path}: lacks {error}", _AGAIN) from None
+        raise FileFormatError(f"{path}: lacks {error}", COMPILE_AGAIN) from None
     except TypeError as error:
-        raise FileFormatError(f"{path}: {error}", _AGAIN) from None
+        raise FileFormatError(f"{path}: {error}", COMPILE_AGAIN) from None
     return layout, value["tensors"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperdex_ir.errors import FileFormatError, MachineFault
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.memory.map import MemoryMap
@@ -63,9 +63,7 @@ class EngineMemory:
         """Raises FileFormatError when a mapped image has become shorter: reading what is gone would end the process."""
         for path, file in self._files:
             if (size := file.size()) < len(file):
-                raise FileFormatError(
-                    f"{path}: {size} bytes, {len(file)} when the model was opened", "compile the model again"
-                )
+                raise FileFormatError(f"{path}: {size} bytes, {len(file)} when the model was opened", COMPILE_AGAIN)
 
     def read(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         """A copy of an array in the run-time area. Raises MachineFault outside it."""
@@ -89,15 +87,15 @@ class EngineMemory:
 def _map_image(path: Path, payload: int) -> mmap.mmap:
     """A parameter image, header included."""
     try:
-        with open_regular(path, FileFormatError, "compile the model again") as file:
+        with open_regular(path, FileFormatError, COMPILE_AGAIN) as file:
             image = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
+        raise FileFormatError(f"{path}: no such file", COMPILE_AGAIN) from None
     except ValueError:  # an empty file cannot be mapped
-        raise FileFormatError(f"{path}: empty", "compile the model again") from None
+        raise FileFormatError(f"{path}: empty", COMPILE_AGAIN) from None
     if len(image) != HEADER_BYTES + payload:
         raise FileFormatError(
-            f"{path}: {len(image) - HEADER_BYTES} bytes, the memory map says {payload}", "compile the model again"
+            f"{path}: {len(image) - HEADER_BYTES} bytes, the memory map says {payload}", COMPILE_AGAIN
         )
     return image
 

@@ -21,11 +21,10 @@ from xdsl.passes import ModulePass
 from xdsl.rewriter import Rewriter
 
 from hyperdex_ir.dialects.isa import LmuType, buffer_type
+from hyperdex_ir.dialects.module_facts import CHUNK, HEAD_ROWS, LMU_WORDS, ModuleFacts
 from hyperdex_ir.errors import CapacityError
-from hyperdex_ir.memory.collect import string_attribute
 from hyperdex_ir.memory.map import MAX_CHUNK
 from hyperdex_ir.passes.lmu_liveness import Frame, find_frames
-from hyperdex_ir.passes.lower_lpu_to_isa import max_length_of
 from hyperdex_ir.targets import Target, load_target
 
 ALIGNMENT = 16  # words: one beat of an HBM channel
@@ -119,9 +118,9 @@ def _apply(module: ModuleOp, placement: Placement) -> None:
             inputs = [argument.type for argument in function.body.block.args]
             function.function_type = FunctionType.from_lists(inputs, [])
     for name, number in (
-        ("isa.chunk", placement.chunk),
-        ("isa.head_rows", placement.head_rows),
-        ("isa.lmu_words", placement.words),
+        (CHUNK, placement.chunk),
+        (HEAD_ROWS, placement.head_rows),
+        (LMU_WORDS, placement.words),
     ):
         module.attributes[name] = IntegerAttr(number, 64)
 
@@ -144,5 +143,6 @@ class IsaAllocateLmuPass(ModulePass):
 
     def apply(self, ctx: Context, op: ModuleOp) -> None:
         _forget_addresses(op)
-        target = load_target(string_attribute(op, "lpu.target"))
-        _apply(op, choose(find_frames(op), target, max_length_of(op)))
+        facts = ModuleFacts(op)
+        target = load_target(facts.target)
+        _apply(op, choose(find_frames(op), target, facts.max_length))

@@ -25,15 +25,14 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects.isa import BufferOp, InstructionOp, buffer_type
 from hyperdex_ir.dialects.isa_program import to_program
+from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import CapacityError
 from hyperdex_ir.isa.cost_rules import Weights
 from hyperdex_ir.isa.program import Program
-from hyperdex_ir.memory.collect import string_attribute
 from hyperdex_ir.passes.isa_allocate_lmu import Placement, choose, place
 from hyperdex_ir.passes.isa_dependences import dependences, work_of
 from hyperdex_ir.passes.isa_order import RULES, schedule
 from hyperdex_ir.passes.lmu_liveness import find_frames
-from hyperdex_ir.passes.lower_lpu_to_isa import max_length_of
 from hyperdex_ir.performance.cost import instruction_cost
 from hyperdex_ir.performance.estimate import Estimate, estimate
 from hyperdex_ir.targets import Target, load_target
@@ -174,11 +173,12 @@ def schedule_module(module: ModuleOp) -> Scheduled | None:
     """Schedules an `isa` module for its target, as the module's docstring says. None: it is left alone, because its
     buffers do not fit the LMU, or have their addresses: those are right for the order as it stands.
     """
-    target = load_target(string_attribute(module, "lpu.target"))
+    facts = ModuleFacts(module)
+    target = load_target(facts.target)
     if any(isinstance(op, BufferOp) and buffer_type(op.res).address is not None for op in module.walk()):
         return None
     try:
-        result = _Scheduler(module, target, max_length_of(module)).run()
+        result = _Scheduler(module, target, facts.max_length).run()
     except CapacityError:
         return None
     module.attributes["isa.cycles_before"] = IntegerAttr(result.before, 64)

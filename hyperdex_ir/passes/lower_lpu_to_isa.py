@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
+from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import LoweringError
-from hyperdex_ir.memory.collect import collect_layout, find_function, string_attribute
+from hyperdex_ir.memory.collect import collect_layout, find_function
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.passes.lowering.function import Shared
 from hyperdex_ir.passes.lowering.structure import lower_main
@@ -26,14 +27,6 @@ from hyperdex_ir.targets import load_target
 
 #: Chunks of columns in which a matrix makes what goes around the ring: all but the last travel while it works.
 GATHER_CHUNKS = 2
-
-
-def max_length_of(module: ModuleOp) -> int:
-    """The number of positions that the module is made for. Raises LoweringError when it does not say."""
-    attribute = module.attributes.get("lpu.max_length")
-    if not isinstance(attribute, IntegerAttr):
-        raise LoweringError("the module has no integer attribute lpu.max_length", "the frontend sets it")
-    return attribute.value.data
 
 
 def lower(module: ModuleOp, gather_chunks: int = GATHER_CHUNKS) -> None:
@@ -49,8 +42,8 @@ def lower(module: ModuleOp, gather_chunks: int = GATHER_CHUNKS) -> None:
     main = find_function(module, "main")
     if len(main.body.block.args) != 2:
         raise LoweringError("@main must take the token ids and the positions")
-    layout = collect_layout(module)
-    memory = plan_memory(layout, load_target(string_attribute(module, "lpu.target")), max_length_of(module))
+    layout, facts = collect_layout(module), ModuleFacts(module)
+    memory = plan_memory(layout, load_target(facts.target), facts.max_length)
     shared = Shared(module, layout, memory, gather_chunks)
     lowered = [lower_main(shared, main), *(function for _, function in shared.functions.values())]
     for function in functions:

@@ -7,16 +7,15 @@ import os
 import platform
 import shlex
 import traceback
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
-from hyperdex_ir import __version__
 from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.passes.pipeline_text import is_of_files, parse_pipeline, pass_text, typed_pipeline
 from hyperdex_ir.support.files import write_text
+from hyperdex_ir.support.own_code import versions
 from hyperdex_ir.support.xdsl import print_module
 
 FOLDER = "repro"
@@ -28,7 +27,6 @@ _NOTE = """\
 # The IR and the options of the pass may come from files of a model. With --own-passes, hyperdex-opt starts no program
 # and opens no other file, whatever they say.
 """
-_PACKAGES = ("xdsl", "torch", "transformers", "numpy")
 
 
 def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: HyperdexError) -> None:
@@ -44,7 +42,7 @@ def write_reproducer(folder: Path, before: ModuleOp, one: ModulePass, error: Hyp
     texts = {
         "before.mlir": print_module(before, locations=True),
         "command.txt": _command(one),
-        "versions.json": json.dumps(_versions(), indent=2) + "\n",
+        "versions.json": json.dumps({**versions(), "python": platform.python_version()}, indent=2) + "\n",
         "error.txt": "\n".join(lines) + "\n",
     }
     place = Path(os.path.abspath(folder))
@@ -70,13 +68,3 @@ def _command(one: ModulePass) -> str:
     except HyperdexError:
         same = False
     return f"{head} --pipeline {shlex.quote(text)}\n" if same else _NO_COMMAND
-
-
-def _versions() -> dict[str, str]:
-    found = {"hyperdex-ir": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

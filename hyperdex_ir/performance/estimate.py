@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.cost_rules import Control, Engine
 from hyperdex_ir.isa.footprint import Footprint
 from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, ZERO
@@ -43,7 +43,6 @@ _COMPARED = 64
 #: Instructions with the registers that decide what they do: as many are kept.
 _MOST_KINDS = 1 << 17
 _WORD_LIMIT = 1 << 63
-_AGAIN = "compile the model again"
 
 
 @dataclass
@@ -109,7 +108,7 @@ class _Run:
         busy[Engine.ICP] = sum(self.executed)
         cycles = max(engines.end, engines.issue)
         if cycles >= _WORD_LIMIT:
-            raise FileFormatError(f"a pass of 2^{cycles.bit_length() - 1} cycles: too many to estimate", _AGAIN)
+            raise FileFormatError(f"a pass of 2^{cycles.bit_length() - 1} cycles: too many to estimate", COMPILE_AGAIN)
         touched: dict[int, list[Footprint]] = {}
         for step in self.steps.values():
             numbers = (*step.reads, *step.epilogue, *step.writes)
@@ -150,7 +149,7 @@ class _Run:
         budget = self.engines.budget
         budget.steps += steps
         if budget.steps > (most := MOST_STEPS * budget.estimates):
-            raise FileFormatError(f"{most} instructions and no halt: too many to estimate", _AGAIN)
+            raise FileFormatError(f"{most} instructions and no halt: too many to estimate", COMPILE_AGAIN)
 
     def _register(self, number: int) -> int:
         return self.registers.get(number, 0)
@@ -173,7 +172,7 @@ class _Run:
             else:
                 result = self._choose(register) if reads_hbm else 0
             if not -_WORD_LIMIT <= result < _WORD_LIMIT:
-                raise FileFormatError(f"register r{register} holds 64 bits, {result} does not fit", _AGAIN)
+                raise FileFormatError(f"register r{register} holds 64 bits, {result} does not fit", COMPILE_AGAIN)
             self.registers[register] = result if register != ZERO else 0
 
     def _choose(self, register: int) -> int:
@@ -187,7 +186,9 @@ class _Run:
         key = (index, *(self._register(register) for register in self.shaping[index]))
         if key not in self.steps:
             if len(self.steps) == _MOST_KINDS:
-                raise FileFormatError(f"instructions that work on {_MOST_KINDS} places: too many to estimate", _AGAIN)
+                raise FileFormatError(
+                    f"instructions that work on {_MOST_KINDS} places: too many to estimate", COMPILE_AGAIN
+                )
             self.steps[key] = self.engines.prepare(index, item, self._register)
         return self.steps[key]
 

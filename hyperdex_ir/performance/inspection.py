@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.cost_rules import Engine
 from hyperdex_ir.isa.instructions import ZERO, Flow, Group
 from hyperdex_ir.isa.operands import HbmRef, Holds
@@ -15,6 +15,7 @@ from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.isa.structure import function_starts
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import FunctionMap, MemoryMap
+from hyperdex_ir.memory.program_facts import ProgramFacts
 from hyperdex_ir.performance.estimate import Estimate, estimate
 from hyperdex_ir.performance.parameter_stats import divide_parameters
 from hyperdex_ir.performance.scoreboard import Budget
@@ -29,13 +30,13 @@ _MOST_STRETCHES = 10_000_000
 def inspect_program(
     program: Program,
     memory: MemoryMap,
-    facts: Mapping[str, Any],
+    facts: ProgramFacts,
     layout: ModelLayout | None,
     num_device: int,
     name: str,
 ) -> dict[str, Any]:
-    """The facts of `inspect_model`. facts: those that stand beside a program. layout: a device's, of several."""
-    chunk, rows = facts["chunk"], facts["head_rows"]
+    """The facts of `inspect_model`. layout: a device's, of several."""
+    chunk, rows = facts.chunk, facts.head_rows
     tokens = min(chunk, memory.max_length)
     budget = Budget(_ESTIMATES)
     prefill = estimate(
@@ -50,12 +51,12 @@ def inspect_program(
     divided = {} if layout is None else {"division": _division(layout, memory, num_device)}
     return {
         "model": {"name": name, "target": memory.target.name, "devices": num_device}
-        | {key: facts[key] for key in ("matrix_type", "chunk", "head_rows", "max_length", "vocab_size")}
+        | {key: getattr(facts, key) for key in ("matrix_type", "chunk", "head_rows", "max_length", "vocab_size")}
         | {"instructions": len(program.instructions)},
         "functions": [_count(program, function) for function in functions],
         "memory": _memory(program, memory, functions),
         **divided,
-        "lmu": _lmu(program, memory, facts["lmu_words"], functions, prefill),
+        "lmu": _lmu(program, memory, facts.lmu_words, functions, prefill),
         "decode": [_decode(program, memory, context, num_device, budget) for context in _contexts(memory.max_length)],
     }
 
@@ -201,9 +202,7 @@ def _collect(
         alive = [life for life in alive if index <= life[1]] + begins.get(index, [])
         looked += len(alive) + len(outer[start])
         if looked > _MOST_STRETCHES:
-            raise FileFormatError(
-                f"{looked} stretches of the LMU in use: too many to add up", "compile the model again"
-            )
+            raise FileFormatError(f"{looked} stretches of the LMU in use: too many to add up", COMPILE_AGAIN)
         stretches = [(low, high) for _, _, low, high in alive]
         used.append(_union([*stretches, *outer[start]]))
         target = code[index]["target"] if code[index].spec.flow is Flow.CALL else None

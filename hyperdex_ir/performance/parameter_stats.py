@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import ModelLayout, Parameter, Shard
 from hyperdex_ir.memory.map import MemoryMap, parameter_bytes
@@ -21,7 +21,6 @@ from hyperdex_ir.targets import Target
 
 #: Stretches of a tensor's rows or columns that are stored: each parameter's are compared with those of the ones before.
 _MOST_PIECES = 1 << 10
-_AGAIN = "compile the model again"
 
 
 @dataclass
@@ -64,7 +63,7 @@ def divide_parameters(layout: ModelLayout, memory_map: MemoryMap, devices: int) 
     if found != devices * division.device:
         raise FileFormatError(
             f"{found} bytes of parameters on {devices} devices, the memory map says {division.device} on each",
-            _AGAIN,
+            COMPILE_AGAIN,
         )
     return division
 
@@ -113,7 +112,7 @@ def _known(seen: dict[str, list[range]], key: str, shard: Shard, pieces: list[ra
     known = seen.get(same, [])
     seen[same] = _union([*known, *pieces])
     if len(seen[same]) > _MOST_PIECES:
-        raise FileFormatError(f"{key}: in {len(seen[same])} pieces, the most is {_MOST_PIECES}", _AGAIN)
+        raise FileFormatError(f"{key}: in {len(seen[same])} pieces, the most is {_MOST_PIECES}", COMPILE_AGAIN)
     if other in seen:
         return sum(map(len, pieces)) * width
     return sum(len(range(max(a.start, b.start), min(a.stop, b.stop))) for a in known for b in pieces) * width

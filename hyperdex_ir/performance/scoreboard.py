@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.footprint import Footprint
 
 
@@ -54,9 +54,7 @@ class Scoreboard:
         """Raises FileFormatError when there are too many footprints that share words: each is compared with all."""
         self._budget.pairs += pairs
         if self._budget.pairs > MOST_PAIRS * self._budget.estimates:
-            raise FileFormatError(
-                f"{len(self)} stretches of the LMU that overlap: too many to estimate", "compile the model again"
-            )
+            raise FileFormatError(f"{len(self)} stretches of the LMU that overlap: too many to estimate", COMPILE_AGAIN)
 
     def number(self, footprint: Footprint) -> int:
         """The number of a footprint."""

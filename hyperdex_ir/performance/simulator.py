@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from hyperdex_ir.errors import FileFormatError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.cost_rules import Engine, Weights
 from hyperdex_ir.isa.footprint import Footprint
 from hyperdex_ir.isa.instructions import ROWS, Spec
@@ -17,7 +17,6 @@ from hyperdex_ir.performance.cost import Cost, instruction_cost, stream_cycles
 from hyperdex_ir.performance.scoreboard import Budget, Scoreboard, Write
 from hyperdex_ir.targets import Target
 
-_AGAIN = "compile the model again"
 _CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
 
 
@@ -63,7 +62,7 @@ class Engines:
         spec, values = item.spec, cast(Any, item.values)
         rows = register(values[ROWS.name]) if spec.has_rows else 1
         if spec.ring is not None and values[spec.ring.parts] < 1:
-            raise FileFormatError(f"instruction {index} ({spec.name}): {values[spec.ring.parts]} parts", _AGAIN)
+            raise FileFormatError(f"instruction {index} ({spec.name}): {values[spec.ring.parts]} parts", COMPILE_AGAIN)
         self.check_rows(index, spec.name, rows)
         cost = instruction_cost(spec.name, values, self.target, rows, self.position)
         reads: list[int] = []
@@ -83,14 +82,14 @@ class Engines:
         """Raises FileFormatError unless there are so many rows: each has a word of the LMU at least."""
         if not 1 <= rows <= self.target.lmu_words:
             most = f", the LMU has {self.target.lmu_words} words" if rows > 1 else ""
-            raise FileFormatError(f"instruction {index} ({name}): {rows} rows{most}", _AGAIN)
+            raise FileFormatError(f"instruction {index} ({name}): {rows} rows{most}", COMPILE_AGAIN)
 
     def _check(self, index: int, name: str, footprint: Footprint) -> None:
         if footprint.low < 0 or footprint.end > self.target.lmu_words:
             raise FileFormatError(
                 f"instruction {index} ({name}): LMU words {footprint.low} to {footprint.end - 1}, there are"
                 f" {self.target.lmu_words}",
-                _AGAIN,
+                COMPILE_AGAIN,
             )
 
     def _footprint(self, operand: Lmu | View, values: Any, ref: LmuRef | ViewRef, added: int, rows: int) -> Footprint:

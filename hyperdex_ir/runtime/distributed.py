@@ -19,6 +19,7 @@ from hyperdex_ir.isa.instructions import NEXT_TOKEN
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.fields import Fields
 from hyperdex_ir.memory.map import MemoryMap
+from hyperdex_ir.memory.program_facts import ProgramFacts
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.device import MachineDevice
 from hyperdex_ir.runtime.executors import Engine
@@ -152,7 +153,7 @@ class DistributedDevice(MachineDevice[LinkedMachine]):
 
 def open_distributed(
     folder: ModelFolder, num_device: int | None, name: str, launch: Launch, timeout: float, engine: Engine
-) -> tuple[DistributedDevice, dict[str, Any]]:
+) -> tuple[DistributedDevice, ProgramFacts]:
     """The device of this process, and the facts of its program; only the images of this device are read.
 
     The processes of a host share its cores, where the engine has no number of threads.
@@ -171,7 +172,7 @@ def open_distributed(
         meeting.refuse(_failure(launch.rank, error))
         raise
     meeting.compare({"version of hyperdex-ir": __version__, **identity})
-    most = largest_message(program, memory_map, facts["chunk"])
+    most = largest_message(program, memory_map, facts.chunk)
     connection = Connection(
         *(meeting.connect(), launch.rank, launch.count, meeting.key, most, timeout),
         *(meeting.verdict, partial(_end_at_once, meeting)),
@@ -181,11 +182,11 @@ def open_distributed(
     engine = engine.available().shared_by(launch.local_count)
     try:
         images = check_images(folder, launch.count, launch.rank, memory_map)
-        machine = engine.machine(program, images, memory_map, facts["chunk"], launch.rank, connection)
+        machine = engine.machine(program, images, memory_map, facts.chunk, launch.rank, connection)
     except HyperdexError as error:
         connection.fail(_failure(launch.rank, error))
         raise
-    return DistributedDevice(machine, connection, memory_map, facts["chunk"], facts["head_rows"]), facts
+    return DistributedDevice(machine, connection, memory_map, facts.chunk, facts.head_rows), facts
 
 
 def largest_message(program: Program, memory_map: MemoryMap, chunk: int) -> int:

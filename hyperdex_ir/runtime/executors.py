@@ -14,6 +14,7 @@ from hyperdex_ir.interpreter.link import Link, in_memory_links
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.map import MemoryMap
+from hyperdex_ir.memory.program_facts import ProgramFacts
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
 
 if TYPE_CHECKING:
@@ -97,14 +98,14 @@ class Engine:
 
 
 def open_device(
-    engine: Engine, program: Program, images: Sequence[Sequence[Path]], memory_map: MemoryMap, facts: dict[str, Any]
+    engine: Engine, program: Program, images: Sequence[Sequence[Path]], memory_map: MemoryMap, facts: ProgramFacts
 ) -> MachineDevice[Any]:
     """All devices of a model in this process, used like one. images: parameters, by device and channel.
 
     The devices of a ring run at once and share the threads; each has one at least. Raises as `Engine.machine`.
     """
     engine = engine.available().divided(len(images))
-    chunk, head_rows = facts["chunk"], facts["head_rows"]
+    chunk, head_rows = facts.chunk, facts.head_rows
     if len(images) > 1:
         links = in_memory_links(len(images), patient=engine.threads in (None, 1))
         places = enumerate(zip(images, links, strict=True))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from hyperdex_ir.errors import OptionError, PromptError
 from hyperdex_ir.isa.settings import Settings
+from hyperdex_ir.memory.program_facts import ProgramFacts
 from hyperdex_ir.runtime.sampling import Sampling
 
 
@@ -41,9 +42,9 @@ class Limits:
     vocab_size: int
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Limits:
+    def of(cls, facts: ProgramFacts) -> Limits:
         """By what inst_{n}lpu.json says of a program."""
-        return cls(facts["chunk"], facts["head_rows"], facts["max_length"], facts["vocab_size"])
+        return cls(facts.chunk, facts.head_rows, facts.max_length, facts.vocab_size)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from hyperdex_ir.errors import FileFormatError, OptionError
+from hyperdex_ir.memory.program_facts import ProgramFacts
 from hyperdex_ir.runtime.executors import DEFAULT_ENGINE, Engine, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
 from hyperdex_ir.runtime.launch import PEER_SECONDS, current_launch, digest
@@ -28,11 +29,11 @@ class CompiledModel:
     Threads that call it take turns. Raises OptionError when `on_token` calls the model that calls it.
     """
 
-    def __init__(self, device: Device, limits: Limits, facts: dict[str, Any]):
+    def __init__(self, device: Device, facts: ProgramFacts):
         self.device = device
-        self.limits = limits
-        self.matrix_type: str = facts["matrix_type"]
-        self.target: str = facts["target"]
+        self.limits = Limits.of(facts)
+        self.matrix_type = facts.matrix_type
+        self.target = facts.target
         self._turn = threading.Lock()
         self._running: int | None = None  # the thread whose turn it is
 
@@ -65,11 +66,11 @@ class CompiledModel:
             from hyperdex_ir.runtime.distributed import open_distributed
 
             device, facts = open_distributed(folder, num_device, shown, launch, peer_timeout, chosen)
-            return cls(device, Limits.of(facts), facts)
+            return cls(device, facts)
         count = 1 if num_device is None else num_device
         program, memory_map, facts = read_program(folder, count, shown)
         images = [check_images(folder, count, number, memory_map) for number in range(count)]
-        return cls(open_device(chosen, program, images, memory_map, facts), Limits.of(facts), facts)
+        return cls(open_device(chosen, program, images, memory_map, facts), facts)
 
     @property
     def max_length(self) -> int:

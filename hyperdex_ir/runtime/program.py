@@ -7,20 +7,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.interpreter.machine import BUDGET
-from hyperdex_ir.isa.instructions import MATRIX_TYPES
-from hyperdex_ir.isa.program import Origin, Program
+from hyperdex_ir.isa.program import Program
 from hyperdex_ir.isa.structure import fewest_steps
-from hyperdex_ir.memory.fields import Fields, shown
-from hyperdex_ir.memory.map import MAX_CHUNK, MemoryMap
+from hyperdex_ir.memory.map import MemoryMap
+from hyperdex_ir.memory.program_facts import ProgramFacts, facts_from_json, origins_from_json
 from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_map
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.files import Kind, read_binary, read_header
 from hyperdex_ir.support.locations import ModelFolder
 
 
-def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, dict[str, Any]]:
+def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, ProgramFacts]:
     """The program of a compiled model, its memory map, and what inst_{n}lpu.json says of it; `param/` is not read.
 
     Raises NotCompiledError when the model, which errors call `name`, is not compiled for `num_device`, OptionError when
@@ -35,14 +34,18 @@ def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Progr
     for file, kind in zip(files, (reading.TABLE, reading.PROGRAM, reading.TABLE), strict=True):
         _check_hash(file, kind, listed.get(file.relative_to(folder.root).as_posix()))
     memory_map = read_map(folder.memory_map(num_device))
-    facts = _read_facts(folder.origins(num_device), memory_map)
+    where = folder.origins(num_device)
+    table = load_json(where)
+    facts = _read_facts(where, table, memory_map)
     instructions = decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions
     if (steps := fewest_steps(instructions)) > BUDGET:
-        raise FileFormatError(f"{path}: a pass of {steps} instructions, the machine executes {BUDGET}", "compile again")
-    origins = _read_origins(path, facts)
+        raise FileFormatError(f"{path}: a pass of {steps} instructions, the machine executes {BUDGET}", COMPILE_AGAIN)
+    try:
+        origins = origins_from_json(table)
+    except (KeyError, TypeError) as error:
+        raise FileFormatError(f"{where}: no table of origins ({error})", COMPILE_AGAIN) from None
     if len(origins) != len(instructions):
-        where = folder.origins(num_device)
-        raise FileFormatError(f"{where}: {len(origins)} origins of {len(instructions)} instructions", "compile again")
+        raise FileFormatError(f"{where}: {len(origins)} origins of {len(instructions)} instructions", COMPILE_AGAIN)
     return Program(instructions, origins), memory_map, facts
 
 
@@ -74,10 +77,10 @@ def check_images(folder: ModelFolder, num_device: int, device: int, memory_map: 
     for path in paths:
         size, crc = _read_header(path)
         if size != expected:
-            raise FileFormatError(f"{path}: {size} bytes, the memory map says {expected}", "compile the model again")
+            raise FileFormatError(f"{path}: {size} bytes, the memory map says {expected}", COMPILE_AGAIN)
         entry = listed.get(path.relative_to(folder.root).as_posix())
         if not isinstance(entry, dict) or entry.get("crc32", crc) != crc:  # older manifests have none
-            raise FileFormatError(f"{path}: not the image that the manifest lists", "compile the model again")
+            raise FileFormatError(f"{path}: not the image that the manifest lists", COMPILE_AGAIN)
     return paths
 
 
@@ -86,53 +89,25 @@ def _check_hash(path: Path, kind: reading.FileKind, entry: Any) -> None:
     try:
         found = hashlib.sha256(reading.read_bytes(path, kind)).hexdigest()
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
+        raise FileFormatError(f"{path}: no such file", COMPILE_AGAIN) from None
     if not isinstance(entry, dict) or entry.get("sha256") != found:
-        raise FileFormatError(f"{path}: corrupted (its hash is not the manifest's)", "compile the model again")
+        raise FileFormatError(f"{path}: corrupted (its hash is not the manifest's)", COMPILE_AGAIN)
 
 
-def _read_facts(path: Path, memory_map: MemoryMap) -> dict[str, Any]:
+def _read_facts(path: Path, table: dict[str, Any], memory_map: MemoryMap) -> ProgramFacts:
     """What inst_{n}lpu.json says of the program, checked against the memory map."""
-    facts = load_json(path)
-    expected = {
-        "max_length": memory_map.max_length,
-        "vocab_size": memory_map.vocab_size,
-        "target": memory_map.target.name,
-    }
     try:
-        _check_facts(Fields(facts, ""), memory_map)
+        return facts_from_json(table, memory_map)
     except KeyError as error:
-        raise FileFormatError(f"{path}: says nothing of {error.args[0]}", "compile the model again") from None
+        raise FileFormatError(f"{path}: says nothing of {error.args[0]}", COMPILE_AGAIN) from None
     except TypeError as error:
-        raise FileFormatError(f"{path}: {error}", "compile the model again") from None
-    for key, value in expected.items():
-        if facts.get(key) != value:
-            raise FileFormatError(
-                f"{path}: {key} is {shown(facts.get(key))}, the memory map says {value}", "compile the model again"
-            )
-    return facts
-
-
-def _check_facts(fields: Fields, memory_map: MemoryMap) -> None:
-    """Raises KeyError or TypeError when a fact is missing or is not one of the machine's."""
-    chunk = fields.whole("chunk", 1, MAX_CHUNK)
-    fields.whole("head_rows", 1, chunk)
-    fields.whole("lmu_words", 0, memory_map.target.lmu_words)
-    fields.text("matrix_type", MATRIX_TYPES)
+        raise FileFormatError(f"{path}: {error}", COMPILE_AGAIN) from None
 
 
 def _read_header(path: Path) -> tuple[int, int]:
     """Payload bytes and CRC-32 of a parameter image."""
     try:
-        with reading.open_regular(path, FileFormatError, "compile the model again") as file:
+        with reading.open_regular(path, FileFormatError, COMPILE_AGAIN) as file:
             return read_header(file, path, Kind.PARAMETERS)
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
-
-
-def _read_origins(path: Path, facts: dict[str, Any]) -> tuple[Origin, ...]:
-    try:
-        entries = Fields(facts, "").objects("origins")
-        return tuple(Origin(*(entry.text(key) for key in ("function", "path", "op"))) for entry in entries)
-    except (KeyError, TypeError) as error:
-        raise FileFormatError(f"{path.with_suffix('.json')}: no table of origins ({error})", "compile again") from None
+        raise FileFormatError(f"{path}: no such file", COMPILE_AGAIN) from None

@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import IO
 
-from hyperdex_ir.errors import FileFormatError, StorageError
+from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError, StorageError
 from hyperdex_ir.support.folder_access import FolderTree
 from hyperdex_ir.support.reading import PROGRAM, open_regular
 
@@ -50,14 +50,12 @@ def read_header(file: IO[bytes], path: Path, kind: Kind) -> tuple[int, int]:
     """
     header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES:
-        raise FileFormatError(f"{path}: {len(header)} bytes, too short for a header", "compile the model again")
+        raise FileFormatError(f"{path}: {len(header)} bytes, too short for a header", COMPILE_AGAIN)
     magic, version, found, units, crc = _HEADER.unpack(header)
     if magic != MAGIC:
         raise FileFormatError(f"{path}: not a hyperdex file (magic {magic!r}, expected {MAGIC!r})")
     if version != FORMAT_VERSION:
-        raise FileFormatError(
-            f"{path}: format version {version}, this program reads {FORMAT_VERSION}", "compile the model again"
-        )
+        raise FileFormatError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}", COMPILE_AGAIN)
     if found != kind:
         raise FileFormatError(f"{path}: holds kind {found}, expected {kind.value} ({kind.name.lower()})")
     size = os.fstat(file.fileno()).st_size - HEADER_BYTES
@@ -74,15 +72,15 @@ def read_binary(path: Path, kind: Kind, most: int = PROGRAM.limit - HEADER_BYTES
     Raises FileFormatError when it is missing, truncated, corrupted, of another kind, or larger.
     """
     try:
-        with open_regular(path, FileFormatError, "compile the model again") as file:
+        with open_regular(path, FileFormatError, COMPILE_AGAIN) as file:
             size, crc = read_header(file, path, kind)
             if size > most:
                 raise FileFormatError(f"{path}: {size} bytes of payload, the most that is read is {most}")
             payload = file.read(size)
     except FileNotFoundError:
-        raise FileFormatError(f"{path}: no such file", "compile the model again") from None
+        raise FileFormatError(f"{path}: no such file", COMPILE_AGAIN) from None
     if zlib.crc32(payload) != crc:
-        raise FileFormatError(f"{path}: corrupted (CRC of the payload differs from the header's)", "compile again")
+        raise FileFormatError(f"{path}: corrupted (CRC of the payload differs from the header's)", COMPILE_AGAIN)
     return payload
 
 

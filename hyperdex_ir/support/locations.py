@@ -20,22 +20,10 @@ from hyperdex_ir.support import reading
 
 #: The files of a checkpoint besides its weights.
 CONFIG = "config.json"
-SMALL_FILES = (
-    CONFIG,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+SMALL_FILES = tuple(reading.SMALL_FILES)
 #: A checkpoint's weights as safetensors: in one file, or in several, which the index names.
 SAFETENSORS = "model.safetensors"
-SAFETENSORS_INDEX = "model.safetensors.index.json"
+SAFETENSORS_INDEX = reading.SAFETENSORS_INDEX
 #: The record, in `ckpt/`, of the files that the tool has downloaded, and of those made from a GGUF file.
 MARKER = "hyperdex_download.json"
 GGUF_MARKER = "hyperdex_gguf.json"

@@ -6,7 +6,8 @@ import hashlib
 import json
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,18 @@ LIBRARIES = ("gguf", "llvmlite", "numpy", "safetensors", "tokenizers", "torch", 
 _PACKAGE = Path(__file__).parents[1]
 #: Stands for code that is in no file: another process cannot tell that it has the same.
 _SESSION = uuid.uuid4().hex
+#: Those that are recorded with what they shape.
+_RECORDED = ("xdsl", "torch", "transformers", "numpy")
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of this package and of those that shape what it writes, as far as they are installed, by name."""
+    found = {"hyperdex-ir": __version__}
+    for name in _RECORDED:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @cache

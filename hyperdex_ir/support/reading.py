@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from hyperdex_ir.errors import (
+    COMPILE_AGAIN,
+    DOWNLOAD_AGAIN,
     AssemblyError,
     CheckpointError,
     ConfigError,
@@ -24,7 +26,6 @@ from hyperdex_ir.errors import (
     OptionError,
 )
 
-_DOWNLOAD, _COMPILE = "download the file again", "compile the model again"
 _MIB = 1 << 20
 
 
@@ -45,32 +46,41 @@ class FileKind:
         return self.limit // _BYTES_OF_A_VALUE
 
 
-CONFIG = FileKind(4 * _MIB, ConfigError, _DOWNLOAD)
-GENERATION_CONFIG = FileKind(4 * _MIB, FileFormatError, _DOWNLOAD)
-TOKENIZER_CONFIG = FileKind(16 * _MIB, ConfigError, _DOWNLOAD)
-TOKENIZER = FileKind(64 * _MIB, ConfigError, _DOWNLOAD)  # the largest vocabularies, of 262,144 tokens, have 33 MB
-TEMPLATE = FileKind(1 * _MIB, ConfigError, _DOWNLOAD)
-WEIGHTS_INDEX = FileKind(64 * _MIB, CheckpointError, _DOWNLOAD)
-WEIGHTS_HEADER = FileKind(32 * _MIB, CheckpointError, _DOWNLOAD)
-WEIGHTS_PICKLE = FileKind(64 * _MIB, CheckpointError, _DOWNLOAD)
+CONFIG = FileKind(4 * _MIB, ConfigError, DOWNLOAD_AGAIN)
+GENERATION_CONFIG = FileKind(4 * _MIB, FileFormatError, DOWNLOAD_AGAIN)
+TOKENIZER_CONFIG = FileKind(16 * _MIB, ConfigError, DOWNLOAD_AGAIN)
+TOKENIZER = FileKind(64 * _MIB, ConfigError, DOWNLOAD_AGAIN)  # the largest vocabularies, of 262,144 tokens, have 33 MB
+TEMPLATE = FileKind(1 * _MIB, ConfigError, DOWNLOAD_AGAIN)
+WEIGHTS_INDEX = FileKind(64 * _MIB, CheckpointError, DOWNLOAD_AGAIN)
+WEIGHTS_HEADER = FileKind(32 * _MIB, CheckpointError, DOWNLOAD_AGAIN)
+WEIGHTS_PICKLE = FileKind(64 * _MIB, CheckpointError, DOWNLOAD_AGAIN)
 MARKER = FileKind(4 * _MIB, FileFormatError)
 STATE = FileKind(64 * _MIB, FileFormatError)
-TABLE = FileKind(64 * _MIB, FileFormatError, _COMPILE)
-PROGRAM = FileKind(4 * _MIB + 16, FileFormatError, _COMPILE)
+TABLE = FileKind(64 * _MIB, FileFormatError, COMPILE_AGAIN)
+PROGRAM = FileKind(4 * _MIB + 16, FileFormatError, COMPILE_AGAIN)
 PIPELINE = FileKind(1 * _MIB, OptionError)
+TARGET = FileKind(1 << 13, OptionError, "hyperdex_ir/targets/u55c.toml shows what a target says")
 DUMP = FileKind(16 * _MIB, OptionError, "name a file that --dump-ir wrote")
 ASSEMBLY = FileKind(32 * _MIB, AssemblyError)
 
-#: What transformers looks for in the folder of a checkpoint.
-_OF_CHECKPOINTS = {
+#: The files of a checkpoint besides its weights that are kept with a model.
+SMALL_FILES = {
     "config.json": CONFIG,
-    "adapter_config.json": CONFIG,
     "generation_config.json": GENERATION_CONFIG,
+    "tokenizer.json": TOKENIZER,
     **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), TOKENIZER_CONFIG),
-    **dict.fromkeys(("processor_config.json", "preprocessor_config.json", "chat_template.json"), TOKENIZER_CONFIG),
-    **dict.fromkeys(("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"), TOKENIZER),
+    **dict.fromkeys(("vocab.json", "merges.txt", "tokenizer.model"), TOKENIZER),
     "chat_template.jinja": TEMPLATE,
-    **dict.fromkeys(("model.safetensors.index.json", "pytorch_model.bin.index.json"), WEIGHTS_INDEX),
+    "chat_template.json": TOKENIZER_CONFIG,
+}
+#: A checkpoint's weights in several files: the names of the index of safetensors, and of torch's format.
+SAFETENSORS_INDEX, TORCH_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+#: All that transformers looks for in the folder of a checkpoint.
+_OF_CHECKPOINTS = {
+    **SMALL_FILES,
+    "adapter_config.json": CONFIG,
+    **dict.fromkeys(("processor_config.json", "preprocessor_config.json"), TOKENIZER_CONFIG),
+    **dict.fromkeys((SAFETENSORS_INDEX, TORCH_INDEX), WEIGHTS_INDEX),
 }
 
 #: Dimensions of a tensor in any file; the weights of models have four at most.

@@ -7,13 +7,14 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import grid_of
+from hyperdex_ir.dialects.module_facts import LMU_WORDS, ModuleFacts
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
-from hyperdex_ir.memory.collect import collect_layout, string_attribute
+from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.runtime.device import InterpreterDevice, RingDevice
 from hyperdex_ir.targets import load_target
@@ -82,13 +83,13 @@ class IsaLevel:
 
     @cached_property
     def _level(self) -> DeviceLevel:
-        chunk, head_rows = (_number(self.module, name) for name in ("isa.chunk", "isa.head_rows"))
+        chunk, head_rows = ModuleFacts(self.module).rows(_ROWS)
         layout = collect_layout(self.lpu)
-        memory = plan_memory(layout, load_target(string_attribute(self.lpu, "lpu.target")), self._max_length)
+        memory = plan_memory(layout, load_target(ModuleFacts(self.lpu).target), self._max_length)
         program = to_program(self.module, chunk=chunk, head_rows=head_rows)
         devices = range(grid_of(self.lpu))
         hbms = [Hbm.from_parameters(memory, layout, self._parameters, device) for device in devices]
-        words = None if "isa.lmu_words" in self.module.attributes else _ENOUGH
+        words = None if LMU_WORDS in self.module.attributes else _ENOUGH
         if len(hbms) > 1:
             return DeviceLevel(RingDevice.interpreting(program, hbms, memory, chunk, head_rows, words))
         return DeviceLevel(InterpreterDevice(program, hbms[0], memory, chunk, head_rows, words))
@@ -106,11 +107,6 @@ class IsaLevel:
 
 #: Words of LMU for buffers that have no addresses yet: all that an address reaches.
 _ENOUGH = 1 << 24
-
-
-def _number(module: ModuleOp, name: str) -> int:
-    attribute = module.attributes.get(name)
-    return attribute.value.data if isinstance(attribute, IntegerAttr) else _ROWS
 
 
 def is_isa(module: ModuleOp) -> bool:

@@ -21,7 +21,7 @@ from hyperdex_ir.backend.tracing import set_grid
 from hyperdex_ir.checkpoint.files import weight_files
 from hyperdex_ir.checkpoint.values import convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
-from hyperdex_ir.errors import CheckpointError, FileFormatError, NotCompiledError
+from hyperdex_ir.errors import COMPILE_AGAIN, CheckpointError, FileFormatError, NotCompiledError
 from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.isa.formats import ELEMENTS
@@ -30,6 +30,7 @@ from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folde
 from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_header
 from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.support.reading import open_regular
+from hyperdex_ir.targets import DEFAULT_TARGET
 
 #: Positions of a model that is not compiled, where its own limit is larger.
 _POSITIONS = 4096
@@ -79,7 +80,7 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
         )
     else:
         length, matrix_type = table["max_length"], table["matrix_type"]
-    target = compiled.get("target", "u55c")
+    target = compiled.get("target", DEFAULT_TARGET)
     # Flat, so that outlining is a pass like the others.
     imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
     set_grid(imported.module, num_device)
@@ -135,7 +136,7 @@ def _types(module: ModuleOp) -> dict[str, tuple[str, tuple[int, ...]]]:
 def _stored_at(folder: ModelFolder, types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
     """Reads from the converted checkpoint, whose tensors may hold the rows of several keys."""
     path = folder.model_binary
-    with open_regular(path, FileFormatError, "compile the model again") as file:
+    with open_regular(path, FileFormatError, COMPILE_AGAIN) as file:
         read_header(file, path, Kind.MODEL)
     places: dict[str, int] = {}
     for tensor in read_tensors(folder.model_config)[1]:
@@ -149,12 +150,12 @@ def _stored_at(folder: ModelFolder, types: dict[str, tuple[str, tuple[int, ...]]
 
     def get(key: str) -> np.ndarray:
         if key not in places:
-            raise FileFormatError(f"{path}: holds no {key}", "compile the model again")
+            raise FileFormatError(f"{path}: holds no {key}", COMPILE_AGAIN)
         dtype, shape = types[key]
         size = ELEMENTS[dtype].bytes_of(prod(shape))
-        with open_regular(path, FileFormatError, "compile the model again", buffering=0) as file:
+        with open_regular(path, FileFormatError, COMPILE_AGAIN, buffering=0) as file:
             if places[key] + size > os.fstat(file.fileno()).st_size:
-                raise FileFormatError(f"{path}: ends before {key}, {size} bytes at {places[key]}", "compile again")
+                raise FileFormatError(f"{path}: ends before {key}, {size} bytes at {places[key]}", COMPILE_AGAIN)
             values = np.fromfile(file, ELEMENTS[dtype].dtype, prod(shape), offset=places[key])
         return values.reshape(shape)
 

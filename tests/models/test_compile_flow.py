@@ -19,13 +19,13 @@ from safetensors import safe_open
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend import compilation, length
+from hyperdex_ir.backend.arguments import CompileArguments
 from hyperdex_ir.backend.compilation import Compilation
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.manifest import write_manifest
-from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.backend.options import make_options
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.errors import CapacityError, StorageError
-from hyperdex_ir.hub.download import HubOptions
 from hyperdex_ir.isa.codec import decode_program
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
@@ -323,7 +323,9 @@ def test_a_shard_that_the_user_puts_there_while_others_are_deleted_stays(tmp_pat
         (ckpt / names[1]).write_text("the only one")
 
     monkeypatch.setattr(FolderTree, "remove", removed)
-    one = Compilation(ModelFolder(ckpt.parent, ckpt, "owner/model", made_by_tool=True), CompileOptions(HubOptions()))
+    one = Compilation(
+        ModelFolder(ckpt.parent, ckpt, "owner/model", made_by_tool=True), make_options(CompileArguments())
+    )
     one.state = State(ckpt.parent, {"2": {"files": {}}})
     one._delete_weights()
     assert not (ckpt / names[0]).exists()

@@ -18,12 +18,12 @@ from interruptions import contents
 from test_compile_flow import STATE
 from tiny import EOS, tiny_llama_config, write_checkpoint
 
+from hyperdex_ir.backend.arguments import CompileArguments
 from hyperdex_ir.backend.instructions import Encoded
 from hyperdex_ir.backend.options import default_pipeline, make_options
 from hyperdex_ir.backend.shared_instructions import encode_shared
 from hyperdex_ir.backend.tracing import Traced, trace
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.hub.download import HubOptions
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.support.disk_cache import DiskCache
@@ -75,7 +75,7 @@ def traced(checkpoints: list[Path]) -> Traced:
 def trace_model(checkpoint: Path, **choices: Any) -> Traced:
     """A model before lowering, without its weights."""
     asked: dict[str, Any] = {"num_device": 1, "max_length": 32, "dtype": "f16", "type_device": "u55c"} | choices
-    options = make_options(**asked, hub=HubOptions())
+    options = make_options(CompileArguments(**asked))
     passes = parse_pipeline(options.pipeline or default_pipeline(options.num_device))
     return trace(find_folder(checkpoint), read_config(checkpoint), options, passes, None)
 
