@@ -59,7 +59,7 @@ class Model:
         module = importer.import_graph(self._graph, **facts)
         if devices > 1:
             module.attributes["lpu.grid"] = GridAttr(devices)
-        for one in parse_pipeline("sharded" if devices > 1 else "default"):
+        for one in parse_pipeline("default"):
             if chunks is not None and one.name == "lower-lpu-to-isa":
                 (one,) = parse_pipeline(f"lower-lpu-to-isa{{gather-chunks={chunks}}}")
             run_pass(module, one)

@@ -26,14 +26,13 @@ MATRIX_TYPES = {
 #: The default of `max_length`, as the product has it: not chosen.
 NOT_CHOSEN = 1
 _PARTITION = "lpu-partition"
-_DIVIDING = ("lpu-propagate-sharding", _PARTITION)
 
 
 @dataclass(frozen=True)
 class CompileOptions:
     """What is asked of a compile.
 
-    matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default_pipeline`, or
+    matrix_type None: the checkpoint's. max_length None: the largest that fits. pipeline None: `default`, or
     what the header of `compile_from` says is left. allowed_passes: those of installed packages that this header may
     name. max_ram: bytes. dump_shown: `dump_ir` as the user named it. command: the command line that asks for the same
     compile, but for pipeline and dumps.
@@ -74,13 +73,8 @@ def check_devices(num_device: int, heads: int) -> None:
         )
 
 
-def default_pipeline(num_device: int) -> str:
-    """The name of the passes that a compile for so many devices runs when nothing else is asked for."""
-    return "default" if num_device == 1 else "sharded"
-
-
 def chosen_passes(
-    typed: str | None, num_device: int, recorded: str | None = None, allowed: Collection[str] = ()
+    typed: str | None, recorded: str | None = None, allowed: Collection[str] = ()
 ) -> list[ModulePass]:
     """The passes that a person has typed, else those that a manifest records, else the compiler's own.
 
@@ -90,18 +84,13 @@ def chosen_passes(
 
     if typed:
         return typed_pipeline(typed)
-    return parse_pipeline(recorded or default_pipeline(num_device), "the pipeline in manifest.json", allowed)
-
-
-def undivided(passes: Sequence[ModulePass]) -> list[ModulePass]:
-    """A pipeline without the passes that divide a model over several devices."""
-    return [one for one in passes if one.name not in _DIVIDING]
+    return parse_pipeline(recorded or "default", "the pipeline in manifest.json", allowed)
 
 
 def check_dividing(passes: Sequence[ModulePass], num_device: int) -> None:
     """Raises OptionError when a pipeline for several devices would not divide the model."""
     if num_device > 1 and _PARTITION not in [one.name for one in passes]:
-        raise OptionError(f"num_device is {num_device}, but the pipeline has no {_PARTITION}", "--pipeline sharded")
+        raise OptionError(f"num_device is {num_device}, but the pipeline has no {_PARTITION}", "--pipeline default")
 
 
 def make_options(

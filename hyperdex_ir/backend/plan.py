@@ -13,7 +13,7 @@ from typing import Any
 from hyperdex_ir.backend.convert import model_bytes
 from hyperdex_ir.backend.instructions import program_facts
 from hyperdex_ir.backend.length import largest_length
-from hyperdex_ir.backend.options import CompileOptions, check_devices, chosen_passes, undivided
+from hyperdex_ir.backend.options import CompileOptions, check_devices, chosen_passes
 from hyperdex_ir.backend.ram_ceiling import needed_bytes
 from hyperdex_ir.backend.show import likely_matrix_type
 from hyperdex_ir.backend.tracing import Traced, trace
@@ -69,7 +69,7 @@ def _plan(
     name: str, folder: ModelFolder, summary: ModelSummary, options: CompileOptions, checkpoint_bytes: int
 ) -> dict[str, Any]:
     target = load_target(options.target)
-    passes = chosen_passes(options.pipeline, options.num_device)
+    passes = chosen_passes(options.pipeline)
     asked = replace(options, max_length=options.max_length or summary.max_positions)
     traced = trace(folder, summary, asked, passes, None)
     longest = _longest(traced, target)
@@ -103,7 +103,7 @@ def _converted_bytes(folder: ModelFolder, summary: ModelSummary, options: Compil
     """What phase 2 writes: the model as one device stores it."""
     if options.num_device == 1:
         return model_bytes(traced.layout)
-    passes = undivided(chosen_passes(options.pipeline, options.num_device))
+    passes = chosen_passes(options.pipeline)
     return model_bytes(trace(folder, summary, replace(options, num_device=1), passes, None).layout)
 
 

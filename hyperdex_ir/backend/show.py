@@ -56,7 +56,7 @@ def show_ir(
     compiled = serialize.manifest_entries(folder.manifest).get(str(num_device), {})
     table = serialize.read_table(folder.model_config) if folder.model_config.is_file() else {}
     recorded = compiled.get("options", {}).get("pipeline")
-    passes = chosen_passes(pipeline, num_device, recorded, allowed)
+    passes = chosen_passes(pipeline, recorded, allowed)
     imported = trace_model(
         folder.source,
         target=compiled.get("target", "u55c"),
@@ -119,7 +119,7 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
         return _resumed_at(folder, options, dump, level)
     summary = read_config(folder.source)
     check_devices(options.num_device, summary.heads)
-    passes = chosen_passes(options.pipeline, options.num_device)
+    passes = chosen_passes(options.pipeline)
     check_dividing(passes, options.num_device)
     options = replace(options, matrix_type=options.matrix_type or likely_matrix_type(folder, summary))
     traced = trace(folder, summary, options, passes, None)

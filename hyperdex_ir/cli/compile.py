@@ -69,7 +69,7 @@ def compile_model(
 ) -> None:
     """Compile a model: checkpoint in, parameter images and programs for the LPU out."""
     if print_pipeline:
-        _print_pipeline(pipeline, compile_from, num_device, allow_pass or ())
+        _print_pipeline(pipeline, compile_from, allow_pass or ())
         return
     from hyperdex_ir.tools import AutoCompiler
 
@@ -98,12 +98,12 @@ def compile_model(
         print(AutoCompiler().compile_to(compile_to, **arguments), end="")
 
 
-def _print_pipeline(pipeline: str | None, compile_from: Path | None, num_device: int, allowed: Sequence[str]) -> None:
+def _print_pipeline(pipeline: str | None, compile_from: Path | None, allowed: Sequence[str]) -> None:
     from hyperdex_ir.backend.options import chosen_passes
     from hyperdex_ir.passes.pipeline import pipeline_lines
 
     if compile_from is None:
-        passes = chosen_passes(pipeline, num_device)
+        passes = chosen_passes(pipeline)
     else:
         from hyperdex_ir.backend.dumps import read_dump
 

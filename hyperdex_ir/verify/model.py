@@ -69,7 +69,7 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
     check_devices(num_device, summary.heads)
     compiled = manifest_entries(folder.manifest).get(str(num_device), {})
     table = read_table(folder.model_config) if folder.model_config.is_file() else None
-    passes = chosen_passes(pipeline, num_device, compiled.get("options", {}).get("pipeline"), allowed)
+    passes = chosen_passes(pipeline, compiled.get("options", {}).get("pipeline"), allowed)
     if table is None:
         length, matrix_type = (
             min(summary.max_positions, _POSITIONS),
