@@ -73,9 +73,7 @@ def check_devices(num_device: int, heads: int) -> None:
         )
 
 
-def chosen_passes(
-    typed: str | None, recorded: str | None = None, allowed: Collection[str] = ()
-) -> list[ModulePass]:
+def chosen_passes(typed: str | None, recorded: str | None = None, allowed: Collection[str] = ()) -> list[ModulePass]:
     """The passes that a person has typed, else those that a manifest records, else the compiler's own.
 
     allowed: passes of installed packages that the record may name. Raises OptionError.

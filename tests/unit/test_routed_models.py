@@ -175,7 +175,9 @@ def test_verify_finds_every_pass_exact(kind: str, devices: int, tmp_path: Path):
     module, parameters = model(kind)
     module.attributes["lpu.grid"] = GridAttr(devices)
     folder = ModelFolder(tmp_path, tmp_path, None, made_by_tool=False)
-    opened = Model("routed", folder, module, parameters, LENGTH, parse_pipeline("default"), compiled=False, num_device=devices)
+    opened = Model(
+        "routed", folder, module, parameters, LENGTH, parse_pipeline("default"), compiled=False, num_device=devices
+    )
     results = Verifier(opened, TOKENS[:5]).each_pass(opened.passes)
     assert all(result.equal and result.passed and not result.error for result in results)
 
