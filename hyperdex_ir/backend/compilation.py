@@ -416,11 +416,7 @@ class Compilation:
         """The model as one device stores it, whatever the number of devices: what phase 2 writes."""
         if self.options.num_device == 1:
             return self._traced
-        from hyperdex_ir.backend.tracing import trace
-
-        traced, options = self._traced, replace(self.options, num_device=1, dump_ir=None)
-        known = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
-        return trace(self.folder, self.summary, options, self.passes, known)
+        return self._traced.whole(self.options, self.passes)
 
     def _encoded(self, vocab_size: int) -> Encoded:
         """The program: of the trace, which may have another model's, or of the dump to continue from."""

@@ -74,10 +74,9 @@ def _plan(
     traced = trace(folder, summary, asked, passes, None)
     longest = _longest(traced, target)
     if options.max_length is None and longest and longest < traced.max_length:
-        asked = replace(asked, max_length=longest)
-        traced = trace(folder, summary, asked, passes, None)
+        traced = traced.at(longest, asked, passes)
     memory = plan_memory(traced.layout, replace(target, hbm_bytes=_BOUNDLESS), traced.max_length)
-    converted = _converted_bytes(folder, summary, asked, traced)
+    converted = model_bytes(traced.layout if options.num_device == 1 else traced.whole(asked, passes).layout)
     device = _device(memory, target, longest)
     images, needed = memory.parameter_end * options.num_device, needed_bytes(traced.layout)
     facts = _program(name, traced, replace(memory, target=target), options.num_device) if device["fits"] else {}
@@ -97,14 +96,6 @@ def _longest(traced: Traced, target: Target) -> int:
         return largest_length(traced.layout, traced.imported.derived, traced.max_length, target)
     except CapacityError:
         return 0
-
-
-def _converted_bytes(folder: ModelFolder, summary: ModelSummary, options: CompileOptions, traced: Traced) -> int:
-    """What phase 2 writes: the model as one device stores it."""
-    if options.num_device == 1:
-        return model_bytes(traced.layout)
-    passes = chosen_passes(options.pipeline)
-    return model_bytes(trace(folder, summary, replace(options, num_device=1), passes, None).layout)
 
 
 def _program(name: str, traced: Traced, memory: MemoryMap, num_device: int) -> dict[str, Any]:

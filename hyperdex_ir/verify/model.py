@@ -17,12 +17,12 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.options import check_devices, chosen_passes
-from hyperdex_ir.backend.tracing import set_grid
+from hyperdex_ir.backend.tracing import module_for
 from hyperdex_ir.checkpoint.values import STORAGE, convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.errors import CheckpointError, FileFormatError, NotCompiledError
-from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
+from hyperdex_ir.frontend.model import ImportedModel, trace_model
 from hyperdex_ir.memory.serialize import manifest_entries, read_table, read_tensors
 from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folder
 from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_header
@@ -80,11 +80,10 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
     target = compiled.get("target", "u55c")
     # Flat, so that outlining is a pass like the others.
     imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
-    set_grid(imported.module, num_device)
     return Model(
         name=name,
         folder=folder,
-        module=imported.module,
+        module=module_for(imported, num_device),
         parameters=_parameters(folder, imported, table),
         max_length=length,
         passes=passes,
