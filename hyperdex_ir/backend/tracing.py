@@ -110,6 +110,7 @@ def _trace(
         target=options.target,
         max_length=length,
         matrix_type=matrix_type or stored_matrix_type(folder.source, summary),
+        anew=options.force,
     )
     traced = _optimize_imported(imported, folder, options, passes)
     if known is not None or options.max_length is not None:

@@ -126,19 +126,21 @@ def _origin(value: SSAValue) -> SSAValue:
 
 
 def trace_model(
-    config_dir: Path, *, target: str, max_length: int, matrix_type: str, outlined: bool = True
+    config_dir: Path, *, target: str, max_length: int, matrix_type: str, outlined: bool = True, anew: bool = False
 ) -> ImportedModel:
     """Traces and imports the model that `config_dir/config.json` describes, unless that of an equal one has been kept.
 
     target: name of the target description. max_length: positions that the compiled model holds. matrix_type: f16, bf16.
     outlined: equal layers become one function at once, which keeps compiling fast; else everything is in `@main`.
-    No weights are read. Raises ConfigError, UnsupportedModelError, UnsupportedOpError, OptionError.
+    anew: whatever has been kept. No weights are read.
+
+    Raises ConfigError, UnsupportedModelError, UnsupportedOpError, OptionError.
     """
     from hyperdex_ir.frontend.kept_modules import ModuleKeeper
 
     architecture = read_config(config_dir).architecture
     keeper = ModuleKeeper(config_dir, architecture, matrix_type, outlined)
-    imported = keeper.read()
+    imported = None if anew else keeper.read()
     if imported is None:
         imported = trace_anew(config_dir, architecture, matrix_type, outlined)
         keeper.write(imported)
