@@ -64,7 +64,7 @@ def measure(layers: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         (directory / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}))
-        traced = steps.run("trace", lambda: trace.trace(directory, "LlamaForCausalLM", 4096))
+        traced = steps.run("trace", lambda: trace.trace(directory, "LlamaForCausalLM"))
     names = model.canonical_names(traced.model)
     seen = steps.run(
         "graph", lambda: graph.Graph(traced.program, trace.WRAPPED, "LlamaForCausalLM", names, traced.buffers)

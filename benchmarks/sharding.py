@@ -19,7 +19,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import GridAttr
-from hyperdex_ir.frontend import graph, importer, model, trace
+from hyperdex_ir.frontend.model import trace_anew
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.performance.estimate import Estimate, estimate
 from hyperdex_ir.targets import load_target
@@ -49,17 +49,14 @@ class Model:
         self.context = context
         with tempfile.TemporaryDirectory() as name:
             (Path(name) / "config.json").write_text(json.dumps(CONFIG))
-            traced = trace.trace(Path(name), "LlamaForCausalLM", context)
-        names = model.canonical_names(traced.model)
-        self._graph = graph.Graph(traced.program, trace.WRAPPED, "LlamaForCausalLM", names, traced.buffers)
+            self._imported = trace_anew(Path(name), "LlamaForCausalLM", "f16")
 
     def compile(self, target: str, devices: int, chunks: int | None = None) -> ModuleOp:
         """The module with instructions; chunks: of what goes around the ring."""
-        facts: dict[str, Any] = {"target": target, "max_length": self.context, "matrix_type": "f16"}
-        module = importer.import_graph(self._graph, **facts)
+        module = self._imported.at(self.context, target).module
         if devices > 1:
             module.attributes["lpu.grid"] = GridAttr(devices)
-        for one in parse_pipeline("sharded" if devices > 1 else "default"):
+        for one in parse_pipeline("default"):
             if chunks is not None and one.name == "lower-lpu-to-isa":
                 (one,) = parse_pipeline(f"lower-lpu-to-isa{{gather-chunks={chunks}}}")
             run_pass(module, one)

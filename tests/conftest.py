@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -57,42 +56,15 @@ def no_fsync() -> Iterator[None]:
 def forget_instructions(hyperdex_home: Path) -> Callable[[], None]:
     """Forgets the instructions that compiles share; done before each test, so that it is its own compile that lowers.
 
-    To be called where two compiles of one test are compared.
+    To be called where two compiles of one test are compared. A soak forgets imported modules, too: each test traces.
     """
 
     def forget() -> None:
-        shutil.rmtree(hyperdex_home / "instructions", ignore_errors=True)
+        for name in ("instructions", "modules") if SOAK else ("instructions",):
+            shutil.rmtree(hyperdex_home / name, ignore_errors=True)
 
     forget()
     return forget
-
-
-@pytest.fixture(scope="session", autouse=True)
-def traces() -> Iterator[dict[tuple[bytes, str, int], Any]]:
-    """What torch.export made of each config.json that a worker has compiled: the same for every pipeline and number of
-    devices, and most of a compile's time. A soak exports anew for each compile.
-
-    To be emptied by a test that changes how models are exported.
-    """
-    known: dict[tuple[bytes, str, int], Any] = {}
-    if SOAK or "torch" not in sys.modules:  # all tests are collected by now: none that compiles is without it
-        yield known
-        return
-    from hyperdex_ir.frontend import model
-
-    trace = model.trace
-
-    def trace_once(config_dir: Path, architecture: str, max_length: int) -> Any:
-        key = ((config_dir / "config.json").read_bytes(), architecture, max_length)
-        if key not in known:
-            if len(known) == 32:
-                del known[next(iter(known))]
-            known[key] = trace(config_dir, architecture, max_length)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "trace", trace_once)
-        yield known
 
 
 @pytest.fixture(scope="session")

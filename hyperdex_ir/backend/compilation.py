@@ -16,7 +16,7 @@ from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import locked_folder
 from hyperdex_ir.backend.manifest import describe_files, listed_counts, unread_bytes, write_manifest
-from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes, undivided
+from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes
 from hyperdex_ir.backend.ram_ceiling import Ceiling
 from hyperdex_ir.backend.sources import KnownSources, SourceWatch
 from hyperdex_ir.backend.staging import compile_folder, remove_empty_folders, settle
@@ -71,7 +71,7 @@ class Compilation:
         self.folder = folder
         self.options = options
         self.dump = read_chosen_dump(options)
-        self.passes = chosen_passes(options.pipeline, options.num_device) if self.dump is None else self.dump.passes
+        self.passes = chosen_passes(options.pipeline) if self.dump is None else self.dump.passes
         self.pipeline = pipeline_spec(self.passes)
         self.state = State(folder.root)
         self.sources = KnownSources()
@@ -336,7 +336,7 @@ class Compilation:
         if self.folder.gguf is not None:
             request["gguf"] = source_facts(self.folder.gguf)
         if phase == CONVERT:
-            return digest(request | {"pipeline": pipeline_spec(undivided(self.passes))})
+            return digest(request)
         table = {"table": self._table_digest(phase)} if self._current.model_config.is_file() else {}
         return digest({**request, **table, "target": options.target, "num_device": options.num_device})
 
@@ -416,11 +416,7 @@ class Compilation:
         """The model as one device stores it, whatever the number of devices: what phase 2 writes."""
         if self.options.num_device == 1:
             return self._traced
-        from hyperdex_ir.backend.tracing import trace
-
-        traced, options = self._traced, replace(self.options, num_device=1, dump_ir=None)
-        known = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
-        return trace(self.folder, self.summary, options, undivided(self.passes), known)
+        return self._traced.whole(self.options, self.passes)
 
     def _encoded(self, vocab_size: int) -> Encoded:
         """The program: of the trace, which may have another model's, or of the dump to continue from."""

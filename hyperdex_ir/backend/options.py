@@ -20,7 +20,6 @@ from hyperdex_ir.targets import find_target
 MATRIX_TYPES: dict[str, str | None] = {"auto": None}
 MATRIX_TYPES |= {spelling: kind.name for kind in FORMATS.values() for spelling in (kind.name, kind.torch)}
 _PARTITION = "lpu-partition"
-_DIVIDING = ("lpu-propagate-sharding", _PARTITION)
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class CompileOptions:
     """What is asked of a compile, read.
 
     asked: the arguments, as they were given. target: as `load_target` takes it. max_length None: the largest that
-    fits. matrix_type None: the checkpoint's. pipeline None: `default_pipeline`, or what the header of `compile_from`
-    says is left. max_ram: bytes.
+    fits. matrix_type None: the checkpoint's. pipeline None: `default`, or what the header of `compile_from` says is
+    left. max_ram: bytes.
     """
 
     asked: CompileArguments
@@ -52,14 +51,7 @@ def check_devices(num_device: int, heads: int) -> None:
         )
 
 
-def default_pipeline(num_device: int) -> str:
-    """The name of the passes that a compile for so many devices runs when nothing else is asked for."""
-    return "default" if num_device == 1 else "sharded"
-
-
-def chosen_passes(
-    typed: str | None, num_device: int, recorded: str | None = None, allowed: Collection[str] = ()
-) -> list[ModulePass]:
+def chosen_passes(typed: str | None, recorded: str | None = None, allowed: Collection[str] = ()) -> list[ModulePass]:
     """The passes that a person has typed, else those that a manifest records, else the compiler's own.
 
     allowed: passes of installed packages that the record may name. Raises OptionError.
@@ -68,18 +60,13 @@ def chosen_passes(
 
     if typed:
         return typed_pipeline(typed)
-    return parse_pipeline(recorded or default_pipeline(num_device), "the pipeline in manifest.json", allowed)
-
-
-def undivided(passes: Sequence[ModulePass]) -> list[ModulePass]:
-    """A pipeline without the passes that divide a model over several devices."""
-    return [one for one in passes if one.name not in _DIVIDING]
+    return parse_pipeline(recorded or "default", "the pipeline in manifest.json", allowed)
 
 
 def check_dividing(passes: Sequence[ModulePass], num_device: int) -> None:
     """Raises OptionError when a pipeline for several devices would not divide the model."""
     if num_device > 1 and _PARTITION not in [one.name for one in passes]:
-        raise OptionError(f"num_device is {num_device}, but the pipeline has no {_PARTITION}", "--pipeline sharded")
+        raise OptionError(f"num_device is {num_device}, but the pipeline has no {_PARTITION}", "--pipeline default")
 
 
 def make_options(arguments: CompileArguments) -> CompileOptions:

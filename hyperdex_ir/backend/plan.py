@@ -13,7 +13,7 @@ from typing import Any
 from hyperdex_ir.backend.convert import model_bytes
 from hyperdex_ir.backend.instructions import program_facts
 from hyperdex_ir.backend.length import largest_length
-from hyperdex_ir.backend.options import CompileOptions, check_devices, chosen_passes, undivided
+from hyperdex_ir.backend.options import CompileOptions, check_devices, chosen_passes
 from hyperdex_ir.backend.ram_ceiling import needed_bytes
 from hyperdex_ir.backend.show import likely_matrix_type
 from hyperdex_ir.backend.tracing import Traced, trace
@@ -70,15 +70,14 @@ def _plan(
     name: str, folder: ModelFolder, summary: ModelSummary, options: CompileOptions, checkpoint_bytes: int
 ) -> dict[str, Any]:
     target = load_target(options.target)
-    passes = chosen_passes(options.pipeline, options.num_device)
+    passes = chosen_passes(options.pipeline)
     asked = replace(options, max_length=options.max_length or summary.max_positions)
     traced = trace(folder, summary, asked, passes, None)
     longest = _longest(traced, target)
     if options.max_length is None and longest and longest < traced.max_length:
-        asked = replace(asked, max_length=longest)
-        traced = trace(folder, summary, asked, passes, None)
+        traced = traced.at(longest, asked, passes)
     memory = plan_memory(traced.layout, replace(target, hbm_bytes=_BOUNDLESS), traced.max_length)
-    converted = _converted_bytes(folder, summary, asked, traced)
+    converted = model_bytes(traced.layout if options.num_device == 1 else traced.whole(asked, passes).layout)
     device = _device(memory, target, longest)
     images, needed = memory.parameter_end * options.num_device, needed_bytes(traced.layout)
     facts = _program(name, traced, replace(memory, target=target), options.num_device) if device["fits"] else {}
@@ -98,14 +97,6 @@ def _longest(traced: Traced, target: Target) -> int:
         return largest_length(traced.layout, traced.imported.derived, traced.max_length, target)
     except CapacityError:
         return 0
-
-
-def _converted_bytes(folder: ModelFolder, summary: ModelSummary, options: CompileOptions, traced: Traced) -> int:
-    """What phase 2 writes: the model as one device stores it."""
-    if options.num_device == 1:
-        return model_bytes(traced.layout)
-    passes = undivided(chosen_passes(options.pipeline, options.num_device))
-    return model_bytes(trace(folder, summary, replace(options, num_device=1), passes, None).layout)
 
 
 def _program(name: str, traced: Traced, memory: MemoryMap, num_device: int) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
 from hyperdex_ir.backend.dumps import IMPORT, LOWERING, Dump, dump_text, read_chosen_dump
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes
-from hyperdex_ir.backend.tracing import place_of_lowering, resume, resume_lowered, set_grid, trace
+from hyperdex_ir.backend.tracing import module_for, place_of_lowering, resume, resume_lowered, trace
 from hyperdex_ir.errors import NotCompiledError, OptionError
-from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.frontend.model import trace_model
 from hyperdex_ir.hub.download import fetch_anything
 from hyperdex_ir.isa.formats import matrix_type_of
 from hyperdex_ir.memory import serialize
@@ -59,16 +59,16 @@ def show_ir(
     compiled = serialize.manifest_entries(folder.manifest).get(str(num_device), {})
     table = serialize.read_table(folder.model_config) if folder.model_config.is_file() else {}
     recorded = compiled.get("options", {}).get("pipeline")
-    passes = chosen_passes(pipeline, num_device, recorded, allowed)
+    passes = chosen_passes(pipeline, recorded, allowed)
     imported = trace_model(
         folder.source,
         target=compiled.get("target", DEFAULT_TARGET),
         max_length=table.get("max_length", summary.max_positions),
         matrix_type=table.get("matrix_type") or likely_matrix_type(folder, summary),
     )
-    set_grid(imported.module, num_device)
-    run_passes(imported.module, passes[: _position(passes, after)], repro=Path(FOLDER))
-    shown = imported.module if function is None else _function(imported.module, function)
+    module = module_for(imported, num_device)
+    run_passes(module, passes[: _position(passes, after)], repro=Path(FOLDER))
+    shown = module if function is None else _function(module, function)
     return print_module(shown, locations=locations)
 
 
@@ -122,7 +122,7 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
         return _resumed_at(folder, options, dump, level)
     summary = read_config(folder.source)
     check_devices(options.num_device, summary.heads)
-    passes = chosen_passes(options.pipeline, options.num_device)
+    passes = chosen_passes(options.pipeline)
     check_dividing(passes, options.num_device)
     options = replace(options, matrix_type=options.matrix_type or likely_matrix_type(folder, summary))
     traced = trace(folder, summary, options, passes, None)
@@ -130,10 +130,8 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
         return traced.lower(), passes, len(passes)
     if level == "lpu":
         return traced.module, passes, place_of_lowering(passes)
-    facts = {"max_length": traced.max_length, "matrix_type": traced.matrix_type}
-    module = trace_model(folder.source, target=options.target, **facts).module
-    set_grid(module, options.num_device)
-    return module, passes, 0
+    assert traced.imported is not None
+    return module_for(traced.imported, options.num_device), passes, 0
 
 
 def _resumed_at(

@@ -20,8 +20,8 @@ from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import ModelSummary
+from hyperdex_ir.frontend.model import ImportedModel, trace_model
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.serialize import read_table
@@ -36,7 +36,7 @@ from hyperdex_ir.targets import load_target, shown_target
 class Traced:
     """A model's IR: `module` has been through the `lpu` passes; `layout` is what it stores.
 
-    lowering: the passes that are left. imported: the trace, None when the module was read from a dump.
+    lowering: the passes that are left. imported: what the frontend gave, None when the module was read from a dump.
     """
 
     module: ModuleOp
@@ -61,10 +61,22 @@ class Traced:
 
         Raises CheckpointError when they do not fit the model.
         """
-        imported = self.imported or trace_model(
+        return checkpoint_blocks(self._imported_anew(), self.folder.source, block_bytes, watch)
+
+    def whole(self, options: CompileOptions, passes: Sequence[ModulePass]) -> Traced:
+        """The model as one device stores it, optimized by the same passes."""
+        alone = replace(options, num_device=1, dump_ir=None)
+        return _optimize_imported(self._imported_anew(), self.folder, alone, passes)
+
+    def at(self, max_length: int, options: CompileOptions, passes: Sequence[ModulePass]) -> Traced:
+        """The model for another length, optimized by the same passes."""
+        asked = replace(options, max_length=max_length)
+        return _optimize_imported(self._imported_anew().at(max_length, self.target), self.folder, asked, passes)
+
+    def _imported_anew(self) -> ImportedModel:
+        return self.imported or trace_model(
             self.folder.source, target=self.target, max_length=self.max_length, matrix_type=self.matrix_type
         )
-        return checkpoint_blocks(imported, self.folder.source, block_bytes, watch)
 
 
 def trace(
@@ -74,7 +86,7 @@ def trace(
     passes: Sequence[ModulePass],
     known: dict[str, Any] | None,
 ) -> Traced:
-    """Traces the model; `known` is the table of its converted checkpoint, if that is to be used as it is.
+    """Imports and optimizes the model; `known` is the table of its converted checkpoint, if that is used as it is.
 
     Raises UnsupportedOpError and others of the frontend, PassError, CapacityError.
     """
@@ -92,37 +104,43 @@ def _trace(
     passes: Sequence[ModulePass],
     known: dict[str, Any] | None,
 ) -> Traced:
-    if known is not None:
-        return _trace_at(folder, known["max_length"], known["matrix_type"], options, passes)
-    matrix_type = options.matrix_type or stored_matrix_type(folder.source, summary)
-    if options.max_length is not None:
-        return _trace_at(folder, options.max_length, matrix_type, options, passes)
     limit = summary.max_positions
-    traced = _trace_at(folder, limit, matrix_type, options, passes)
-    assert traced.imported is not None
-    length = largest_length(traced.layout, traced.imported.derived.tables, limit, load_target(options.target))
+    length = options.max_length or limit if known is None else known["max_length"]
+    matrix_type = known["matrix_type"] if known is not None else options.matrix_type
+    imported = trace_model(
+        folder.source,
+        target=options.target,
+        max_length=length,
+        matrix_type=matrix_type or stored_matrix_type(folder.source, summary),
+        anew=options.asked.force,
+    )
+    traced = _optimize_imported(imported, folder, options, passes)
+    if known is not None or options.max_length is not None:
+        return traced
+    length = largest_length(traced.layout, imported.derived.tables, limit, load_target(options.target))
     if length == limit:
         log(f"max_length is {limit}: the model's own limit")
         return traced
     name = shown_target(options.target)
     log(f"max_length is {length}: the most that fits the HBM of {name} (the model's own limit is {limit})")
-    return _trace_at(folder, length, matrix_type, options, passes)
+    return traced.at(length, options, passes)
 
 
-def _trace_at(
-    folder: ModelFolder, max_length: int, matrix_type: str, options: CompileOptions, passes: Sequence[ModulePass]
+def _optimize_imported(
+    imported: ImportedModel, folder: ModelFolder, options: CompileOptions, passes: Sequence[ModulePass]
 ) -> Traced:
-    imported = trace_model(folder.source, target=options.target, max_length=max_length, matrix_type=matrix_type)
-    set_grid(imported.module, options.num_device)
-    traced = _optimize(imported.module, passes, dump_observers(options, passes), folder, imported)
+    module = module_for(imported, options.num_device)
+    traced = _optimize(module, passes, dump_observers(options, passes), folder, imported)
     check_facts(traced.module, options, "the module after the pipeline")
     return traced
 
 
-def set_grid(module: ModuleOp, num_device: int) -> None:
-    """Says how many devices a module is for; nothing when it is one."""
+def module_for(imported: ImportedModel, num_device: int) -> ModuleOp:
+    """A copy of the imported module, for passes to work on, which says how many devices it is for; nothing when one."""
+    module = imported.module.clone()
     if num_device > 1:
         module.attributes[lpu.GRID] = lpu.GridAttr(num_device)
+    return module
 
 
 def resume(folder: ModelFolder, options: CompileOptions, dump: Dump) -> Traced:

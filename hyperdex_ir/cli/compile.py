@@ -31,7 +31,7 @@ def compile_model(
 ) -> None:
     """Compile a model: checkpoint in, parameter images and programs for the LPU out."""
     if print_pipeline:
-        _print_pipeline(values["pipeline"], values["compile_from"], values["num_device"], values["allow_passes"])
+        _print_pipeline(values["pipeline"], values["compile_from"], values["allow_passes"])
         return
     from hyperdex_ir.tools import AutoCompiler
 
@@ -42,12 +42,12 @@ def compile_model(
         print(AutoCompiler().compile_to(compile_to, model_id, **values), end="")
 
 
-def _print_pipeline(pipeline: str | None, compile_from: Path | None, num_device: int, allowed: Sequence[str]) -> None:
+def _print_pipeline(pipeline: str | None, compile_from: Path | None, allowed: Sequence[str]) -> None:
     from hyperdex_ir.backend.options import chosen_passes
     from hyperdex_ir.passes.pipeline import pipeline_lines
 
     if compile_from is None:
-        passes = chosen_passes(pipeline, num_device)
+        passes = chosen_passes(pipeline)
     else:
         from hyperdex_ir.backend.dumps import read_dump
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from transformers import PreTrainedModel
 
 from hyperdex_ir.errors import UnsupportedModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 #: Positions computed at a time.
 _BLOCK = 4096
@@ -25,7 +28,7 @@ class RotaryTable:
 
     frequency: [size / 2] of float32, the angle of a position. column: which frequency each column takes, [size].
     scaling: multiplies the cosines and sines, in float32. rule: the name of the frequencies' rule. stretched: whether
-    they are others than those of a short text.
+    they are others than those of a short text. again: makes the table for another length, where the rule looks at it.
     """
 
     key: str
@@ -36,6 +39,7 @@ class RotaryTable:
     scaling: np.float32
     rule: str
     stretched: bool = False
+    again: Callable[[int], RotaryTable] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -48,6 +52,8 @@ class RotaryTable:
         kind: of the layers that it is for, one of `layer_kinds`.
         Raises UnsupportedModelError, naming the module, when it is not cos and sin of frequency times position.
         """
+        import torch
+
         name = f"{path} ({type(module).__name__})"
         config = getattr(module, "config", None)
         if config is None:
@@ -65,12 +71,19 @@ class RotaryTable:
         rule = str(real.rope_type[kind] if kind else getattr(real, "rope_type", "default"))
         key = f"{path}.{kind}.table" if kind else f"{path}.table"
         stretched = not np.array_equal(short, frequency)
+        again = partial(cls.of_module, path, module, kind=kind) if rule in _RULES_OF_LENGTH or stretched else None
         waves = np.stack([cos[0].numpy(), sin[0].numpy()], axis=1)
         for column in _layouts(len(frequency)):
-            table = cls(key, length, waves.shape[-1], frequency, column, scaling, rule, stretched)
+            table = cls(key, length, waves.shape[-1], frequency, column, scaling, rule, stretched, again)
             if len(column) == table.size and np.allclose(table._at(probed[0].numpy()), waves, rtol=1e-5, atol=1e-5):
                 return table
         raise UnsupportedModelError(f"{name}: does not compute cosine and sine of frequency times position")
+
+    def at(self, length: int) -> RotaryTable:
+        """The table for another length."""
+        if length == self.length:
+            return self
+        return replace(self, length=length) if self.again is None else self.again(length)
 
     def choice(self) -> str:
         """Which of its rule's frequencies the table has, in words; empty for a rule without a choice."""
@@ -112,6 +125,10 @@ class HeadSlopes:
 
     key: str
     slopes: np.ndarray
+
+    def at(self, _: int) -> HeadSlopes:
+        """The same for every length."""
+        return self
 
     def values(self) -> np.ndarray:
         return self.slopes

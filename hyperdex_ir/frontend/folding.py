@@ -44,8 +44,12 @@ class _Layer:
     output: Node
 
 
-def fold_layers(graph: Graph) -> Folding | None:
-    """How the layers of a graph fold; None when they form no chain."""
+def fold_layers(graph: Graph, kinds: Sequence[int] | None = None) -> Folding | None:
+    """How the layers of a graph fold; None when they form no chain.
+
+    kinds: for each layer, the number of one in the graph that stands for it; None: the graph has all. None also when a
+    layer of the graph is not equal to the one that stands for it.
+    """
     stack = next((stack_of(graph.path(node)) for node in graph.live if node.target in _STATEFUL), None)
     if stack is None:
         return None
@@ -56,7 +60,9 @@ def fold_layers(graph: Graph) -> Folding | None:
     for node, number in numbers.items():
         if number is not None:
             members.setdefault(number, []).append(node)
-    if list(members) != list(range(len(members))):
+    present = list(members)
+    kinds = range(len(present)) if kinds is None else kinds
+    if present != sorted(present) or not set(kinds) <= set(present) or present[-1] >= len(kinds):
         return None
     layers: list[_Layer] = []
     for number, nodes in members.items():
@@ -64,10 +70,13 @@ def fold_layers(graph: Graph) -> Folding | None:
         if layer is None:
             return None
         layers.append(layer)
-    for number, layer in enumerate(layers[:-1]):
-        if any(numbers.get(user, number) not in (number, number + 1) for user in layer.output.users):
+    for layer, pair in zip(layers, pairwise(present), strict=False):
+        if any(numbers.get(user, pair[0]) not in pair for user in layer.output.users):
             return None
-    return _fold(layers, [_fingerprint(paths, graph, stack, number, layer) for number, layer in enumerate(layers)])
+    fingerprints = {n: _fingerprint(paths, graph, stack, n, layer) for n, layer in zip(present, layers, strict=True)}
+    if any(fingerprints[number] != fingerprints[kinds[number]] for number in present):
+        return None
+    return _fold(layers, fingerprints, kinds)
 
 
 def _make_layer(
@@ -88,12 +97,14 @@ def _make_layer(
     return None if carried is None or _type(carried) != _type(outputs[0]) else _Layer(nodes, carried, outputs[0])
 
 
-def _fold(layers: Sequence[_Layer], fingerprints: Sequence[object]) -> Folding:
+def _fold(layers: Sequence[_Layer], fingerprints: Mapping[int, object], kinds: Sequence[int]) -> Folding:
+    """fingerprints: of the layers, by their numbers."""
     first: dict[object, int] = {}
-    order = tuple(first.setdefault(fingerprint, number) for number, fingerprint in enumerate(fingerprints))
-    kept = list(first.values())
-    skipped = (node for number, layer in enumerate(layers) if order[number] != number for node in layer.nodes)
-    stand_in = {layers[kind - 1].output: layers[before].output for before, kind in pairwise(kept)}
+    places = [(first.setdefault(one, number), number) for number, one in fingerprints.items()]
+    kept = [place for place, (kind, number) in enumerate(places) if kind == number]
+    order = tuple(first[fingerprints[kind]] for kind in kinds)
+    skipped = (node for place, layer in enumerate(layers) if place not in kept for node in layer.nodes)
+    stand_in = {layers[place - 1].output: layers[before].output for before, place in pairwise(kept)}
     stand_in[layers[-1].output] = layers[kept[-1]].output
     return Folding(order, frozenset(skipped), {node: other for node, other in stand_in.items() if node is not other})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from xdsl.dialects import builtin
 from xdsl.dialects.builtin import FunctionType, IntegerAttr, ModuleOp, StringAttr, i64
 from xdsl.dialects.func import FuncOp, ReturnOp
@@ -9,6 +11,7 @@ from xdsl.ir import Attribute, Block, Region
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import OptionError, UnsupportedModelError
+from hyperdex_ir.frontend.equal_layers import IrregularLayersError
 from hyperdex_ir.frontend.folding import Folding, fold_layers
 from hyperdex_ir.frontend.graph import TOKENS, Graph
 from hyperdex_ir.frontend.handlers import HANDLERS
@@ -18,16 +21,27 @@ from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.passes.lpu_outline_layers import outline
 
 
-def import_graph(graph: Graph, *, target: str, max_length: int, matrix_type: str, outlined: bool = True) -> ModuleOp:
+def import_graph(
+    graph: Graph,
+    *,
+    target: str,
+    max_length: int,
+    matrix_type: str,
+    outlined: bool = True,
+    kinds: Sequence[int] | None = None,
+) -> ModuleOp:
     """The module whose `@main(input_ids, position_ids)` computes what the graph computes.
 
     outlined: equal layers are imported once, as a function, where they form a chain; else everything is in `@main`.
+    kinds: for each layer, the number of one in the graph that stands for it; None: the graph has all.
     Raises UnsupportedOpError for operators that are not known (all at once), UnsupportedModelError for contents that
-    exist in no checkpoint, OptionError for an unknown matrix type or a max_length beyond the learned positions.
+    exist in no checkpoint, OptionError for an unknown matrix type, IrregularLayersError when `kinds` is not so.
     """
     if matrix_type not in FORMATS:
         raise OptionError(f"matrix type {matrix_type!r}: must be one of {', '.join(FORMATS)}")
-    folding = fold_layers(graph) if outlined else None
+    folding = fold_layers(graph, kinds) if outlined else None
+    if kinds is not None and folding is None:
+        raise IrregularLayersError("the layers form no chain")
     check_supported(graph, () if folding is None else folding.skipped)
     if graph.contentless:
         raise UnsupportedModelError(f"{graph.root}: not in any checkpoint: {', '.join(graph.contentless)}")
@@ -39,6 +53,8 @@ def import_graph(graph: Graph, *, target: str, max_length: int, matrix_type: str
     }
     module = ModuleOp([main], attributes)
     if folding is not None and not outline(module, main, folding.order):
+        if kinds is not None:
+            raise IrregularLayersError("the layers cannot be outlined")
         return import_graph(graph, target=target, max_length=max_length, matrix_type=matrix_type, outlined=False)
     module.verify()
     return module
@@ -51,7 +67,7 @@ def _import_main(graph: Graph, matrix_type: Attribute, max_length: int, folding:
     builder = Builder(graph, block, matrix_type, max_length, {} if folding is None else folding.stand_in)
     for argument, node, name in zip(block.args, graph.inputs, ("input_ids", "position_ids"), strict=True):
         argument.name_hint = name
-        builder.values[node] = Index(builder.reshape(argument, (1, TOKENS)), positions=name == "position_ids")
+        builder.values[node] = Index(builder.reshape(argument, (1, TOKENS)))
     skipped = frozenset() if folding is None else folding.skipped
     for node in graph.live:
         if node not in skipped:

@@ -1,24 +1,32 @@
-"""Phase 1: from config.json to a verified `lpu` module."""
+"""From config.json to a verified `lpu` module of any length: traced once, and kept for models that are alike."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers import PreTrainedModel
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr, TensorType
+from xdsl.ir import SSAValue
+from xdsl.rewriter import Rewriter
 
 from hyperdex_ir.checkpoint.names import NameRules, SourceTensor, name_rules
+from hyperdex_ir.dialects import lpu
+from hyperdex_ir.errors import OptionError, UnsupportedModelError, UnsupportedOpError
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.derived import Derived, RotaryTable
-from hyperdex_ir.frontend.graph import Graph
-from hyperdex_ir.frontend.importer import import_graph
 from hyperdex_ir.frontend.renamed import RENAMED
-from hyperdex_ir.frontend.trace import WRAPPED, trace
-from hyperdex_ir.memory.collect import collect_layout
+from hyperdex_ir.memory.collect import collect_layout, find_function
+from hyperdex_ir.support.xdsl import module_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hyperdex_ir.frontend.trace import TracedModel
 
 
 class DerivedValues(Mapping[str, np.ndarray]):
@@ -32,6 +40,10 @@ class DerivedValues(Mapping[str, np.ndarray]):
     def tables(self) -> dict[str, RotaryTable]:
         """Those that have a row for each position."""
         return {key: one for key, one in self.parameters.items() if isinstance(one, RotaryTable)}
+
+    def at(self, length: int) -> DerivedValues:
+        """The same for so many positions."""
+        return DerivedValues({key: one.at(length) for key, one in self.parameters.items()}, self.buffers)
 
     def choices(self) -> list[str]:
         """What was chosen for the compiled length, a line each."""
@@ -55,36 +67,121 @@ class DerivedValues(Mapping[str, np.ndarray]):
 class ImportedModel:
     """A model as the compiler takes it.
 
-    module: the verified `lpu` module. derived: what no checkpoint holds, key -> float32 values, made when asked for.
-    sources: every other key of the module, in storage order, under the names that transformers saves.
-    names: what `resolve_sources` needs to find them in a checkpoint that may name them otherwise.
+    module: the verified `lpu` module, which stays as it is: passes work on a clone. derived: what no checkpoint holds,
+    key -> float32 values, made when asked for. transposed: keys of matrices that the checkpoint has the other way
+    round. find_names: makes `names`.
     """
 
     module: ModuleOp
     derived: DerivedValues
-    sources: dict[str, SourceTensor]
-    names: NameRules
+    transposed: frozenset[str]
+    find_names: Callable[[], NameRules]
+
+    @cached_property
+    def sources(self) -> dict[str, SourceTensor]:
+        """Every parameter that is not derived, in storage order, under the names that transformers saves."""
+        layout = collect_layout(self.module)
+        keys = ((key, p.shape) for p in layout.parameters() if p.values is None for key in p.keys)
+        return {key: SourceTensor(key, shape, (key,)) for key, shape in keys if key not in self.derived}
+
+    @cached_property
+    def names(self) -> NameRules:
+        """What `resolve_sources` needs to find the sources in a checkpoint that may name them otherwise."""
+        return self.find_names()
+
+    def at(self, max_length: int, target: str) -> ImportedModel:
+        """The same model for so many positions and this target; nothing is traced.
+
+        Raises OptionError for more positions than the model has learned.
+        """
+        derived = self.derived.at(max_length)
+        module = self.module.clone()
+        _check_positions(module, max_length)
+        module.attributes |= {"lpu.target": StringAttr(target), "lpu.max_length": IntegerAttr(max_length, 64)}
+        for op in module.walk():
+            if isinstance(op, lpu.WeightOp) and (table := derived.tables.get(op.key_names[0])) is not None:
+                Rewriter.replace_value_with_new_type(op.res, TensorType(lpu.element_of(op.res), table.shape))
+        return replace(self, module=module, derived=derived)
+
+
+def _check_positions(module: ModuleOp, max_length: int) -> None:
+    """Raises OptionError unless every table of learned positions has a row for each position."""
+    main = find_function(module, "main")
+    positions = main.body.block.args[1]
+    for op in main.walk():
+        if not isinstance(op, lpu.EmbeddingOp) or _origin(op.index) is not positions:
+            continue
+        learned = lpu.shape_of(op.table)[0] - op.offset.value.data
+        if max_length > learned:
+            raise OptionError(
+                f"max_length {max_length}: the model has learned {learned} positions ({module_path(op)})",
+                f"choose a max_length of at most {learned}",
+            )
+
+
+def _origin(value: SSAValue) -> SSAValue:
+    while isinstance(value.owner, lpu.ReshapeOp):
+        value = value.owner.x
+    return value
 
 
 def trace_model(
-    config_dir: Path, *, target: str, max_length: int, matrix_type: str, outlined: bool = True
+    config_dir: Path, *, target: str, max_length: int, matrix_type: str, outlined: bool = True, anew: bool = False
 ) -> ImportedModel:
-    """Traces and imports the model that `config_dir/config.json` describes; reads no weights.
+    """Traces and imports the model that `config_dir/config.json` describes, unless that of an equal one has been kept.
 
     target: name of the target description. max_length: positions that the compiled model holds. matrix_type: f16, bf16.
     outlined: equal layers become one function at once, which keeps compiling fast; else everything is in `@main`.
+    anew: whatever has been kept. No weights are read.
+
     Raises ConfigError, UnsupportedModelError, UnsupportedOpError, OptionError.
     """
-    summary = read_config(config_dir)
-    traced = trace(config_dir, summary.architecture, max_length)
-    canonical = canonical_names(traced.model)
-    graph = Graph(traced.program, WRAPPED, summary.architecture, canonical, traced.buffers)
-    module = import_graph(graph, target=target, max_length=max_length, matrix_type=matrix_type, outlined=outlined)
-    names = name_rules(traced.model, canonical, graph.transposed)
-    if (renamed := RENAMED.get(summary.architecture)) is not None:
-        names = replace(names, architecture=summary.architecture, transforms=renamed.transforms())
-    derived = DerivedValues(traced.derived, traced.buffers)
-    return ImportedModel(module, derived, _sources(module, derived), names)
+    from hyperdex_ir.frontend.kept_modules import ModuleKeeper
+
+    architecture = read_config(config_dir).architecture
+    keeper = ModuleKeeper(config_dir, architecture, matrix_type, outlined)
+    imported = None if anew else keeper.read()
+    if imported is None:
+        imported = trace_anew(config_dir, architecture, matrix_type, outlined)
+        keeper.write(imported)
+    return imported.at(max_length, target)
+
+
+def trace_anew(config_dir: Path, architecture: str, matrix_type: str, outlined: bool = True) -> ImportedModel:
+    """Traces and imports a model, for one position of no target. Raises as `trace_model`.
+
+    Of equal layers, two are traced; when they turn out not to be equal, or anything else fails, all are.
+    """
+    from hyperdex_ir.frontend.equal_layers import IrregularLayersError
+    from hyperdex_ir.frontend.trace import trace
+
+    if outlined:
+        try:
+            return _imported(trace(config_dir, architecture, once=True), architecture, matrix_type, outlined)
+        except (IrregularLayersError, UnsupportedModelError, UnsupportedOpError):
+            pass
+    return _imported(trace(config_dir, architecture), architecture, matrix_type, outlined)
+
+
+def _imported(traced: TracedModel, architecture: str, matrix_type: str, outlined: bool) -> ImportedModel:
+    from hyperdex_ir.frontend.graph import Graph
+    from hyperdex_ir.frontend.importer import import_graph
+    from hyperdex_ir.frontend.trace import WRAPPED
+
+    graph = Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model), traced.buffers)
+    equal = traced.equal
+    kinds = None if equal is None else equal.kinds
+    module = import_graph(graph, target="", max_length=1, matrix_type=matrix_type, outlined=outlined, kinds=kinds)
+    transposed = graph.transposed if equal is None else equal.everywhere(graph.transposed)
+    find_names = partial(names_of, traced.model, architecture, transposed)
+    return ImportedModel(module, DerivedValues(traced.derived, traced.buffers), transposed, find_names)
+
+
+def names_of(model: PreTrainedModel, architecture: str, transposed: frozenset[str]) -> NameRules:
+    """The rules by which the parameters of a model, named as the checkpoint does, are found."""
+    names = name_rules(model, canonical_names(model), transposed)
+    renamed = RENAMED.get(architecture)
+    return names if renamed is None else replace(names, architecture=architecture, transforms=renamed.transforms())
 
 
 def canonical_names(model: PreTrainedModel) -> dict[str, str]:
@@ -99,9 +196,3 @@ def canonical_names(model: PreTrainedModel) -> dict[str, str]:
         first = min(group, key=lambda name: name not in embeddings)
         names.update(dict.fromkeys(group, first))
     return names
-
-
-def _sources(module: ModuleOp, derived: DerivedValues) -> dict[str, SourceTensor]:
-    """Every parameter of the module that is not derived, in storage order."""
-    keys = ((key, p.shape) for p in collect_layout(module).parameters() if p.values is None for key in p.keys)
-    return {key: SourceTensor(key, shape, (key,)) for key, shape in keys if key not in derived}

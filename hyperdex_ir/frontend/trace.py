@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hyperdex_ir.errors import ConfigError, HyperdexError, UnsupportedModelError
 from hyperdex_ir.frontend.adapters import ADAPTERS, adapt
 from hyperdex_ir.frontend.convolutions import fuse_short_convs
 from hyperdex_ir.frontend.derived import Derived, RotaryTable, layer_kinds, rotary_modules
+from hyperdex_ir.frontend.equal_layers import EqualLayers, find_equal_layers
 from hyperdex_ir.frontend.experts import EXPERTS_NAME, experts_function, name_gates
 from hyperdex_ir.frontend.functionalize import make_functional
 from hyperdex_ir.frontend.fx_buffers import buffer_values
@@ -29,6 +30,8 @@ from hyperdex_ir.frontend.operators import ATTENTION_NAME, ROTARY_TABLE, attenti
 from hyperdex_ir.frontend.renamed import RENAMED
 from hyperdex_ir.support.reading import read_config_json
 
+#: Positions of the rotary tables that a graph is traced with; it holds their keys and sizes only.
+_PROBED_LENGTH = 4096
 #: Tokens of the example input: any number that no model has as a size of its own serves.
 _EXAMPLE_TOKENS = 7
 #: The name of the model inside the wrapper: the first component of every path in the graph.
@@ -37,15 +40,17 @@ WRAPPED = "model_"
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A model as torch sees it. `model` holds no values, it is on the meta device.
+    """A model as torch sees it, for any length. `model` holds no values, it is on the meta device.
 
-    derived: parameters of no checkpoint, by key. buffers: the values of other buffers that are in none, by name.
+    derived: parameters of no checkpoint, by key; `at` gives those for a length. buffers: the values of other buffers
+    that are in none, by name. equal: the layers that stand for others in the graph; None when it has all.
     """
 
     program: ExportedProgram
     model: PreTrainedModel
     derived: dict[str, Derived]
     buffers: dict[str, np.ndarray]
+    equal: EqualLayers | None = None
 
 
 class _LogitsOnly(torch.nn.Module):
@@ -110,11 +115,22 @@ def build_model(config: PreTrainedConfig, architecture: str) -> PreTrainedModel:
     return model.eval().float()
 
 
-def _patch_rotary(model: PreTrainedModel, max_length: int) -> dict[str, RotaryTable]:
+def tables_of(model: PreTrainedModel, length: int) -> dict[str, RotaryTable]:
+    """The tables of all rotary modules of a model as transformers has it, by key."""
+    tables = [table for path, module in rotary_modules(model) for table in _tables(path, module, length).values()]
+    return {table.key: table for table in tables}
+
+
+def _tables(path: str, module: torch.nn.Module, length: int) -> dict[str, RotaryTable]:
+    """The tables of a rotary module, by the kind of layers that they are for."""
+    return {kind: RotaryTable.of_module(path, module, length, kind) for kind in layer_kinds(path, module)}
+
+
+def _patch_rotary(model: PreTrainedModel) -> dict[str, RotaryTable]:
     """Makes each rotary module one node of the graph; the instances are ours, so no one else sees it."""
     tables: dict[str, RotaryTable] = {}
     for path, module in rotary_modules(model):
-        own = {kind: RotaryTable.of_module(path, module, max_length, kind) for kind in layer_kinds(path, module)}
+        own = _tables(path, module, _PROBED_LENGTH)
         tables |= {table.key: table for table in own.values()}
 
         def forward(
@@ -152,9 +168,16 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
     return functional if is_closed else program
 
 
-def trace(config_dir: Path, architecture: str, max_length: int) -> TracedModel:
+def untraced(config_dir: Path, architecture: str) -> PreTrainedModel:
+    """The model that config.json describes, on the meta device, as transformers has it. Raises as `trace`."""
+    with quiet_libraries(), _our_functions():
+        return build_model(load_config(config_dir, architecture), architecture)
+
+
+def trace(config_dir: Path, architecture: str, *, once: bool = False) -> TracedModel:
     """Builds and exports the model that config.json describes; reads nothing else.
 
+    once: of equal layers, two are enough; an UnsupportedModelError may mean that the others have to be traced, too.
     Raises ConfigError when transformers cannot build it, UnsupportedModelError when it cannot be exported.
     """
     with quiet_libraries(), _our_functions():
@@ -162,8 +185,10 @@ def trace(config_dir: Path, architecture: str, max_length: int) -> TracedModel:
         buffers = buffer_values(model)
         try:
             name_gates(model)
-            derived = adapt(model, max_length) | _patch_rotary(model, max_length)
-            program = export_module(_LogitsOnly(model))
+            derived = adapt(model) | _patch_rotary(model)
+            equal = find_equal_layers(model, buffers) if once else None
+            with nullcontext() if equal is None else equal.once():
+                program = export_module(_LogitsOnly(model))
         except HyperdexError:
             raise
         except Exception as error:
@@ -172,4 +197,4 @@ def trace(config_dir: Path, architecture: str, max_length: int) -> TracedModel:
             ) from error
     rewrite_group_routing(program.graph)
     fuse_short_convs(program.graph)
-    return TracedModel(program, model, derived, buffers)
+    return TracedModel(program, model, derived, buffers, equal)

@@ -25,10 +25,7 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import (
-    GRID,
-    MAX_DEVICES,
     SHARDING,
-    GridAttr,
     ShardingAttr,
     block_segment,
     grid_of,
@@ -227,20 +224,6 @@ def _sharded(weight: lpu.WeightOp, sharding: ShardingAttr) -> SSAValue:
     return again.res
 
 
-def _devices(module: ModuleOp, asked: int | None) -> int:
-    """How many devices run the module. Raises LoweringError when that is not clear, or it is sharded already."""
-    found = grid_of(module)
-    if asked is not None and GRID in module.attributes and asked != found:
-        raise LoweringError(f"num-device is {asked}, the module is for {found} devices")
-    if asked is not None and asked < 1:
-        raise LoweringError(f"num-device is {asked}; num-device must be positive")
-    if asked is not None and asked > MAX_DEVICES:
-        raise LoweringError(f"num-device is {asked}; at most {MAX_DEVICES} devices are possible")
-    if any(_is_sharded(op) for op in module.walk()):
-        raise LoweringError("the module is sharded already", "a pipeline shards once")
-    return found if asked is None else asked
-
-
 def _is_sharded(op: Operation) -> bool:
     has_shards = isinstance(op, lpu.WeightOp) and op.shards is not None
     return has_shards or isinstance(op, lpu.AllGatherOp | lpu.SelectColumnsOp) or SHARDING in op.attributes
@@ -248,18 +231,17 @@ def _is_sharded(op: Operation) -> bool:
 
 @dataclass(frozen=True)
 class LpuPropagateShardingPass(ModulePass):
-    """Annotates what each device computes and holds; `num-device`, unless the module says how many there are"""
+    """Annotates what each device computes and holds, when the module is for several (`lpu.grid`)"""
 
     name = "lpu-propagate-sharding"
     exactness: ClassVar[str] = "exact"
 
-    num_device: int | None = None
-
     def apply(self, ctx: Context, op: ModuleOp) -> None:
-        devices = _devices(op, self.num_device)
+        if any(_is_sharded(one) for one in op.walk()):
+            raise LoweringError("the module is sharded already", "a pipeline shards once")
+        devices = grid_of(op)
         if devices == 1:
             return
-        op.attributes[GRID] = GridAttr(devices)
         for function in op.ops:
             if isinstance(function, FuncOp) and not function.is_declaration:
                 _Propagation(function.body.block, devices).run()

@@ -53,8 +53,17 @@ def instruction_cache() -> Path | None:
 
     None where there is no home directory: a compile into a folder of its own needs none.
     """
+    return _optional("instructions")
+
+
+def module_cache() -> Path | None:
+    """Imported modules that models share, `modules` beside the instructions; None where there is no home directory."""
+    return _optional("modules")
+
+
+def _optional(name: str) -> Path | None:
     try:
-        return _home() / "instructions"
+        return _home() / name
     except OptionError:
         return None
 

@@ -17,13 +17,13 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.options import check_devices, chosen_passes
-from hyperdex_ir.backend.tracing import set_grid
+from hyperdex_ir.backend.tracing import module_for
 from hyperdex_ir.checkpoint.files import weight_files
 from hyperdex_ir.checkpoint.values import convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.errors import COMPILE_AGAIN, CheckpointError, FileFormatError, NotCompiledError
-from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
+from hyperdex_ir.frontend.model import ImportedModel, trace_model
 from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.serialize import manifest_entries, read_table, read_tensors
 from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folder
@@ -72,7 +72,7 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
     check_devices(num_device, summary.heads)
     compiled = manifest_entries(folder.manifest).get(str(num_device), {})
     table = read_table(folder.model_config) if folder.model_config.is_file() else None
-    passes = chosen_passes(pipeline, num_device, compiled.get("options", {}).get("pipeline"), allowed)
+    passes = chosen_passes(pipeline, compiled.get("options", {}).get("pipeline"), allowed)
     if table is None:
         length, matrix_type = (
             min(summary.max_positions, _POSITIONS),
@@ -83,11 +83,10 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
     target = compiled.get("target", DEFAULT_TARGET)
     # Flat, so that outlining is a pass like the others.
     imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
-    set_grid(imported.module, num_device)
     return Model(
         name=name,
         folder=folder,
-        module=imported.module,
+        module=module_for(imported, num_device),
         parameters=_parameters(folder, imported, table),
         max_length=length,
         passes=passes,

@@ -12,11 +12,8 @@ from transformers import PreTrainedConfig
 from xdsl.dialects.builtin import ModuleOp, TensorType
 
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
-from hyperdex_ir.frontend import model, trace_model
-from hyperdex_ir.frontend.derived import Derived
-from hyperdex_ir.frontend.graph import Graph
-from hyperdex_ir.frontend.importer import import_graph
-from hyperdex_ir.frontend.trace import WRAPPED
+from hyperdex_ir.frontend import trace_model
+from hyperdex_ir.frontend.model import trace_anew
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 
 MAX_LENGTH = 40
@@ -62,11 +59,9 @@ def import_any(config: PreTrainedConfig, directory: Path) -> tuple[ModuleOp, Par
     """As `import_model`, f16, for any architecture that transformers can build."""
     config.save_pretrained(directory)
     (architecture,) = config.architectures or []
-    traced = model.trace(directory, architecture, MAX_LENGTH)
-    graph = Graph(traced.program, WRAPPED, architecture, model.canonical_names(traced.model), traced.buffers)
-    module = import_graph(graph, target="u55c", max_length=MAX_LENGTH, matrix_type="f16", outlined=False)
-    derived: dict[str, Derived] = traced.derived
-    return module, random_parameters(module, lambda key: derived[key].values())
+    imported = trace_anew(directory, architecture, "f16", outlined=False).at(MAX_LENGTH, "u55c")
+    derived = imported.derived.parameters
+    return imported.module, random_parameters(imported.module, lambda key: derived[key].values())
 
 
 def lpu_logits(module: ModuleOp, parameters: Parameters) -> bytes:

@@ -185,13 +185,13 @@ def ring(module: ModuleOp, local: ModuleOp, parameters: Parameters, devices: int
     return RingDevice(machines, links, memory, CHUNK, CHUNK)
 
 
-@pytest.mark.parametrize("pipeline", ["sharded", "sharded-o0"])
+@pytest.mark.parametrize("pipeline", ["default", "o0"])
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_pass_engine_chunk_and_count_keeps_every_bit(name: str, pipeline: str) -> None:
     source = model(VARIANTS[name])
     parameters = parameters_of(source)
     expected = lpu_logits(source, parameters)
-    for devices in (1, 4) if pipeline == "sharded" else (2,):  # of 4 devices, the last has no head but padding
+    for devices in (1, 4) if pipeline == "default" else (2,):  # of 4 devices, the last has no head but padding
         module = source.clone()
         module.attributes[lpu.GRID] = lpu.GridAttr(devices)
         local = module

@@ -13,7 +13,6 @@ from test_compile_flow import STATE, compile_model, phases_done
 from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.backend import compilation
-from hyperdex_ir.backend.options import default_pipeline, undivided
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_layout, read_map
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
@@ -28,6 +27,8 @@ from hyperdex_ir.verify.against import compare_with_transformers
 pytestmark = pytest.mark.slow
 
 TOKENS = list(b"Once upon a time")
+#: A pipeline that divides no model.
+WHOLE = pipeline_spec([one for one in parse_pipeline("default") if one.name != "lpu-partition"])
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +112,8 @@ def test_counts_out_of_range_are_refused(model: Path, count: int):
 
 def test_a_pipeline_that_does_not_divide_is_refused(model: Path):
     with pytest.raises(OptionError, match="the pipeline has no lpu-partition") as caught:
-        compile_model(model, num_device=2, pipeline="default")
-    assert caught.value.hint == "--pipeline sharded"
+        compile_model(model, num_device=2, pipeline=WHOLE)
+    assert caught.value.hint == "--pipeline default"
 
 
 def test_a_dump_for_another_count_is_refused(model: Path, tmp_path: Path):
@@ -124,12 +125,6 @@ def test_a_dump_for_another_count_is_refused(model: Path, tmp_path: Path):
     assert {name for name in before if before[name] != after[name]} <= {STATE}
     with pytest.raises(OptionError, match="made for num_device 2, asked for is 3"):
         compile_model(model, num_device=3, compile_from=name)
-
-
-def test_without_dividing_the_pipelines_are_the_same():
-    for several, one in (("sharded", "default"), ("sharded-o0", "o0")):
-        assert pipeline_spec(undivided(parse_pipeline(several))) == pipeline_spec(parse_pipeline(one))
-    assert (default_pipeline(1), default_pipeline(2)) == ("default", "sharded")
 
 
 def test_devices_have_the_bits_of_one(tmp_path: Path):

@@ -243,7 +243,7 @@ def test_processes_that_differ_are_refused(model: Path, tmp_path: Path, what: st
         AutoCompiler().compile(str(other), num_device=2)
     if what == "program":
         other = Path(shutil.copytree(model, tmp_path / "other"))
-        passes = [one for one in parse_pipeline("sharded") if one.name != "isa-schedule"]
+        passes = [one for one in parse_pipeline("default") if one.name != "isa-schedule"]
         AutoCompiler().compile(str(other), num_device=2, pipeline=pipeline_spec(passes))
     theirs = [str(other), *own[1:]]
     if what == "prompt":

@@ -96,7 +96,7 @@ def logits(device: MachineDevice, step: int) -> bytes:
 @pytest.mark.parametrize(("name", "devices"), [(name, n) for name, (_, counts) in MODELS.items() for n in counts])
 def test_as_many_devices_give_the_bits_of_one(name: str, devices: int, tmp_path: Path) -> None:
     expected = logits(lower(name, 1, "default", tmp_path).alone, len(TOKENS))
-    sharded = lower(name, devices, "sharded", tmp_path)
+    sharded = lower(name, devices, "default", tmp_path)
     assert logits(sharded.ring(threads=1), 7) == expected
     assert logits(sharded.ring(threads=2), 1) == expected
-    assert logits(lower(name, devices, "sharded-o0", tmp_path).ring(threads=2), len(TOKENS)) == expected
+    assert logits(lower(name, devices, "o0", tmp_path).ring(threads=2), len(TOKENS)) == expected

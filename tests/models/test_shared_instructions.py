@@ -20,7 +20,7 @@ from tiny import EOS, tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.backend.arguments import CompileArguments
 from hyperdex_ir.backend.instructions import Encoded
-from hyperdex_ir.backend.options import default_pipeline, make_options
+from hyperdex_ir.backend.options import make_options
 from hyperdex_ir.backend.shared_instructions import encode_shared
 from hyperdex_ir.backend.tracing import Traced, trace
 from hyperdex_ir.frontend.config import read_config
@@ -76,7 +76,7 @@ def trace_model(checkpoint: Path, **choices: Any) -> Traced:
     """A model before lowering, without its weights."""
     asked: dict[str, Any] = {"num_device": 1, "max_length": 32, "dtype": "f16", "type_device": "u55c"} | choices
     options = make_options(CompileArguments(**asked))
-    passes = parse_pipeline(options.pipeline or default_pipeline(options.num_device))
+    passes = parse_pipeline(options.pipeline or "default")
     return trace(find_folder(checkpoint), read_config(checkpoint), options, passes, None)
 
 

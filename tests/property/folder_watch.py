@@ -15,7 +15,7 @@ from typing import Any
 from hostile_case import Case
 
 import hyperdex_ir
-from hyperdex_ir.support.locations import engine_cache, hub_root, instruction_cache
+from hyperdex_ir.support.locations import engine_cache, hub_root, instruction_cache, module_cache
 
 #: What is printed at most: IR of the model has 100 kB.
 MOST_OUTPUT = 4 << 20
@@ -67,6 +67,7 @@ class Watch:
             case.cwd / "repro",
             engine_cache(),
             instruction_cache(),
+            module_cache(),
             case.root / "tmp",
             "/dev",
             "/proc/self",

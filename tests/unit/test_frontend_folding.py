@@ -33,7 +33,7 @@ LENGTH = 32
 def graph_of(config: PreTrainedConfig, directory: Path) -> Graph:
     config.save_pretrained(directory)
     (architecture,) = config.architectures or []
-    traced = trace(directory, architecture, LENGTH)
+    traced = trace(directory, architecture)
     return Graph(traced.program, WRAPPED, architecture, canonical_names(traced.model), traced.buffers)
 
 

@@ -71,5 +71,5 @@ def _attribute(module: ModuleOp, name: str) -> int:
 def test_as_many_devices_give_the_bits_of_one(name: str, devices: int, tmp_path: Path) -> None:
     module, parameters = import_any(MODELS[name][0](), tmp_path)
     expected = LpuInterpreter(module, parameters, MAX_LENGTH).forward(TOKENS, 0, 0).tobytes()
-    assert _logits(module, parameters, "sharded", devices, step=7) == expected
-    assert _logits(module, parameters, "sharded-o0", devices, step=len(TOKENS)) == expected
+    assert _logits(module, parameters, "default", devices, step=7) == expected
+    assert _logits(module, parameters, "o0", devices, step=len(TOKENS)) == expected

@@ -99,7 +99,7 @@ def model(kind: str, matrix: str = "f16") -> tuple[ModuleOp, Parameters]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("matrix", "pipeline", "devices"),
-    [("f16", "o0", 1), ("bf16", "default", 1), ("bf16", "sharded", 2), ("f16", "sharded", 3)],
+    [("f16", "o0", 1), ("bf16", "default", 1), ("bf16", "default", 2), ("f16", "default", 3)],
 )
 def test_every_level_engine_and_chunk_gives_the_same_bits(kind: str, matrix: str, pipeline: str, devices: int):
     compiled = Compiled(*model(kind, matrix), pipeline, devices)
@@ -160,7 +160,7 @@ def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
         for key in parameter.keys
     }
     write_model(folder, whole, blocks_of(tensors, rows=2), {"max_length": LENGTH})
-    compiled = Compiled(module, parameters, "sharded" if devices > 1 else "default", devices)
+    compiled = Compiled(module, parameters, "default", devices)
     write_images(folder, "u55c", devices, compiled.layout if devices > 1 else None)
     for device in range(devices):
         paths = [folder.parameter_file(devices, device, channel) for channel in range(32)]
@@ -170,13 +170,15 @@ def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("pipeline", "devices"), [("default", 1), ("sharded", 2)])
-def test_verify_finds_every_pass_exact(kind: str, pipeline: str, devices: int, tmp_path: Path):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_verify_finds_every_pass_exact(kind: str, devices: int, tmp_path: Path):
     module, parameters = model(kind)
     module.attributes["lpu.grid"] = GridAttr(devices)
     folder = ModelFolder(tmp_path, tmp_path, None, made_by_tool=False)
-    opened = Model("routed", folder, module, parameters, LENGTH, pipeline, compiled=False, num_device=devices)
-    results = Verifier(opened, TOKENS[:5]).each_pass(parse_pipeline(pipeline))
+    opened = Model(
+        "routed", folder, module, parameters, LENGTH, parse_pipeline("default"), compiled=False, num_device=devices
+    )
+    results = Verifier(opened, TOKENS[:5]).each_pass(opened.passes)
     assert all(result.equal and result.passed and not result.error for result in results)
 
 

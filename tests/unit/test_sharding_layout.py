@@ -83,7 +83,7 @@ def _partitioned(devices: int, directory: Path) -> ModuleOp:
     )
     module, _ = import_model(config, "f16", directory)
     module.attributes[lpu.GRID] = lpu.GridAttr(devices)
-    passes = parse_pipeline("sharded")
+    passes = parse_pipeline("default")
     run_passes(module, passes[: next(i for i, one in enumerate(passes) if one.name == "lower-lpu-to-isa")])
     return module
 

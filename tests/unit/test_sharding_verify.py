@@ -43,7 +43,7 @@ def model(traced: Model) -> Model:
     return dataclasses.replace(traced, module=traced.module.clone())
 
 
-@pytest.mark.parametrize("pipeline", ["sharded", "sharded-o0"])
+@pytest.mark.parametrize("pipeline", ["default", "o0"])
 def test_every_pass_is_exact(model: Model, pipeline: str) -> None:
     results = Verifier(model, random_tokens(model, 7, 0)).each_pass(parse_pipeline(pipeline))
     assert [result.name for result in results] == [one.name for one in parse_pipeline(pipeline)]
@@ -101,7 +101,7 @@ def test_a_wrong_pass_is_named(model: Model, monkeypatch: pytest.MonkeyPatch, na
         change(module)
 
     monkeypatch.setattr(one, "apply", apply)
-    results = Verifier(model, random_tokens(model, 7, 0)).each_pass(parse_pipeline("sharded"))
+    results = Verifier(model, random_tokens(model, 7, 0)).each_pass(parse_pipeline("default"))
     wrong = [result for result in results if not result.passed]
     assert [result.name for result in wrong] == [one.name]
     difference = wrong[0].difference

@@ -133,7 +133,7 @@ def test_rotary_modules(model_type: str) -> None:
     found = dict(rotary_modules(model))
     called = {path: one for path, one in model.named_modules() if type(one).__name__.endswith("RotaryEmbedding")}
     assert found == called
-    adapt(model, 8)
+    adapt(model)
     for path, module in rotary_modules(model):
         assert module.config is not None
         for kind in layer_kinds(path, module):
@@ -147,9 +147,9 @@ def test_sines_and_cosines_of_interleaved_positions(model_type: str) -> None:
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **case(model_type)))
     rotary = [module for _, module in rotary_modules(model)]
     held = [buffer for name, buffer in model.named_buffers() if name.endswith(".embed_positions")]
-    (table,) = adapt(model, 50).values()
+    (table,) = adapt(model).values()
     assert isinstance(table, RotaryTable)
-    first = table.values()[:, :, ::2]
+    first = table.at(50).values()[:, :, ::2]
     expected = torch.from_numpy(np.concatenate([first[:, 1], first[:, 0]], axis=1))
     assert len(held) == (1 if rotary else SIZES["num_hidden_layers"])
     for buffer in held:
@@ -166,7 +166,7 @@ def test_other_sines_and_cosines_are_refused(model_type: str, monkeypatch: pytes
         theirs = kind.forward
         monkeypatch.setattr(kind, "forward", lambda self, x, position_ids, f=theirs: f(self, x, position_ids)[::-1])
     with pytest.raises(UnsupportedModelError, match=r"transformer.rotary_emb \(\w+\): does not compute the sines"):
-        adapt(model, 8)
+        adapt(model)
 
 
 #: model type -> modules of each layer that are replaced, beside those of the model.
@@ -176,7 +176,7 @@ REPLACED = {"bloom": 2, "codegen": 1, "falcon": 6, "gptj": 1, "mpt": 1}
 @pytest.mark.parametrize("model_type", sorted(ADAPTERS))
 def test_adapters_find_their_modules(model_type: str) -> None:
     model = on_meta(model_type)
-    adapt(model, 8)
+    adapt(model)
     replaced = [path for path, module in model.named_modules() if "forward" in vars(module)]
     in_layers = [path for path in replaced if re.search(r"\.\d+(\.|$)", path)]
     assert len(in_layers) == REPLACED[model_type] * SIZES["num_hidden_layers"]
@@ -188,7 +188,7 @@ def test_adapted_models_are_exported_with_attention_alone(model_type: str, tmp_p
     family = next(one for one in FAMILIES.values() if one.model_type == model_type)
     config = AutoConfig.for_model(model_type, **case(model_type), architectures=[family.architecture])
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    targets = [node.target for node in trace(tmp_path, family.architecture, 8).program.graph.nodes]
+    targets = [node.target for node in trace(tmp_path, family.architecture).program.graph.nodes]
     assert targets.count(operators.ATTENTION) == SIZES["num_hidden_layers"]
     assert not {torch.ops.aten.softmax.int, torch.ops.aten.matmul.default} & set(targets)
 
@@ -198,7 +198,7 @@ def test_a_missing_module_is_one_clear_error() -> None:
     for module in model.modules():
         module._modules.pop("Wqkv", None)
     with pytest.raises(UnsupportedModelError, match=r"MptForCausalLM: transformers \S+ has no module with Wqkv"):
-        adapt(model, 8)
+        adapt(model)
 
 
 @pytest.mark.parametrize("model_type", ROUTED)
@@ -281,7 +281,7 @@ def test_masks_are_told_the_window() -> None:
 def test_biases_are_slopes_times_positions(model_type: str, key: str, heads: int) -> None:
     options = {key: heads, "hidden_size": heads * 16, "alibi": True, "num_attention_heads": heads}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(case(model_type) | options)))
-    (parameter,) = adapt(model, 8).values()
+    (parameter,) = adapt(model).values()
     assert isinstance(parameter, HeadSlopes)
     module = {"bloom": modeling_bloom, "falcon": modeling_falcon}[model_type]
     biases = module.build_alibi_tensor(torch.ones(1, 5, dtype=torch.long), heads, torch.float32)
@@ -291,7 +291,7 @@ def test_biases_are_slopes_times_positions(model_type: str, key: str, heads: int
 
 
 def test_biases_of_mpt_are_slopes_times_distances() -> None:
-    (parameter,) = adapt(on_meta("mpt"), 8).values()
+    (parameter,) = adapt(on_meta("mpt")).values()
     assert isinstance(parameter, HeadSlopes)
     biases = modeling_mpt.build_mpt_alibi_tensor(SIZES["num_attention_heads"], 5)
     expected = torch.from_numpy(parameter.slopes)[:, None] * torch.arange(-4, 1)

@@ -46,12 +46,10 @@ def set_forward(module: Any, forward: Callable[..., Any]) -> None:
     module.forward = forward
 
 
-def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
-    """Replaces what cannot be traced in a model that is ours alone, for so many positions.
-
-    Gives derived parameters, key -> parameter.
+def adapt(model: PreTrainedModel) -> dict[str, Derived]:
+    """Replaces what cannot be traced in a model that is ours alone; gives derived parameters, key -> parameter.
 
     Raises UnsupportedModelError for a mechanism that the adapter does not know.
     """
     name = ADAPTERS.get(model.config.model_type)
-    return {} if name is None else import_module(f"{__name__}.{name}").adapt(model, max_length)
+    return {} if name is None else import_module(f"{__name__}.{name}").adapt(model)

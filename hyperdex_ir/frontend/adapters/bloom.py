@@ -17,7 +17,7 @@ from hyperdex_ir.frontend.operators import ATTENTION
 _SLOPES = "transformer.alibi.slopes"
 
 
-def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
+def adapt(model: PreTrainedModel) -> dict[str, Derived]:
     """Makes the attention of a BLOOM one node, and its activation a graph of operators."""
     config: Any = model.config
     # The bias of position 1 is the slope itself.

@@ -19,7 +19,7 @@ _SLOPES = "transformer.alibi.slopes"
 Rotation = tuple[torch.Tensor, torch.Tensor]
 
 
-def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
+def adapt(model: PreTrainedModel) -> dict[str, Derived]:
     """Makes the attention of a Falcon one node, its matrices linear layers, and its sums new values."""
     config: Any = model.config
     slopes = _SLOPES if config.alibi else None

@@ -21,8 +21,8 @@ _BLOCKS = 4
 Projections = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
-def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
-    """Makes the attention of a GPT-J or CodeGen one node, and its tables one table for as many positions.
+def adapt(model: PreTrainedModel) -> dict[str, Derived]:
+    """Makes the attention of a GPT-J or CodeGen one node, and its tables one table, for as many positions.
 
     Raises ConfigError when a CodeGen's heads do not divide into its blocks, UnsupportedModelError when a rotary module
     of the model gives other sines and cosines than the table.
@@ -35,10 +35,10 @@ def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
     # As `create_sinusoidal_positions` has it.
     frequency = (1.0 / (10000 ** (torch.arange(0, turned, 2, dtype=torch.int64, device="cpu") / turned))).numpy()
     column = np.repeat(np.arange(len(frequency)), 2)
-    table = RotaryTable(_TABLE, max_length, turned, frequency, column, np.float32(1), "default")
+    table = RotaryTable(_TABLE, config.n_positions, turned, frequency, column, np.float32(1), "default")
     for path, module in list(rotary_modules(model)):
         with torch.device("cpu"):
-            _check(path, type(module)(config), table, min(max_length, config.n_positions) - 1)
+            _check(path, type(module)(config), table, config.n_positions - 1)
         set_forward(module, _no_embeddings)
     return {_TABLE: table}
 

@@ -17,7 +17,7 @@ from hyperdex_ir.frontend.operators import ATTENTION
 _SLOPES = "transformer.alibi.slopes"
 
 
-def adapt(model: PreTrainedModel, max_length: int) -> dict[str, Derived]:
+def adapt(model: PreTrainedModel) -> dict[str, Derived]:
     """Makes the attention of an MPT one node; its layers are called without the mask that would be needed else."""
     config: Any = model.config
     # The bias one position back is minus the slope. transformers does not read alibi_bias_max here.

@@ -17,14 +17,13 @@ from hyperdex_ir.frontend.graph import Graph, operator_name, shape_of_node, tens
 
 @dataclass(frozen=True)
 class Index:
-    """A tensor of integers: token ids or positions (`positions`), plus a number."""
+    """A tensor of integers: token ids or positions, plus a number."""
 
     value: SSAValue
-    positions: bool
     offset: int = 0
 
     def shifted(self, by: int) -> Index:
-        return Index(self.value, self.positions, self.offset + by)
+        return Index(self.value, self.offset + by)
 
 
 Value = SSAValue | Index | tuple[SSAValue, ...]

@@ -8,9 +8,8 @@ from torch.fx import Node
 from xdsl.ir import SSAValue
 
 from hyperdex_ir.dialects import lpu
-from hyperdex_ir.errors import OptionError
 from hyperdex_ir.frontend.graph import arguments, matrix_of, shape_of_node
-from hyperdex_ir.frontend.handlers.builder import Builder, Index, Value
+from hyperdex_ir.frontend.handlers.builder import Builder, Value
 from hyperdex_ir.frontend.handlers.registry import handles
 from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE, SHORT_CONV
 
@@ -52,17 +51,7 @@ def _addmm(builder: Builder, node: Node) -> Value:
 def _embedding(builder: Builder, node: Node) -> Value:
     given = arguments(node)
     table, index = builder.tensor(given["weight"]), builder.index(given["indices"])
-    _check_positions(builder, node, lpu.shape_of(table)[0], index)
     return builder.emit(lpu.EmbeddingOp(table, index.value, index.offset))
-
-
-def _check_positions(builder: Builder, node: Node, rows: int, index: Index) -> None:
-    if index.positions and index.offset + builder.max_length > rows:
-        raise OptionError(
-            f"max_length {builder.max_length}: the model has learned {rows - index.offset} positions "
-            f"({builder.graph.path(node)})",
-            f"choose a max_length of at most {rows - index.offset}",
-        )
 
 
 def _check_norm(node: Node) -> str | None:

@@ -1,8 +1,8 @@
-// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding{num-device=4}' | filecheck %s --check-prefix=PROPAGATE
-// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding{num-device=4},lpu-partition' | filecheck %s
+// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding' | filecheck %s --check-prefix=PROPAGATE
+// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding,lpu-partition' | filecheck %s
 // Slopes and sinks go with the query heads; the last device has one head and padding, of zeros.
 
-builtin.module {
+builtin.module attributes {lpu.grid = #lpu.grid<4>} {
   func.func @attention(%q: tensor<?x7x8xf32>) -> tensor<?x7x8xf32> {
     %slopes = lpu.weight "slopes" : tensor<7xf32>
     %sinks = lpu.weight "layers.*.sinks" : tensor<7xf32>

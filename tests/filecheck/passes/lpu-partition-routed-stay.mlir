@@ -1,7 +1,7 @@
-// RUN: hyperdex-opt %s -p "lpu-propagate-sharding{num-device=2},lpu-partition" | filecheck %s
+// RUN: hyperdex-opt %s -p "lpu-propagate-sharding,lpu-partition" | filecheck %s
 // Columns are chosen among all of them, on every device.
 
-builtin.module {
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
   func.func @main(%s: tensor<?x6xf32>) -> tensor<?x2xf32> {
     %w = lpu.weight "router" : tensor<6x6xf16>
     %l = lpu.linear %s by %w : tensor<?x6xf32>, tensor<6x6xf16> -> tensor<?x6xf32>

@@ -1,7 +1,7 @@
-// RUN: hyperdex-opt %s -p "lpu-propagate-sharding{num-device=2},lpu-partition" | filecheck %s
+// RUN: hyperdex-opt %s -p "lpu-propagate-sharding,lpu-partition" | filecheck %s
 // Each device has a block of every expert's columns, with their gates; the choice of experts is the same on all.
 
-builtin.module {
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
   func.func @main(%x: tensor<?x7xf32>, %i: tensor<?x3xi64>, %v: tensor<?x3xf32>) -> tensor<?x9xf32> {
     %u = lpu.weight "up" : tensor<4x10x7xf16>
     %ub = lpu.weight "up_bias" : tensor<4x10xf32>

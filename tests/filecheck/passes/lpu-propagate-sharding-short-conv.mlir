@@ -1,7 +1,8 @@
-// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding{num-device=2},lpu-partition' | filecheck %s
+// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding,lpu-partition' | filecheck %s
 // Short convolutions, each channel by itself.
 
 // 9 channels on two devices: 5 each, taps and bias by channel; the output matrix has it whole.
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
 func.func @conv(%x: tensor<?x16xf32>) -> tensor<?x16xf32> {
   %wi = lpu.weight "in.weight" : tensor<18x16xf16>
   %w = lpu.weight "conv.weight" : tensor<9x1x3xf32>
@@ -14,6 +15,7 @@ func.func @conv(%x: tensor<?x16xf32>) -> tensor<?x16xf32> {
   %c = lpu.short_conv %m by %w bias %b : tensor<9xf32> slot 0 : tensor<9x1x3xf32> -> tensor<?x9xf32>
   %y = lpu.linear %c by %wo : tensor<?x9xf32>, tensor<16x9xf16> -> tensor<?x16xf32>
   func.return %y : tensor<?x16xf32>
+}
 }
 
 // CHECK:      builtin.module attributes {lpu.grid = #lpu.grid<2>} {

@@ -1,7 +1,8 @@
-// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding{num-device=2}' --split-input-file | filecheck %s
+// RUN: hyperdex-opt %s -p 'lpu-propagate-sharding' --split-input-file | filecheck %s
 // What is sharded over two devices, and how; types stay those of whole values.
 
 // Nine query heads on three KV heads: devices need KV heads 0, 1 and 1, 2.
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
 func.func @attention(%x: tensor<?x72xf32>, %cos: tensor<?x8xf32>, %sin: tensor<?x8xf32>) -> tensor<?x72xf32> {
   %wq = lpu.weight "q.weight" : tensor<72x72xf16>
   %wk = lpu.weight "k.weight" : tensor<24x72xf16>
@@ -23,8 +24,10 @@ func.func @attention(%x: tensor<?x72xf32>, %cos: tensor<?x8xf32>, %sin: tensor<?
   %h = lpu.add %x, %y : (tensor<?x72xf32>, tensor<?x72xf32>) -> tensor<?x72xf32>
   func.return %h : tensor<?x72xf32>
 }
+}
 // -----
 // One matrix for queries, keys and values: a segment for each.
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
 func.func @fused(%x: tensor<?x64xf32>) -> tensor<?x4x16xf32> {
   %w = lpu.weight "qkv.weight" : tensor<96x64xf16>
   %b = lpu.weight "qkv.bias" : tensor<96xf32>
@@ -38,8 +41,10 @@ func.func @fused(%x: tensor<?x64xf32>) -> tensor<?x4x16xf32> {
   %o = lpu.attention %qh, %k, %vh slot 0 scale 1.000000e+00 : (tensor<?x4x16xf32>, tensor<?x1x16xf32>, tensor<?x1x16xf32>) -> tensor<?x4x16xf32>
   func.return %o : tensor<?x4x16xf32>
 }
+}
 // -----
 // Gate and up in one matrix; the tied embedding table is there twice; what is scalar or broadcast stays.
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
 func.func @main(%ids: tensor<?xi64>) -> tensor<?x99xf32> {
   %e = lpu.weight "embed.weight" : tensor<99x64xf16>
   %x = lpu.embedding %e at %ids : (tensor<99x64xf16>, tensor<?xi64>) -> tensor<?x64xf32>
@@ -63,13 +68,16 @@ func.func @main(%ids: tensor<?xi64>) -> tensor<?x99xf32> {
   %r = lpu.select_rows %lh : tensor<?x99xf32>
   func.return %r : tensor<?x99xf32>
 }
+}
 // -----
 // Merged and fused linears are sharded as well: the rows of the gate, then those of the other factor.
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
 func.func @gated(%x: tensor<?x64xf32>, %h: tensor<?x96xf32>) -> tensor<?x96xf32> {
   %w = lpu.weight "gate_up.weight" : tensor<192x64xf16>
   %b = lpu.weight "gate_up.bias" : tensor<192xf32>
   %y = lpu.linear %x by %w gated bias %b : tensor<192xf32> then silu plus %h : tensor<?x64xf32>, tensor<192x64xf16> -> tensor<?x96xf32>
   func.return %y : tensor<?x96xf32>
+}
 }
 
 // CHECK:      builtin.module attributes {lpu.grid = #lpu.grid<2>} {
