@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
-from hyperdex_ir.interpreter.machine import BUDGET
+from hyperdex_ir.interpreter.step import BUDGET
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.isa.structure import fewest_steps
