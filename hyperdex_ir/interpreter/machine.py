@@ -6,8 +6,8 @@ docs/isa.md says what each instruction does; docs/arithmetic.md, to which bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,35 +23,11 @@ from hyperdex_ir.interpreter.arithmetic import quiet
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link
 from hyperdex_ir.interpreter.state import HANDLERS, Handler, State, executes
-from hyperdex_ir.isa.faults import Fault, Forbidden, place_of
-from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, Group, Spec
+from hyperdex_ir.interpreter.step import BUDGET, MachineBase, NumericFault, Stop, operand_values
+from hyperdex_ir.isa.faults import Fault, Forbidden
+from hyperdex_ir.isa.instructions import Group
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 from hyperdex_ir.isa.structure import MAX_DEPTH
-
-#: Instructions that one pass may execute, against programs that do not end.
-BUDGET = 20_000_000
-
-
-@dataclass(frozen=True)
-class NumericFault:
-    """The first instruction whose result held a NaN or an infinity.
-
-    chunk: number of the pass since `Machine.clear`; layer: number of the call in the pass, None in the main function;
-    step: instructions executed before it in the pass; device: which one it is on.
-    """
-
-    chunk: int
-    layer: int | None
-    index: int
-    name: str
-    module_path: str
-    step: int = field(default=0, compare=False)
-    device: int = 0
-
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """Of the faults of several devices, the least counts."""
-        return self.chunk, self.step, self.device
 
 
 @dataclass
@@ -70,14 +46,11 @@ class _Call:
     back: int
 
 
-#: Why a pass stopped: it is over, or it waits for a message.
-Stop = Literal["halt", "receive"]
-
 #: Told of an instruction's number and operands.
 Hook = Callable[[int, Mapping[str, Any]], None]
 
 
-class Machine:
+class Machine(MachineBase):
     """One LPU: program, HBM, LMU of `lmu_words` words, registers; `chunk` is the most tokens in flight.
 
     device, link: its number on the ring, and what connects it with the devices before and after it.
@@ -98,11 +71,9 @@ class Machine:
         device: int = 0,
         link: Link | None = None,
     ):
-        self.program = program
-        self.device = device
+        super().__init__(program, chunk, device, origins)
         self.state = State(hbm, chunk, lmu_words, link)
         self.fault: NumericFault | None = None
-        self._origins = tuple(origins) or program.origins
         HANDLERS.check()
         self._code = [_decoded(index, item) for index, item in enumerate(program.instructions)]
         self._budget = budget
@@ -142,30 +113,16 @@ class Machine:
         """Instructions that the running pass, or the last one, has executed."""
         return self._executed
 
-    def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One pass over `tokens`, the first of them at `position`, up to the halt, of a device that is alone.
-
-        Raises MachineFault as `start` and `resume` do, and when it waits for a message.
-        """
-        self.start(tokens, position, first_row)
-        if self.resume() != "halt":
-            raise MachineFault(f"{self._describe(self._next)}: {Fault.NO_SENDER.text()}")
-
     def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
         """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
 
         Raises MachineFault when the host does what the machine forbids: no tokens or more than the chunk, or a first
         row that is none of them.
         """
-        if not 1 <= len(tokens) <= self.state.chunk:
-            raise MachineFault(Fault.TOKENS.text(tokens=len(tokens), chunk=self.state.chunk))
-        if not 0 <= first_row < len(tokens):
-            raise MachineFault(Fault.FIRST_ROW.text(row=first_row, tokens=len(tokens)))
+        given = self._given(tokens, position, first_row)
         self._reset(len(tokens))
         self.write_hbm(self.hbm.map.tokens, np.array(tokens, np.int64))
-        head_rows = len(tokens) - first_row
-        given = {TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: head_rows}
-        for register, value in (given | {DEVICE: self.device}).items():
+        for register, value in given.items():
             self.state.set_register(register, value)
 
     def resume(self) -> Stop:
@@ -192,14 +149,14 @@ class Machine:
         state.registers[0] = 0
         if tokens:
             state.lmu.forget()
-        self._next, self._executed, self._calls = 0, 0, 0
+        self._next, self._index, self._executed, self._calls = 0, 0, 0, 0
         self._frames: list[_Repeat | _Call] = []
         self._halted = False
         state.sent = state.received = state.words_ahead = 0
         state.waits = False
 
     def _step(self) -> None:
-        index = self._next
+        index = self._index = self._next
         try:
             if not 0 <= index < len(self.program.instructions):
                 raise Forbidden(Fault.NO_HALT, instructions=len(self.program.instructions))
@@ -209,7 +166,7 @@ class Machine:
             self._execute(index)
             self._close_repeats()
         except Forbidden as error:
-            raise MachineFault(f"{self._describe(index)}: {error}") from None
+            raise self._fault(str(error)) from None
 
     def _execute(self, index: int) -> None:
         handler, is_control, operands = self._code[index]
@@ -225,8 +182,7 @@ class Machine:
         if self.on_instruction is not None:
             self.on_instruction(index, operands)
         if self.state.nonfinite and self.fault is None:
-            name, path, step = self.program.instructions[index].name, self._module_path(index), self._executed - 1
-            self.fault = NumericFault(self._passes, self.layer, index, name, path, step, self.device)
+            self.fault = self._numeric_fault(self._passes, self.layer, index, self._executed - 1)
 
     def _close_repeats(self) -> None:
         """At the end of a repeat's body: back to its start, or on, when that was the last trip."""
@@ -332,38 +288,13 @@ class Machine:
         """The number of the running call in this pass: programs call a function a layer. None: in the main function."""
         return self._calls - 1 if any(isinstance(frame, _Call) for frame in self._frames) else None
 
-    def _module_path(self, index: int) -> str:
-        path = self._origins[index].module_path if index < len(self._origins) else ""
-        layer = self.layer
-        return path if layer is None else path.replace("*", str(layer))
-
-    def _describe(self, index: int) -> str:
-        known = 0 <= index < len(self.program.instructions)
-        name = self.program.instructions[index].name if known else "none"
-        path = self._module_path(index) if known else ""
-        return place_of(index, name, path)
+    def _current(self) -> tuple[int, int | None]:
+        return self._index, self.layer
 
 
 def _decoded(index: int, item: Instruction) -> tuple[Handler, bool, Mapping[str, Any]]:
     """The meaning of an instruction, whether it is a control instruction, and its operands."""
     return HANDLERS[item.name], item.spec.group is Group.CTRL, operand_values(index, item)
-
-
-def operand_values(index: int, item: Instruction) -> Mapping[str, Any]:
-    """An instruction's operands with the defaults filled in. Raises MachineFault when one is missing or not its own."""
-    spec: Spec = item.spec
-    names = [operand.name for operand in spec.operands]
-    unknown = [name for name in item.values if name not in names]
-    if unknown:
-        raise MachineFault(f"{place_of(index, item.name)}: {Fault.OPERAND_UNKNOWN.text(operand=unknown[0])}")
-    result: dict[str, Any] = {}
-    for operand in spec.operands:
-        value = item.values.get(operand.name)
-        value = getattr(operand, "default", None) if value is None else value
-        if value is None and not operand.optional:
-            raise MachineFault(f"{place_of(index, item.name)}: {Fault.OPERAND_MISSING.text(operand=operand.name)}")
-        result[operand.name] = value
-    return result
 
 
 HANDLERS.check()

@@ -14,9 +14,8 @@ import numpy as np
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link
-from hyperdex_ir.interpreter.machine import BUDGET, NumericFault, Stop
-from hyperdex_ir.isa.faults import Fault, place_of
-from hyperdex_ir.isa.instructions import DEVICE, FIRST_ROW, HEAD_ROWS, POSITION, TOKENS
+from hyperdex_ir.interpreter.step import BUDGET, MachineBase, NumericFault, Stop
+from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.native.attention.head_plan import share_head_loops
 from hyperdex_ir.native.attention.heads import MAX_TRIPS
@@ -48,7 +47,7 @@ def library(features: Features) -> Library:
     return _LIBRARIES[key]
 
 
-class EngineMachine:
+class EngineMachine(MachineBase):
     """One LPU, run by compiled code: program, HBM, LMU of `lmu_words` words; `chunk` is the most tokens in flight.
 
     memory: an `EngineMemory`, or the interpreter's `Hbm`, whose bytes are shared. threads: the cores available when not
@@ -73,13 +72,10 @@ class EngineMachine:
         link: Link | None = None,
     ):
         EMITTERS.check()
-        self.program = program
-        self.device = device
+        super().__init__(program, chunk, device, origins)
         self.memory = EngineMemory.from_hbm(memory) if isinstance(memory, Hbm) else memory
         self.threads = default_threads() if threads is None else threads
-        self.chunk = chunk
         self.deadline: float | None = None
-        self._origins = tuple(origins) or program.origins
         self._features = features or host_features()
         self._library = library(self._features)
         sizes = Sizes(chunk, self.memory.map.target.trees, self.threads, lmu_words, self.memory.map.end)
@@ -133,9 +129,7 @@ class EngineMachine:
             return None
         first = min(raised, key=lambda state: (state.flag_pass, state.flag_executed))
         layer = None if first.flag_layer < 0 else first.flag_layer
-        index, step = first.flag_index, first.flag_executed - 1
-        name, path = self.program.instructions[index].name, self._module_path(index, layer)
-        return NumericFault(first.flag_pass, layer, index, name, path, step, self.device)
+        return self._numeric_fault(first.flag_pass, layer, first.flag_index, first.flag_executed - 1)
 
     @property
     def executed(self) -> int:
@@ -171,15 +165,9 @@ class EngineMachine:
     # ------------------------------------------------------------------------------------------------ running
 
     def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One pass over `tokens`, the first of them at `position`, up to the halt, of a device that is alone.
-
-        Passes of several Python threads take turns. Raises what `start` and `resume` do, and MachineFault when it waits
-        for a message.
-        """
+        """As `MachineBase.run`; steps of several Python threads take turns."""
         with self._running:
-            self.start(tokens, position, first_row)
-            if self.resume() != "halt":
-                raise MachineFault(f"{self._describe(self._states[0])}: {Fault.NO_SENDER.text()}")
+            super().run(tokens, position, first_row)
 
     def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
         """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
@@ -187,11 +175,7 @@ class EngineMachine:
         Raises MachineFault when the host does what the machine forbids: no tokens or more than the chunk, a first row
         that is none of them, or after `close`; FileFormatError when a parameter image has become shorter.
         """
-        if not 1 <= len(tokens) <= self.chunk:
-            raise MachineFault(Fault.TOKENS.text(tokens=len(tokens), chunk=self.chunk))
-        if not 0 <= first_row < len(tokens):
-            raise MachineFault(Fault.FIRST_ROW.text(row=first_row, tokens=len(tokens)))
-        given = {TOKENS: len(tokens), POSITION: position, FIRST_ROW: first_row, HEAD_ROWS: len(tokens) - first_row}
+        given = self._given(tokens, position, first_row)
         with self._running:
             if self._pool.closed:
                 raise MachineFault(Fault.CLOSED.text())
@@ -200,7 +184,7 @@ class EngineMachine:
             self.memory.write(self.memory.map.tokens, np.array(tokens, np.int64))
             if self._exchange is not None:
                 self._exchange.failure = None
-            self._reset(given | {DEVICE: self.device})
+            self._reset(given)
 
     def resume(self) -> Stop:
         """Executes the pass up to the halt, or to a receive whose message is not there yet: then call it again.
@@ -247,20 +231,13 @@ class EngineMachine:
             raise self._exchange.failure
         faulty = self._faulty()
         if faulty is not None:
-            raise MachineFault(f"{self._describe(faulty)}: {message(faulty.fault, faulty.fault_numbers)}")
+            raise self._fault(message(faulty.fault, faulty.fault_numbers))
 
     # ------------------------------------------------------------------------------------------------ messages
 
-    def _module_path(self, index: int, layer: int | None) -> str:
-        path = self._origins[index].module_path if index < len(self._origins) else ""
-        return path if layer is None else path.replace("*", str(layer))
-
-    def _describe(self, state: Thread) -> str:
-        index = state.index
-        known = 0 <= index < len(self.program.instructions)
-        name = self.program.instructions[index].name if known else "none"
-        path = self._module_path(index, state.calls - 1 if state.open_calls else None) if known else ""
-        return place_of(index, name, path)
+    def _current(self) -> tuple[int, int | None]:
+        state = self._faulty() or self._states[0]
+        return state.index, state.calls - 1 if state.open_calls else None
 
 
 def _job(code: Library, context: Context, states: Any, reasons: list[int]) -> Any:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hyperdex_ir.errors import AssemblyError, CapacityError, MachineFault
-from hyperdex_ir.interpreter.machine import operand_values
+from hyperdex_ir.interpreter.step import operand_values
 from hyperdex_ir.isa.faults import place_of
 from hyperdex_ir.isa.fields import encode_field, split_value
 from hyperdex_ir.isa.instructions import BY_NAME, SPECS

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from hyperdex_ir.errors import MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import MemoryLink, in_memory_links
-from hyperdex_ir.interpreter.machine import Machine, NumericFault
+from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.interpreter.step import NumericFault, StepMachine, StepRunner
 from hyperdex_ir.isa.instructions import NEXT_TOKEN
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.isa.settings import SETTINGS_BYTES, Settings
 from hyperdex_ir.memory.map import MemoryMap, ceil_div
-from hyperdex_ir.runtime.ring import PassMachine, Ring
+from hyperdex_ir.runtime.ring import Ring
 
 _RANGE_HINT = "weights or activations leave the range of the matrix type; try --dtype bfloat16"
 
 
-class PassRunner(Protocol):
-    """What runs whole passes: a machine that is alone, of either engine, or several that run together."""
-
-    @property
-    def registers(self) -> list[int | None]: ...
-    @property
-    def fault(self) -> NumericFault | None: ...
-    def clear(self) -> None: ...
-    def run(self, tokens: Sequence[int], position: int, first_row: int) -> None: ...
-    def read_hbm(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray: ...
-    def write_hbm(self, address: int, data: np.ndarray) -> None: ...
-
-
-M = TypeVar("M", bound=PassRunner)
+M = TypeVar("M", bound=StepRunner)
 
 
 class MachineDevice(Generic[M]):
@@ -162,7 +150,7 @@ class RingDevice(MachineDevice[Ring]):
 
     def __init__(
         self,
-        machines: Sequence[PassMachine],
+        machines: Sequence[StepMachine],
         links: Sequence[MemoryLink],
         memory_map: MemoryMap,
         chunk: int,

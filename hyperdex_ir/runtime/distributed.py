@@ -14,7 +14,7 @@ import numpy as np
 
 from hyperdex_ir import __version__
 from hyperdex_ir.errors import HyperdexError, MachineFault, OptionError, PeerError
-from hyperdex_ir.interpreter.machine import NumericFault
+from hyperdex_ir.interpreter.step import NumericFault, StepMachine
 from hyperdex_ir.isa.instructions import NEXT_TOKEN
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.fields import Fields
@@ -27,7 +27,6 @@ from hyperdex_ir.runtime.frames import FRAME_BYTES
 from hyperdex_ir.runtime.launch import Launch, digest
 from hyperdex_ir.runtime.program import check_images, listed_files, read_program
 from hyperdex_ir.runtime.rendezvous import Meeting
-from hyperdex_ir.runtime.ring import PassMachine
 from hyperdex_ir.support.locations import ModelFolder
 
 _LONGEST_PATH = 1000  # characters of a module's path, of which no more than a frame has room for
@@ -39,7 +38,7 @@ class LinkedMachine:
     What all have in common (logits, registers) is this one's; the fault is the first of all.
     """
 
-    def __init__(self, machine: PassMachine, connection: Connection):
+    def __init__(self, machine: StepMachine, connection: Connection):
         self.fault: NumericFault | None = None
         self.machine = machine
         self._connection = connection
@@ -132,7 +131,7 @@ def _another_program(connection: Connection, device: int) -> PeerError:
 class DistributedDevice(MachineDevice[LinkedMachine]):
     """One device of several, each in a process of its own; used in all of them alike."""
 
-    def __init__(self, machine: PassMachine, connection: Connection, memory_map: MemoryMap, chunk: int, head_rows: int):
+    def __init__(self, machine: StepMachine, connection: Connection, memory_map: MemoryMap, chunk: int, head_rows: int):
         super().__init__(LinkedMachine(machine, connection), memory_map, chunk, head_rows)
         self._connection = connection
 

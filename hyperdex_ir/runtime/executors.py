@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link, in_memory_links
 from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.interpreter.step import StepMachine
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.memory.program_facts import ProgramFacts
+from hyperdex_ir.native.availability import why_unavailable
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
 
-if TYPE_CHECKING:
-    from hyperdex_ir.native.machine import EngineMachine
 
-ENGINES = ("native", "interpreter")
+def _interpreter(program: Program, images: Sequence[Path], memory_map: MemoryMap, _: Any, **place: Any) -> Machine:
+    return Machine(program, Hbm.from_images(images, memory_map), **place)
+
+
+def _native(
+    program: Program, images: Sequence[Path], memory_map: MemoryMap, threads: int | None, **place: Any
+) -> StepMachine:
+    from hyperdex_ir.native.machine import EngineMachine
+    from hyperdex_ir.native.mapped_hbm import EngineMemory
+
+    return EngineMachine(program, EngineMemory.from_images(images, memory_map), threads=threads, **place)
+
+
+@dataclass(frozen=True)
+class _Executor:
+    """What runs programs. why_unavailable: why it cannot run on this computer, in one line; empty when it can."""
+
+    machine: Callable[..., StepMachine]
+    threaded: bool = False
+    why_unavailable: Callable[[], str] = lambda: ""
+
+
+_EXECUTORS = {
+    "native": _Executor(_native, threaded=True, why_unavailable=why_unavailable),
+    "interpreter": _Executor(_interpreter),
+}
+ENGINES = tuple(_EXECUTORS)
 DEFAULT_ENGINE = "native"
+_FALLBACK = "interpreter"
 _MOST_THREADS = 1024
 
 
@@ -43,33 +70,32 @@ class Engine:
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise OptionError(f"{self.threads} threads; there can be 1 to {_MOST_THREADS}")
 
-    def available(self) -> Engine:
-        """This one; where the native engine cannot run, says so on standard error and returns the interpreter."""
-        if self.name != "native":
-            return self
-        from hyperdex_ir.native.availability import why_unavailable
+    @property
+    def _executor(self) -> _Executor:
+        return _EXECUTORS[self.name]
 
-        reason = why_unavailable()
+    def available(self) -> Engine:
+        """This one; where it cannot run, says so on standard error and returns the interpreter."""
+        reason = self._executor.why_unavailable()
         if not reason:
             return self
-        print(f"hyperdex: the native engine cannot run here: {reason}; using the interpreter", file=sys.stderr)
-        return replace(self, name="interpreter")
+        print(f"hyperdex: the {self.name} engine cannot run here: {reason}; using the {_FALLBACK}", file=sys.stderr)
+        return replace(self, name=_FALLBACK)
 
     def shared_by(self, processes: int) -> Engine:
         """For one of several processes on this host: its share of the cores, where no number of threads was given."""
-        if self.name != "native" or self.threads is not None:
-            return self
-        from hyperdex_ir.native.machine import default_threads
-
-        return replace(self, threads=max(1, default_threads() // processes))
+        return self if self.threads is not None else self._share(processes)
 
     def divided(self, devices: int) -> Engine:
         """For each of several devices that run at once in this process: its share of the threads."""
-        if self.name != "native" or devices == 1:
+        return self if devices == 1 else self._share(devices)
+
+    def _share(self, count: int) -> Engine:
+        if not self._executor.threaded:
             return self
         from hyperdex_ir.native.machine import default_threads
 
-        return replace(self, threads=max(1, (self.threads or default_threads()) // devices))
+        return replace(self, threads=max(1, (self.threads or default_threads()) // count))
 
     def machine(
         self,
@@ -79,22 +105,13 @@ class Engine:
         chunk: int,
         device: int = 0,
         link: Link | None = None,
-    ) -> Machine | EngineMachine:
+    ) -> StepMachine:
         """The machine of one device. images: its parameters, by channel. device, link: its place on a ring.
 
         Raises FileFormatError when the images are not what the map says.
         """
-        words = memory_map.target.lmu_words
-        if self.name == "interpreter":
-            hbm = Hbm.from_images(images, memory_map)
-            return Machine(program, hbm, chunk=chunk, lmu_words=words, device=device, link=link)
-        from hyperdex_ir.native.machine import EngineMachine
-        from hyperdex_ir.native.mapped_hbm import EngineMemory
-
-        memory = EngineMemory.from_images(images, memory_map)
-        return EngineMachine(
-            program, memory, chunk=chunk, lmu_words=words, threads=self.threads, device=device, link=link
-        )
+        place = {"chunk": chunk, "lmu_words": memory_map.target.lmu_words, "device": device, "link": link}
+        return self._executor.machine(program, images, memory_map, self.threads, **place)
 
 
 def open_device(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError, NotCompiledError, OptionError
-from hyperdex_ir.interpreter.machine import BUDGET
+from hyperdex_ir.interpreter.step import BUDGET
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.isa.structure import fewest_steps
 from hyperdex_ir.memory.map import MemoryMap

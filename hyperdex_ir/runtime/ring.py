@@ -2,7 +2,7 @@
 
 What a device does depends on its program and the messages it takes, in their order, and on nothing else. When one
 faults, the others therefore go on up to where they need a message of it: what is found then does not depend on timing.
-Their machines may be of any engine, as long as they have the protocol `PassMachine`.
+Their machines may be of any engine, as long as they have the protocol `StepMachine`.
 """
 
 from __future__ import annotations
@@ -10,31 +10,13 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.link import MemoryLink, Wires
-from hyperdex_ir.interpreter.machine import NumericFault, Stop
+from hyperdex_ir.interpreter.step import NumericFault, StepMachine
 from hyperdex_ir.native.pool import Pool
-
-
-class PassMachine(Protocol):
-    """A machine that can be stopped where it waits for a message; see `interpreter.machine.Machine`."""
-
-    @property
-    def fault(self) -> NumericFault | None: ...
-    @property
-    def registers(self) -> list[int | None]: ...
-    @property
-    def executed(self) -> int: ...
-    def clear(self) -> None: ...
-    def start(self, tokens: Sequence[int], position: int, first_row: int) -> None: ...
-    def resume(self) -> Stop: ...
-    def stop(self) -> None: ...
-    def read_hbm(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray: ...
-    def write_hbm(self, address: int, data: np.ndarray) -> None: ...
 
 
 class Ring:
@@ -43,7 +25,7 @@ class Ring:
     deadline: seconds of `time.monotonic`, None for none; a pass that is not over by then ends in DeadlineError.
     """
 
-    def __init__(self, machines: Sequence[PassMachine], links: Sequence[MemoryLink]):
+    def __init__(self, machines: Sequence[StepMachine], links: Sequence[MemoryLink]):
         self.machines = tuple(machines)
         self.deadline: float | None = None
         self._round = _Round(self.machines, links[0].wires)
@@ -95,7 +77,7 @@ class Ring:
 class _Round:
     """A pass of all devices, and how it ended for each. It does not know the ring, so that this can be collected."""
 
-    def __init__(self, machines: Sequence[PassMachine], wires: Wires):
+    def __init__(self, machines: Sequence[StepMachine], wires: Wires):
         self._machines, self._wires = machines, wires
 
     def begin(self) -> None:

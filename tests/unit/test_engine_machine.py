@@ -14,7 +14,8 @@ from machine_programs import LENGTH, LMU_WORDS, WIDTH, attention, embed, layout,
 
 from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
-from hyperdex_ir.interpreter.machine import Machine, NumericFault
+from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.interpreter.step import NumericFault
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 from hyperdex_ir.native.features import available

@@ -13,7 +13,8 @@ from test_machine_net import FAULT, GATHER, HALT, INFINITE, OWN, ROWS, TOKENS, e
 from hyperdex_ir.errors import DeadlineError, MachineFault, PeerError
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import Link, MemoryLink, Message, Wires, in_memory_links
-from hyperdex_ir.interpreter.machine import BUDGET, Machine
+from hyperdex_ir.interpreter.machine import Machine
+from hyperdex_ir.interpreter.step import BUDGET
 from hyperdex_ir.isa.instructions import DEVICE
 from hyperdex_ir.isa.operands import MOST_AHEAD, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program

@@ -33,7 +33,7 @@ ELSEWHERE = {Fault.BUDGET}
 def words_in_errors(path: Path) -> Iterator[str]:
     """The literal texts with words in what a module makes a MachineFault or a Forbidden of."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("MachineFault", "Forbidden"):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("MachineFault", "Forbidden", "self._fault"):
             texts = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant)]
             yield from (text for text in texts if isinstance(text, str) and " " in text and re.search(r"\w", text))
 

@@ -9,7 +9,7 @@ import pytest
 from machine_programs import HEADS, LENGTH, LMU_WORDS, VOCAB, WIDTH, attention, embed, machine, memory_map, op, view
 
 from hyperdex_ir.errors import MachineFault
-from hyperdex_ir.interpreter.machine import NumericFault
+from hyperdex_ir.interpreter.step import NumericFault
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin
 
