@@ -409,7 +409,10 @@ class Compilation:
         log("Trace the model")
         known = read_table(self._current.model_config) if self._is_done(CONVERT) else None
         options = self.options if self.dump is None else replace(self.options, dump_ir=None)
-        return trace(self.folder, self.summary, options, self.passes, known)
+        traced = trace(self.folder, self.summary, options, self.passes, known)
+        if traced.imported is not None and traced.imported.kept:
+            log("Reuse the trace of a model of the same architecture")
+        return traced
 
     @cached_property
     def _whole(self) -> Traced:

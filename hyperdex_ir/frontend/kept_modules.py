@@ -23,7 +23,6 @@ from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.support.disk_cache import DiskCache
 from hyperdex_ir.support.locations import module_cache
 from hyperdex_ir.support.own_code import code_digest
-from hyperdex_ir.support.progress import log
 from hyperdex_ir.support.reading import read_config_json
 from hyperdex_ir.support.xdsl import parse_module, print_module
 
@@ -72,14 +71,15 @@ class ModuleKeeper:
         data = None if self._cache is None else self._cache.read(f"{self._key[:32]}.json", self._key)
         if data is None:
             return None
-        log("Reuse the trace of a model of the same architecture")
         entry = json.loads(data)
         derived = DerivedValues(
             {key: self._derived(key, recipe) for key, recipe in entry["derived"].items()},
             {name: _array(value) for name, value in entry["buffers"].items()},
         )
         transposed = frozenset(entry["transposed"])
-        return ImportedModel(parse_module(entry["module"]), derived, transposed, partial(self._names, transposed))
+        return ImportedModel(
+            parse_module(entry["module"]), derived, transposed, partial(self._names, transposed), kept=True
+        )
 
     def write(self, imported: ImportedModel) -> None:
         """Keeps a model that was traced, unless it is too large."""

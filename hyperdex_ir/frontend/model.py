@@ -69,13 +69,14 @@ class ImportedModel:
 
     module: the verified `lpu` module, which stays as it is: passes work on a clone. derived: what no checkpoint holds,
     key -> float32 values, made when asked for. transposed: keys of matrices that the checkpoint has the other way
-    round. find_names: makes `names`.
+    round. find_names: makes `names`. kept: whether it was read, not traced.
     """
 
     module: ModuleOp
     derived: DerivedValues
     transposed: frozenset[str]
     find_names: Callable[[], NameRules]
+    kept: bool = False
 
     @cached_property
     def sources(self) -> dict[str, SourceTensor]:

@@ -202,7 +202,10 @@ def test_same_text_twice(tmp_path: Path) -> None:
     assert str(trace_config(tiny_opt_config(), tmp_path / "b").module) == first
 
 
-def test_leaves_nothing_behind(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_leaves_nothing_behind(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path / "home"))  # no module is kept there
     attention, masks = dict(AttentionInterface._global_mapping), dict(AttentionMaskInterface._global_mapping)
     forward, verbosity = LlamaRotaryEmbedding.forward, transformers.logging.get_verbosity()
     filters, level, gradients = list(warnings.filters), logging.getLogger("torch").level, torch.is_grad_enabled()
