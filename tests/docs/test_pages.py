@@ -59,3 +59,12 @@ def test_the_speeds_of_the_readme_are_those_measured() -> None:
     for name, cells in rows:
         (line,) = [line for line in measured.splitlines() if line.startswith(name.removesuffix(" tokens"))]
         assert line.partition("tokens/s")[2].split() == [cell.strip() for cell in cells.split("|") if cell.strip()]
+
+
+def test_adding_names_files_that_exist() -> None:
+    """Files of this repository, but those that its examples would add."""
+    text = (ROOT / "docs" / "adding.md").read_text(encoding="utf-8")
+    paths = {path for path in re.findall(r"`((?:hyperdex_ir|tests|docs)/[\w/.-]*)`", text) if "NAME" not in path}
+    added = {"hyperdex_ir/passes/lpu_drop_double_neg.py", "tests/filecheck/passes/lpu-drop-double-neg.mlir"}
+    assert sorted(path for path in paths - added if not (ROOT / path).exists()) == []
+    assert added <= paths
