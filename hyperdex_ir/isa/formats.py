@@ -6,23 +6,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from hyperdex_ir.targets import BEAT_BYTES, LANES, STREAM_LANES
+
+if TYPE_CHECKING:  # the tools for IR and instructions start without NumPy
+    import numpy as np
 
 
 @dataclass(frozen=True)
 class ElementType:
     """A type of numbers in files and in memory.
 
-    name: in the IR and in our files. torch: in torch, and in config.json. dtype: of arrays as they are read and
+    name: in the IR and in our files. torch: in torch, and in config.json. code: NumPy's, of arrays as they are read and
     written, little-endian; unsigned integers that hold the bits where NumPy lacks the type.
     """
 
     name: str
     torch: str
-    dtype: np.dtype
+    code: str
+
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """The type of arrays."""
+        import numpy as np
+
+        return np.dtype(self.code)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an element."""
+        return int(self.code[2:])
 
     @property
     def published(self) -> str:
@@ -36,10 +51,12 @@ class ElementType:
 
     def bytes_of(self, count: int) -> int:
         """Bytes of neighbouring elements."""
-        return count * self.dtype.itemsize
+        return count * self.item_bytes
 
     def load(self, stored: np.ndarray) -> np.ndarray:
         """Elements as float32: exact, except that wider ones are rounded."""
+        import numpy as np
+
         return stored.astype(np.float32, copy=False)
 
     def round(self, x: np.ndarray) -> np.ndarray:
@@ -48,6 +65,8 @@ class ElementType:
 
     def is_finite(self, stored: np.ndarray) -> np.ndarray:
         """Elementwise: neither NaN nor infinity."""
+        import numpy as np
+
         return np.isfinite(stored)
 
 
@@ -64,7 +83,9 @@ class MatrixFormat(ElementType):
     @property
     def stored(self) -> np.dtype:
         """Unsigned integers that hold the bits."""
-        return np.dtype(f"<u{self.dtype.itemsize}")
+        import numpy as np
+
+        return np.dtype(f"<u{self.item_bytes}")
 
     @property
     def bits(self) -> int:
@@ -119,6 +140,8 @@ class MatrixFormat(ElementType):
 
 class _F16(MatrixFormat):
     def load(self, stored: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         bits, result = stored.view(self.stored), np.empty(stored.shape, np.float32)
         if bits.size and (bits & self.infinity).max() == self.infinity:  # infinity or NaN
             np.copyto(result, bits.view(np.float16))
@@ -136,11 +159,15 @@ class _F16(MatrixFormat):
 
 class _BF16(MatrixFormat):
     def load(self, stored: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         integers = np.empty(stored.shape, np.int32)
         np.copyto(integers, stored.view(np.int16))
         return np.left_shift(integers, 16, out=integers).view(np.float32)
 
     def round(self, x: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
         rounded = bits >> 16
         rounded &= 1
@@ -152,12 +179,12 @@ class _BF16(MatrixFormat):
         return rounded.astype(self.stored)
 
 
-F16 = _F16("f16", "float16", np.dtype("<f2"), 5, 10)
-BF16 = _BF16("bf16", "bfloat16", np.dtype("<u2"), 8, 7)
-F32 = ElementType("f32", "float32", np.dtype("<f4"))
-F64 = ElementType("f64", "float64", np.dtype("<f8"))
+F16 = _F16("f16", "float16", "<f2", 5, 10)
+BF16 = _BF16("bf16", "bfloat16", "<u2", 8, 7)
+F32 = ElementType("f32", "float32", "<f4")
+F64 = ElementType("f64", "float64", "<f8")
 _INTEGERS = tuple(
-    ElementType(f"{kind[0]}{bits}", f"{kind}{bits}", np.dtype(f"<{kind[0]}{bits // 8}"))
+    ElementType(f"{kind[0]}{bits}", f"{kind}{bits}", f"<{kind[0]}{bits // 8}")
     for kind in ("int", "uint")
     for bits in (64, 32, 16, 8)
 )
@@ -171,7 +198,7 @@ ITEM_BYTES = F16.bytes_of(1)
 FLOATS = tuple(entry.published for entry in (*FORMATS.values(), F32, F64))
 #: All types, by our names and by published ones.
 ELEMENTS = {entry.name: entry for entry in (F64, F32, *FORMATS.values(), *_INTEGERS)}
-ELEMENTS |= {name: ElementType(name, torch, np.dtype("<u1")) for name, torch in _BYTES}
+ELEMENTS |= {name: ElementType(name, torch, "<u1") for name, torch in _BYTES}
 PUBLISHED = {entry.published: entry for entry in ELEMENTS.values()}
 
 
