@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -272,6 +273,19 @@ def _stored(values: np.ndarray, kind: str) -> np.ndarray:
     return np.ascontiguousarray(PUBLISHED[kind].round(values))
 
 
+@contextmanager
+def _one_name_map() -> Iterator[None]:
+    """Keeps gguf's table of names, which transformers asks for at every module of a model and gguf makes anew."""
+    import gguf
+
+    make = gguf.get_tensor_name_map
+    vars(gguf)["get_tensor_name_map"] = cache(make)
+    try:
+        yield
+    finally:
+        vars(gguf)["get_tensor_name_map"] = make
+
+
 class _Names:
     """The tensors of a GGUF file under transformers' names. tensors: name -> those that it is made of."""
 
@@ -290,7 +304,8 @@ class _Names:
             model = model_of(config)
             kind = TENSOR_PROCESSORS.get(value_of(reader, "general.architecture"), TensorProcessor)
             self.processor = kind(config=config.to_dict())
-            self.names: dict[str, str] = get_gguf_hf_weights_map(model, self.processor)
+            with _one_name_map():
+                self.names: dict[str, str] = get_gguf_hf_weights_map(model, self.processor)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self.tensors: dict[str, list[ReaderTensor]] = {}
         for tensor in reader.tensors:
