@@ -279,11 +279,11 @@ def _one_name_map() -> Iterator[None]:
     import gguf
 
     make = gguf.get_tensor_name_map
-    vars(gguf)["get_tensor_name_map"] = cache(make)
+    gguf.get_tensor_name_map = cache(make)
     try:
         yield
     finally:
-        vars(gguf)["get_tensor_name_map"] = make
+        gguf.get_tensor_name_map = make
 
 
 class _Names:
