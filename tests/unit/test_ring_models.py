@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from imported import MAX_LENGTH, TOKENS, Parameters, import_any
+from lmu_owners import find_overlaps
 from tiny import tiny_config, tiny_llama_config, tiny_opt_config
 from transformers import GlmConfig, GPTNeoXConfig, PreTrainedConfig, Qwen3Config
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
@@ -18,7 +19,6 @@ from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.passes.lmu_liveness import find_overlaps
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import RingDevice
 from hyperdex_ir.targets import load_target

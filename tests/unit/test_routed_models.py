@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import routed_modules
 from imported import Parameters, random_parameters
+from lmu_owners import find_overlaps
 from routed_modules import KINDS, LAYERS, LENGTH, RANKS, VOCAB, routed_model
 from test_backend_images import blocks_of
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
@@ -26,7 +27,6 @@ from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
 from hyperdex_ir.native.machine import EngineMachine
-from hyperdex_ir.passes.lmu_liveness import find_overlaps
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.performance.estimate import estimate
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
