@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from hyperdex_ir.cli.explain import explain as explain_command
-from hyperdex_ir.errors import HyperdexError, OptionError
+from hyperdex_ir.errors import HyperdexError, MachineFault, OptionError
 from hyperdex_ir.errors.explanations import error_classes, explain, explanations
+from hyperdex_ir.isa.faults import Fault, place_of
 
 ROOT = Path(__file__).parents[2]
 CLASSES = [one for one in error_classes() if one is not HyperdexError]
@@ -36,8 +37,11 @@ def messages(error: type[HyperdexError]) -> list[str]:
     found: list[str] = []
     for path in sorted((ROOT / "hyperdex_ir").rglob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if error.__name__ in text and path.name != "errors.py":
+        if error.__name__ in text and path.parent.name != "errors":
             found += [pattern(node) or "" for node in ast.walk(ast.parse(text))]
+    if error is MachineFault:  # the words of a fault stand behind the instruction
+        words = [re.sub(r"\\{[^}]*\\}", ".*", re.escape(kind.words)) for kind in Fault]
+        found += [rf"{re.escape(place_of(7, 'receive'))}: {text}" for text in words]
     return [one for one in found if len(one.replace(".*", "")) >= LEAST]
 
 

@@ -217,7 +217,7 @@ def test_faults() -> None:
         runner.forward([1, 2], 0, 2)
     with pytest.raises(MachineFault, match=re.escape("lpu.embedding: row 20 of a table of 20 rows")):
         runner.forward([20], 0)
-    with pytest.raises(LoweringError, match=re.escape("no attribute lpu.matrix_type")):
+    with pytest.raises(LoweringError, match=re.escape("no string attribute lpu.matrix_type")):
         LpuInterpreter(ModuleOp([]), parameter, LENGTH)
     with pytest.raises(LoweringError, match="no function @main"):
         LpuInterpreter(parse(""), parameter, LENGTH)

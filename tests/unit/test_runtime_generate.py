@@ -11,6 +11,7 @@ import pytest
 
 from hyperdex_ir.errors import HyperdexError, NotCompiledError, OptionError, PromptError
 from hyperdex_ir.isa.settings import GREEDY, SAMPLE, Settings
+from hyperdex_ir.memory.program_facts import ProgramFacts
 from hyperdex_ir.runtime.generate import Limits, all_logits, generate
 from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids
 from hyperdex_ir.runtime.sampling import Sampling
@@ -98,7 +99,7 @@ def test_all_logits_in_chunks_of_head_rows(device: CountingDevice) -> None:
 
 def model_of(device: CountingDevice, config: dict[str, Any] | None = None, **limits: int) -> LpuModelForCausalLM:
     values = {"chunk": 4, "head_rows": 4, "max_length": 64, "vocab_size": VOCABULARY} | limits
-    compiled = CompiledModel(device, Limits(**values), {"matrix_type": "f16", "target": "u55c"})
+    compiled = CompiledModel(device, ProgramFacts(lmu_words=0, matrix_type="f16", target="u55c", **values))
     return LpuModelForCausalLM(compiled, config or {}, (40,))
 
 
