@@ -51,7 +51,7 @@ class RotaryTable:
         """Table that a rotary module of a model, on any device, computes for a forward of `length` tokens.
 
         path: of the module. kind: the kind of layers that the table is for, one of `layer_kinds`.
-        Raises UnsupportedModelError, naming the module, when it does not compute cos and sin of frequency times position.
+        Raises UnsupportedModelError, naming the module, unless it computes cos and sin of frequency times position.
         """
         import torch
 
@@ -140,7 +140,7 @@ Derived = RotaryTable | HeadSlopes
 
 
 def layer_kinds(path: str, module: torch.nn.Module) -> tuple[str, ...]:
-    """Kinds of layers for which a rotary module has separate frequencies; one empty name when all layers share them.
+    """Kinds of layers for which a rotary module has separate frequencies; one empty name if all layers share them.
 
     Raises UnsupportedModelError, naming the module, when its forward takes any other argument.
     """

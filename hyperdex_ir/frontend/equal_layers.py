@@ -28,7 +28,7 @@ _NUMBER = object()
 
 
 class IrregularLayersError(Exception):
-    """Layers that do not behave as equal layers do."""
+    """Layers that do not do what equal layers do."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise IrregularLayersError("a layer looks at its number")
 
 
-#: Stand-in for a layer's number, which may be passed on but not read; torch looks at the class of every attribute.
+#: Stand-in for a layer's number, which may be handed on but not read; torch looks at the class of every attribute.
 _KEPT = ("__new__", "__init__", "__init_subclass__", "__subclasshook__", "__getattribute__", "__class__", "__doc__")
 _Unread = type("_Unread", (), {name: _refuse for name in (*dir(int), "__iter__", "__getitem__") if name not in _KEPT})
 

@@ -84,7 +84,7 @@ def _part(node: Any, number: int) -> Node | None:
 
 
 def _through(node: Any) -> Node | None:
-    """The node whose elements this node passes on unchanged."""
+    """The node whose elements this node returns unchanged."""
     while isinstance(node, Node) and node.target in _SAME:
         node = node.args[0]
     return node if isinstance(node, Node) else None

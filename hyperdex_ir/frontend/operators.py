@@ -15,7 +15,7 @@ from hyperdex_ir.errors import UnsupportedModelError
 NAMESPACE = "hyperdex"
 #: The name under which our functions are in transformers' attention and mask interfaces while a model is traced.
 ATTENTION_NAME = "hyperdex"
-#: Arguments that transformers passes to every attention function, not needed by causal attention over one sequence.
+#: Arguments that transformers gives to every attention function, not needed by causal attention over one sequence.
 _HARMLESS = frozenset({"position_ids", "use_cache", "dropout", "output_attentions", "output_hidden_states",
                        "return_dict", "cache_position", "is_causal", "output_router_logits"})  # fmt: skip
 
@@ -67,7 +67,7 @@ def _rotary_table_shape(position_ids, key, size):
 
 
 #: (query [B, H, T, D], key [B, G, T, D], value [B, G, T, Dv], scale, window, softcap, sinks [H], key of the slopes [H],
-#: whether their bias is rounded to bf16) -> [B, T, H, Dv]
+#: flag that rounds their bias to bf16) -> [B, T, H, Dv]
 ATTENTION = torch.ops.hyperdex.attention.default
 #: (x [B, C, T], taps [C, 1, L], bias [C] or none) -> [B, C, T]
 SHORT_CONV = torch.ops.hyperdex.short_conv.default
@@ -79,7 +79,7 @@ def mask_function(*_: Any, local_size: int | None = None, **__: Any) -> torch.Te
     """Function that transformers calls for a mask while a model is traced.
 
     Returns None for a causal mask. For a sliding window it returns an empty tensor [0, window], because some models
-    pass the window to the mask only.
+    give the window to the mask only.
     """
     return None if local_size is None else torch.empty(0, local_size, dtype=torch.bool)
 

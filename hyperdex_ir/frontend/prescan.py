@@ -33,9 +33,9 @@ _BOTH_WAYS = "takes a matrix that is taken the other way round elsewhere"
 class UnsupportedOp:
     """One operator that cannot be imported.
 
-    name: the overload, `aten.cumsum.default`. reason: the unsupported use; empty when the whole operator is unsupported.
-    count: calls. path: the module of the first call. source: its line of code. nearest: a supported operator of a
-    similar name, if any.
+    name: the overload, `aten.cumsum.default`. reason: the unsupported use; empty when all of the operator is
+    unsupported. count: calls. path: the module of the first call. source: its line of code. nearest: a supported
+    operator of a similar name, if any.
     """
 
     name: str

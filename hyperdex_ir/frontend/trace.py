@@ -94,7 +94,7 @@ def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
         if renamed is not None:
             return config_of(renamed.config(read_config_json(config_dir / "config.json")))
         return config_from(config_dir)
-    except Exception as error:  # the library raises whatever its validators raise
+    except Exception as error:  # the library does not catch the exceptions of its validators
         raise ConfigError(f"{config_dir / 'config.json'}: transformers refuses it: {_first_line(error)}") from error
 
 

@@ -18,7 +18,7 @@ Check = Callable[[Node], str | None]
 
 @dataclass(frozen=True)
 class Handler:
-    """Handler of one operator. integers: True when the handler itself deals with operands of types other than float32."""
+    """Handler of one operator. integers: True when the handler itself deals with operands that are not float32."""
 
     build: Build
     check: Check | None = None
