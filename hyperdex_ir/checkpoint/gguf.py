@@ -214,8 +214,8 @@ def _tokenizer_files(path: Path) -> dict[str, bytes]:
 def _one_line(path: Path, what: str) -> Iterator[None]:
     """Context that reports any failure of transformers in one line, and hides its output.
 
-    transformers lets any exception of its readers through, and warns about things that are intended here. A panic of its
-    tokenizer library is not an Exception.
+    transformers lets any exception of its readers through, and warns about things that are intended here. A panic of
+    its tokenizer library is not an Exception.
     """
     from hyperdex_ir.checkpoint.gguf_reader import thrifty_transformers
     from hyperdex_ir.checkpoint.pretrained import quiet_libraries

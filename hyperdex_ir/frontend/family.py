@@ -27,7 +27,7 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 @dataclass(frozen=True)
 class Size:
-    """A whole number from `least` to `most`. default: the value of an absent key. optional: True when null is allowed."""
+    """A whole number from `least` to `most`. default: value of an absent key. optional: True if null is allowed."""
 
     default: int | None
     most: int = _LARGEST
