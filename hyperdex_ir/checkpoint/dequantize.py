@@ -28,7 +28,7 @@ def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None 
     """The checkpoint of a directory, with quantized tensors dequantized as its config.json describes.
 
     watch: called with the tensors as they are stored, and may replace them.
-    Raises CheckpointError when there are no weights, or when a quantized tensor lacks its scales or blocks.
+    Raises CheckpointError when there are no weights, or when a quantized tensor has no scales that fit it.
     """
     checkpoint = Checkpoint(directory)
     if watch is not None:

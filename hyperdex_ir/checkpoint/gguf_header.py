@@ -1,6 +1,7 @@
 """Phase 0 checks of a GGUF file: counts and lengths in its header against the file's size, and its architecture.
 
-The checks run before a reader trusts these counts and lengths. Neither torch, transformers nor gguf is imported."""
+The checks run before a reader trusts these counts and lengths. Neither torch, transformers nor gguf is imported.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelL
 
 #: Element types of weights.
 _STORED = (*MATRIX_TYPES, "f32")
-#: Limit for the layers of a model, in config.json and in a module as text: a few lines could ask for any number.
+#: Limit for the layers of a model: config.json has the same, and a module's text could ask for any number in few lines.
 MAX_LAYERS = 4096
 
 
