@@ -1,4 +1,4 @@
-"""Quantized checkpoints, as the bfloat16 tensors that they stand for, computed while they are read.
+"""Quantized checkpoints, dequantized to bfloat16 tensors while they are read.
 
 mxfp4: `name_blocks` [E, N, K / 32, 16] of two 4-bit floats a byte, the low one first, and `name_scales` [E, N, K / 32],
 exponents of two plus 127, stand for `name` [E, K, N]. fp8: `name` [N, K] of 8-bit floats (e4m3) and `name_scale_inv`,
@@ -25,10 +25,10 @@ _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -
 
 
 def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None = None) -> Checkpoint:
-    """The checkpoint of a directory, quantized tensors as what its config.json says that they stand for.
+    """The checkpoint of a directory, with quantized tensors dequantized as its config.json describes.
 
-    watch: what is given the tensors as they are stored, and may put others in their place.
-    Raises CheckpointError when it has no weights or a quantized tensor lacks what belongs to it.
+    watch: called with the tensors as they are stored, and may replace them.
+    Raises CheckpointError when there are no weights, or when a quantized tensor has no scales that fit it.
     """
     checkpoint = Checkpoint(directory)
     if watch is not None:
@@ -56,7 +56,7 @@ _E4M3 = _e4m3_table()
 
 # ------------------------------------------------------------------------------------------------------------- mxfp4
 def _unpack_mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
-    """[e, N, G, 16] and [e, N, G] of uint8 -> [e, 32 G, N] of bfloat16."""
+    """Dequantizes [e, N, G, 16] and [e, N, G] of uint8 to [e, 32 G, N] of bfloat16."""
     values = np.empty((*blocks.shape[:-1], 2 * blocks.shape[-1]), np.float32)
     values[..., 0::2] = _FP4[blocks & 15]
     values[..., 1::2] = _FP4[blocks >> 4]

@@ -1,6 +1,6 @@
-"""Checkpoints: the tensors of safetensors files, known by their headers, or of files in torch's format.
+"""Checkpoints: the tensors of safetensors files, described by their headers, or of files in torch's format.
 
-One tensor or some rows are read at a time. Nothing of a checkpoint is ever run.
+One tensor or some rows are read at a time. No code of a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import TORCH_INDEX
 
 _PREFIX = struct.Struct("<Q")
-#: The single file of weights and the index of several; safetensors go first.
+#: The single file of weights, and the index of several files; safetensors take precedence.
 _NAMES = ((SAFETENSORS, SAFETENSORS_INDEX), (TORCH_FILE, TORCH_INDEX))
 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor of a safetensors file lies. dtype: as it is written there, `BF16`. start, stop: file bytes."""
+    """Location of one tensor in a safetensors file. dtype: as the header has it, `BF16`. start, stop: file bytes."""
 
     name: str
     dtype: str
@@ -48,11 +48,11 @@ class TensorEntry:
 
     @property
     def numpy_dtype(self) -> np.dtype:
-        """How its elements are given; bfloat16 as uint16 bit patterns."""
+        """NumPy type of the elements; bfloat16 values are uint16 bit patterns."""
         return PUBLISHED[self.dtype].dtype
 
     def read(self) -> np.ndarray:
-        """All of it. Raises CheckpointError when the file has become shorter."""
+        """The whole tensor. Raises CheckpointError when the file has become shorter."""
         return _load(self, 0, prod(self.shape)).reshape(self.shape)
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -63,7 +63,7 @@ class TensorEntry:
         return _load(self, start * row, (stop - start) * row).reshape(stop - start, *self.shape[1:])
 
     def columns(self, start: int, stop: int) -> np.ndarray:
-        """Columns start..stop-1 of a matrix, nothing else being read. Raises CheckpointError as `rows`."""
+        """Columns start..stop-1 of a matrix; only their bytes are read. Raises CheckpointError as `rows`."""
         rows, width = self.shape
         if not 0 <= start <= stop <= width:
             raise IndexError(f"{self.name}: columns {start}..{stop} of shape {list(self.shape)}")
@@ -77,14 +77,14 @@ class TensorEntry:
 class Checkpoint:
     """The tensors of a checkpoint by name, from one file or from those that an index names.
 
-    Safetensors go before files in torch's format, which need torch to be read.
+    Safetensors take precedence over files in torch's format, for which torch is imported.
     """
 
     def __init__(self, directory: Path):
-        """Reads headers. Raises CheckpointError when there are no weights, or a file does not hold what it says."""
+        """Reads headers. Raises CheckpointError without weights, or for a file that contradicts its header or index."""
         self.directory = directory
         self.tensors: dict[str, Tensor] = {}
-        self.files: dict[str, Path] = {}  # that each tensor is in
+        self.files: dict[str, Path] = {}  # tensor name -> its file
         for path, expected in _files(directory):
             entries = _entries(path)
             for name in expected:
@@ -117,7 +117,7 @@ def _entries(path: Path) -> Mapping[str, Tensor]:
 def _load(entry: TensorEntry, first: int, count: int) -> np.ndarray:
     dtype = entry.numpy_dtype
     with _opened(entry) as file:
-        if os.fstat(file.fileno()).st_size < entry.stop:  # before memory is taken for it
+        if os.fstat(file.fileno()).st_size < entry.stop:  # checked before memory is allocated
             raise _truncated(entry)
         values = np.fromfile(file, dtype, count, offset=entry.start + first * dtype.itemsize)
     if len(values) < count:
@@ -126,7 +126,7 @@ def _load(entry: TensorEntry, first: int, count: int) -> np.ndarray:
 
 
 def _fill(entry: TensorEntry, file: int, row: np.ndarray, offset: int) -> None:
-    """Reads a row from a place in the file."""
+    """Reads a row from an offset in the file."""
     view = row.data.cast("B")
     while view.nbytes:
         count = os.preadv(file, [view], offset)
@@ -153,7 +153,7 @@ def _truncated(entry: TensorEntry) -> CheckpointError:
 def weight_files(directory: Path) -> list[Path]:
     """The files of a checkpoint's weights, by name: the single one, or those that an index names; they may be missing.
 
-    Of a directory with neither it is the single safetensors file. Raises CheckpointError when the index is broken.
+    In a directory with neither, the result is the single safetensors file. Raises CheckpointError for a broken index.
     """
     for single, index in _NAMES:
         if (directory / single).is_file():
@@ -216,7 +216,7 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _header_text(path: Path) -> tuple[bytes, int]:
-    """The header's bytes, and how many bytes the file has."""
+    """The header's bytes, and the size of the file in bytes."""
     try:
         with reading.open_regular(path, CheckpointError, DOWNLOAD_AGAIN) as file:
             size = os.fstat(file.fileno()).st_size

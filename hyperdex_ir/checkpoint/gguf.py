@@ -1,8 +1,8 @@
 """GGUF files, rewritten as Hugging Face checkpoints by transformers' own tables; one tensor in memory at a time.
 
-Quantized tensors become float32 numbers, F16 and BF16 stay what they are. The names of tensors and what llama.cpp has
-done to them (rotary pairs side by side, norms plus one) are undone by transformers' tensor processors. What it leaves
-out of the configuration is added: see also gguf_rotary.py.
+Quantized tensors become float32 numbers; F16 and BF16 tensors keep their type. transformers' tensor processors undo
+llama.cpp's renaming of tensors and its changes to them (rotary pairs side by side, norms plus one). Values that
+transformers leaves out of the configuration are added: see also gguf_rotary.py.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
 
 _SMALL_FILES = ("config.json", "generation_config.json")
-#: Of a tensor in float32: as it is dequantized, rearranged and stored.
+#: Copies of a float32 tensor that are in memory at once: dequantized, rearranged, stored.
 _COPIES = 3
 _KEPT = tuple(kind.published for kind in FORMATS.values())
 
 
 def open_gguf(path: Path) -> GGUFReader:
-    """The file's reader, which maps it. Raises CheckpointError when it is not one that can be read."""
+    """The file's reader, which maps the file. Raises CheckpointError when the file cannot be read."""
     from hyperdex_ir.checkpoint.gguf_reader import ThriftyReader
 
     architecture_of(path)
@@ -64,7 +64,7 @@ def value_of(reader: GGUFReader, key: str) -> Any:
 
 # ------------------------------------------------------------------------------------------------------- a checkpoint
 def source_facts(path: Path) -> dict[str, Any]:
-    """By what a GGUF file is known again, and what is made of it."""
+    """Identity of a GGUF file, and of the code that converts it."""
     found = path.stat()
     return {"file": path.name, "size": found.st_size, "time": found.st_mtime_ns, "code": code_digest()}
 
@@ -72,15 +72,15 @@ def source_facts(path: Path) -> dict[str, Any]:
 def write_small_files(path: Path, folder: Path, root: Path | None = None) -> None:
     """Writes config.json, the generation config and the tokenizer into `folder`, unless they were made from this file.
 
-    root: as of `files.atomic_file`; None: the folder itself. What was made from another file is removed. Raises
-    UnsupportedModelError when transformers makes no configuration or tokenizer of it, CheckpointError when the file is
-    broken, or the folder holds a checkpoint that was not made here.
+    root: as of `files.atomic_file`; None: the folder itself. Files made from another GGUF file are removed.
+    Raises UnsupportedModelError when transformers cannot make a configuration or tokenizer from the file,
+    CheckpointError when the file is broken, or the folder holds a checkpoint that was not made here.
     """
     root, marker = root or folder, _read_marker(folder, root or folder)
     facts, tree = source_facts(path), FolderTree(root)
     if facts.items() <= marker.items() and all(_is_recorded(marker, folder / name, tree) for name in _SMALL_FILES):
         return
-    _made_before(path, folder, root)  # refused before the work
+    _made_before(path, folder, root)  # fails before any work is done
     reader = open_gguf(path)
     reading.check_checkpoint(path.parent)
     config = _read_config(path, reader)
@@ -99,8 +99,10 @@ def write_small_files(path: Path, folder: Path, root: Path | None = None) -> Non
 
 
 def _made_before(path: Path, folder: Path, root: Path) -> list[str]:
-    """The files there that were made here, of this GGUF file or another. Raises CheckpointError for a checkpoint that
-    was not."""
+    """The files in the folder that were made here, from this GGUF file or another.
+
+    Raises CheckpointError for a checkpoint that was not made here.
+    """
     marker, tree = _read_marker(folder, root), FolderTree(root)
     found = [name for name in (*SMALL_FILES, SAFETENSORS) if tree.info(tree.name_of(folder / name)) is not None]
     made = [name for name in found if _is_recorded(marker, folder / name, tree)]
@@ -115,7 +117,7 @@ def _made_before(path: Path, folder: Path, root: Path) -> list[str]:
 
 # --------------------------------------------------------------------------------------------------------- the marker
 def _read_marker(folder: Path, root: Path) -> dict[str, Any]:
-    """Of which file the others were made, and where these are; empty when there is no marker."""
+    """The marker: the source file, and the size, time and inode of each file made from it. Empty when there is none."""
     tree = FolderTree(root)
     try:
         with tree.open_file(tree.name_of(folder / GGUF_MARKER)) as file:
@@ -130,10 +132,10 @@ def _write_marker(folder: Path, root: Path, marker: dict[str, Any]) -> None:
 
 
 def _recorder(path: Path, root: Path) -> Callable[[os.stat_result], None]:
-    """For `atomic_file`: records in the marker that a file is made, by size, time and inode, before it has its name.
+    """Callback for `atomic_file` that records a file in the marker, by size, time and inode, before it has its name.
 
-    So the record is there whenever the file is, wherever a process is killed. Who makes a folder for others can write a
-    marker too, but does not know the inodes that its files will have.
+    So a file that exists is always recorded, even if the process is killed at any point. A stranger who prepares a
+    folder can write a marker too, but does not know the inodes that its files will have.
     """
 
     def record(found: os.stat_result) -> None:
@@ -154,9 +156,9 @@ def _is_recorded(marker: dict[str, Any], path: Path, tree: FolderTree) -> bool:
 
 
 def made_files(folder: Path, root: Path) -> dict[str, dict[str, Any]]:
-    """The files that were made in a folder: name -> size, time and inode; the marker is one of them.
+    """The files that were made in a folder: name -> size, time and inode. The marker is one of them.
 
-    Empty when there is no marker that can be read. root: as of `write_small_files`.
+    Empty when there is no readable marker. root: as of `write_small_files`.
     """
     marker, tree = _read_marker(folder, root), FolderTree(root)
     found = tree.info(tree.name_of(folder / GGUF_MARKER))
@@ -167,12 +169,12 @@ def made_files(folder: Path, root: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_made(folder: ModelFolder, name: str) -> bool:
-    """Whether a file of the checkpoint is the one that was made of a GGUF file here, by size, time and inode."""
+    """Test, by size, time and inode, for a file of the checkpoint that was made from a GGUF file here."""
     return _is_recorded(_read_marker(folder.source, folder.root), folder.source / name, FolderTree(folder.root))
 
 
 def _read_config(path: Path, reader: GGUFReader) -> Any:
-    """transformers' configuration, with what it leaves out. The architecture is one that phase 0 lets pass."""
+    """transformers' configuration, with the values that it leaves out. Phase 0 has accepted the architecture."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     from hyperdex_ir.checkpoint.pretrained import config_from_gguf
@@ -181,7 +183,7 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
         config: Any = config_from_gguf(path)
     config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type]]
     name = value_of(reader, "general.architecture")
-    # transformers reads the window of some architectures only, and takes its default for the others.
+    # transformers reads the window of some architectures only, and uses its default for the others.
     window = f"{name}.attention.sliding_window"
     try:
         if hasattr(config, "sliding_window") and window in reader.fields:
@@ -196,9 +198,9 @@ def _read_config(path: Path, reader: GGUFReader) -> Any:
 
 
 def _tokenizer_files(path: Path) -> dict[str, bytes]:
-    """The files that transformers makes of the tokenizer.
+    """The tokenizer files that transformers makes.
 
-    transformers follows links: it writes into a folder of its own, from which the files are read.
+    transformers follows links. So it writes into a temporary folder, from which the files are read.
     """
     from hyperdex_ir.checkpoint.pretrained import copy_tokenizer
 
@@ -210,8 +212,11 @@ def _tokenizer_files(path: Path) -> dict[str, bytes]:
 
 @contextmanager
 def _one_line(path: Path, what: str) -> Iterator[None]:
-    """transformers raises whatever its readers raise, and warns about what is done here on purpose; its library of
-    tokenizers panics, which is no Exception."""
+    """Context that reports any failure of transformers in one line, and hides its output.
+
+    transformers lets any exception of its readers through, and warns about things that are intended here. A panic of
+    its tokenizer library is not an Exception.
+    """
     from hyperdex_ir.checkpoint.gguf_reader import thrifty_transformers
     from hyperdex_ir.checkpoint.pretrained import quiet_libraries
 
@@ -234,9 +239,9 @@ def write_weights(
 ) -> None:
     """Writes the tensors of a GGUF file as safetensors into `folder`, where its config.json is.
 
-    root: as of `write_small_files`. dtype: `F16` rounds all of them to that. room: is told, before anything is written,
-    how many bytes of memory that takes, and for what. Raises CheckpointError for a tensor that does not fit the model,
-    UnsupportedModelError for one that has no place in it.
+    root: as of `write_small_files`. dtype: `F16` rounds all tensors to that type. room: called before
+    anything is written, with the bytes of memory that are needed and their purpose. Raises CheckpointError for a tensor
+    that does not fit the model, UnsupportedModelError for one that the model does not have.
     """
     reader = open_gguf(path)
     names = _Names(path, reader, folder)
@@ -263,7 +268,7 @@ def write_weights(
 
 
 def _let_go(reader: GGUFReader) -> None:
-    """Gives back the memory of what has been read: the file is mapped, and what is read again comes back."""
+    """Drops the mapped pages that have been read; a later read faults them in."""
     mapping = reader.data.base
     if isinstance(mapping, mmap.mmap):
         mapping.madvise(mmap.MADV_DONTNEED)
@@ -275,7 +280,7 @@ def _stored(values: np.ndarray, kind: str) -> np.ndarray:
 
 @contextmanager
 def _one_name_map() -> Iterator[None]:
-    """Keeps gguf's table of names, which transformers asks for at every module of a model and gguf makes anew."""
+    """Caches gguf's table of names: transformers asks for it at every module of a model, and gguf builds it anew."""
     import gguf
 
     make = gguf.get_tensor_name_map
@@ -287,7 +292,7 @@ def _one_name_map() -> Iterator[None]:
 
 
 class _Names:
-    """The tensors of a GGUF file under transformers' names. tensors: name -> those that it is made of."""
+    """The tensors of a GGUF file under transformers' names. tensors: name -> the GGUF tensors that it is made of."""
 
     def __init__(self, path: Path, reader: GGUFReader, folder: Path):
         from transformers.modeling_gguf_pytorch_utils import (
@@ -309,7 +314,7 @@ class _Names:
         self.shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         self.tensors: dict[str, list[ReaderTensor]] = {}
         for tensor in reader.tensors:
-            if tensor.name in FACTORS:  # they are in the configuration
+            if tensor.name in FACTORS:  # the configuration has them
                 continue
             name = self.names.get(tensor.name, self.names.get(tensor.name.removesuffix(".weight")))
             if name is None:
@@ -319,7 +324,7 @@ class _Names:
             self.tensors.setdefault(name, []).append(tensor)
 
     def described(self, name: str, dtype: str | None) -> tuple[str, tuple[int, ...]]:
-        """(type, shape) of a tensor as it is written. Raises CheckpointError when its size is not the model's."""
+        """(type, shape) of a tensor as it is written. Raises CheckpointError when its size does not fit the model."""
         parts, shape = self.tensors[name], self.shapes[name]
         held = sum(int(part.n_elements) for part in parts)
         if held != prod(shape):

@@ -1,5 +1,7 @@
-"""What phase 0 reads of a GGUF file: whether what it says of itself fits the file, before a reader takes its counts and
-lengths on trust, and the name of its architecture. Neither torch, transformers nor gguf is imported."""
+"""Phase 0 checks of a GGUF file: counts and lengths in its header against the file's size, and its architecture.
+
+The checks run before a reader trusts these counts and lengths. Neither torch, transformers nor gguf is imported.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import Path
 from hyperdex_ir.errors import CheckpointError, UnsupportedModelError
 from hyperdex_ir.support.reading import open_regular
 
-#: Architectures of files that are read, and the model_type that transformers makes of each.
+#: Supported architectures -> the model_type that transformers uses for each.
 ARCHITECTURES = {
     "bloom": "bloom",
     "falcon": "falcon",
@@ -29,7 +31,7 @@ ARCHITECTURES = {
     "stablelm": "stablelm",
     "starcoder2": "starcoder2",
 }
-#: Why others that llama.cpp writes are not read.
+#: Reasons why other architectures that llama.cpp writes are not supported.
 _REASONS = {
     "gpt-oss": "transformers does not find its experts in such a file",
     "mamba": "it is no attention model",
@@ -37,18 +39,18 @@ _REASONS = {
 _ARCHITECTURE = "general.architecture"
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
-#: Bytes of a value, by the number of its type.
+#: Bytes of a value, by type number.
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-#: Elements of all arrays together: readers make objects of each, some hundred bytes. The largest vocabularies, with
-#: scores, types and merges, have half as many.
+#: Limit for the elements of all arrays together: readers make an object of some hundred bytes for each. The largest
+#: vocabularies, with scores, types and merges, have half as many.
 _MOST_ELEMENTS = 1 << 21
-#: Bytes that an element takes in the file at least, on average; those of a vocabulary take 7.
+#: Least average bytes of an array element in the file; the elements of a vocabulary take 7.
 _BYTES_OF_AN_ELEMENT = 4
-#: Elements that need not take so many: arrays of flags, one a layer.
+#: Number of elements that may take fewer bytes: arrays of flags, one for each layer.
 _FREE_ELEMENTS = 1 << 12
 _MOST_FIELDS = 1 << 12
 _MOST_TENSORS = 1 << 17
-#: Bytes of a text, of one in an array, and of the whole header.
+#: Limits in bytes for a text, a text in an array, and the whole header.
 _LONGEST_TEXT = 1 << 20
 _LONGEST_ELEMENT = 1 << 12
 _LONGEST_HEADER = 1 << 26
@@ -66,7 +68,7 @@ class _Header:
         self.architecture: str | None = None
 
     def check(self) -> None:
-        """Raises CheckpointError when a count or a length leads out of the file, or text is no text."""
+        """Raises CheckpointError when a count or a length leads out of the file, or text cannot be decoded."""
         magic, version, tensors, fields = self._take("<4sIQQ", "header")
         if magic != _MAGIC or version not in (2, 3):
             raise self._broken(f"magic {magic!r} and version {version}, expected {_MAGIC!r} and 2 or 3")
@@ -90,7 +92,7 @@ class _Header:
             raise self._broken(f"its arrays have {self._elements} elements, too many for a header of {self._at} bytes")
 
     def _value(self, kind: int, name: str) -> str | None:
-        """Goes beyond a value; what it is when it is text."""
+        """Skips a value; returns it when it is text, otherwise None."""
         if kind == _STRING:
             return self._text(name)
         if kind == _ARRAY:
@@ -142,7 +144,7 @@ class _Header:
 
 
 def check_architecture(path: Path) -> None:
-    """Raises UnsupportedModelError, with the reason or the nearest known, unless the file's architecture is read;
+    """Raises UnsupportedModelError for an unsupported architecture, with the reason or the nearest supported one;
     CheckpointError when the file is broken."""
     name = architecture_of(path)
     if name in ARCHITECTURES:
@@ -155,13 +157,13 @@ def check_architecture(path: Path) -> None:
 
 
 def architecture_of(path: Path) -> str:
-    """The field `general.architecture`. Raises CheckpointError unless the header of a GGUF file, little-endian, fits
-    the file and has that."""
+    """The field `general.architecture`. Raises CheckpointError unless the file is little-endian GGUF, its
+    header fits its size, and it has the field."""
     try:
         with open_regular(path, CheckpointError) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = _Header(path, data)
             header.check()
-    except (OSError, ValueError) as error:  # the second: an empty file cannot be mapped
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         raise CheckpointError(f"{path}: not a readable GGUF file: {error}") from error
     if header.architecture is None:
         raise CheckpointError(f"{path}: the GGUF file has no field {_ARCHITECTURE}", "download the file again")

@@ -1,7 +1,7 @@
-"""The reader of the gguf package with arrays that take 100 bytes an element in place of 700, and a tenth of the time.
+"""The reader of the gguf package with arrays that take 100 bytes an element instead of 700, and a tenth of the time.
 
-What it gives is the same: a part of a field for each element of an array. gguf makes each of them from the mapped file,
-as `numpy.memmap`; here they are plain arrays, and those of numbers are made all at once. Little-endian files only.
+The result is the same: one part of a field for each element of an array. gguf makes each part from the mapped file, as
+a `numpy.memmap`. Here the parts are plain arrays, and those of numbers are made all at once. Little-endian files only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 from gguf import GGUFReader, GGUFValueType
 
-_COUNT_BYTES = 12  # of an array: its type and its length
+_COUNT_BYTES = 12  # type and length of an array
 
 
 class ThriftyReader(GGUFReader):
@@ -44,7 +44,7 @@ class ThriftyReader(GGUFReader):
         return _COUNT_BYTES + values.nbytes, [kind, length, *values.reshape(-1, 1)], list(range(2, 2 + count)), types
 
     def _texts(self, offset: int, count: int) -> tuple[list[np.ndarray], int]:
-        """Length and bytes of each of `count` texts from `offset` on, and where they end."""
+        """Length and bytes of each of `count` texts from `offset` on, and the offset of their end."""
         data, parts = self.data.view(np.ndarray), list[np.ndarray]()
         for _ in range(count):
             size = data[offset : offset + 8].view(np.uint64)
@@ -55,7 +55,7 @@ class ThriftyReader(GGUFReader):
 
 @contextmanager
 def thrifty_transformers() -> Iterator[None]:
-    """Has transformers, which takes the reader from the package each time, use the thrifty one."""
+    """Context in which transformers, which looks up the reader in the package each time, uses the thrifty one."""
     gguf.GGUFReader = ThriftyReader
     try:
         yield

@@ -1,8 +1,8 @@
-"""Rotary frequencies of a GGUF file, said as a transformers configuration says them: transformers reads the base only.
+"""Rotary frequencies of a GGUF file, converted to transformers' rope_scaling: transformers itself reads the base only.
 
-llama.cpp's converter stores what Llama 3.1's rule and Phi-3's lists make of the frequencies as factors, by which each
-is divided. transformers' `longrope` takes such factors as they are. Where one is a power of two, as 1 is, it gives the
-bits that `llama3` gives, else those or the next float32's.
+llama.cpp's converter stores the effect of Llama 3.1's rule and of Phi-3's lists as factors by which the frequencies are
+divided. transformers' `longrope` takes such factors unchanged. For a factor that is a power of two, such as 1,
+`longrope` gives the same bits as `llama3`; for others it gives the same float32 or a neighbouring one.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from gguf import GGUFReader, ReaderTensor
 
 _ALWAYS, _SHORT, _LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
-#: Tensors that are no weights: factors of the frequencies.
+#: Tensors that are not weights but factors of the frequencies.
 FACTORS = (_ALWAYS, _SHORT, _LONG)
 _PART = "partial_rotary_factor"
-#: Fields of yarn that transformers has no name for, and the value that means nothing.
+#: Fields of yarn without a counterpart in transformers -> the neutral value.
 _NEUTRAL = {"attn_factor": 1.0, "yarn_attn_factor": 1.0, "yarn_ext_factor": 1.0, "yarn_log_multiplier": 0.0}
 
 
 def complete_rotary(config: Any, reader: GGUFReader, arch: str) -> None:
-    """Writes into a configuration what the file says of its rotary frequencies.
+    """Adds the rotary frequencies of the file to a configuration.
 
-    arch: the prefix of the fields. Raises CheckpointError for factors that make no frequencies, UnsupportedModelError
-    for a rule that transformers has not.
+    arch: the prefix of the fields. Raises CheckpointError for invalid factors, UnsupportedModelError for a rule that
+    transformers does not have.
     """
     said = _Said(reader, arch)
     tensors = {tensor.name: tensor for tensor in reader.tensors if tensor.name in FACTORS}
@@ -56,7 +56,7 @@ def complete_rotary(config: Any, reader: GGUFReader, arch: str) -> None:
         raise CheckpointError(f"{arch}.rope.scaling.type is longrope, but there is no {_LONG}", _ORIGINAL)
     target.update(scaling)
     if "original_max_position_embeddings" in scaling and hasattr(config, "original_max_position_embeddings"):
-        # Phi-3 has it here too, and transformers takes this one.
+        # Phi-3 has the value here too, and transformers uses this one.
         config.original_max_position_embeddings = scaling["original_max_position_embeddings"]
 
 
@@ -64,7 +64,7 @@ _ORIGINAL = "use the original checkpoint"
 
 
 def positive_number(field: str, value: Any) -> float:
-    """What a field holds, which is a positive number. Raises CheckpointError for anything else."""
+    """Value of a field as a positive number. Raises CheckpointError for any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise CheckpointError(f"{field} is {value}, expected a positive number")
     return float(value)
@@ -78,7 +78,7 @@ class _Said:
         self.prefix = f"{arch}.rope"
 
     def number(self, name: str) -> float | None:
-        """A positive number, None when the file does not have it. Raises CheckpointError for anything else."""
+        """Positive number in a field; None without such a field. Raises CheckpointError for any other value."""
         if (value := self._value(name)) is None:
             return None
         return positive_number(f"{self.prefix}.{name}", value)
@@ -91,7 +91,7 @@ class _Said:
         return None if value is None else str(value)
 
     def differs(self, name: str, neutral: float) -> bool:
-        """Whether there is such a field of scaling, and it is not this number."""
+        """Test for a scaling field whose value is not the neutral one."""
         return self._value(f"scaling.{name}") not in (None, neutral)
 
     def _value(self, name: str) -> Any:
@@ -108,13 +108,13 @@ def _head_size(config: Any) -> int:
 
 
 def _part(count: int, head: int) -> float:
-    """The part of a head of which transformers, which rounds down, makes this count again."""
+    """Fraction of a head from which transformers, which rounds down, computes this count."""
     part = count / max(head, 1)
     return part if int(head * part) == count else math.nextafter(part, math.inf)
 
 
 def _by_rule(said: _Said) -> dict[str, Any]:
-    """What a rule with a factor adds; nothing where there is none. A file with a factor alone means linear."""
+    """Settings of a rule with a factor; empty without one. A file with a factor but no rule means linear."""
     rule = said.text("type") or "linear"
     if rule in ("none", "longrope"):
         return {}

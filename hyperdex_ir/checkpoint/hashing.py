@@ -1,8 +1,8 @@
-"""Tensors that are hashed while they are read: who reads all of a tensor in order knows its hash without a second look.
+"""Tensors that hash themselves while being read; one sequential read is enough.
 
-A matrix that is taken the other way round is read, and hashed, by columns. What has been read before is not hashed
-again; what was never reached in order (slices that a model stores in another order than the checkpoint) is read at the
-end for its hash alone.
+A transposed matrix is read, and hashed, by columns. Elements that have been hashed are not hashed again when they are
+read again. Elements that were never reached in order (slices that a model stores in another order than the checkpoint)
+are read at the end, for the hash only.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _BLOCK_BYTES = 1 << 20
 
 
 class Watched:
-    """A tensor as a checkpoint stores it, and the hash of what of it has been read.
+    """A tensor as a checkpoint stores it, and the hash of the part that has been read.
 
-    order: in which it is hashed, that of the first reading; empty as long as there was none.
+    order: ROWS or COLUMNS, set by the first read unless given; "" before.
     """
 
     def __init__(self, tensor: Tensor, order: str = ""):
@@ -70,13 +70,13 @@ class Watched:
 
     @property
     def unseen_bytes(self) -> int:
-        """How many bytes `sha256` will read."""
+        """Number of bytes that `sha256` will read."""
         return (self._count - self._next) * self._line_bytes
 
     def sha256(self, advance: Callable[[int], None] = lambda count: None) -> str:
-        """The hash of all of it in its order; what has not been read in that order is read now, some at a time.
+        """The hash of the whole tensor in its order; the part that has not been hashed is read now, block by block.
 
-        advance: told of bytes read. Raises CheckpointError when they cannot be read.
+        advance: called with the number of bytes read. Raises CheckpointError when they cannot be read.
         """
         read = self.columns if self.order == COLUMNS else self.rows
         step = max(_BLOCK_BYTES // max(self._line_bytes, 1), 1)

@@ -10,15 +10,15 @@ import numpy as np
 from hyperdex_ir.checkpoint.tensors import Concatenated, Rearranged, Sliced, Stacked, Tensor
 from hyperdex_ir.errors import CheckpointError
 
-#: Pattern -> the tensors that it found, several where it has a `*`, or the one that they became.
+#: Pattern -> the tensors that it matched (several if it has a `*`), or the one tensor made of them.
 Found = Mapping[str, list[Tensor]]
 
 
 def merge(converter: Any, name: str, found: Found, source: str) -> dict[str, Tensor]:
-    """What a WeightConverter of transformers makes of the tensors that its patterns found, by full name.
+    """Results of a transformers WeightConverter, by full name, for the tensors that its patterns matched.
 
-    name: that of the first result. source: what to call the checkpoint. Raises CheckpointError for an operation that
-    is not known, or for tensors that do not go together.
+    name: that of the first result. source: name of the checkpoint in messages. Raises CheckpointError for an unknown
+    operation, or for tensors that cannot be combined.
     """
     for operation in converter.operations:
         kind = type(operation).__name__
@@ -35,7 +35,7 @@ def merge(converter: Any, name: str, found: Found, source: str) -> dict[str, Ten
 
 
 def _fits(tensor: Tensor) -> bool:
-    """Whether tensors that are put together have one type and shapes that go together."""
+    """Test for parts with equal types and compatible shapes."""
     if not isinstance(tensor, Stacked | Concatenated):
         return True
     along = tensor.dim if isinstance(tensor, Concatenated) else None

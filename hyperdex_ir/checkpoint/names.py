@@ -1,4 +1,4 @@
-"""Where each parameter of a model stands in a checkpoint, by transformers' own rules."""
+"""Source of each parameter of a model in a checkpoint, by transformers' own rules."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hyperdex_ir.isa.formats import FLOATS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Names given in full in a message; the rest are counted.
+#: Number of names that a message lists; the rest are counted.
 _LISTED = 8
 
 
 @dataclass(frozen=True)
 class SourceTensor:
-    """A parameter and what of the checkpoint holds it.
+    """A parameter and its source in the checkpoint.
 
     key: the name in the `lpu` module. shape: its shape. checkpoint_keys: the tensors that it is made of, in order.
-    tensor: its elements; None where no checkpoint has been looked at.
+    tensor: its elements; None when no checkpoint has been opened.
     """
 
     key: str
@@ -36,11 +36,11 @@ class SourceTensor:
 
 @dataclass(frozen=True, eq=False)
 class NameRules:
-    """How transformers names the parameters of one model, and what it accepts in a checkpoint.
+    """Rules of transformers for the names of one model's parameters, and for the tensors it accepts in a checkpoint.
 
-    shapes: the model's state dict. canonical: names of tied parameters -> the one that stands for them all.
-    transforms: transformers' renamings and conversions. optional, ignored: names that may be missing, or too many.
-    transposed: keys of matrices that the model takes the other way round.
+    shapes: the model's state dict. canonical: names of tied parameters -> the one name used for all of them.
+    transforms: transformers' renamings and conversions. optional: names that may be missing. ignored: names that may be
+    present in addition. transposed: keys of matrices that the model takes transposed.
     """
 
     architecture: str
@@ -57,9 +57,9 @@ class NameRules:
         return self.canonical.get(name, name)
 
     def renamed(self, name: str) -> tuple[str, str | None]:
-        """The parameter that a tensor of a checkpoint is for; the pattern of the conversion that it is part of, if any.
+        """The parameter that a tensor of a checkpoint belongs to, and the pattern of its conversion, if any.
 
-        A conversion that makes several parameters is known by the first.
+        A conversion that makes several parameters is identified by the first.
         """
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -84,7 +84,7 @@ def name_rules(
 
     buffers = [name for name, _ in model.named_buffers()]
     ignored = set(model._keys_to_ignore_on_load_unexpected or ())
-    # Two exceptions that transformers makes in code: buffers that old checkpoints hold.
+    # Two exceptions that transformers hard-codes: buffers that old checkpoints hold.
     if any(name.endswith("rotary_emb.inv_freq") for name in buffers):
         ignored.add(r"rotary_emb\.inv_freq")
     if any(name.endswith("position_ids") for name in buffers):
@@ -102,11 +102,11 @@ def name_rules(
 
 
 def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, SourceTensor]:
-    """For each parameter of the model, by its key, the tensor of the checkpoint that holds it.
+    """Finds the tensor of the checkpoint for each parameter of the model, by its key.
 
-    Raises CheckpointError listing the missing, mis-shaped and unexpected tensors that transformers would report; for
-    tensors of a type without fractions, or converted in a way that is not known. Of tied parameters that are stored
-    several times, those that differ are told when they are read.
+    Raises CheckpointError, listing the missing, mis-shaped and unexpected tensors that transformers would report; also
+    for tensors of an integer type, or with an unknown conversion. Tied parameters that are stored several times with
+    different values are reported when they are read.
     """
     found, unexpected = _match(rules, checkpoint)
     groups: dict[str, list[str]] = {}
@@ -131,7 +131,7 @@ def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, Sourc
 
 
 def _match(rules: NameRules, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
-    """Parameter name -> the tensor for it; and the tensors that are for none."""
+    """Parameter name -> its tensor; and the tensors that belong to no parameter."""
     from transformers.core_model_loading import dot_natural_key
 
     found: dict[str, Tensor] = {}
@@ -158,7 +158,7 @@ def _without(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
 
 
 def _both_shapes(tensor: Tensor, expected: tuple[int, ...]) -> str:
-    """What is wrong with a tensor's shape, empty when nothing."""
+    """Description of a wrong shape of a tensor; empty when the shape is right."""
     return "" if tensor.shape == expected else f"{_called(tensor)} is {list(tensor.shape)}, expected {list(expected)}"
 
 
@@ -190,7 +190,7 @@ def _check_type(checkpoint: Checkpoint, tensor: Tensor) -> None:
 
 
 def _one(checkpoint: Checkpoint, tensors: list[Tensor]) -> Tensor:
-    """The first of tied parameters; when they are stored several times, compared with the others while it is read.
+    """The first of tied parameters. If they are stored several times, it is compared with the others while it is read.
 
     Raises CheckpointError when they are of different types.
     """

@@ -1,7 +1,7 @@
-"""Calls into transformers that read a checkpoint: from its folder alone, running none of its code, asking nobody.
+"""All calls into transformers that read a checkpoint: from its folder only, without its code, without prompts.
 
-All of them are here. The files may be a stranger's: transformers imports Python modules that they name once it is told
-to trust them, by an argument or by an answer on standard input.
+The files may come from a stranger. transformers imports Python modules that they name once it is told to trust them, by
+an argument or by an answer on standard input.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import TORCH_INDEX, read_config_json
 
 _CLOSED: Mapping[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-#: Names in config.json: transformers reads one of these files in place of config.json.
+#: Key of a list of file names in config.json: transformers reads one of these files instead of config.json.
 _OTHER_CONFIGS = "configuration_files"
 _LOCK = threading.RLock()
 
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Neither transformers nor torch writes to stderr; their settings are as before afterwards."""
+    """Context in which neither transformers nor torch writes to stderr; it restores their settings at the end."""
     verbosity = transformers.logging.get_verbosity()
     loggers = [logging.getLogger(name) for name in ("torch", "torch.export", "torch._dynamo")]
     levels = [logger.level for logger in loggers]
@@ -54,9 +54,9 @@ def quiet_libraries() -> Iterator[None]:
 
 @contextmanager
 def no_code_of_checkpoints() -> Iterator[None]:
-    """No module of a checkpoint is imported inside this block, whatever it was asked for, and standard input is empty.
+    """Context in which no module of a checkpoint is imported, whatever the arguments say, and standard input is empty.
 
-    Both hold for the process: one thread at a time.
+    Both apply to the whole process, so only one thread may use it at a time.
     """
     with _LOCK:
         stdin, imports = sys.stdin, dynamic_module_utils.get_class_in_module
@@ -73,7 +73,7 @@ def _refuse(class_name: str, *arguments: Any, **named: Any) -> NoReturn:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[str]:
-    """A folder with a link to the file: transformers reads more files of a GGUF file's folder, which are not meant."""
+    """A folder with only a link to the file: transformers would read other files of a GGUF file's folder, too."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, path.name).symlink_to(path.absolute())
         yield folder
@@ -81,17 +81,17 @@ def _alone(path: Path) -> Iterator[str]:
 
 @contextmanager
 def _weights_alone(folder: Path) -> Iterator[str]:
-    """A folder with links to the weight files of a checkpoint, which are checked, and an index of our own.
+    """A folder with links to the weight files of a checkpoint, after checking them, and an index made here.
 
-    In the checkpoint's folder transformers would open adapters, parts of distributed checkpoints, and what an index
-    names. Raises as `Checkpoint`.
+    In the checkpoint's folder transformers would open adapters, parts of distributed checkpoints, and the files that an
+    index names. Raises as `Checkpoint`.
     """
     files = Checkpoint(folder).files
     paths = sorted(set(files.values()))
     single, index = (SAFETENSORS, SAFETENSORS_INDEX) if paths[0].suffix == ".safetensors" else (TORCH_FILE, TORCH_INDEX)
     names = {path: f"{number:05d}-{single}" for number, path in enumerate(paths)} if paths[1:] else {paths[0]: single}
     with tempfile.TemporaryDirectory() as place:
-        Path(place, "generation_config.json").write_text("{}")  # it wants one
+        Path(place, "generation_config.json").write_text("{}")  # transformers requires one
         for path, name in names.items():
             Path(place, name).symlink_to(path.absolute())
         if paths[1:]:
@@ -102,7 +102,7 @@ def _weights_alone(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _config_alone(folder: Path) -> Iterator[str]:
-    """A folder whose config.json is read: the folder itself, unless transformers would take another file for it."""
+    """Folder from which config.json is read: the folder itself, unless transformers would read another file instead."""
     path = folder / "config.json"
     values = read_config_json(path) if path.exists() else {}
     if _OTHER_CONFIGS not in values:
@@ -115,36 +115,36 @@ def _config_alone(folder: Path) -> Iterator[str]:
 
 
 def config_from(folder: Path) -> PreTrainedConfig:
-    """The configuration in a folder's config.json. Raises whatever transformers does, or ConfigError."""
+    """The configuration in a folder's config.json. Raises any exception of transformers, or ConfigError."""
     with no_code_of_checkpoints(), _config_alone(folder) as place:
         return transformers.AutoConfig.from_pretrained(place, **_CLOSED)
 
 
 def config_from_gguf(path: Path) -> PreTrainedConfig:
-    """The configuration in a GGUF file. Raises whatever transformers does."""
+    """The configuration in a GGUF file. Raises any exception of transformers."""
     with no_code_of_checkpoints(), _alone(path) as folder:
         return transformers.AutoConfig.from_pretrained(folder, gguf_file=path.name, **_CLOSED)
 
 
 def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
-    """The configuration that the contents of a config.json make. Raises whatever transformers does."""
+    """The configuration with the contents of a config.json. Raises any exception of transformers."""
     with no_code_of_checkpoints():
         return transformers.AutoConfig.for_model(**values)
 
 
 def copy_tokenizer(path: Path, target: Path) -> None:
-    """Writes the tokenizer in a GGUF file into the folder `target`. Raises whatever transformers does."""
+    """Writes the tokenizer in a GGUF file into the folder `target`. Raises any exception of transformers."""
     with no_code_of_checkpoints(), _alone(path) as folder:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=path.name, **_CLOSED)
-        # Of this call, not of the tokenizer; it would be written.
+        # It is an argument of this call, not of the tokenizer, but would be written with it.
         tokenizer.init_kwargs["local_files_only"] = False
         tokenizer.save_pretrained(target)
 
 
 def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration, changed to transformers' own functions and to the weight files that we know.
+    """The configuration, restricted to transformers' own functions and to the known weight files.
 
-    For some names in it, code is fetched and run, or other files are opened.
+    For some names in a configuration, transformers would fetch and run code, or open other files.
     """
     config._attn_implementation = config._experts_implementation = "eager"
     for one in (config, config.get_text_config()):
@@ -156,7 +156,7 @@ def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
 def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """The causal language model in a folder, with its weights in `dtype`.
 
-    Raises whatever transformers does, and CheckpointError when a weight file is not as `Checkpoint` wants it.
+    Raises any exception of transformers, and CheckpointError for a weight file that `Checkpoint` rejects.
     """
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
@@ -165,6 +165,6 @@ def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:
-    """The causal language model of a configuration, on the meta device. Raises whatever transformers does."""
+    """The causal language model of a configuration, on the meta device. Raises any exception of transformers."""
     with no_code_of_checkpoints(), torch.device("meta"):
         return transformers.AutoModelForCausalLM.from_config(_plain(config), trust_remote_code=False)

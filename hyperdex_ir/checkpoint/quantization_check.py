@@ -1,4 +1,4 @@
-"""Phase 0: which quantized weights can be read. What they stand for is computed while they are (`quantized.py`)."""
+"""Phase 0: check for supported quantized weights. They are dequantized while they are read (`dequantize.py`)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 
-#: Methods whose weights are read as the bfloat16 numbers that they stand for.
+#: Methods whose weights are dequantized to bfloat16.
 METHODS = ("mxfp4", "fp8")
 
 
 def check_quantization(config: Mapping[str, Any], source: str) -> None:
     """Checks the quantization_config of a config.json.
 
-    Raises UnsupportedModelError for a method that is not known, ConfigError for one that is not described.
+    Raises UnsupportedModelError for an unknown method, ConfigError for one that is not described.
     """
     given = config.get("quantization_config")
     if given is None:

@@ -1,6 +1,6 @@
-"""Tensors that are read some rows at a time, whatever holds them, and what they are put together from.
+"""Tensors that are read some rows at a time from any kind of file, and tensors composed of others.
 
-A row is an index of the first dimension; a tensor without dimensions is one row. Elements are given as the format
+A row is an index of the first dimension; a tensor without dimensions is one row. Elements are returned as the format
 stores them: bfloat16 as uint16 bit patterns.
 """
 
@@ -16,12 +16,15 @@ import numpy as np
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import BF16, PUBLISHED
 
-#: How much of a matrix is in memory while it is turned.
+#: Bytes of a matrix that are in memory while it is transposed.
 _TURNED_BYTES = 8 << 20
 
 
 class Tensor(Protocol):
-    """dtype: a name of PUBLISHED. names: the tensors of the checkpoint that it is made of, in order."""
+    """A stored or composed tensor.
+
+    dtype: a name of PUBLISHED. names: the tensors of the checkpoint that it is made of, in order.
+    """
 
     @property
     def dtype(self) -> str: ...
@@ -39,7 +42,7 @@ class Tensor(Protocol):
 
 @runtime_checkable
 class ByColumns(Protocol):
-    """A matrix whose columns can be read without the others."""
+    """A matrix whose columns can be read without reading the others."""
 
     def columns(self, start: int, stop: int) -> np.ndarray:
         """Columns start..stop-1 of all rows. Raises CheckpointError when they cannot be read."""
@@ -47,7 +50,7 @@ class ByColumns(Protocol):
 
 
 def read(tensor: Tensor) -> np.ndarray:
-    """All of a tensor."""
+    """The whole tensor."""
     return tensor.rows(0, row_count(tensor))
 
 
@@ -66,7 +69,7 @@ def _names(parts: Sequence[Tensor]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Stacked:
-    """Tensors of one shape and type, each a row."""
+    """Stack of tensors of one shape and type: each is one row."""
 
     parts: tuple[Tensor, ...]
 
@@ -91,7 +94,7 @@ class Stacked:
 
 @dataclass(frozen=True)
 class Concatenated:
-    """Tensors of one type one after another along a dimension."""
+    """Concatenation of tensors of one type along a dimension."""
 
     parts: tuple[Tensor, ...]
     dim: int
@@ -125,7 +128,7 @@ class Concatenated:
 
 @dataclass(frozen=True)
 class Sliced:
-    """Indices start..stop-1 of one dimension."""
+    """Slice of a tensor: indices start..stop-1 of one dimension."""
 
     whole: Tensor
     dim: int
@@ -153,7 +156,7 @@ class Sliced:
 
 @dataclass(frozen=True)
 class Transposed:
-    """A matrix the other way round; its columns are read by themselves, or gathered some rows at a time."""
+    """A transposed matrix; columns of the original are read directly, or gathered some rows at a time."""
 
     whole: Tensor
 
@@ -182,7 +185,7 @@ class Transposed:
 
 @dataclass(frozen=True)
 class Rearranged:
-    """A tensor whose rows are each a function of the same row of others; `shape` is what comes out.
+    """A tensor each row of which is a function of the same row of other tensors. shape: that of the result.
 
     function: (the rows of each part, in order) -> as many rows of `dtype`.
     """
@@ -204,7 +207,7 @@ class Rearranged:
 class Same:
     """A tensor that is stored twice, with the same shape and type; the two are compared while the first is read.
 
-    fault: what to say when they differ, and what to do then.
+    fault: message and hint for the error when they differ.
     """
 
     first: Tensor
@@ -224,7 +227,7 @@ class Same:
         return self.first.names
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        """Raises CheckpointError when they differ there."""
+        """Rows start..stop-1. Raises CheckpointError when the two tensors differ in them."""
         values = self.first.rows(start, stop)
         if not np.array_equal(values, self.second.rows(start, stop), equal_nan=self.dtype != BF16.published):
             raise CheckpointError(*self.fault)
@@ -232,7 +235,7 @@ class Same:
 
 
 def transposed(tensor: Tensor) -> Tensor:
-    """The last two dimensions swapped."""
+    """The tensor with its last two dimensions swapped."""
     if len(tensor.shape) == 2:
         return Transposed(tensor)
     *others, first, second = tensor.shape

@@ -12,13 +12,13 @@ from hyperdex_ir.checkpoint.tensors import row_bytes
 from hyperdex_ir.checkpoint.torch_weights import element_type, is_mapped, let_go, load_tensors, raw_bytes
 from hyperdex_ir.isa.formats import PUBLISHED
 
-#: How much of a mapped matrix is in memory while columns are taken from it.
+#: Bytes of a mapped matrix that are in memory while columns are read from it.
 _BLOCK_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class TorchTensor:
-    """A tensor that torch holds. mapped: it is in its file, and takes no memory but for the rows that are read."""
+    """A tensor that torch holds. mapped: True when it stays in its file, so that only rows being read take memory."""
 
     name: str
     dtype: str
@@ -51,7 +51,7 @@ class TorchTensor:
 
 
 def read_torch_file(path: Path) -> dict[str, TorchTensor]:
-    """The tensors of a file, by name. Raises CheckpointError when torch cannot read it without running code of it."""
+    """The tensors of a file, by name. Raises CheckpointError when torch cannot read it without running its code."""
     mapped = is_mapped(path)
     return {
         name: TorchTensor(name, element_type(path, name, tensor), tuple(tensor.shape), tensor, mapped)

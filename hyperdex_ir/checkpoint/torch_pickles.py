@@ -1,8 +1,9 @@
 """A dry run of the pickles of a file in torch's own format, before torch runs them.
 
-torch's reader of weights runs no code of a file, but it calls what takes memory for nothing that is in the file:
-`bytearray(n)`, `set` of a tensor whose stride is 0, a text encoded as "hex" again and again. So a pickle may name only
-what files of tensors name, call only what makes tensors, and each tensor has to lie within its storage.
+torch's reader of weights runs no code of a file, but a small file can make it allocate much memory by calls of
+`bytearray(n)`, of `set` on a tensor whose stride is 0, or by encoding a text as "hex" again and again. So a pickle may
+only name objects that files of tensors name, and only call functions that make tensors; each tensor must lie within its
+storage.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ _HINT = "only tensors are loaded, no code is run"
 _SAVE = "save tensors by name, as a model's state_dict() has them"
 _ORDERED = "collections OrderedDict"
 _UNTYPED = "torch.storage UntypedStorage"
-#: Functions that make a tensor of a storage, and the least and the most of their arguments.
+#: Functions that make a tensor from a storage -> the least and the greatest number of their arguments.
 _REBUILDS = {
     "torch._utils _rebuild_tensor": (4, 4),
     "torch._utils _rebuild_tensor_v2": (6, 7),
     "torch._utils _rebuild_tensor_v3": (7, 8),
 }
 _PARAMETER = "torch._utils _rebuild_parameter"
-#: Dimensions of a tensor that are looked at; `torch_weights.py` says of which tensor they are too many. Each tensor has
-#: its own numbers, though a pickle names them once.
+#: Limit for the dimensions of a tensor here; `torch_weights.py` names the tensor that has too many. Each tensor has its
+#: own copy of the sizes, even if the pickle has them only once.
 _MOST_SIZES = 8 * MOST_DIMENSIONS
-#: Entries of what a call or an object copies: of `_metadata` and the like. A pickle names them once, too.
+#: Limit for the entries that a call or an object copies, such as `_metadata`. A pickle may have them only once, too.
 _MOST_COPIED = 16
-#: Tuples, dicts and lists within one another.
+#: Limit for the nesting of tuples, dicts and lists.
 _MOST_MARKS = 64
 _LARGEST = 1 << 63
-#: The pickles of a file of torch before 1.6 whose values torch looks at: two numbers, and the names of the storages.
+#: Pickles of a file of torch before 1.6 whose values torch inspects: two numbers, and the names of the storages.
 _OLD_NUMBERS, _OLD_NAMES = (0, 1), 4
 
 
@@ -50,7 +51,7 @@ class _Tensor:
 class _Global:
     """A function, class or kind of element that a pickle names.
 
-    item_bytes: of an element, for a kind of storage or of element; else 0.
+    item_bytes: bytes of an element, for a kind of storage or element; otherwise 0.
     """
 
     name: str
@@ -77,7 +78,7 @@ class _Dict:
 
 @cache
 def _admitted() -> dict[str, _Global]:
-    """The functions, classes and kinds of elements that files of tensors name, by module and name."""
+    """The functions, classes and kinds of elements that files of tensors may name, by module and name."""
     import torch
 
     types = torch.storage._dtype_to_storage_type_map()
@@ -93,9 +94,9 @@ def _is_count(value: Any) -> bool:
 
 
 class DryRun:
-    """Runs the pickles of one file, of which it makes nothing. most: operations of all of them.
+    """Dry run of the pickles of one file; it creates none of their objects.
 
-    old: whether the file is one of torch before 1.6.
+    old: True for a file of torch before 1.6. most: limit for the operations of all pickles together.
     """
 
     def __init__(self, path: Path, old: bool, most: int):
@@ -105,8 +106,10 @@ class DryRun:
         self._storages: dict[str, _Storage] = {}
 
     def run(self, source: IO[bytes]) -> None:
-        """Runs the pickle at the place where the source is. Raises CheckpointError when it does what none of tensors
-        does, and whatever comes of it when it is none.
+        """Runs the pickle at the current position of the source.
+
+        Raises CheckpointError when the pickle does anything that pickles of tensors never do, and any other exception
+        when the data is not a pickle.
         """
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
@@ -122,7 +125,7 @@ class DryRun:
         self._check_result(self._stack.pop())
 
     def _check_result(self, value: Any) -> None:
-        """torch shows a number that is wrong, and looks names up, whatever they are."""
+        """Checks the values that torch would print when they are wrong, or look up without checking their type."""
         number = self._pickles
         self._pickles += 1
         if not self._old:
@@ -235,7 +238,7 @@ class DryRun:
     def _check_extent(
         self, storage: _Storage, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...], kind: Any = None
     ) -> None:
-        """torch makes a storage longer when a tensor does not lie within it."""
+        """Raises CheckpointError for a tensor beyond its storage, because torch would enlarge the storage."""
         stored = storage.bytes // (kind or storage).item_bytes
         last = offset + sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
         if prod(sizes) >= _LARGEST or (all(sizes) and last >= stored):
@@ -269,8 +272,8 @@ class DryRun:
         self._stack.append(storage)
 
 
-#: Actions by operation: all that torch's reader knows, but for those that files of tensors lack, `NEWOBJ`, `EMPTY_SET`
-#: and `SHORT_BINSTRING`.
+#: Actions by operation: all operations of torch's reader except `NEWOBJ`, `EMPTY_SET` and `SHORT_BINSTRING`, which
+#: files of tensors do not use.
 _ACTIONS: dict[str, Callable[[DryRun, Any], None]] = {
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"), DryRun._push),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), DryRun._get),

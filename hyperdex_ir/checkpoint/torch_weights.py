@@ -31,22 +31,22 @@ from hyperdex_ir.support.reading import (
 SINGLE = "pytorch_model.bin"
 #: A file of torch before 1.6 has a magic number, a version, the machine, the tensors, and the names of their storages.
 _OLD_PICKLES = 5
-#: What torch knows a zip archive by, from which it takes other pickles.
+#: Signature by which torch recognises a zip archive, from which it reads other pickles.
 _ZIP = b"PK\x03\x04"
-#: Tensors that share their elements take together at most so many times the file's bytes: tied weights twice.
+#: Tensors that share elements may have together at most this multiple of the file's bytes; tied weights have twice.
 _MOST_SHARING = 4
 
 
 def safetensors_name(name: str) -> str:
-    """`pytorch_model-00001-of-00002.bin` -> `model-00001-of-00002.safetensors`."""
+    """Name of the rewritten file: `pytorch_model-00001-of-00002.bin` -> `model-00001-of-00002.safetensors`."""
     return name.removeprefix("pytorch_").removesuffix(".bin") + ".safetensors"
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
     """The tensors of a torch file, by name; no code of it runs.
 
-    Files of torch 1.6 and later are mapped; older ones are in memory as a whole. Raises CheckpointError when it holds
-    other than dense tensors whose elements are all in the file, or cannot be read.
+    Files of torch 1.6 and later are mapped; older ones are in memory as a whole. Raises CheckpointError when the file
+    cannot be read, or holds anything but dense tensors whose elements are all in the file.
     """
     import torch
 
@@ -61,7 +61,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
             tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except CheckpointError:
         raise
-    except Exception as error:  # torch raises whatever its zip reader raises
+    except Exception as error:  # torch does not catch the exceptions of its zip reader
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path}: not a torch file of tensors: {first_line}", DOWNLOAD_AGAIN) from error
     if not isinstance(tensors, dict):
@@ -74,9 +74,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def _check_records(path: Path) -> None:
-    """Raises CheckpointError when the file is compressed, or what it holds beside tensors is too large.
+    """Raises CheckpointError when the file is compressed, or its records other than tensors are too large.
 
-    torch maps tensors as they lie in the file, compressed or not, and reads all else.
+    torch maps tensors as they lie in the file, compressed or not, and reads all other records.
     """
     import torch
 
@@ -91,13 +91,13 @@ def _check_records(path: Path) -> None:
 
 
 def _check_pickles(path: Path, mapped: bool) -> None:
-    """Raises CheckpointError when pickles do anything but make tensors of what is in the file, or are too long."""
+    """Raises CheckpointError when pickles do anything but make tensors from the file's data, or are too long."""
     data, most = _pickles(path, mapped), WEIGHTS_PICKLE.most_values
     source, whole = io.BytesIO(data), len(data) <= WEIGHTS_PICKLE.limit
     run = DryRun(path, not mapped, most)
     try:
         for _ in range(1 if mapped else _OLD_PICKLES):
-            # Where a file ends too early, torch says what is wrong with it.
+            # torch reports the fault of a file that ends too early.
             if not whole or source.tell() < len(data):
                 run.run(source)
     except ValueError as error:
@@ -109,7 +109,7 @@ def _check_pickles(path: Path, mapped: bool) -> None:
 
 
 def _pickles(path: Path, mapped: bool) -> bytes:
-    """The pickle of a file that is mapped; of any other, what its pickles have to lie in, and a byte more."""
+    """The pickle of a mapped file; for other files, the bytes that their pickles must lie in, and one more byte."""
     import torch
 
     if mapped:
@@ -122,7 +122,7 @@ def _pickles(path: Path, mapped: bool) -> bytes:
 
 
 def _what_is_wrong(name: Any, tensor: Any) -> str:
-    """Why a value of the file is no dense tensor in memory whose elements are all there; empty when it is one."""
+    """Reason why a value of the file is not a dense tensor in memory with all its elements; empty when it is one."""
     import torch
 
     if not isinstance(name, str) or not _is_text(name):
@@ -164,7 +164,7 @@ def _check_sizes(path: Path, tensors: dict[str, Any]) -> None:
 
 
 def element_type(path: Path, name: str, tensor: Any) -> str:
-    """The name that safetensors has for a tensor's type. Raises CheckpointError when it is no tensor of that kind."""
+    """The safetensors name of a tensor's type. Raises CheckpointError for a type that weights cannot have."""
     import torch
 
     names = {getattr(torch, kind.torch): kind.published for kind in PUBLISHED.values()}
@@ -174,7 +174,7 @@ def element_type(path: Path, name: str, tensor: Any) -> str:
 
 
 def is_mapped(path: Path) -> bool:
-    """Whether `load_tensors` maps a file, so that its tensors are no memory of the process before they are read."""
+    """Test for a file that `load_tensors` maps; its tensors take no memory of the process until they are read."""
     return zipfile.is_zipfile(path)
 
 
@@ -186,7 +186,7 @@ def raw_bytes(tensor: Any) -> np.ndarray:
 
 
 def let_go(tensor: Any) -> None:
-    """Gives back the memory of the pages that a tensor of a mapped file lies on; who reads it again has them again."""
+    """Drops the mapped pages of a tensor (MADV_DONTNEED); a later read faults them in."""
     if not tensor.numel():
         return
     extent = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
@@ -200,7 +200,7 @@ def let_go(tensor: Any) -> None:
 def rewrite(path: Path, root: Path) -> Path:
     """Writes the tensors of a torch file to a safetensors file beside it, and returns that file's path.
 
-    root: as of `files.atomic_file`. Tensors that share memory are written once a name. Raises CheckpointError as
+    root: as of `files.atomic_file`. Tensors that share memory are written once for each name. Raises CheckpointError as
     `load_tensors`.
     """
     tensors, mapped = load_tensors(path), is_mapped(path)

@@ -1,4 +1,4 @@
-"""Values of stored tensors in another type: each one looked at, rounded to nearest."""
+"""Conversion of stored values to another type: each value is checked and rounded to nearest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import BF16, ELEMENTS, ElementType
 
-#: Elements that are looked at together: what is made of them stays in the cache.
+#: Number of elements that are converted together; their intermediate results stay in the CPU's cache.
 _STEP = 1 << 17
 
 

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoints in, `lpu` modules out. Tracing imports torch and transformers, nothing else does."""
+"""Import of Hugging Face checkpoints as `lpu` modules. Only tracing imports torch and transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention whose scale depends on the layer: layers become alike when the queries are scaled instead."""
+"""Attention whose scale depends on the layer: scaling the queries instead makes the layers equal."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hyperdex_ir.passes.outlining.match import stack_of
 
 
 def uneven_scales(graph: Graph) -> dict[Node, float]:
-    """Attention nodes -> the scale that they get, the largest among like nodes of all layers, where those differ.
+    """Attention nodes -> their common scale, for corresponding nodes of different layers whose scales differ.
 
-    Like nodes are in modules of the same name, the layer's number aside, and take the same but for the scale. What a
-    node's own scale is smaller by, its queries are multiplied with: a constant, which layers may differ in.
+    Corresponding nodes are in modules of the same name, apart from the layer's number, and have equal arguments apart
+    from the scale. The common scale is the largest of their scales. The queries of a node are multiplied by the ratio
+    of its own scale to the common one: a constant, in which layers may differ.
     """
     groups: dict[object, list[Node]] = {}
     for node in graph.live:
@@ -40,7 +41,7 @@ def _kind(graph: Graph, node: Node) -> object:
 
 
 def _described(value: object) -> object:
-    """A tensor by its shape, several by theirs, anything else by what it is."""
+    """Description of an argument: shapes for tensors, the value itself for anything else."""
     if isinstance(value, Node):
         return shape_of_node(value)
     return tuple(map(_described, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value

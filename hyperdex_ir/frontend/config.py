@@ -1,4 +1,4 @@
-"""Phase 0: what config.json says, checked without torch or transformers."""
+"""Phase 0: checks of config.json that need neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Fa
 from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
 from hyperdex_ir.support.reading import read_config_json
 
-#: Keys whose presence means a mechanism that is not supported, and what it is.
+#: Keys whose presence means an unsupported mechanism, with the name of the mechanism.
 _REFUSED = {
     "compression_config": "compressed weights",
 }
-#: Keys by which transformers chooses a function, and perhaps fetches it.
+#: Keys by which transformers chooses a function, which it may fetch from the Hub.
 _IMPLEMENTATION = re.compile(r"\w*_implementation(_internal)?", re.ASCII)
-#: Letters of an unknown name that are compared with the known ones.
+#: Number of letters of an unknown name that are compared with the known names.
 _COMPARED = 200
-#: More parameters than any model has.
+#: Limit for the number of parameters; no model has as many.
 _MOST_PARAMETERS = 1 << 42
-#: More labels of a classifier than any has; transformers makes two names for each.
+#: Limit for the labels of a classifier; no model has as many. transformers makes two names for each.
 _MOST_LABELS = 1 << 16
-#: What follows the name of a family in the name of an architecture.
+#: Suffixes that follow the name of a family in the name of an architecture.
 _SUFFIX = re.compile(r"(For[A-Z]|LMHead|Model).*")
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What a model is, in numbers.
+    """Sizes and other numbers of a model.
 
-    max_positions: how many positions it was made for. learned_positions: whether there are no more than those.
-    eos_ids: the tokens that end a text, possibly none. tied: whether the head is the token embedding.
-    token_embedding: the last components of its name.
+    max_positions: number of positions it was made for. learned_positions: True when positions are learned, so that
+    there are no others. eos_ids: the tokens that end a text, possibly none. tied: True when the head is the token
+    embedding. token_embedding: the last components of the embedding's name.
     """
 
     architecture: str
@@ -95,7 +95,7 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
 
 
 def _check_implementations(config: Mapping[str, Any], source: str) -> None:
-    """Raises UnsupportedModelError when the config, or a config inside, names code on the Hub, as OWNER/NAME."""
+    """Raises UnsupportedModelError when the config, or a config nested in it, names code on the Hub, as OWNER/NAME."""
     holders = [config]
     for holder in holders:
         holders += [value for value in holder.values() if isinstance(value, Mapping)]
@@ -110,7 +110,7 @@ def _check_implementations(config: Mapping[str, Any], source: str) -> None:
 
 
 def _inside(config: Mapping[str, Any], key: str, default: Any) -> Any:
-    """What a key holds, `object.key` that of an object inside; the default when it is absent."""
+    """Value of a key, or the default when it is absent; `object.key` names a key of a nested object."""
     outer, _, inner = key.rpartition(".")
     holder = config.get(outer) if outer else config
     return holder.get(inner, default) if isinstance(holder, Mapping) else default
@@ -147,19 +147,19 @@ def _architecture(config: Mapping[str, Any], source: str) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like this one."""
+    """The known name most similar to this one."""
     name = name[:_COMPARED].lower()
     return max(known, key=lambda candidate: difflib.SequenceMatcher(None, name, candidate.lower()).ratio())
 
 
 def _nearest_architecture(name: str) -> str:
-    """The supported architecture whose family has the name most like this one's."""
+    """The supported architecture whose family name is most similar to this one's."""
     families = {_SUFFIX.sub("", known): known for known in FAMILIES}
     return families[_nearest(_SUFFIX.sub("", name), families)]
 
 
 def _printable(text: str) -> str:
-    """A name from the file; quoted when it is not plain, so that it stays on its line."""
+    """A name from the file, quoted unless it is plain, so that a message stays on one line."""
     plain = text.isascii() and text.isprintable() and 0 < len(text) <= 60
     return text if plain else _show(text)
 
@@ -174,7 +174,7 @@ def _rule(rope: Mapping[str, Any]) -> Any:
 
 
 class _Checker:
-    """Takes the values of one config.json by the table of its family."""
+    """Checks and reads the values of one config.json by the table of its family."""
 
     def __init__(self, config: Mapping[str, Any], source: str, family: Family):
         self.config = config
@@ -244,7 +244,7 @@ class _Checker:
         return self.family.names.get(name, NAMES[name])
 
     def _named(self, name: str) -> int:
-        """The size that the summary has under this name."""
+        """The size that the summary calls by this name."""
         return self._positive(self._key(name))
 
     def _positive(self, key: str) -> int:
@@ -253,7 +253,7 @@ class _Checker:
         return value
 
     def _intermediate(self, hidden: int) -> int:
-        """Where no key says otherwise, four times as wide."""
+        """Width of the intermediate layer: four times the hidden size unless a key gives it."""
         return self.sizes.get(self._key("intermediate")) or 4 * hidden
 
     def _head_size(self, hidden: int, heads: int) -> int:
@@ -302,7 +302,7 @@ class _Checker:
             )
 
     def _list(self, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-        """One of the allowed values for each layer, or null."""
+        """Checks a list of one allowed value for each layer, or null."""
         if value is None:
             return
         count = self._named("layers")
@@ -330,7 +330,7 @@ class _Checker:
                 raise self._wrong(f"{key}.{name}", found, expected)
 
     def _rope(self, key: str, rope: Any) -> None:
-        """What says how positions rotate, or null."""
+        """Checks an object of rotary parameters, or null."""
         if rope is None:
             return
         if not isinstance(rope, dict):
@@ -340,7 +340,7 @@ class _Checker:
             self._number(f"{key}.{name}", rope.get(name, 1.0))
 
     def _rotated(self, head_size: int) -> int:
-        """How many elements of a head rotate: an even number."""
+        """Number of elements of a head that rotate; it is even."""
         if self.family.turned:
             size = self._positive(self.family.turned)
             if size > head_size or size % 2:

@@ -1,6 +1,6 @@
-"""Short causal convolutions in a traced graph: found by what they compute, made one node.
+"""Short causal convolutions in a traced graph: found by their arithmetic, and made one node.
 
-torch has them as a convolution of each channel by itself, padded on both sides, of which the first tokens are kept.
+In torch they are a depthwise convolution, padded on both sides, followed by a slice that keeps the first tokens.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def fuse_short_convs(graph: Graph) -> None:
 
 
 def _operands(conv: Node) -> tuple[Node, Node, Node | None] | None:
-    """Input, taps and bias of what is a causal convolution of each channel by itself, over all tokens; else None."""
+    """Input, taps and bias of a causal depthwise convolution over all tokens; None for any other convolution."""
     given = arguments(conv)
     x, taps = tensor_of(given["input"]), _parameter(given["weight"])
     if x is None or taps is None or x.dim() != 3 or x.shape[0] != 1:
@@ -40,7 +40,7 @@ def _operands(conv: Node) -> tuple[Node, Node, Node | None] | None:
 
 
 def _parameter(node: Node) -> Node | None:
-    """The parameter that a node reshapes, in the form that it has; None when it is something else."""
+    """The parameter that a node reshapes, in its stored shape; None when the node is something else."""
     shape = node.meta["val"].shape
     while node.target in _RESHAPING:
         node = node.all_input_nodes[0]
@@ -48,7 +48,7 @@ def _parameter(node: Node) -> Node | None:
 
 
 def _keeps_first(node: Node, x: torch.Tensor) -> bool:
-    """Whether a node keeps as many tokens of the convolution, from the first on, as the input has."""
+    """Test for a slice that keeps as many tokens of the convolution as the input has, from the first on."""
     result = tensor_of(node)
     if node.target is not aten.slice.Tensor or result is None:
         return False
@@ -58,7 +58,7 @@ def _keeps_first(node: Node, x: torch.Tensor) -> bool:
 
 
 def _is_same(a: Any, b: Any) -> bool:
-    """Whether two sizes are the same number, or the same expression of the number of tokens."""
+    """Test for equal sizes: the same number, or the same expression of the number of tokens."""
     if isinstance(a, int) or isinstance(b, int):
         return isinstance(a, int) and isinstance(b, int) and a == b
     return a.node.expr == b.node.expr
@@ -74,5 +74,5 @@ def _replace(graph: Graph, conv: Node, operands: tuple[Node, Node, Node | None])
     graph.erase_node(conv)
 
 
-#: What says where in the model a node came from.
+#: Metadata that says which part of the model a node came from.
 _PLACE = ("nn_module_stack", "stack_trace")

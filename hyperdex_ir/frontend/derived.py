@@ -1,4 +1,4 @@
-"""Parameters that are in no checkpoint: computed here as transformers computes them, and carried like weights."""
+"""Derived parameters, which are in no checkpoint: computed as transformers computes them, and stored like weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Positions computed at a time.
 _BLOCK = 4096
-#: Rules of transformers that look at the length of the text.
+#: Rules of transformers whose frequencies depend on the length of the text.
 _RULES_OF_LENGTH = ("dynamic", "longrope")
 
 
@@ -26,9 +26,10 @@ _RULES_OF_LENGTH = ("dynamic", "longrope")
 class RotaryTable:
     """Cosine and sine of every position, [length, 2, size] of float32; row p is cos(p), then sin(p).
 
-    frequency: [size / 2] of float32, the angle of a position. column: which frequency each column takes, [size].
-    scaling: multiplies the cosines and sines, in float32. rule: the name of the frequencies' rule. stretched: whether
-    they are others than those of a short text. again: makes the table for another length, where the rule looks at it.
+    frequency: [size / 2] of float32, the angle of a position. column: index of the frequency of each column, [size].
+    scaling: multiplies the cosines and sines, in float32. rule: the name of the frequencies' rule. stretched: True when
+    the frequencies differ from those of a short text. again: makes the table for another length, for rules that depend
+    on the length.
     """
 
     key: str
@@ -47,10 +48,10 @@ class RotaryTable:
 
     @classmethod
     def of_module(cls, path: str, module: torch.nn.Module, length: int, kind: str = "") -> RotaryTable:
-        """What a rotary module of a model (its path given, on any device) computes for a forward of `length` tokens.
+        """Table that a rotary module of a model, on any device, computes for a forward of `length` tokens.
 
-        kind: of the layers that it is for, one of `layer_kinds`.
-        Raises UnsupportedModelError, naming the module, when it is not cos and sin of frequency times position.
+        path: of the module. kind: the kind of layers that the table is for, one of `layer_kinds`.
+        Raises UnsupportedModelError, naming the module, unless it computes cos and sin of frequency times position.
         """
         import torch
 
@@ -58,7 +59,7 @@ class RotaryTable:
         config = getattr(module, "config", None)
         if config is None:
             raise UnsupportedModelError(f"{name}: a rotary module without a configuration is not supported")
-        # The forward at the last position makes types that depend on the length choose their frequencies;
+        # The forward at the last position makes rules that depend on the length choose their frequencies;
         # the fraction tells the columns' layout apart even when that position is 0.
         probed = torch.tensor([[length - 1, 0.5]])
         prefix = f"{kind}_" if kind else ""
@@ -86,7 +87,7 @@ class RotaryTable:
         return replace(self, length=length) if self.again is None else self.again(length)
 
     def choice(self) -> str:
-        """Which of its rule's frequencies the table has, in words; empty for a rule without a choice."""
+        """Description of the frequencies that the rule chose for this length; empty for a rule without a choice."""
         if self.rule not in _RULES_OF_LENGTH:
             return ""
         which = "a text beyond the original length" if self.stretched else "a text within the original length"
@@ -112,7 +113,7 @@ class RotaryTable:
 
 
 def _layouts(count: int) -> Iterator[np.ndarray]:
-    """How `count` frequencies may lie in the columns: twice after another, each twice, or once."""
+    """Possible orders of `count` frequencies in the columns: the list twice, each frequency twice in a row, or once."""
     one = np.arange(count)
     yield np.concatenate([one, one])
     yield np.repeat(one, 2)
@@ -127,21 +128,21 @@ class HeadSlopes:
     slopes: np.ndarray
 
     def at(self, _: int) -> HeadSlopes:
-        """The same for every length."""
+        """The same slopes: they do not depend on the length."""
         return self
 
     def values(self) -> np.ndarray:
         return self.slopes
 
 
-#: A parameter that no checkpoint holds: its `values()` are made when asked for.
+#: A parameter that no checkpoint holds; `values()` computes it on demand.
 Derived = RotaryTable | HeadSlopes
 
 
 def layer_kinds(path: str, module: torch.nn.Module) -> tuple[str, ...]:
-    """The kinds of layers for which a rotary module has frequencies each; one without a name where all share them.
+    """Kinds of layers for which a rotary module has separate frequencies; one empty name if all layers share them.
 
-    Raises UnsupportedModelError, naming the module, when it takes anything else.
+    Raises UnsupportedModelError, naming the module, when its forward takes any other argument.
     """
     taken = list(inspect.signature(module.forward).parameters)
     if taken == ["x", "position_ids"]:
@@ -158,7 +159,7 @@ def rotary_modules(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Modul
     """The model's rotary modules and their paths, in order.
 
     A rotary module has neither parameters nor modules of its own, and its forward takes positions. `RotaryTable` checks
-    the values that it gives.
+    the values that it returns.
     """
     for path, module in model.named_modules():
         plain = not any(module.children()) and not any(True for _ in module.parameters())

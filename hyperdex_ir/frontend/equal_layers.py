@@ -1,9 +1,9 @@
-"""Equal layers of a model, told from its modules before anything is traced: two of each kind are, the others are not.
+"""Equal layers of a model, found from its modules before tracing, so that only two layers of each kind are traced.
 
-Layers are equal when their modules are, one by one: class, attributes, shapes of parameters and buffers. An attribute
-that holds the layer's number is left out, and refuses to be looked at while the model is traced. A layer that is not
-traced must be called as the first of its kind; it gives back what it is given. The folding then compares the graphs of
-the first and the last of each kind. A model that does not pass these checks is traced whole.
+Layers are equal when their modules are equal, one by one: class, attributes, shapes of parameters and buffers. An
+attribute that holds the layer's number is not compared, and raises an error when it is read while the model is traced.
+A layer that is not traced must be called with the arguments of the first of its kind; it returns its input. The folding
+then compares the graphs of the first and the last layer of each kind. A model that fails these checks is traced whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hyperdex_ir.frontend.graph import shape_of_tensor
 from hyperdex_ir.passes.outlining.match import LayerStack
 
 _PLAIN = (type(None), bool, int, float, str, torch.dtype, torch.device)
-#: Attributes of a module that are compared in another way.
+#: Attributes of a module that the comparison of attributes leaves out: other code compares their contents.
 _CONTENTS = ("_parameters", "_buffers", "_modules")
 _NUMBER = object()
 
@@ -33,7 +33,7 @@ class IrregularLayersError(Exception):
 
 @dataclass(frozen=True)
 class EqualLayers:
-    """Which layers are equal. kinds: for each, the number of the first that is equal to it."""
+    """Kinds of equal layers of a model. kinds: for each layer, the number of the first layer equal to it."""
 
     path: str
     layers: ModuleList
@@ -42,12 +42,12 @@ class EqualLayers:
 
     @property
     def traced(self) -> set[int]:
-        """The first and the last of each kind."""
+        """Numbers of the first and the last layer of each kind."""
         last = {kind: number for number, kind in enumerate(self.kinds)}
         return {*last, *last.values()}
 
     def everywhere(self, keys: Iterable[str]) -> frozenset[str]:
-        """Keys of parameters, with those of the layers that were not traced."""
+        """The keys of parameters, completed by the corresponding keys of the layers that were not traced."""
         stack, found = LayerStack(self.path), set(keys)
         for key in keys:
             if (number := stack.number(key)) is not None:
@@ -57,7 +57,7 @@ class EqualLayers:
 
     @contextmanager
     def once(self) -> Iterator[None]:
-        """Inside this block, the model runs the layers that are to be traced only, and each of these once."""
+        """Context in which the model runs only the layers to be traced, each of them once."""
         calls: dict[int, _Call] = {}
         changed = [(module, name) for layer in self.layers for module, name in self._numbered(layer)]
         changed += [(layer, "forward") for layer in self.layers]
@@ -82,7 +82,7 @@ class EqualLayers:
 
 
 def find_equal_layers(model: Module, buffers: Mapping[str, np.ndarray]) -> EqualLayers | None:
-    """The equal layers of a model; None when it has no layers, or no two that are equal. buffers: by name, values."""
+    """The equal layers of a model; None when it has no layers, or no two equal ones. buffers: values by name."""
     lists = [(path, one) for path, one in model.named_modules() if isinstance(one, ModuleList) and len(one) > 1]
     lists = [(path, one) for path, one in lists if not any(part.isdigit() for part in path.split("."))]
     if len(lists) != 1 or _shares_parameters(model, lists[0][0]):
@@ -99,7 +99,7 @@ def find_equal_layers(model: Module, buffers: Mapping[str, np.ndarray]) -> Equal
 
 
 def _shares_parameters(model: Module, path: str) -> bool:
-    """Whether a parameter of a layer is there under another name, too."""
+    """Test for a parameter of a layer that the model has under another name, too."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -107,7 +107,7 @@ def _shares_parameters(model: Module, path: str) -> bool:
 
 
 def _find_numbers(layers: ModuleList) -> frozenset[tuple[str, str]]:
-    """The attributes that hold the number of the layer in every layer that has them: path in the layer, name."""
+    """Attributes that hold the layer's number in every layer that has them, as (path in the layer, name)."""
     found: dict[tuple[str, str], bool] = {}
     for number, layer in enumerate(layers):
         for path, module in layer.named_modules():
@@ -119,7 +119,7 @@ def _find_numbers(layers: ModuleList) -> frozenset[tuple[str, str]]:
 
 # ---------------------------------------------------------------------------------------------------- modules
 class _Description:
-    """What is equal for equal layers."""
+    """Description of a layer that can be compared: equal layers have equal descriptions."""
 
     def __init__(
         self, path: str, layer: Module, numbers: frozenset[tuple[str, str]], buffers: Mapping[str, np.ndarray]
@@ -130,7 +130,7 @@ class _Description:
         self.buffers = buffers
 
     def of(self) -> object:
-        """Raises IrregularLayersError for what cannot be compared."""
+        """The description. Raises IrregularLayersError for values that cannot be compared."""
         return tuple((name, self._module(name, module)) for module, name in self.modules.items())
 
     def _module(self, path: str, module: Module) -> object:
@@ -148,7 +148,7 @@ class _Description:
         return None if value is None else value.tobytes()
 
     def _value(self, value: object) -> object:
-        """What stands for an attribute; objects that are not known are equal to themselves only."""
+        """Description of an attribute's value; an object of an unknown type is equal only to itself."""
         if isinstance(value, _PLAIN):
             return type(value), value
         if isinstance(value, Module) and value in self.modules:
@@ -176,21 +176,21 @@ def _refuse(*_: Any, **__: Any) -> NoReturn:
     raise IrregularLayersError("a layer looks at its number")
 
 
-#: The number of a layer, to be handed on only; torch looks at the class of every attribute.
+#: Stand-in for a layer's number, which may be handed on but not read; torch looks at the class of every attribute.
 _KEPT = ("__new__", "__init__", "__init_subclass__", "__subclasshook__", "__getattribute__", "__class__", "__doc__")
 _Unread = type("_Unread", (), {name: _refuse for name in (*dir(int), "__iter__", "__getitem__") if name not in _KEPT})
 
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of a layer: its arguments, and what it gave."""
+    """A call of a layer: its arguments and its result."""
 
     arguments: tuple[object, ...]
     result: object
 
 
 def _flat(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[object, ...]:
-    """All arguments, one by one, with the names of those that have one. Raises IrregularLayersError for others."""
+    """All arguments in one flat tuple, keywords with their names. Raises IrregularLayersError for other types."""
     found: list[object] = []
     for name, value in [*enumerate(args), *kwargs.items()]:
         parts = value if isinstance(value, tuple) else (value,)
@@ -213,7 +213,7 @@ def _watched(forward: Callable[..., Any], number: int, calls: dict[int, _Call]) 
 
 
 def _left_out(kind: int, calls: dict[int, _Call]) -> Callable[..., Any]:
-    """A layer that gives back the one tensor that it takes and the first of its kind did not."""
+    """Forward of a layer that is not traced: it returns the one argument in which its call differs from the first's."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if kind not in calls:
@@ -236,14 +236,14 @@ def _is_same(value: object, other: object) -> bool:
 
 
 def _is_alike(value: object, other: object) -> bool:
-    """Whether both are tensors of one shape."""
+    """Test for two tensors of the same shape and type."""
     if not isinstance(value, torch.Tensor) or not isinstance(other, torch.Tensor):
         return False
     return value.dtype == other.dtype and shape_of_tensor(value) == shape_of_tensor(other) is not None
 
 
 def _like(result: object, value: object) -> object:
-    """The value in the place of the one tensor in a result."""
+    """The result with the value in place of its one tensor."""
     parts = result if isinstance(result, tuple) else (result,)
     if not _is_alike(parts[0], value) or any(part is not None for part in parts[1:]):
         raise IrregularLayersError("a layer gives other than it takes")

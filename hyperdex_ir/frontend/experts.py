@@ -1,6 +1,6 @@
 """The torch operators that stand for routed experts while a model is traced; importing this registers them.
 
-Ranks are the last dimension, as in `lpu.expert_linear`: an expert's columns are those of each of its ranks.
+Ranks are the last dimension, as in `lpu.expert_linear`: each rank has all columns of its expert.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from hyperdex_ir.errors import UnsupportedModelError
 from hyperdex_ir.frontend.operators import NAMESPACE
 from hyperdex_ir.isa.functions import ACTIVATIONS
 
-#: The name under which transformers' interface of experts knows ours while a model is traced.
+#: The name under which our function is registered in transformers' interface of experts while a model is traced.
 EXPERTS_NAME = "hyperdex"
-#: The activations that `lpu.expert_linear` has, by torch's functions of their names.
+#: The activations of `lpu.expert_linear`, by the torch functions that compute them.
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     name: partial(functional.gelu, approximate="tanh") if name == "gelu_tanh" else getattr(functional, name)
     for name in ACTIVATIONS
@@ -66,7 +66,7 @@ TOP_K = torch.ops.hyperdex.top_k.default
 
 
 class _RanksBehind(TorchFunctionMode):
-    """What works on the last dimension works on the one before it: ranks stand behind the columns of a gate."""
+    """Moves a gate's operations from the last dimension to the one before it: ranks come after the gate's columns."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -81,9 +81,9 @@ class _RanksBehind(TorchFunctionMode):
 
 
 def name_gates(model: torch.nn.Module) -> None:
-    """Notes at each module of experts which activation its gate has, `gate_activation`: None when it has another form.
+    """Sets `gate_activation` of each module of experts: its gate's activation, None when the gate has another form.
 
-    The model must be ours alone, and not being exported: its gates are computed.
+    The caller must own the model instance. The gates are computed, so this must not run during export.
     """
     for module in model.modules():
         if hasattr(module, "_apply_gate"):
@@ -105,8 +105,10 @@ def _activation_of(experts: Any) -> str | None:
 
 
 def _probes() -> tuple[torch.Tensor, torch.Tensor]:
-    """First and second halves for a gate, f32 [n] each: magnitudes of all of f32, so that no limit of a gate is beyond
-    them, and of the first half many where activations differ."""
+    """First and second halves for a gate, f32 [n] each.
+
+    Their magnitudes cover all of f32, so that no limit of a gate lies beyond them. The first half has many values in
+    the range in which activations differ."""
     with torch.device("cpu"):
         powers = torch.linspace(-126, 127, 24, dtype=torch.float32).exp2() * (2 - 2**-23)  # up to the largest f32
         ends = torch.cat([powers, -powers])
@@ -117,13 +119,13 @@ def _probes() -> tuple[torch.Tensor, torch.Tensor]:
 def experts_function(
     module: torch.nn.Module, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
 ) -> torch.Tensor:
-    """What transformers calls for routed experts while a model is traced: two matrices, and the gate between them.
+    """Function that transformers calls for routed experts during tracing: two matrices, and the gate between them.
 
     Raises UnsupportedModelError, by name, for experts of another form.
     """
     experts: Any = module
     name = type(module).__name__
-    # Before 5.20 transformers has no such norm.
+    # Versions of transformers before 5.20 have no such norm.
     if not experts.has_gate or getattr(experts, "has_post_expert_norm", False):
         raise UnsupportedModelError(f"{name}: experts without a gate, or with a norm, are not supported")
     biases = (experts.gate_up_proj_bias, experts.down_proj_bias) if experts.has_bias else (None, None)

@@ -1,4 +1,4 @@
-"""What the table of architectures is made of."""
+"""Types and shared parts of the table of architectures."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ ACTIVATIONS = (
     "tanh", "gelu_10", "gelu_python", "gelu_python_tanh", "gelu_accurate", "hardswish", "laplace", "leaky_relu",
     "linear", "mish", "prelu", "relu6", "sqrtsoftplus", "xielu",
 )  # fmt: skip
-#: Rules for rotary frequencies that give one set for a given length.
+#: Rules for rotary frequencies that have one set of frequencies for a given length.
 ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
-#: Fields of a summary -> the keys that nearly all architectures have for them.
+#: Fields of a summary -> the keys that nearly all architectures use for them.
 NAMES = {
     "hidden": "hidden_size",
     "intermediate": "intermediate_size",
@@ -27,7 +27,7 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 @dataclass(frozen=True)
 class Size:
-    """A whole number from `least` to `most`. default: what an absent key means; optional: whether null is allowed."""
+    """A whole number from `least` to `most`. default: value of an absent key. optional: True if null is allowed."""
 
     default: int | None
     most: int = _LARGEST
@@ -37,24 +37,24 @@ class Size:
 
 @dataclass(frozen=True)
 class Family:
-    """What one architecture's config.json holds.
+    """Keys of one architecture's config.json, and the values that are supported.
 
     sizes, numbers (positive), flags, choices: keys with their defaults, as in transformers. lists: keys that may
     hold a list of one value a layer, and the values. divisions: pairs of keys of which the first must be a multiple
-    of the second. refused: keys that must be absent, null or false, and the mechanism that they stand for. fixed:
-    keys (of objects inside too, `object.key`) with the only value that is supported, which is the default, and the
-    mechanism that another stands for. limits: pairs of keys of which the first must be at most the second.
-    head_parts: the keys of the parts of a head of queries, of which the last rotates, where there are such.
-    optional_numbers: keys, inside too, of a positive number or null, with their defaults. aliases: keys -> others
-    that come before them. fills_hidden: whether all heads together must be as wide as the hidden state. names:
-    fields of NAMES -> their keys, where those are others. limit: how many positions a model is made for whose
-    config.json does not say. multi_query: the flag, by default true, that makes one head of all keys and values.
-    rotary: whether positions are rotary; otherwise they are learned, or a bias of attention where slopes is set.
-    rotated: the key and default of the part of a head that rotates, turned: the key of how many of its elements do,
-    where there is one. rotary_kinds: whether rope_parameters are given for each kind of layer. eos: what an absent
-    eos_token_id means. token_embedding: the last components of its name. activation: its activation, where no key
-    names it. own_code: whether its checkpoints come with code (auto_map), which is not run. variants: what of its
-    options the tests run, in words. checked: what its logits were compared with.
+    of the second. refused: keys that must be absent, null or false, with the mechanism that each enables. fixed: keys
+    (also of nested objects, `object.key`) with the only supported value, which is the default, and the mechanism that
+    any other value enables. limits: pairs of keys of which the first must be at most the second. head_parts: the keys
+    of the parts of a query head, if it has parts; the last part rotates. optional_numbers: keys (also of nested
+    objects) of a positive number or null, with their defaults. aliases: keys -> keys that take precedence over them.
+    fills_hidden: True when all heads together must be as wide as the hidden state. names: fields of NAMES -> their
+    keys, where these differ. limit: number of positions when config.json does not give it. multi_query: the flag, true
+    by default, that gives the model one head of keys and values. rotary: True for rotary positions; otherwise positions
+    are learned, or a bias of attention if slopes is set. rotated: the key and default of the fraction of a head that
+    rotates; turned: the key of the number of elements that rotate, if there is one. rotary_kinds: True when
+    rope_parameters are given for each kind of layer. eos: the eos_token_id when the key is absent. token_embedding: the
+    last components of the embedding's name. activation: the activation, if no key names it. own_code: True when
+    checkpoints come with code (auto_map), which is not run. variants: the options that the tests run, in words.
+    checked: the implementation that the logits were compared with.
     """
 
     architecture: str
@@ -91,7 +91,7 @@ class Family:
 def sizes(
     vocab: int, hidden: int, intermediate: int, layers: int, heads: int, positions: int, **others: Size
 ) -> dict[str, Size]:
-    """The sizes that nearly all architectures name alike, and others."""
+    """The sizes for which nearly all architectures use the same keys. others: further ones."""
     return {
         "vocab_size": Size(vocab),
         "hidden_size": Size(hidden),

@@ -1,9 +1,9 @@
-"""Equal layers of a traced graph, found before anything is imported: one of each kind is imported.
+"""Equal layers of a traced graph, found before import, so that one layer of each kind is imported.
 
-A layer is what lies below one number of the module list that holds the first attention or convolution. It takes one
-value of the layer before it and what no layer makes, and gives one value. Two are equal when they call the same
-operators, with the same arguments and shapes, in the same order, in modules of the same names, on parameters of the
-same names; the layer's own number aside.
+A layer consists of the nodes below one number of the module list that holds the first attention or convolution. It uses
+one value of the layer before it and values that no layer makes, and has one result. Two layers are equal when they call
+the same operators, with the same arguments and shapes, in the same order, in modules of the same names, on parameters
+of the same names, apart from the layer's own number.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hyperdex_ir.frontend.graph import Graph, is_tensors, shape_of_tensor
 from hyperdex_ir.frontend.operators import ATTENTION, SHORT_CONV
 from hyperdex_ir.passes.outlining.match import LayerStack, stack_of
 
-#: Operators that keep something from pass to pass: every layer has one.
+#: Operators with a state that lives from step to step: every layer has one.
 _STATEFUL = (ATTENTION, SHORT_CONV)
 
 
 @dataclass(frozen=True)
 class Folding:
-    """Which layers are imported.
+    """The layers that are imported, and those that they stand for.
 
-    order: for each layer that runs, the number of the one that is imported for it. skipped: the nodes of those that are
-    not imported. stand_in: a layer's result that is not there -> the imported layer's result that takes its place.
+    order: for each layer that runs, the number of the imported layer. skipped: the nodes of the layers that are not
+    imported. stand_in: the result of a layer that is not imported -> the imported layer's result that replaces it.
     """
 
     order: tuple[int, ...]
@@ -45,10 +45,10 @@ class _Layer:
 
 
 def fold_layers(graph: Graph, kinds: Sequence[int] | None = None) -> Folding | None:
-    """How the layers of a graph fold; None when they form no chain.
+    """Folding of the layers of a graph; None when they form no chain.
 
-    kinds: for each layer, the number of one in the graph that stands for it; None: the graph has all. None also when a
-    layer of the graph is not equal to the one that stands for it.
+    kinds: for each layer, the number of the layer in the graph that stands for it; None: the graph has all layers. The
+    result is also None when a layer of the graph is not equal to the one that stands for it.
     """
     stack = next((stack_of(graph.path(node)) for node in graph.live if node.target in _STATEFUL), None)
     if stack is None:
@@ -82,7 +82,7 @@ def fold_layers(graph: Graph, kinds: Sequence[int] | None = None) -> Folding | N
 def _make_layer(
     graph: Graph, numbers: Mapping[Node, int | None], nodes: list[Node], before: Node | None, number: int
 ) -> _Layer | None:
-    """The layer of these nodes; None when it takes of other layers what the one before it does not hand on."""
+    """The layer of these nodes; None when it uses another layer's value other than the result of the one before it."""
     inputs = dict.fromkeys(source for node in nodes for source in node.all_input_nodes)
     captured = [source for source in inputs if numbers.get(source) != number]
     of_layers = [source for source in captured if numbers.get(source) is not None]
@@ -98,7 +98,7 @@ def _make_layer(
 
 
 def _fold(layers: Sequence[_Layer], fingerprints: Mapping[int, object], kinds: Sequence[int]) -> Folding:
-    """fingerprints: of the layers, by their numbers."""
+    """Folding by equal fingerprints. fingerprints: of the layers, by their numbers."""
     first: dict[object, int] = {}
     places = [(first.setdefault(one, number), number) for number, one in fingerprints.items()]
     kept = [place for place, (kind, number) in enumerate(places) if kind == number]
@@ -111,7 +111,7 @@ def _fold(layers: Sequence[_Layer], fingerprints: Mapping[int, object], kinds: S
 
 # ---------------------------------------------------------------------------------------------------- comparing
 def _fingerprint(paths: Mapping[Node, str], graph: Graph, stack: LayerStack, number: int, layer: _Layer) -> object:
-    """What is equal for equal layers."""
+    """Description of a layer that can be compared: equal layers have equal fingerprints."""
     names: dict[Node, object] = {layer.carried: "carried"}
     parts: list[object] = []
     generic = {path: stack.generic(path, number) for path in dict.fromkeys(paths[node] for node in layer.nodes)}
@@ -123,7 +123,7 @@ def _fingerprint(paths: Mapping[Node, str], graph: Graph, stack: LayerStack, num
 
 
 def _described(graph: Graph, stack: LayerStack, number: int, names: Mapping[Node, object], value: Any) -> object:
-    """An argument of a call: a node by its place, a parameter by its name, a number by its type and digits."""
+    """Description of an argument: a node by its position, a parameter by its name, a number by its type and digits."""
     if isinstance(value, Node):
         if value in names:
             return "node", names[value]
@@ -139,7 +139,7 @@ def _described(graph: Graph, stack: LayerStack, number: int, names: Mapping[Node
 
 
 def _type(node: Node) -> object:
-    """Shape and element type of what a node gives, of each part when it gives several."""
+    """Shape and element type of a node's result, or of each of its results."""
     value = node.meta.get("val")
     parts = value if isinstance(value, tuple | list) else (value,)
     return tuple((shape_of_tensor(part), part.dtype) for part in parts if isinstance(part, torch.Tensor))

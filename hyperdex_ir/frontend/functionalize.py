@@ -1,4 +1,4 @@
-"""A traced graph without what changes an operand in place, where nothing can tell the difference, or does nothing."""
+"""Removal of in-place operators from a traced graph, where the difference cannot be seen, and of no-op casts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hyperdex_ir.frontend.graph import arguments, shape_of_node
 
 aten = torch.ops.aten
 
-#: In place -> not in place.
+#: In-place operator -> the operator that returns a new value.
 _FUNCTIONAL: dict[Any, Any] = {
     aten.add_.Tensor: aten.add.Tensor,
     aten.add_.Scalar: aten.add.Scalar,
@@ -26,7 +26,7 @@ _FUNCTIONAL: dict[Any, Any] = {
 
 
 def make_functional(graph: torch.fx.Graph) -> None:
-    """Replaces operators that change a value of the graph's own, and drops casts to the type that a value has."""
+    """Replaces operators that change an intermediate value in place, and drops casts to the type that a value has."""
     for node in list(graph.nodes):
         if node.target is aten.to.dtype and _same_type(node):
             node.replace_all_uses_with(node.args[0])
@@ -45,7 +45,7 @@ def _same_type(node: Node) -> bool:
 
 
 def _replace_change(node: Node, order: dict[Node, int]) -> None:
-    """A change of a value to which no view refers becomes a new value, which later users take."""
+    """Replaces the in-place change of a value without views by a new value, which later users take."""
     changed = node.args[0]
     if not isinstance(changed, Node) or not _is_own(changed):
         return
@@ -56,7 +56,7 @@ def _replace_change(node: Node, order: dict[Node, int]) -> None:
 
 
 def _assemble(graph: torch.fx.Graph, empty: Node) -> None:
-    """An empty tensor whose parts along one dimension are then copied into it becomes their concatenation."""
+    """Replaces an empty tensor, filled by copies of parts along one dimension, by the concatenation of the parts."""
     slices = [user for user in empty.users if user.target is aten.slice.Tensor]
     copies = [user for part in slices for user in part.users]
     if not slices or len(copies) != len(slices) or any(copy.target is not aten.copy_.default for copy in copies):
@@ -81,7 +81,7 @@ def _assemble(graph: torch.fx.Graph, empty: Node) -> None:
 
 
 def _is_own(node: Node) -> bool:
-    """Whether a node's value is new, and no part of another."""
+    """Test for a node whose value is new, not a view of another."""
     if node.op != "call_function":
         return False
     source = node.args[0] if not isinstance(node.target, torch._ops.OpOverload) and node.args else node
@@ -89,7 +89,7 @@ def _is_own(node: Node) -> bool:
 
 
 def _gives_view(node: Node) -> bool:
-    """Whether what a call gives may be part of an operand."""
+    """Test for a call whose result may be a view of an operand."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return False

@@ -1,4 +1,4 @@
-"""Buffers that are in no checkpoint, such as the scale of Gemma's embedding: their values, as in transformers."""
+"""Values, as in transformers, of buffers that are in no checkpoint, such as the scale of Gemma's embedding."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from hyperdex_ir.frontend.derived import rotary_modules
 
 
 def buffer_values(model: PreTrainedModel) -> dict[str, np.ndarray]:
-    """For each buffer of floats that no checkpoint holds, rotary modules' aside: its name -> its value as float32.
+    """Names and float32 values of the floating-point buffers that no checkpoint holds, except those of rotary modules.
 
-    The model is on the meta device, and stays as it is. A model that is loaded starts there too: transformers then
-    calls its `_init_weights` for what the checkpoint does not hold. That is done here, with the buffers on the CPU and
-    the parameters still without contents. A buffer that this leaves without a value is not in the result.
+    The model is on the meta device, and is not changed. Loading a model starts on the meta device, too: transformers
+    then calls `_init_weights` for the tensors that the checkpoint lacks. The same is done here, with the buffers on the
+    CPU and the parameters still without contents. A buffer that gets no value this way is not in the result.
     """
     rotary = {id(module) for _, module in rotary_modules(model)}
     values: dict[str, np.ndarray] = {}
@@ -26,7 +26,7 @@ def buffer_values(model: PreTrainedModel) -> dict[str, np.ndarray]:
 
 
 def _made_anew(model: PreTrainedModel, module: torch.nn.Module) -> dict[str, np.ndarray]:
-    """The module's own buffers that are in no checkpoint, NaN where `_init_weights` writes nothing."""
+    """The module's own buffers that are in no checkpoint; elements that `_init_weights` does not write are NaN."""
     on_meta = {
         name: buffer
         for name, buffer in module.named_buffers(recurse=False)

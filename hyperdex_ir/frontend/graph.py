@@ -1,4 +1,4 @@
-"""What the importer asks of a torch graph: shapes, arguments by name, places, and what the logits depend on."""
+"""Queries of the importer about a torch graph: shapes, named arguments, module paths, dependences of the logits."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX
 from hyperdex_ir.frontend.experts import EXPERT_LINEAR
 from hyperdex_ir.frontend.operators import ROTARY_TABLE
 
-#: The dimension of tensor types that stands for the tokens in flight.
+#: The size in tensor types that stands for the tokens in flight.
 TOKENS = DYNAMIC_INDEX
-#: Operators that take a matrix, stored in the matrix type -> the name of that argument.
+#: Operators with a matrix operand, which is stored in the matrix type -> the name of that argument.
 MATRIX_OPERATORS: dict[Any, str] = {
     torch.ops.aten.linear.default: "weight",
     torch.ops.aten.embedding.default: "weight",
@@ -32,13 +32,13 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
 def tensor_of(node: Node) -> torch.Tensor | None:
-    """The shape and element type that export saw for a node, or None for what is not one tensor."""
+    """The shape and element type that export saw for a node, or None when its result is not one tensor."""
     value = node.meta.get("val")
     return value if isinstance(value, torch.Tensor) else None
 
 
 def is_tensors(node: Node) -> bool:
-    """Whether a node gives a tensor or several, not a size."""
+    """Test for a node whose result is one or more tensors, not a size."""
     value = node.meta.get("val")
     if isinstance(value, tuple | list):
         return all(isinstance(v, torch.Tensor) for v in value)
@@ -46,13 +46,13 @@ def is_tensors(node: Node) -> bool:
 
 
 def is_float(node: Node) -> bool:
-    """Whether a node gives one tensor of float32."""
+    """Test for a node whose result is one float32 tensor."""
     tensor = tensor_of(node)
     return tensor is not None and tensor.dtype == torch.float32
 
 
 def shape_of_tensor(tensor: torch.Tensor) -> tuple[int, ...] | None:
-    """The shape, TOKENS for the tokens in flight; None when a dimension is some other expression of their number."""
+    """The shape, with TOKENS for the tokens in flight; None when a dimension is another expression of their number."""
     shape = []
     for size in tensor.shape:
         if isinstance(size, int):
@@ -65,13 +65,13 @@ def shape_of_tensor(tensor: torch.Tensor) -> tuple[int, ...] | None:
 
 
 def shape_of_node(node: Node) -> tuple[int, ...] | None:
-    """`shape_of_tensor` of what a node gives; None also for what is not one tensor."""
+    """`shape_of_tensor` of a node's result; None also when the result is not one tensor."""
     tensor = tensor_of(node)
     return None if tensor is None else shape_of_tensor(tensor)
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """The arguments of an operator call by the names of its schema, defaults filled in."""
+    """The arguments of an operator call by name, with the defaults of its schema."""
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return dict(node.kwargs)
@@ -87,22 +87,22 @@ def arguments(node: Node) -> dict[str, Any]:
 
 
 def matrix_of(node: Node) -> Node:
-    """What one of MATRIX_OPERATORS takes as its matrix."""
+    """Matrix operand of a call of one of MATRIX_OPERATORS."""
     return arguments(node)[MATRIX_OPERATORS[node.target]]
 
 
 def is_transposed(node: Node) -> bool:
-    """Whether a call takes its matrix as [K, N], where the MAC trees take [N, K]."""
+    """Test for a call whose matrix is [K, N]; the MAC trees take [N, K]."""
     return node.target is torch.ops.aten.addmm.default or arguments(node).get("is_transposed", False)
 
 
 def dimension(index: int, rank: int) -> int:
-    """A dimension counted from the front."""
+    """The index of a dimension, counted from the front."""
     return index + rank if index < 0 else index
 
 
 def operator_name(node: Node) -> str:
-    """`aten.add.Tensor`, or the name of what else is called."""
+    """Name of the called operator, `aten.add.Tensor`, or of any other callee."""
     target = node.target
     if isinstance(target, torch._ops.OpOverload):
         return str(target)
@@ -120,14 +120,15 @@ def source_line(node: Node) -> str:
 
 
 class Graph:
-    """An exported program, seen from its result.
+    """An exported program, reduced to the nodes that its result depends on.
 
-    live: the operator calls that the logits depend on, in order; sizes and dead integer arithmetic are not among them.
+    live: the operator calls that the logits depend on, in order, without sizes and dead integer arithmetic.
     parameters: the placeholder nodes of parameters and buffers -> their names in the model's state dict.
     inputs: the placeholder nodes of the wrapper's arguments. matrices: the parameters that the MAC trees stream.
-    transposed: those of them whose last two dimensions the checkpoint has the other way round.
+    transposed: the matrices whose last two dimensions are swapped in the checkpoint.
     constants: the buffers among the parameters that are one number, known before any checkpoint is read.
-    contentless: names of what the logits depend on and no checkpoint holds. mutations: calls that change an operand.
+    contentless: names of tensors that the logits depend on and no checkpoint holds. mutations: calls that change an
+    operand.
     """
 
     def __init__(
@@ -138,9 +139,9 @@ class Graph:
         canonical: Mapping[str, str],
         buffers: Mapping[str, np.ndarray],
     ):
-        """wrapped: first component of all names, dropped. root: what to call the model itself in locations.
+        """Analyses the program. wrapped: first component of all names, dropped. root: name of the model in locations.
 
-        canonical: names of shared parameters -> the one name that stands for them all. buffers: the values of those
+        canonical: names of shared parameters -> the one name used for all of them. buffers: the values of the buffers
         that no checkpoint holds.
         """
         self.wrapped = wrapped
@@ -188,13 +189,13 @@ def _result(nodes: list[Node]) -> Node:
 
 
 def _in_order(nodes: Iterable[Node]) -> list[Node]:
-    """The nodes, rotary tables that stand side by side sorted by their keys: models may go through a set of them."""
+    """The nodes, with adjacent rotary tables sorted by key: a model may make them by iterating over a set."""
     runs = (list(run) for _, run in groupby(nodes, lambda node: _table_key(node) != ""))
     return [node for run in runs for node in sorted(run, key=_table_key)]
 
 
 def _table_key(node: Node) -> str:
-    """The key of the rotary table that a node gives, or a part of; empty for other nodes."""
+    """The key of the rotary table that a node makes or takes a part of; empty for other nodes."""
     table = node.args[0] if node.target is operator.getitem else node
     return str(arguments(table)["key"]) if isinstance(table, Node) and table.target is ROTARY_TABLE else ""
 
@@ -213,6 +214,6 @@ def _reached(output: Node) -> dict[Node, None]:
 
 
 def is_mutation(node: Node) -> bool:
-    """Whether a call changes one of its operands."""
+    """Test for a call that changes one of its operands."""
     target = node.target
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable

@@ -1,4 +1,4 @@
-"""Routing within groups of experts, recognised: a mask of the best groups, made by hand, becomes one operator.
+"""Recognition of routing within groups of experts: the operators that mask the other groups become one operator.
 
 group_scores = scores.view(-1, G, E / G).topk(2)[0].sum(-1)
 mask = zeros_like(group_scores).scatter(1, group_scores.topk(top)[1], 1)        for each expert of a group
@@ -19,7 +19,7 @@ from hyperdex_ir.frontend.graph import arguments, shape_of_node
 
 aten = torch.ops.aten
 
-#: Operators that give the same elements, or 0 and 1 as false and true.
+#: Operators that return the same elements, or 0 and 1 as false and true.
 _SAME = (
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.expand.default,
     aten.to.dtype, aten._to_copy.default, aten.clone.default,
@@ -27,7 +27,7 @@ _SAME = (
 
 
 def rewrite_group_routing(graph: torch.fx.Graph) -> None:
-    """Puts `hyperdex::top_k` in the place of each top-k whose scores are masked by groups."""
+    """Replaces each top-k whose scores are masked by groups by `hyperdex::top_k`."""
     for node in list(graph.nodes):
         found = _match(node)
         if found is None:
@@ -67,7 +67,7 @@ def _match(node: Node) -> tuple[Any, ...] | None:
 
 
 def _operand(node: Any, *targets: Any, whole: bool = False) -> Node | None:
-    """The first operand of a call of these operators, the call itself if `whole`; None when it is another."""
+    """The first operand of a call of one of these operators, or the call itself if `whole`; None for any other node."""
     if not isinstance(node, Node) or node.target not in targets:
         return None
     if node.target is aten.topk.default and (arguments(node)["dim"] != -1 or not arguments(node)["largest"]):
@@ -76,7 +76,7 @@ def _operand(node: Any, *targets: Any, whole: bool = False) -> Node | None:
 
 
 def _part(node: Any, number: int) -> Node | None:
-    """What a result is the part of that has this number."""
+    """The call whose result number `number` is this node; None when it is not."""
     if not isinstance(node, Node) or node.target is not operator.getitem or node.args[1] != number:
         return None
     source = node.args[0]
@@ -84,7 +84,7 @@ def _part(node: Any, number: int) -> Node | None:
 
 
 def _through(node: Any) -> Node | None:
-    """What a node gives the elements of."""
+    """The node whose elements this node returns unchanged."""
     while isinstance(node, Node) and node.target in _SAME:
         node = node.args[0]
     return node if isinstance(node, Node) else None

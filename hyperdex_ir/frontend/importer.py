@@ -30,12 +30,12 @@ def import_graph(
     outlined: bool = True,
     kinds: Sequence[int] | None = None,
 ) -> ModuleOp:
-    """The module whose `@main(input_ids, position_ids)` computes what the graph computes.
+    """Imports a graph as a module whose `@main(input_ids, position_ids)` computes the same.
 
-    outlined: equal layers are imported once, as a function, where they form a chain; else everything is in `@main`.
-    kinds: for each layer, the number of one in the graph that stands for it; None: the graph has all.
-    Raises UnsupportedOpError for operators that are not known (all at once), UnsupportedModelError for contents that
-    exist in no checkpoint, OptionError for an unknown matrix type, IrregularLayersError when `kinds` is not so.
+    outlined: equal layers that form a chain are imported once, as a function; otherwise everything is in `@main`.
+    kinds: for each layer, the number of the layer in the graph that stands for it; None: the graph has all layers.
+    Raises UnsupportedOpError for unknown operators (all at once), UnsupportedModelError for tensors that no checkpoint
+    holds, OptionError for an unknown matrix type, IrregularLayersError when `kinds` does not fit the graph.
     """
     if matrix_type not in FORMATS:
         raise OptionError(f"matrix type {matrix_type!r}: must be one of {', '.join(FORMATS)}")
@@ -61,7 +61,7 @@ def import_graph(
 
 
 def _import_main(graph: Graph, matrix_type: Attribute, max_length: int, folding: Folding | None) -> FuncOp:
-    """All of the graph; with a folding, one layer of each kind, one after another."""
+    """Imports the whole graph; with a folding, one layer of each kind, one after another."""
     ids = lpu.tokens_type(element=i64)
     block = Block(arg_types=[ids, ids])
     builder = Builder(graph, block, matrix_type, max_length, {} if folding is None else folding.stand_in)

@@ -1,8 +1,9 @@
-"""Imported modules, kept by content: a model whose config.json asks for the same architecture traces nothing.
+"""Cache of imported modules by content: a model whose config.json describes the same architecture is not traced.
 
 An entry is JSON: the module as text, the recipes of the derived parameters, the values of the buffers that it names.
-Its key is a hash of what shapes it: config.json but for what no model looks at, the matrix type, and the code. The
-rules for names in a checkpoint need transformers; they are made of the untraced model when something asks for them.
+Its key is a hash of everything that shapes the module: config.json without the keys that no model reads, the matrix
+type, and the code. The rules for names in a checkpoint need transformers; they are made from the untraced model on
+demand.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from hyperdex_ir.support.own_code import code_digest
 from hyperdex_ir.support.reading import read_config_json
 from hyperdex_ir.support.xdsl import parse_module, print_module
 
-#: Entries that stay when one is added; those of outlined models have 10 to 50 kB.
+#: Number of entries that stay when one is added; an outlined model takes 10 to 50 kB.
 _KEEP = 200
-#: A larger module is not kept.
+#: Size limit: a larger module is not cached.
 _LARGEST = 1 << 22
 _MAGIC = b"HDXT\x01\x00\x00\x00"
 _NAMES = r"[0-9a-f]{32}\.json"
 _DTYPES = ("float32", "float16", "bfloat16", None)
-#: Keys of config.json that shape no module, as long as their values pass this test.
+#: Keys of config.json that shape no module if their values satisfy this test.
 _SHAPELESS = {
     "_name_or_path": lambda value: isinstance(value, str),
     "transformers_version": lambda value: isinstance(value, str),
@@ -47,7 +48,7 @@ _SHAPELESS = {
 
 @dataclass(frozen=True)
 class ModuleKeeper:
-    """The entry of one model for a matrix type, outlined or flat."""
+    """The cache entry of one model for a matrix type, outlined or flat."""
 
     config_dir: Path
     architecture: str
@@ -67,7 +68,7 @@ class ModuleKeeper:
         return None if folder is None else DiskCache(folder, _MAGIC, _NAMES, _KEEP)
 
     def read(self) -> ImportedModel | None:
-        """The model that was kept, None when there is none."""
+        """The cached model; None when there is none."""
         data = None if self._cache is None else self._cache.read(f"{self._key[:32]}.json", self._key)
         if data is None:
             return None
@@ -82,7 +83,7 @@ class ModuleKeeper:
         )
 
     def write(self, imported: ImportedModel) -> None:
-        """Keeps a model that was traced, unless it is too large."""
+        """Stores a model that was traced, unless it is too large."""
         keys = {key for parameter in collect_layout(imported.module).parameters() for key in parameter.keys}
         derived = imported.derived
         entry = {
@@ -116,7 +117,7 @@ class ModuleKeeper:
         )
 
     def _table(self, key: str, length: int) -> RotaryTable:
-        """The table for another length by a rule that looks at it, as transformers has it."""
+        """The table of transformers for another length, by a rule that depends on the length."""
         from hyperdex_ir.frontend.trace import tables_of, untraced
 
         return tables_of(untraced(self.config_dir, self.architecture), length)[key]

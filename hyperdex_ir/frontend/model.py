@@ -1,4 +1,4 @@
-"""From config.json to a verified `lpu` module of any length: traced once, and kept for models that are alike."""
+"""From config.json to a verified `lpu` module of any length: traced once, and cached for equal models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class DerivedValues(Mapping[str, np.ndarray]):
-    """The parameters that no checkpoint holds: key -> float32 values, computed anew each time they are asked for."""
+    """The parameters that no checkpoint holds: key -> float32 values, computed anew at each access."""
 
     def __init__(self, parameters: Mapping[str, Derived], buffers: Mapping[str, np.ndarray]):
         self.parameters = dict(parameters)
@@ -38,22 +38,22 @@ class DerivedValues(Mapping[str, np.ndarray]):
 
     @property
     def tables(self) -> dict[str, RotaryTable]:
-        """Those that have a row for each position."""
+        """The tables that have a row for each position."""
         return {key: one for key, one in self.parameters.items() if isinstance(one, RotaryTable)}
 
     def at(self, length: int) -> DerivedValues:
-        """The same for so many positions."""
+        """The same parameters for `length` positions."""
         return DerivedValues({key: one.at(length) for key, one in self.parameters.items()}, self.buffers)
 
     def choices(self) -> list[str]:
-        """What was chosen for the compiled length, a line each."""
+        """Choices of frequencies for the compiled length, one line for each table that has a choice."""
         return [line for table in self.tables.values() if (line := table.choice())]
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.parameters[key].values() if key in self.parameters else self.buffers[key]
 
     def __contains__(self, key: object) -> bool:
-        """Without computing the values, as Mapping does."""
+        """Membership test that does not compute the values, as Mapping's own would."""
         return key in self.parameters or key in self.buffers
 
     def __iter__(self) -> Iterator[str]:
@@ -65,11 +65,11 @@ class DerivedValues(Mapping[str, np.ndarray]):
 
 @dataclass(frozen=True, eq=False)
 class ImportedModel:
-    """A model as the compiler takes it.
+    """An imported model, the input of the compiler.
 
-    module: the verified `lpu` module, which stays as it is: passes work on a clone. derived: what no checkpoint holds,
-    key -> float32 values, made when asked for. transposed: keys of matrices that the checkpoint has the other way
-    round. find_names: makes `names`. kept: whether it was read, not traced.
+    module: the verified `lpu` module, which is not changed: passes work on a clone. derived: the parameters that no
+    checkpoint holds, key -> float32 values, computed on demand. transposed: keys of matrices that are transposed in the
+    checkpoint. find_names: makes `names`. kept: True when the model was read from the cache, not traced.
     """
 
     module: ModuleOp
@@ -87,11 +87,11 @@ class ImportedModel:
 
     @cached_property
     def names(self) -> NameRules:
-        """What `resolve_sources` needs to find the sources in a checkpoint that may name them otherwise."""
+        """Rules by which `resolve_sources` finds the sources in a checkpoint that may use other names."""
         return self.find_names()
 
     def at(self, max_length: int, target: str) -> ImportedModel:
-        """The same model for so many positions and this target; nothing is traced.
+        """The same model for `max_length` positions and this target; nothing is traced.
 
         Raises OptionError for more positions than the model has learned.
         """
@@ -129,11 +129,11 @@ def _origin(value: SSAValue) -> SSAValue:
 def trace_model(
     config_dir: Path, *, target: str, max_length: int, matrix_type: str, outlined: bool = True, anew: bool = False
 ) -> ImportedModel:
-    """Traces and imports the model that `config_dir/config.json` describes, unless that of an equal one has been kept.
+    """Traces and imports the model that `config_dir/config.json` describes, unless an equal one is in the cache.
 
-    target: name of the target description. max_length: positions that the compiled model holds. matrix_type: f16, bf16.
-    outlined: equal layers become one function at once, which keeps compiling fast; else everything is in `@main`.
-    anew: whatever has been kept. No weights are read.
+    target: name of the target description. max_length: positions of the compiled model. matrix_type: f16, bf16.
+    outlined: equal layers become one function at once, which keeps compiling fast; otherwise everything is in `@main`.
+    anew: trace even if the cache has the model. No weights are read.
 
     Raises ConfigError, UnsupportedModelError, UnsupportedOpError, OptionError.
     """
@@ -149,9 +149,9 @@ def trace_model(
 
 
 def trace_anew(config_dir: Path, architecture: str, matrix_type: str, outlined: bool = True) -> ImportedModel:
-    """Traces and imports a model, for one position of no target. Raises as `trace_model`.
+    """Traces and imports a model for one position, without a target. Raises as `trace_model`.
 
-    Of equal layers, two are traced; when they turn out not to be equal, or anything else fails, all are.
+    Two of each kind of equal layers are traced. When these turn out not to be equal, or tracing fails, all layers are.
     """
     from hyperdex_ir.frontend.equal_layers import IrregularLayersError
     from hyperdex_ir.frontend.trace import trace
@@ -179,14 +179,14 @@ def _imported(traced: TracedModel, architecture: str, matrix_type: str, outlined
 
 
 def names_of(model: PreTrainedModel, architecture: str, transposed: frozenset[str]) -> NameRules:
-    """The rules by which the parameters of a model, named as the checkpoint does, are found."""
+    """The rules by which the parameters of a model are found under a checkpoint's names."""
     names = name_rules(model, canonical_names(model), transposed)
     renamed = RENAMED.get(architecture)
     return names if renamed is None else replace(names, architecture=architecture, transforms=renamed.transforms())
 
 
 def canonical_names(model: PreTrainedModel) -> dict[str, str]:
-    """For each parameter that has several names, the one that stands for all: the embedding's, or the first."""
+    """Names of parameters with several names -> the one that stands for all: the embedding's, or the first."""
     embedding = model.get_input_embeddings()
     embeddings = {f"{path}.weight" for path, module in model.named_modules() if module is embedding}
     groups: dict[int, list[str]] = {}

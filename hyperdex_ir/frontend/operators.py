@@ -1,6 +1,6 @@
-"""The torch operators that stand for what the machine does as one: attention, and the rotary table.
+"""The torch operators that stand for single operations of the machine: attention, short convolution, rotary table.
 
-They are never computed here; export needs the shapes of their results only. Importing this module registers them with
+They are never computed here; export only needs the shapes of their results. Importing this module registers them with
 torch, once a process.
 """
 
@@ -13,9 +13,9 @@ import torch
 from hyperdex_ir.errors import UnsupportedModelError
 
 NAMESPACE = "hyperdex"
-#: The name under which transformers' attention and mask interfaces know ours while a model is traced.
+#: The name under which our functions are in transformers' attention and mask interfaces while a model is traced.
 ATTENTION_NAME = "hyperdex"
-#: What transformers passes to every attention function and causal attention over one sequence does not need.
+#: Arguments that transformers gives to every attention function, not needed by causal attention over one sequence.
 _HARMLESS = frozenset({"position_ids", "use_cache", "dropout", "output_attentions", "output_hidden_states",
                        "return_dict", "cache_position", "is_causal", "output_router_logits"})  # fmt: skip
 
@@ -67,7 +67,7 @@ def _rotary_table_shape(position_ids, key, size):
 
 
 #: (query [B, H, T, D], key [B, G, T, D], value [B, G, T, Dv], scale, window, softcap, sinks [H], key of the slopes [H],
-#: whether their bias is rounded to bf16) -> [B, T, H, Dv]
+#: flag that rounds their bias to bf16) -> [B, T, H, Dv]
 ATTENTION = torch.ops.hyperdex.attention.default
 #: (x [B, C, T], taps [C, 1, L], bias [C] or none) -> [B, C, T]
 SHORT_CONV = torch.ops.hyperdex.short_conv.default
@@ -76,16 +76,16 @@ ROTARY_TABLE = torch.ops.hyperdex.rotary_table.default
 
 
 def mask_function(*_: Any, local_size: int | None = None, **__: Any) -> torch.Tensor | None:
-    """What transformers calls for a mask while a model is traced.
+    """Function that transformers calls for a mask while a model is traced.
 
-    Gives nothing for a causal mask and, for that of a sliding window, an empty tensor [0, window]: some models hand the
-    window to the mask alone.
+    Returns None for a causal mask. For a sliding window it returns an empty tensor [0, window], because some models
+    give the window to the mask only.
     """
     return None if local_size is None else torch.empty(0, local_size, dtype=torch.bool)
 
 
 def _window(name: str, mask: torch.Tensor | None, given: int | None) -> int | None:
-    """The sliding window, from what `mask_function` gave and from the argument."""
+    """The sliding window, from the result of `mask_function` and from the argument."""
     if mask is None:
         return given
     if mask.dtype != torch.bool or mask.dim() != 2 or mask.shape[0] != 0:
@@ -108,7 +108,7 @@ def attention_function(
     s_aux: torch.Tensor | None = None,
     **arguments: Any,
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls for attention while a model is traced: one node in the graph.
+    """Function that transformers calls for attention while a model is traced: one node in the graph.
 
     Raises UnsupportedModelError, by name, for anything that the machine's causal attention does not do.
     """

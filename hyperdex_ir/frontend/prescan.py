@@ -1,4 +1,4 @@
-"""Before anything is built: every operator of a model that cannot be imported, all at once."""
+"""Pre-scan of a graph, before anything is built: all operators that cannot be imported, reported at once."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ _BOTH_WAYS = "takes a matrix that is taken the other way round elsewhere"
 class UnsupportedOp:
     """One operator that cannot be imported.
 
-    name: the overload, `aten.cumsum.default`. reason: what of it is not supported, empty for all of it. count: calls.
-    path: the module of the first call. source: its line of code. nearest: a supported operator of a like name, if any.
+    name: the overload, `aten.cumsum.default`. reason: the unsupported use; empty when all of the operator is
+    unsupported. count: calls. path: the module of the first call. source: its line of code. nearest: a supported
+    operator of a similar name, if any.
     """
 
     name: str
@@ -52,7 +53,7 @@ class UnsupportedOp:
 
 
 def find_unsupported(graph: Graph) -> list[UnsupportedOp]:
-    """All operators that the importer does not know, or not with these arguments; sorted by name."""
+    """All operators that the importer does not support at all, or not with these arguments; sorted by name."""
     found: dict[tuple[str, str], list[Node]] = {}
     refusals = [(node, _refusal_in(graph, node)) for node in graph.live]
     refusals += [(node, _IN_PLACE) for node in graph.mutations if node not in graph.live]
@@ -68,7 +69,7 @@ def find_unsupported(graph: Graph) -> list[UnsupportedOp]:
 def check_supported(graph: Graph, skipped: Collection[Node] = ()) -> None:
     """Raises UnsupportedOpError, listing all of them, when there are unsupported operators.
 
-    skipped: nodes that equal others which are not among them.
+    skipped: nodes that are not checked, because each equals a node that is.
     """
     if not graph.mutations and all(_refusal_in(graph, node) is None for node in graph.live if node not in skipped):
         return
@@ -86,7 +87,7 @@ def _refusal_in(graph: Graph, node: Node) -> str | None:
 
 
 def _refusal(node: Node) -> str | None:
-    """Why a node cannot be imported: empty when its operator is unknown, None when it can."""
+    """Reason why a node cannot be imported: empty when its operator is unknown, None when it can be imported."""
     if is_mutation(node):
         return _IN_PLACE
     handler = HANDLERS.get(node.target)
@@ -100,13 +101,13 @@ def _refusal(node: Node) -> str | None:
 
 
 def _mixes(graph: Graph, node: Node) -> bool:
-    """Whether a parameter that is stored as a matrix is used as a vector as well."""
+    """Test for a parameter that is stored as a matrix and used as a vector as well."""
     used = (graph.parameters.get(source) for source in node.all_input_nodes)
     return node.target not in MATRIX_OPERATORS and any(name in graph.matrices for name in used)
 
 
 def _turns(graph: Graph, node: Node) -> bool:
-    """Whether another operator takes the matrix that this one takes in the other order of its dimensions."""
+    """Test for a matrix that another operator takes with its dimensions swapped."""
     if node.target not in MATRIX_OPERATORS or is_transposed(node):
         return False
     return graph.parameters.get(matrix_of(node)) in graph.transposed
@@ -117,7 +118,7 @@ def _operands(node: Node) -> list[Node]:
 
 
 def _nearest(name: str) -> str:
-    """A supported operator of a like name, overloads aside; empty when there is none."""
+    """A supported operator of a similar name, overloads ignored; empty when there is none."""
     known = sorted(str(target) for target in HANDLERS if isinstance(target, torch._ops.OpOverload))
     if name in known:
         return ""
@@ -126,6 +127,6 @@ def _nearest(name: str) -> str:
 
 
 def _base(name: str) -> str:
-    """`aten.add.Tensor` -> `add`."""
+    """Base name of an operator: `aten.add.Tensor` -> `add`."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else name

@@ -1,4 +1,4 @@
-"""Architectures that transformers does not have, but under another name: their keys and tensors in its terms.
+"""Architectures that transformers has under another name only: translation of their keys and tensors.
 
 The code that comes with such checkpoints is not read.
 """
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Renamed:
-    """What an architecture is called in transformers.
+    """Translation of an architecture to transformers' names.
 
-    architecture, model_type: those that compute the same. keys: of config.json -> the key that transformers has.
-    defaults: values for keys of transformers that the architecture leaves out, where they differ from transformers'.
-    tensors: parts of the names of tensors -> what transformers calls them.
+    architecture, model_type: the equivalent ones of transformers. keys: key of config.json -> key in transformers.
+    defaults: values for keys of transformers that the architecture omits, where they differ from transformers'.
+    tensors: parts of tensor names -> the parts in transformers.
     """
 
     architecture: str
@@ -37,13 +37,13 @@ class Renamed:
         return ours
 
     def transforms(self) -> tuple[WeightRenaming, ...]:
-        """What renames its tensors."""
+        """Renamings of its tensors, for transformers' loader."""
         from transformers.core_model_loading import WeightRenaming
 
         return tuple(WeightRenaming(theirs, ours) for theirs, ours in self.tensors.items())
 
 
-#: Architecture -> what it is in transformers.
+#: Architecture -> its translation.
 RENAMED: dict[str, Renamed] = {
     "ExaoneForCausalLM": Renamed(
         architecture="LlamaForCausalLM",

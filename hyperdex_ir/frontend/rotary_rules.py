@@ -1,4 +1,4 @@
-"""What the rules of rotary frequencies take of config.json: transformers looks at it late, or not at all."""
+"""Checks of the values in config.json for the rules of rotary frequencies; transformers checks them late or never."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _POSITIVE = "a positive number"
 
 
 def is_positive(value: object) -> TypeGuard[float]:
-    """Whether it is a positive number that a float holds."""
+    """Test for a positive number that fits a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
 
 
 def flaws(rule: str, rope: Mapping[str, Any], frequencies: int) -> Iterator[tuple[str, Any, str]]:
-    """What is wrong with the values of a rule: each key, its value, and what was expected of it.
+    """Invalid values of a rule: each key, its value, and the expected value in words.
 
-    frequencies: how many there are, for each of which longrope has a factor.
+    frequencies: their number; longrope has one factor for each.
     """
     for key in _NEEDED.get(rule, ()):
         if not is_positive(rope.get(key)):

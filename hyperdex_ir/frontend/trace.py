@@ -30,9 +30,9 @@ from hyperdex_ir.frontend.operators import ATTENTION_NAME, ROTARY_TABLE, attenti
 from hyperdex_ir.frontend.renamed import RENAMED
 from hyperdex_ir.support.reading import read_config_json
 
-#: Positions of the rotary tables that a graph is traced with; it holds their keys and sizes only.
+#: Positions of the rotary tables during tracing; the graph only holds their keys and sizes.
 _PROBED_LENGTH = 4096
-#: Tokens of the example input: any number that no model has as a size of its own serves.
+#: Tokens of the example input; any number will do that is not a size of a model.
 _EXAMPLE_TOKENS = 7
 #: The name of the model inside the wrapper: the first component of every path in the graph.
 WRAPPED = "model_"
@@ -40,10 +40,11 @@ WRAPPED = "model_"
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A model as torch sees it, for any length. `model` holds no values, it is on the meta device.
+    """A traced model, for any length. `model` is on the meta device and holds no values.
 
-    derived: parameters of no checkpoint, by key; `at` gives those for a length. buffers: the values of other buffers
-    that are in none, by name. equal: the layers that stand for others in the graph; None when it has all.
+    derived: parameters that no checkpoint holds, by key; `at` makes them for a length. buffers: values of the other
+    buffers that no checkpoint holds, by name. equal: the layers that stand for others in the graph; None when the graph
+    has all layers.
     """
 
     program: ExportedProgram
@@ -54,7 +55,7 @@ class TracedModel:
 
 
 class _LogitsOnly(torch.nn.Module):
-    """(input_ids [1, T], position_ids [1, T]) -> logits [1, T, vocabulary]: no cache, nothing else returned."""
+    """Wrapper (input_ids [1, T], position_ids [1, T]) -> logits [1, T, vocabulary]: no cache, no other results."""
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
@@ -67,7 +68,7 @@ class _LogitsOnly(torch.nn.Module):
 
 @contextmanager
 def _our_functions() -> Iterator[None]:
-    """transformers knows our attention and experts, and makes no masks, inside this block only."""
+    """Context in which transformers calls our attention and experts, and makes no masks."""
     ExpertsInterface.register(EXPERTS_NAME, experts_function)
     AttentionInterface.register(ATTENTION_NAME, attention_function)
     AttentionMaskInterface.register(ATTENTION_NAME, mask_function)
@@ -80,20 +81,20 @@ def _our_functions() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    """Its type and first line, with the next one where that is only announced."""
+    """Type and first line of an error, with the next line when the first only announces it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     shown = lines[: 2 if lines and lines[0].endswith(":") else 1]
     return ": ".join([type(error).__name__, " ".join(shown)]) if shown else type(error).__name__
 
 
 def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
-    """transformers' own reading of config.json, its defaults filled in. Raises ConfigError when it refuses."""
+    """The config.json as transformers reads it, with its defaults. Raises ConfigError when it refuses."""
     renamed = RENAMED.get(architecture)
     try:
         if renamed is not None:
             return config_of(renamed.config(read_config_json(config_dir / "config.json")))
         return config_from(config_dir)
-    except Exception as error:  # the library raises whatever its validators raise
+    except Exception as error:  # the library does not catch the exceptions of its validators
         raise ConfigError(f"{config_dir / 'config.json'}: transformers refuses it: {_first_line(error)}") from error
 
 
@@ -101,7 +102,7 @@ def build_model(config: PreTrainedConfig, architecture: str) -> PreTrainedModel:
     """The model on the meta device, in float32, ready for inference. Raises ConfigError when it cannot be built."""
     renamed = RENAMED.get(architecture)
     model_class = getattr(transformers, architecture if renamed is None else renamed.architecture)
-    # Some classes without an interface know their own implementations only.
+    # Some classes do not use the attention interface, and accept their own implementations only.
     config._attn_implementation = "eager" if config.model_type in ADAPTERS else ATTENTION_NAME
     config._experts_implementation = EXPERTS_NAME
     config.output_router_logits = False
@@ -111,23 +112,23 @@ def build_model(config: PreTrainedConfig, architecture: str) -> PreTrainedModel:
     except Exception as error:
         raise ConfigError(f"config.json: transformers cannot build {architecture}: {_first_line(error)}") from error
     model.config._attn_implementation = ATTENTION_NAME
-    # Some modules choose a type of their own.
+    # Some modules choose their own element type.
     return model.eval().float()
 
 
 def tables_of(model: PreTrainedModel, length: int) -> dict[str, RotaryTable]:
-    """The tables of all rotary modules of a model as transformers has it, by key."""
+    """The tables of all rotary modules of an unpatched model, by key."""
     tables = [table for path, module in rotary_modules(model) for table in _tables(path, module, length).values()]
     return {table.key: table for table in tables}
 
 
 def _tables(path: str, module: torch.nn.Module, length: int) -> dict[str, RotaryTable]:
-    """The tables of a rotary module, by the kind of layers that they are for."""
+    """The tables of a rotary module, by kind of layer."""
     return {kind: RotaryTable.of_module(path, module, length, kind) for kind in layer_kinds(path, module)}
 
 
 def _patch_rotary(model: PreTrainedModel) -> dict[str, RotaryTable]:
-    """Makes each rotary module one node of the graph; the instances are ours, so no one else sees it."""
+    """Makes each rotary module one node of the graph. Only instances that the caller owns are patched."""
     tables: dict[str, RotaryTable] = {}
     for path, module in rotary_modules(model):
         own = _tables(path, module, _PROBED_LENGTH)
@@ -146,11 +147,11 @@ def _patch_rotary(model: PreTrainedModel) -> dict[str, RotaryTable]:
 def export_module(module: torch.nn.Module) -> ExportedProgram:
     """The graph of a module that takes input_ids and position_ids, both [1, T], for any T from 2 on.
 
-    What changes a value of its own in place is written as an operator that gives a new one.
+    In-place changes of intermediate values become operators that return a new value.
     """
     ids = torch.zeros(1, _EXAMPLE_TOKENS, dtype=torch.long, device="meta")
     tokens = Dim("tokens", min=2)
-    # Under no_grad, regions that switch gradients off are part of the graph and no higher-order operators.
+    # Under no_grad, regions that switch gradients off are inlined in the graph, not higher-order operators.
     with torch.no_grad():
         program = torch.export.export(
             module, (ids, ids.clone()), dynamic_shapes=({1: tokens}, {1: tokens}), strict=False
@@ -161,7 +162,7 @@ def export_module(module: torch.nn.Module) -> ExportedProgram:
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
-    """The graph without changes in place; as it is when it changes a parameter or an input."""
+    """The graph without in-place changes; unchanged when it changes a parameter or an input."""
     functional = program.run_decompositions({})
     signature = functional.graph_signature
     is_closed = not (signature.buffers_to_mutate or signature.user_inputs_to_mutate or signature.parameters_to_mutate)
@@ -169,7 +170,7 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
 
 
 def untraced(config_dir: Path, architecture: str) -> PreTrainedModel:
-    """The model that config.json describes, on the meta device, as transformers has it. Raises as `trace`."""
+    """The model that config.json describes, on the meta device, unpatched. Raises as `trace`."""
     with quiet_libraries(), _our_functions():
         return build_model(load_config(config_dir, architecture), architecture)
 
@@ -177,7 +178,7 @@ def untraced(config_dir: Path, architecture: str) -> PreTrainedModel:
 def trace(config_dir: Path, architecture: str, *, once: bool = False) -> TracedModel:
     """Builds and exports the model that config.json describes; reads nothing else.
 
-    once: of equal layers, two are enough; an UnsupportedModelError may mean that the others have to be traced, too.
+    once: trace only two layers of each kind; an UnsupportedModelError may mean that the others must be traced, too.
     Raises ConfigError when transformers cannot build it, UnsupportedModelError when it cannot be exported.
     """
     with quiet_libraries(), _our_functions():

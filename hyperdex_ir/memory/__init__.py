@@ -1,1 +1,1 @@
-"""What a model stores in HBM, and where: shared by the lowering pass, the image writer and the runtime."""
+"""Contents and layout of a model's HBM, shared by the lowering pass, the image writer and the runtime."""

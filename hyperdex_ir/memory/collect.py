@@ -1,4 +1,4 @@
-"""What an `lpu` module stores: the layout that memory is planned from."""
+"""Layout of the tensors that an `lpu` module stores, from which memory is planned."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter, Shard, Slot
 
-#: Elements of weights.
+#: Element types of weights.
 _STORED = (*MATRIX_TYPES, "f32")
-#: Layers of a model, at most: config.json may not have more, and a text of a few lines not either.
+#: Limit for the layers of a model: config.json has the same, and a module's text could ask for any number in few lines.
 MAX_LAYERS = 4096
 
 
 def find_function(module: ModuleOp, name: str) -> FuncOp:
-    """The function of that name. Raises LoweringError when there is none."""
+    """The function with this name. Raises LoweringError when there is none."""
     for op in module.ops:
         if isinstance(op, FuncOp) and op.sym_name.data == name:
             return op
@@ -31,9 +31,9 @@ def find_function(module: ModuleOp, name: str) -> FuncOp:
 
 
 def parameter_of(op: lpu.HoldsParameter) -> Parameter:
-    """The parameter that a weight operation names, or the numbers of a constant that is another in each layer.
+    """The parameter that a weight operation names, or that of a constant with a different value in each layer.
 
-    Raises LoweringError for elements of a type that no checkpoint is converted to.
+    Raises LoweringError for an element type that checkpoints are not converted to.
     """
     if isinstance(op, lpu.LayerConstantOp):
         return Parameter(op.key_names[0], "f32", (), op.key_names, op.values)
@@ -54,17 +54,17 @@ def _shard_of(sharding: lpu.ShardingAttr) -> Shard:
 
 
 def _sharded_name(key: str, shard: Shard) -> str:
-    """One tensor may be there twice: a table by columns, the head by rows."""
+    """Name with the sharded dimension, since one tensor may be stored twice: a table by columns, the head by rows."""
     return f"{key}@{('rows', 'columns')[shard.dim]}"
 
 
 def is_shared(parameter: Parameter) -> bool:
-    """Whether a parameter of a layer function is the same for all layers."""
+    """Test for a parameter of a layer function that is the same for all layers."""
     return not any("*" in key for key in parameter.keys)
 
 
 def running_order(main: FuncOp) -> list[str]:
-    """The layer functions that main runs, one name a layer. Raises LoweringError for more than MAX_LAYERS."""
+    """The layer functions that main runs, one name for each layer. Raises LoweringError for more than MAX_LAYERS."""
     order = list(islice(_layers(main.body.block.ops), MAX_LAYERS + 1))
     if len(order) > MAX_LAYERS:
         raise LoweringError(f"@main runs more than {MAX_LAYERS} layers", "an lpu.repeat of fewer trips is expected")
@@ -83,7 +83,7 @@ def _layers(ops: Iterable[Operation]) -> Iterator[str]:
 
 
 def _parameters(function: FuncOp) -> list[Parameter]:
-    """In order of first use."""
+    """The parameters of a function, in order of first use."""
     found: dict[str, Parameter] = {}
     for op in function.walk():
         for value in op.operands:
@@ -96,7 +96,7 @@ def _parameters(function: FuncOp) -> list[Parameter]:
 
 
 def _add(found: dict[str, Parameter], parameter: Parameter) -> None:
-    """Adds a parameter unless it is there. Raises LoweringError when another one has its name."""
+    """Adds a parameter unless it has been added. Raises LoweringError when a different one has its name."""
     if found.setdefault(parameter.name, parameter) != parameter:
         raise LoweringError(f"{parameter.name}: used in two forms", "this model cannot be sharded in this way")
 
@@ -112,7 +112,7 @@ def _slot_of(op: lpu.StatefulOp) -> Slot:
 
 
 def _caches(function: FuncOp) -> tuple[Slot, ...]:
-    """In order of slots. Raises LoweringError when they are not 0, 1, 2, ..."""
+    """The caches of a function, in order of slots. Raises LoweringError unless the slots are 0, 1, 2, ..."""
     slots: dict[int, Slot] = {}
     for op in function.walk():
         if isinstance(op, lpu.StatefulOp):
@@ -125,8 +125,8 @@ def _caches(function: FuncOp) -> tuple[Slot, ...]:
 def collect_layout(module: ModuleOp) -> ModelLayout:
     """The layout of an `lpu` module, its layers outlined or not.
 
-    A parameter of a layer function that has no `*` in its keys is main's. Raises LoweringError when the module lacks
-    @main, an attribute, or a layer's function, or when a constant has not one number for each layer.
+    A parameter of a layer function without `*` in its keys belongs to main. Raises LoweringError when the module lacks
+    @main, an attribute, or a layer's function, or when a constant does not have one number for each layer.
     """
     main = find_function(module, "main")
     order = running_order(main)

@@ -1,4 +1,4 @@
-"""The values of a JSON object by name, each of the kind that is asked for: a file may hold anything."""
+"""Typed access to the values of a JSON object, whose file may hold anything."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hyperdex_ir.targets import MOST, Range
 
 
 class Fields:
-    """An object of a JSON file; `name` is what errors call it.
+    """An object of a JSON file; error messages call it `name`.
 
-    Asking for a value raises KeyError when there is none of that key, TypeError when it is of another kind.
+    Reading a value raises KeyError when the key is absent, TypeError when the value is of another type.
     """
 
     def __init__(self, value: Any, name: str):
@@ -32,7 +32,7 @@ class Fields:
         return tuple(self._values)
 
     def value(self, key: str) -> Any:
-        """Whatever there is; None also when there is nothing."""
+        """The value of any type; None also when the key is absent."""
         return self._values.get(key)
 
     def whole(self, key: str, low: int = 0, high: int = MOST) -> int:
@@ -40,7 +40,7 @@ class Fields:
         return self._whole(key, self._values[key], low, high)
 
     def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
-        """A text, one of `choices` where there are any."""
+        """A text; one of `choices`, if any are given."""
         value = self._values[key]
         if not isinstance(value, str) or not value.isprintable() or (choices and value not in choices):
             raise self._wrong(key, value, f"one of {', '.join(choices)}" if choices else "text")
@@ -103,6 +103,6 @@ class Fields:
 
 
 def shown(value: Any) -> str:
-    """A value in an error, cut short."""
+    """A value for an error message, shortened."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""What a model stores: the parameters and KV caches of its main function and of each distinct layer."""
+"""Layout of a model: the parameters and KV caches of its main function and of each distinct layer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hyperdex_ir.isa.formats import FORMATS
 
 @dataclass(frozen=True)
 class Shard:
-    """The part of a tensor that each device holds: rows (dim 0), or columns (dim 1), `size` of them. Where a tensor has
-    something for each expert, dim 1 are the rows of each expert's matrix.
+    """The part of a tensor that each device holds: `size` rows (dim 0) or columns (dim 1).
 
-    Device d holds starts[d] and what follows, up to `extent`; from there on the part is zeros.
+    In a tensor with one matrix or vector for each expert, dim 0 is the expert, dim 1 the row of its matrix. Device d
+    holds the rows or columns from starts[d] on, up to `extent`; the rest of its part is zeros.
     """
 
     dim: int
@@ -23,7 +23,7 @@ class Shard:
     starts: tuple[int, ...]
 
     def held(self, device: int) -> range:
-        """The rows or columns of the tensor that a device holds; `size` of them at most, the rest is zeros."""
+        """The rows or columns of the tensor that a device holds, at most `size`; the rest of its part is zeros."""
         return range(self.starts[device], max(self.starts[device], min(self.starts[device] + self.size, self.extent)))
 
 
@@ -35,10 +35,11 @@ class Parameter:
     dtype: one of FORMATS (a matrix [n, k], or one of each expert, [E, n, k], stored in tile order), `f32` or `i64`
     (stored row-major).
     keys: the tensors whose rows it holds one after another.
-    values: its elements, row-major, where the compiler provides them and no checkpoint; else None. A parameter of a
-    layer function that the compiler provides is one number, and values has that of every layer of the model.
-    shards: for each key, the part of its tensor that a device holds (a key may stand several times), and shape is that
-    of one device; None where every device holds all. A sharded key's name ends in `@rows` or `@columns`.
+    values: its elements, row-major, if they come from the compiler and not from a checkpoint; otherwise None. A
+    parameter of a layer function that comes from the compiler is one number; values has that of every layer of the
+    model.
+    shards: for each key, the part of its tensor that a device holds (a key may occur several times); shape is then that
+    of one device. None when every device holds all. A sharded key's name ends in `@rows` or `@columns`.
     """
 
     name: str
@@ -50,7 +51,7 @@ class Parameter:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether the MAC trees stream it."""
+        """Test for a matrix, which the MAC trees stream."""
         return self.dtype in FORMATS
 
     def of_layer(self, number: int | None) -> Parameter:
@@ -74,19 +75,19 @@ class KvCache:
 
 @dataclass(frozen=True)
 class ConvState:
-    """The slot of a short convolution: the last `rows` rows of f32 that it was given, `columns` of each."""
+    """The slot of a short convolution: the last `rows` rows of its input, f32, with `columns` columns each."""
 
     rows: int
     columns: int
 
 
-#: What one operation keeps from pass to pass.
+#: The state that one operation keeps from step to step.
 Slot = KvCache | ConvState
 
 
 @dataclass(frozen=True)
 class FunctionLayout:
-    """What one function refers to, in order of first use; caches: what its slots hold, by their numbers."""
+    """Parameters of one function, in order of first use, and caches: the contents of its slots, by number."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -95,7 +96,7 @@ class FunctionLayout:
 
 @dataclass(frozen=True)
 class ModelLayout:
-    """What a whole model stores. `layers` has the index in `functions` of each layer, in running order."""
+    """Layout of a whole model. layers: for each layer, in running order, its index in `functions`."""
 
     matrix_type: str
     vocab_size: int
@@ -110,7 +111,7 @@ class ModelLayout:
             yield number, self.functions[index]
 
     def check_devices(self, devices: int) -> None:
-        """Raises FileFormatError unless each shard says what every one of so many devices holds."""
+        """Raises FileFormatError unless each shard has a start for each of `devices` devices."""
         parameters = [parameter for function in (self.main, *self.functions) for parameter in function.parameters]
         for name, shard in ((parameter.name, shard) for parameter in parameters for shard in parameter.shards or ()):
             if len(shard.starts) != devices:
@@ -119,7 +120,7 @@ class ModelLayout:
                 )
 
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters in storage order, names and keys resolved to layers. A name that stands twice comes once."""
+        """All parameters in storage order, with names and keys resolved to layers; each name is yielded once."""
         seen: set[str] = set()
         for number, function in self.instances():
             for parameter in function.parameters:

@@ -1,4 +1,4 @@
-"""Where everything lies in HBM.
+"""Memory map: the addresses of everything in HBM.
 
 A device has one linear byte address space, striped over its channels in beats of 64 bytes: the byte at address `a` is
 in channel `(a / 64) mod channels`, at `(a / (64 * channels)) * 64 + a mod 64` of it. A stripe is one beat of every
@@ -6,13 +6,13 @@ channel. Everything starts on a stripe.
 
 *Tile order*, for a matrix [n, k] on a target with t MAC trees: k is padded with zeros to steps of 64 lanes, n to groups
 of t columns; element (row, column) is element
-`((row / t * steps + column / 64) * t + row mod t) * 64 + column mod 64`, so that one stripe of 2-byte elements is what
-the t trees take in one cycle, and each tree reads its own pair of channels. The matrices [E, n, k] of E experts lie one
+`((row / t * steps + column / 64) * t + row mod t) * 64 + column mod 64`, so that the t trees take one stripe of
+2-byte elements in one cycle, and each tree reads its own pair of channels. The matrices [E, n, k] of E experts lie one
 after another.
 
-Order: the main function's parameters, then one block for each layer in running order, all blocks of a function alike;
-then the slots, those of KV caches keys before values, head after head; then the area through which host and device
-talk.
+Order: the main function's parameters, then one block for each layer in running order, with equal offsets in
+all blocks of a function; then the slots, those of KV caches with keys before values, head after head; then the area
+through which host and device exchange data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hyperdex_ir.isa.settings import SETTINGS_BYTES
 from hyperdex_ir.memory.layout import ConvState, FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.targets import Target
 
-#: Most tokens that one pass can have in flight.
+#: Greatest number of tokens in flight in one step.
 MAX_CHUNK = 256
 
 
@@ -42,7 +42,7 @@ def matrix_bytes(rows: int, columns: int, dtype: str, target: Target) -> int:
 
 
 def parameter_bytes(parameter: Parameter, target: Target) -> int:
-    """Size in bytes that a parameter takes in HBM, whole stripes."""
+    """Size in bytes of a parameter in HBM, in whole stripes."""
     if parameter.is_matrix:
         *experts, rows, columns = parameter.shape
         return prod(experts) * matrix_bytes(rows, columns, parameter.dtype, target)
@@ -52,7 +52,7 @@ def parameter_bytes(parameter: Parameter, target: Target) -> int:
 
 @dataclass(frozen=True)
 class CacheMap:
-    """A KV slot: byte offsets of its keys and values from the KV base, and from head to head."""
+    """A KV slot: byte offsets of its keys and values from the KV base, and the distance from head to head."""
 
     key_offset: int
     key_pitch: int
@@ -62,9 +62,9 @@ class CacheMap:
 
 @dataclass(frozen=True)
 class StateMap:
-    """The slot of a short convolution: byte offset from the KV base, and bytes, whole stripes.
+    """The slot of a short convolution: byte offset from the KV base, and bytes, in whole stripes.
 
-    The row that stood at position p is row `p mod rows`, f32, without gaps.
+    The row of position p is stored as row `p mod rows`, f32, without gaps.
     """
 
     offset: int
@@ -73,7 +73,7 @@ class StateMap:
 
 @dataclass(frozen=True)
 class FunctionMap:
-    """A function's share: offsets are absolute for main, from the layer's base for a layer function."""
+    """Part of the map for one function. Offsets are absolute for main, relative to the layer's base for others."""
 
     parameters: Mapping[str, int]
     parameter_bytes: int
@@ -83,7 +83,7 @@ class FunctionMap:
 
 @dataclass(frozen=True)
 class MemoryMap:
-    """Where everything lies in the HBM of one device. Addresses and sizes in bytes."""
+    """Memory map of one device's HBM. Addresses and sizes are in bytes."""
 
     target: Target
     max_length: int
@@ -91,24 +91,24 @@ class MemoryMap:
     main: FunctionMap
     functions: Mapping[str, FunctionMap]
     addresses: Mapping[str, int]  # of every parameter, by its resolved name
-    layer_start: int  # first layer's block
-    parameter_end: int  # end of what param/ holds
-    kv_start: int  # main's own slots, if any, then the first layer's
+    layer_start: int  # the first layer's block
+    parameter_end: int  # end of the parameters, which param/ holds
+    kv_start: int  # main's own slots, if any, followed by the first layer's
     kv_layer_start: int  # the first layer's slots
-    tokens: int  # token ids of the pass, i64
-    sampling: int  # what `sample` reads: isa/settings.py
-    logits: int  # f32, one row of vocab_size for each wanted row
+    tokens: int  # token ids of the step, i64
+    sampling: int  # the settings that `sample` reads: isa/settings.py
+    logits: int  # f32, one row of vocab_size for each logit row
     end: int
 
     @property
     def has_states(self) -> bool:
-        """Whether a pass depends on what the one before it left, and not on positions alone."""
+        """Test for slots whose state depends on the step before, not on positions alone."""
         functions = (self.main, *self.functions.values())
         return any(isinstance(cache, StateMap) for function in functions for cache in function.caches)
 
 
 def _map_function(function: FunctionLayout, dtype: str, length: int, target: Target) -> FunctionMap:
-    """dtype: that of KV caches."""
+    """Map of one function. dtype: element type of KV caches."""
     parameters: dict[str, int] = {}
     offset = kv_offset = 0
     for parameter in function.parameters:
@@ -138,7 +138,7 @@ def _map_state(state: ConvState, offset: int, target: Target) -> StateMap:
 def plan_memory(layout: ModelLayout, target: Target, max_length: int) -> MemoryMap:
     """Places everything for `max_length` positions on one device. Pure: equal arguments, equal map.
 
-    Raises CapacityError when it does not fit the target's HBM, with the numbers.
+    Raises CapacityError, with the numbers, when the model does not fit the target's HBM.
     """
     main = _map_function(layout.main, layout.matrix_type, max_length, target)
     functions = {f.name: _map_function(f, layout.matrix_type, max_length, target) for f in layout.functions}
@@ -180,7 +180,7 @@ def _addresses(layout: ModelLayout, main: FunctionMap, functions: Mapping[str, F
 
 
 def io_places(tokens: int, vocab_size: int, target: Target) -> tuple[int, int, int]:
-    """Where the sampling settings, the logits and the end of the map are, for tokens at byte `tokens`."""
+    """Addresses of the sampling settings, the logits and the end of the map, for tokens at byte `tokens`."""
     stripe = target.stripe_bytes
     sampling = tokens + ceil_div(8 * MAX_CHUNK, stripe) * stripe
     logits = sampling + ceil_div(SETTINGS_BYTES + vocab_size, stripe) * stripe

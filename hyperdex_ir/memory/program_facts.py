@@ -1,4 +1,4 @@
-"""The facts that the runtime must know of a program, and the origins of its instructions: `inst/inst_{n}lpu.json`."""
+"""Facts about a program that the runtime needs, and the origins of its instructions: `inst/inst_{n}lpu.json`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hyperdex_ir.memory.serialize import FORMAT
 
 @dataclass(frozen=True)
 class ProgramFacts:
-    """What a program was made for, in the order of the file.
+    """Facts about a program, in the order of the file.
 
-    chunk: the most tokens of a step. head_rows: the most rows of logits that a step gives. lmu_words: words of the LMU
-    that its buffers take. max_length: positions. target: its name.
+    chunk: greatest number of tokens in a step. head_rows: greatest number of logit rows in a step. lmu_words: words of
+    the LMU that the buffers take. max_length: positions. target: the target's name.
     """
 
     chunk: int
@@ -42,7 +42,7 @@ def facts_to_json(facts: ProgramFacts, origins: Sequence[Origin]) -> dict[str, A
 def facts_from_json(value: Mapping[str, Any], memory_map: MemoryMap) -> ProgramFacts:
     """The facts that `facts_to_json` wrote, of a program that runs with this memory map.
 
-    Raises KeyError when one is missing, TypeError when it is not one of the machine's, or not the map's.
+    Raises KeyError when one is missing, TypeError when one is out of range, or contradicts the map.
     """
     fields = Fields(value, "")
     chunk = fields.whole("chunk", 1, MAX_CHUNK)
@@ -62,6 +62,6 @@ def facts_from_json(value: Mapping[str, Any], memory_map: MemoryMap) -> ProgramF
 
 
 def origins_from_json(value: Mapping[str, Any]) -> tuple[Origin, ...]:
-    """The origins that `facts_to_json` wrote. Raises KeyError or TypeError when they are none."""
+    """The origins that `facts_to_json` wrote. Raises KeyError or TypeError when they are invalid."""
     entries = Fields(value, "").objects("origins")
     return tuple(Origin(*(entry.text(key) for key in ("function", "path", "op"))) for entry in entries)

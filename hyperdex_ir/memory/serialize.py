@@ -20,13 +20,13 @@ from hyperdex_ir.support import reading
 from hyperdex_ir.targets import make_target
 
 FORMAT = 2
-#: No target holds as many; the arithmetic of sizes stays within 64 bits, and instructions count them all.
+#: Limit for positions. No target holds as many, sizes computed from it fit 64 bits, and instructions can count to it.
 MOST_POSITIONS = MOST_POSITION
-#: Parameters of a model, those of a layer function once for each layer.
+#: Limit for the parameters of a model; those of a layer function count once for each layer.
 _MOST_PARAMETERS = 1 << 17
-#: Characters of all their names and keys; each shard that a device has counts as one.
+#: Limit for the characters of all their names and keys; each shard of a device counts as one.
 _MOST_TEXT = 1 << 25
-#: Characters that a key counts for, beside its own.
+#: Characters that a key counts for in addition to its own.
 _KEY_TEXT = 16
 _DTYPES = (*MATRIX_TYPES, "f32", "i64")
 #: The numbers of a memory map that are byte addresses.
@@ -34,12 +34,12 @@ _PLACES = ("layer_start", "parameter_end", "kv_start", "kv_layer_start", "tokens
 
 
 def dump_json(value: Any) -> str:
-    """JSON text of our files: indented, keys in the order given, ends with a newline."""
+    """JSON text of our files: indented, keys in the given order, with a final newline."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """A JSON file of ours. Raises FileFormatError when it is missing, broken, or of another format version."""
+    """Contents of one of our JSON files. Raises FileFormatError when it is missing, broken, or of another version."""
     try:
         value = reading.read_json(path, reading.TABLE)
     except FileNotFoundError:
@@ -51,9 +51,9 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """`ckpt/hyperdex_config.json`, whose max_length, matrix_type and vocab_size can be used as they are.
+    """Contents of `ckpt/hyperdex_config.json`, with max_length, matrix_type and vocab_size checked.
 
-    Raises FileFormatError when it is missing, broken, or one of them is of another kind or out of its range.
+    Raises FileFormatError when it is missing or broken, or when one of these has another type or is out of range.
     """
     value = load_json(path)
     fields = Fields(value, "")
@@ -67,7 +67,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 
 def manifest_entries(path: Path) -> dict[str, Any]:
-    """What `manifest.json` says of each number of devices that the model is compiled for, the smallest first.
+    """Entries of `manifest.json` for the numbers of devices that the model is compiled for, the smallest first.
 
     Empty when there is no manifest. Raises FileFormatError when it is broken.
     """
@@ -83,7 +83,7 @@ def manifest_entries(path: Path) -> dict[str, Any]:
 
 
 def _check_entry(count: str, entry: Fields) -> None:
-    """Raises KeyError or TypeError when an entry of the manifest is none, or not of a number of devices."""
+    """Raises KeyError or TypeError for an invalid entry of the manifest, or an invalid number of devices."""
     if not count.isdecimal() or len(count) > 4 or str(int(count)) != count or count == "0":
         raise TypeError(f"{shown(count)} devices")
     entry.object("files")
@@ -108,7 +108,7 @@ def layout_to_json(layout: ModelLayout) -> dict[str, Any]:
 
 
 def layout_from_json(value: Mapping[str, Any]) -> ModelLayout:
-    """The layout that `layout_to_json` wrote. Raises KeyError or TypeError when it is not one."""
+    """The layout that `layout_to_json` wrote. Raises KeyError or TypeError when it is invalid."""
     fields = Fields(value, "layout")
     functions = fields.objects("functions")
     layers = fields.wholes("layers", len(functions) - 1)
@@ -127,7 +127,7 @@ def layout_from_json(value: Mapping[str, Any]) -> ModelLayout:
 
 
 def _check_expansion(layout: ModelLayout) -> None:
-    """Raises TypeError when the parameters of all layers are too many, or their names and keys too long."""
+    """Raises TypeError when all layers together have too many parameters, or too long names and keys."""
     runs = Counter(layout.layers)
     parts = [(layout.main, 1), *((function, runs[number]) for number, function in enumerate(layout.functions))]
     count = sum(len(function.parameters) * times for function, times in parts)
@@ -140,13 +140,13 @@ def _check_expansion(layout: ModelLayout) -> None:
 
 
 def _text_of(parameter: Parameter, digits: int) -> int:
-    """Characters of a parameter in one layer, whose number has so many digits."""
+    """Characters of a parameter in one layer, whose number has `digits` digits."""
     texts = sum(len(text) + text.count("*") * digits for text in (parameter.name, *parameter.keys))
     return texts + _KEY_TEXT * len(parameter.keys) + sum(len(shard.starts) for shard in parameter.shards or ())
 
 
 def _function_layout(fields: Fields, layers: int | None) -> FunctionLayout:
-    """layers: how many there are, for the function of a layer."""
+    """The layout of one function. layers: number of layers, for the function of a layer."""
     parameters = tuple(_parameter(entry, layers) for entry in fields.objects("parameters"))
     return FunctionLayout(fields.text("name"), parameters, tuple(map(_slot, fields.objects("caches"))))
 
@@ -188,7 +188,7 @@ def map_to_json(memory_map: MemoryMap) -> dict[str, Any]:
 
 
 def map_from_json(value: Mapping[str, Any]) -> MemoryMap:
-    """The memory map that `map_to_json` wrote, perhaps beside a layout. Raises KeyError or TypeError if it is none."""
+    """The memory map that `map_to_json` wrote, possibly with a layout. Raises KeyError or TypeError if invalid."""
     fields = Fields(value, "")
     fields.object("target")
     memory_map = MemoryMap(
@@ -219,7 +219,7 @@ def _cache_map(fields: Fields) -> CacheMap | StateMap:
 
 
 def _check_places(memory_map: MemoryMap) -> None:
-    """Raises TypeError unless everything lies where `plan_memory` puts it."""
+    """Raises TypeError unless all addresses are those of `plan_memory`."""
     stripe = memory_map.target.stripe_bytes
     sampling, logits, end = io_places(memory_map.tokens, memory_map.vocab_size, memory_map.target)
     expected = {
@@ -250,7 +250,7 @@ def read_map(path: Path) -> MemoryMap:
 
 
 def read_layout(path: Path) -> ModelLayout:
-    """The layout in `ckpt/hyperdex_config.json`, or in the memory map of several devices, whose layout is divided.
+    """The layout in `ckpt/hyperdex_config.json`, or the divided layout in the memory map of several devices.
 
     Raises FileFormatError when it is missing or not a layout.
     """
@@ -262,10 +262,10 @@ def read_layout(path: Path) -> ModelLayout:
 
 
 def read_tensors(path: Path) -> tuple[ModelLayout, list[Mapping[str, Any]]]:
-    """The layout in `ckpt/hyperdex_config.json`, and where the converted checkpoint has its parameters, in its order.
+    """The layout in `ckpt/hyperdex_config.json`, and its parameters' entries in the converted checkpoint, in order.
 
-    Each has `name`, `dtype`, `shape`, `keys`, and `offset` in bytes, from 0 on, but perhaps beyond the file's end.
-    Raises FileFormatError when the table is missing, or not one of the layout's parameters.
+    An entry has `name`, `dtype`, `shape`, `keys`, and `offset`: bytes from 0 on, perhaps beyond the end of the file.
+    Raises FileFormatError when the table is missing, or does not have the layout's parameters.
     """
     layout, value = read_layout(path), load_json(path)
     try:
@@ -278,7 +278,7 @@ def read_tensors(path: Path) -> tuple[ModelLayout, list[Mapping[str, Any]]]:
 
 
 def _check_tensors(tensors: list[Fields], layout: ModelLayout) -> None:
-    """Raises KeyError or TypeError unless the table has the parameters of the layout, in its order."""
+    """Raises KeyError or TypeError unless the table has the parameters of the layout in the same order."""
     expected = list(layout.parameters())
     if len(tensors) != len(expected):
         raise TypeError(f"{len(tensors)} tensors, the layout has {len(expected)}")

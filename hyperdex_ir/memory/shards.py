@@ -10,7 +10,7 @@ from hyperdex_ir.memory.layout import Parameter, Shard
 
 
 def local_part(tensor: np.ndarray, shard: Shard, device: int) -> np.ndarray:
-    """What a device holds of a tensor, `shard.size` rows or columns; zeros beyond the extent.
+    """Part of a tensor on a device: `shard.size` rows or columns, zeros beyond the extent.
 
     Shares memory with the tensor where nothing is padded.
     """
@@ -24,7 +24,7 @@ def local_part(tensor: np.ndarray, shard: Shard, device: int) -> np.ndarray:
 
 
 def local_rows(parameter: Parameter, get: Callable[[str], np.ndarray], device: int) -> np.ndarray:
-    """A parameter as a device holds it; `get` gives the whole tensor of a key."""
+    """A parameter as a device holds it; `get` returns the whole tensor of a key."""
     if parameter.shards is None:
         parts = [np.asarray(get(key)) for key in parameter.keys]
     else:

@@ -1,4 +1,4 @@
-"""Tile order: how a matrix lies in HBM, as NumPy arrays (defined in `map.py`)."""
+"""Tile order, the order of a matrix in HBM (defined in `map.py`), as NumPy arrays."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hyperdex_ir.targets import LANES, Target
 
 
 def tile_view(rows: np.ndarray, trees: int) -> np.ndarray:
-    """A matrix [n, k] as its tiles, type `stored` of its format [groups, steps, trees, 64], padded with zeros.
+    """Tiles of a matrix [n, k]: [groups, steps, trees, 64] in type `stored` of its format, padded with zeros.
 
-    The result shares memory with the matrix where no padding is needed, so it is not contiguous.
+    The result shares memory with the matrix when no padding is needed, so it is not contiguous.
     """
     n, k = rows.shape
     groups, steps = ceil_div(n, trees), ceil_div(k, LANES)
@@ -26,7 +26,7 @@ def tile_view(rows: np.ndarray, trees: int) -> np.ndarray:
 def to_tiles(rows: np.ndarray, target: Target) -> np.ndarray:
     """A matrix [n, k] in tile order: contiguous [groups, steps, trees, 64].
 
-    Of several, [experts, n, k], one behind the other: [experts, groups, steps, trees, 64].
+    Several matrices, [experts, n, k], follow one another: [experts, groups, steps, trees, 64].
     """
     if rows.ndim == 3:
         return np.stack([to_tiles(matrix, target) for matrix in rows])
@@ -34,6 +34,6 @@ def to_tiles(rows: np.ndarray, target: Target) -> np.ndarray:
 
 
 def from_tiles(tiles: np.ndarray, n: int, k: int) -> np.ndarray:
-    """The matrix [n, k] whose tiles [groups, steps, trees, 64] these are."""
+    """The matrix [n, k] with these tiles [groups, steps, trees, 64]."""
     groups, steps, trees, lanes = tiles.shape
     return tiles.transpose(0, 2, 1, 3).reshape(groups * trees, steps * lanes)[:n, :k]

@@ -1,18 +1,18 @@
-"""How long an instruction takes: the cost model, by the cost rule of its entry in the table and the target file.
+"""Cost model: the cycles of an instruction, from the cost rule in its table entry and the target file.
 
-docs/cost.md has the rules in words, made from the table. The assumptions, each of which is one number of
+docs/cost.md has the rules in words, generated from the table. The assumptions, each of which is one number of
 `targets/*.toml` or one line below:
 
-* Cycles are those of the target's clock. There is no contention but for what is said here.
+* Cycles are those of the target's clock. There is no contention except as described here.
 * HBM delivers a stripe (one beat of every channel, one tile of a matrix) a cycle, less where its bandwidth is lower;
-  the first beat comes `hbm_latency_seconds` after the request. f32 parameters of a norm or a bias, slopes, sinks and
-  the settings of sample come for nothing.
+  the first beat comes `hbm_latency_seconds` after the request. Reading f32 parameters of a norm or a bias, slopes,
+  sinks and the settings of sample costs no cycles.
 * SMA streams a matrix once for all rows in flight. SXE works on one tile of one row a cycle. Columns finish group by
   group.
-* Each pass of VXE over its elements adds `vector_latency_cycles`. sample counts as a greedy choice.
+* Each sweep of VXE over its elements adds `vector_latency_cycles`. sample counts as a greedy choice.
 * Single elements are written into beats until 32 tokens fill one: each such beat takes `partial_write_cycles`.
-* ICP takes a cycle for each word, its own or handed to another engine.
-* Sending and receiving are independent; a message is there `link_latency_seconds` after its last word has left.
+* ICP takes a cycle for each word, its own or one that it issues to another engine.
+* Sending and receiving are independent; a message arrives `link_latency_seconds` after its last word was sent.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ from hyperdex_ir.targets import BEAT_BYTES, LANES, Target
 
 @dataclass(frozen=True)
 class Cost:
-    """What one execution of an instruction takes.
+    """Cost of one execution of an instruction.
 
-    engine: the engine that executes it. cycles: how long it keeps that engine from the next instruction. latency: from
-    then until its result is there. stripes: what SMA streams for it (matmul, scores, values). group_cycles: cycles
-    after which each further group of `trees` columns of the result is finished; 0 when all are finished at the end.
+    engine: the engine that executes it. cycles: time until that engine can start the next instruction. latency: from
+    then until the result is available. stripes: number that SMA streams for it (matmul, scores, values). group_cycles:
+    cycles after which each further group of `trees` columns of the result is finished; 0 when all are finished at the
+    end.
     """
 
     engine: Engine
@@ -50,8 +51,8 @@ class Cost:
 def instruction_cost(name: str, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
     """The cost of instruction `name` for `rows` rows, the first at absolute position `position`.
 
-    values: the operands by name; only immediates and the presence of optional operands count, so those of the `isa`
-    dialect will do as well as those of a program. The module's docstring has the assumptions.
+    values: the operands by name; only immediates and the presence of optional operands count, so they
+    may be those of the `isa` dialect or those of a program. The module's docstring has the assumptions.
     """
     spec = BY_NAME[name]
     cost = _cost(spec.cost, values, target, rows, position)
@@ -62,7 +63,7 @@ def instruction_cost(name: str, values: Mapping[str, Any], target: Target, rows:
 
 
 def stream_cycles(stripes: int, target: Target) -> int:
-    """Cycles that HBM takes to deliver that many stripes."""
+    """Cycles that HBM takes to deliver `stripes` stripes."""
     return _divide(stripes * target.stripe_bytes, target.hbm_bytes_per_cycle)
 
 
@@ -72,14 +73,14 @@ def _divide(a: int, b: int) -> int:
 
 
 def _has_epilogue(spec: Spec, values: Mapping[str, Any]) -> bool:
-    """Whether anything is done to what comes out of the trees."""
+    """Test for an epilogue, an operation on the output of the trees."""
     always, optional = _epilogue(spec)
     return always or any(values[name] != nothing for name, nothing in optional)
 
 
 @cache
 def _epilogue(spec: Spec) -> tuple[bool, tuple[tuple[str, Any], ...]]:
-    """Whether a part of the epilogue is always there; the other operands with the values at which they do nothing."""
+    """Test for a part of the epilogue that is always present; and the optional operands with their neutral values."""
     operands = [operand for operand in spec.operands if operand.epilogue]
     return any(map(is_required, operands)), tuple((one.name, default_value(one)) for one in operands)
 
@@ -87,7 +88,7 @@ def _epilogue(spec: Spec) -> tuple[bool, tuple[tuple[str, Any], ...]]:
 # ---------------------------------------------------------------------------------------------------- rules
 @singledispatch
 def _cost(rule: CostRule, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
-    """The cost by a rule, without an epilogue."""
+    """Cost by a rule, without the epilogue."""
     raise NotImplementedError(type(rule).__name__)
 
 
@@ -98,7 +99,7 @@ def _weights(rule: rules.Weights, values: Mapping[str, Any], target: Target, row
 
 
 def _groups(rule: rules.Weights, values: Mapping[str, Any], trees: int) -> int:
-    """Groups of columns that are streamed; gates that are further away have groups of their own."""
+    """Groups of columns that are streamed; gates at a distance have groups of their own."""
     n, distance = values[rule.n], values[rule.gate_distance] if values[rule.gated] else 0
     if not distance:
         return _divide(n * (1 + values[rule.gated]), trees)
@@ -116,7 +117,7 @@ def _cache(rule: rules.Cache, values: Mapping[str, Any], target: Target, rows: i
 
 
 def _matrix(target: Target, rows: int, stripes: int, group: int) -> Cost:
-    """The cost of a matrix of so many stripes, `group` of them for each group of columns."""
+    """Cost of a matrix of `stripes` stripes, `group` of them for each group of columns."""
     cycles = max(stripes * rows, stream_cycles(stripes, target))
     group_cycles = max(group * rows, stream_cycles(group, target))
     return Cost(Engine.SXE, cycles, target.tree_latency_cycles, stripes, group_cycles)
@@ -151,7 +152,7 @@ def _rows(rule: rules.Rows, values: Mapping[str, Any], target: Target, rows: int
     elif rule.most_rows is not None:
         rows = min(rows, values[rule.most_rows])
     stripes = stream_cycles(_divide(4 * columns, target.stripe_bytes), target)
-    requests = 2 if rule.index is not None and values[rule.index] == "token" else 1  # the token id before its row
+    requests = 2 if rule.index is not None and values[rule.index] == "token" else 1  # the token id first, then its row
     cycles = _divide(columns, LANES) if rule.tiled else stripes
     return Cost(Engine.SMA, cycles * rows, target.hbm_latency_cycles * requests)
 

@@ -1,21 +1,21 @@
-"""Estimates how many cycles a program takes: every engine an in-order queue, every instruction with its cost.
+"""Estimates the cycles of a program: each engine is an in-order queue of instructions with their costs.
 
 The rules, on top of those of `cost.py`:
 
-* ICP hands out one word a cycle, far ahead of the engines; the queues are as long as they need be.
-* An instruction starts when the one before it in its engine's queue lets it and its operands are there; the words that
-  it writes must not be in use any more when its first result comes. A consumer of some columns of a matrix's result
-  waits for these columns, not for all; epilogue operands are needed when the columns that they meet are finished.
+* ICP issues one word a cycle, far ahead of the engines; the queues are unbounded.
+* An instruction starts when its predecessor in its engine's queue allows it and its operands are available. The words
+  that it writes must be free when its first result is ready. A consumer of some columns of a matrix's result waits for
+  these columns only. Epilogue operands are needed when the columns that they apply to are finished.
 * SMA has one queue, with a port for reading and one for writing HBM. Its instructions start in order; a store may run
-  beside a stream that started before it. HBM addresses are not compared: what is read waits for all stores before it.
-* matmul, scores and values stream through SMA. Streaming starts when the operand is there; a matmul's may start
-  `prefetch` stripes (at most what the target's stream buffer holds) ahead of that.
-* The devices of a ring do the same at the same time: a message is there when the one that the device sent itself, the
-  n-th of both, is there at the next one. This is the estimate of device 0. Without `overlap`, nothing else goes on from
-  the start of a send to the end of its receive.
-* A repeat whose trip leaves all engines as the trip before did, but later, goes on like that: exact, and quick. What
-  `lookup` reads is not known here: the functions it chooses from count in turn. ICP waits for the word that `fetch`
-  reads, which counts as 0: experts are alike.
+  beside a stream that started before it. HBM addresses are not compared: a read waits for all stores before it.
+* matmul, scores and values stream through SMA. Streaming starts when the operand is available; a matmul's may start
+  `prefetch` stripes (at most the size of the target's stream buffer) ahead of that.
+* The devices of a ring run in lockstep: the n-th message to a device arrives when the n-th message that it sent arrives
+  at the next device. This is the estimate of device 0. Without `overlap`, nothing else runs from the start of a send to
+  the end of its receive.
+* When a trip of a repeat leaves all engines in the same state as the trip before, only later, the remaining trips are
+  extrapolated: the result is exact. The value that `lookup` reads is unknown: the functions it chooses from count in
+  turn. ICP waits for the word that `fetch` reads, which counts as 0: all experts cost the same.
 
 Integers throughout: the same program, target and context give the same number on every machine.
 """
@@ -36,24 +36,25 @@ from hyperdex_ir.performance.scoreboard import Budget
 from hyperdex_ir.performance.simulator import Engines, Step
 from hyperdex_ir.targets import Target
 
-#: Instructions that are gone through one by one; those of trips that are like the one before do not count. What a trip
-#: compares counts as an instruction for each `_COMPARED` numbers.
+#: Limit for the instructions that are executed one by one, without extrapolated trips. The comparison after a trip
+#: counts as one instruction for each `_COMPARED` numbers.
 MOST_STEPS = 2_000_000
 _COMPARED = 64
-#: Instructions with the registers that decide what they do: as many are kept.
+#: Limit for the number of prepared instructions, one for each combination of the registers that affect them.
 _MOST_KINDS = 1 << 17
 _WORD_LIMIT = 1 << 63
 
 
 @dataclass
 class Estimate:
-    """What one pass takes.
+    """Estimate of one step.
 
-    cycles: until the last result is there. busy: cycles in which each engine works; for SMA those in which it reads,
-    for ESL, which is there when it does anything, those in which it sends. weight_stripes, cache_stripes: what was
-    streamed. link_bytes: what the device sent. executed: how often each instruction ran. waits: for each matmul, by its
-    index, the most cycles that its stream could have started before its operand was there. touched: for each
-    instruction that ran, by its index, the words of the LMU that it read or wrote.
+    cycles: until the last result is available. busy: cycles in which each engine works. For SMA these are the cycles in
+    which it reads; for ESL, which is listed only if it does anything, those in which it sends. weight_stripes,
+    cache_stripes: streamed stripes. link_bytes: bytes that the device sent. executed: number of executions of each
+    instruction. waits: for each matmul, by its index, the greatest number of cycles by which its stream could have
+    started before its operand was available. touched: for each instruction that ran, by its index, the words of the LMU
+    that it read or wrote.
     """
 
     cycles: int
@@ -76,11 +77,11 @@ def estimate(
     overlap: bool = True,
     budget: Budget | None = None,
 ) -> Estimate:
-    """The estimate of one pass of a valid program over `tokens` tokens, the first at absolute position `position`, with
-    the logits of the last `head_rows` rows wanted. Decode with a context of c positions: one token at position c - 1.
-    budget: shared with other estimates; None: one of its own.
+    """Estimates one step of a valid program over `tokens` tokens, the first at absolute position `position`.
 
-    Raises FileFormatError for a program that the machine would stop, or whose trips are too many to go through.
+    head_rows: the logits of as many last rows are wanted. Decode with a context of c positions: one token at position
+    c - 1. budget: shared with other estimates; None: one of its own.
+    Raises FileFormatError for a program that the machine would stop, or that has too many trips to estimate.
     """
     registers = {TOKENS: tokens, POSITION: position, FIRST_ROW: tokens - head_rows, HEAD_ROWS: head_rows}
     run = _Run(program, Engines(target, position, overlap, budget), registers)
@@ -89,7 +90,7 @@ def estimate(
 
 
 class _Run:
-    """One pass: executes control, hands everything else to the engines."""
+    """One step: executes control instructions, and queues all others at the engines."""
 
     def __init__(self, program: Program, engines: Engines, registers: dict[int, int]):
         self.code = program.instructions
@@ -155,7 +156,7 @@ class _Run:
         return self.registers.get(number, 0)
 
     def _scalar(self, index: int, item: Instruction) -> None:
-        """A control instruction that sets registers: numbers that come from memory are not known."""
+        """Executes a control instruction that sets registers; numbers from memory are unknown."""
         spec, values = item.spec, cast(Any, item.values)
         if spec.lmu:
             self.engines.fetch(self._step(index, item))
@@ -176,7 +177,7 @@ class _Run:
             self.registers[register] = result if register != ZERO else 0
 
     def _choose(self, register: int) -> int:
-        """What a lookup reads, when skips compare it; else 0."""
+        """Assumed result of a lookup: a value that skips compare it with, in turn; 0 if there are none."""
         if register not in self.choices:
             return 0
         self.lookups += 1
@@ -194,7 +195,7 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------------ repeats
     def _repeat(self, start: int, stop: int, count: int) -> None:
-        """All trips; once one leaves the state that the one before it left, the rest are added up."""
+        """Runs all trips; once a trip leaves the same state as the trip before, the rest are extrapolated."""
         state: object = None
         for left in reversed(range(count)):
             self._count((len(self.code) + len(self.engines.board) + len(self.engines.arrivals)) // _COMPARED)
@@ -216,7 +217,7 @@ class _Run:
         return [*engines.busy.values(), *moved, *self.executed]
 
     def _count_again(self, before: list[int], times: int) -> None:
-        """Adds to each counter what it has grown since `before`, so many times."""
+        """Adds the growth of each counter since `before` to it, `times` times."""
         engines, names = self.engines, list(self.engines.busy)
         values = [now + (now - then) * times for now, then in zip(self._counters(), before, strict=True)]
         engines.busy = dict(zip(names, values, strict=False))
@@ -225,7 +226,7 @@ class _Run:
 
 
 def _shaping_registers(item: Instruction) -> tuple[int, ...]:
-    """The registers that decide what an instruction does in the LMU, or whether others run."""
+    """Registers that affect an instruction's words in the LMU, or the execution of other instructions."""
     spec = item.spec
     found = [value.register for value in item.values.values() if isinstance(value, LmuRef | ViewRef)]
     if spec.engine is not Engine.ICP or spec.flow is not None:
@@ -235,7 +236,7 @@ def _shaping_registers(item: Instruction) -> tuple[int, ...]:
 
 
 def _choices(code: Sequence[Instruction]) -> dict[Any, tuple[Any, ...]]:
-    """For each register that skips compare, the values that they compare it with."""
+    """Registers that skips compare -> the values that they compare them with."""
     found: dict[Any, dict[Any, None]] = {}
     for item in code:
         if item.name == "skip_unless":

@@ -1,4 +1,4 @@
-"""What `hyperdex inspect` says of a compiled model: from its program and memory map alone."""
+"""Facts that `hyperdex inspect` shows about a compiled model, from its program and memory map alone."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hyperdex_ir.performance.parameter_stats import divide_parameters
 from hyperdex_ir.performance.scoreboard import Budget
 
 _CONTEXTS = (1, 128, 512, 2048, 8192, 32768)
-#: All estimates take together at most the work of so many of the longest.
+#: Limit for the work of all estimates together, in units of the limit for one.
 _ESTIMATES = 2
-#: Stretches of words in use that are looked at, over all instructions.
+#: Limit for the number of live ranges of words that are added up, over all instructions.
 _MOST_STRETCHES = 10_000_000
 
 
@@ -35,7 +35,7 @@ def inspect_program(
     num_device: int,
     name: str,
 ) -> dict[str, Any]:
-    """The facts of `inspect_model`. layout: a device's, of several."""
+    """The facts of `inspect_model`. layout: the layout of one device, when there are several."""
     chunk, rows = facts.chunk, facts.head_rows
     tokens = min(chunk, memory.max_length)
     budget = Budget(_ESTIMATES)
@@ -63,7 +63,7 @@ def inspect_program(
 
 # ---------------------------------------------------------------------------------------------------- functions
 def _functions(program: Program, run: Estimate) -> list[dict[str, Any]]:
-    """The functions with their instructions start..stop-1 and how often they run in a pass, @main first."""
+    """The functions with their instructions start..stop-1 and their number of runs in a step, @main first."""
     starts = function_starts(program.instructions)
     stops = [*starts[1:], len(program.instructions)]
     return [
@@ -83,7 +83,7 @@ def _count(program: Program, function: dict[str, Any]) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------------- HBM
 def _memory(program: Program, memory: MemoryMap, functions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Bytes by region, together and of one channel."""
+    """Bytes by region, in total and of one channel."""
     runs = {function["name"]: function["runs"] for function in functions}
     kinds, known = {kind.value: 0 for kind in Holds}, _kinds(program)
     for name, part in (("main", memory.main), *memory.functions.items()):
@@ -103,7 +103,7 @@ def _memory(program: Program, memory: MemoryMap, functions: Sequence[dict[str, A
 
 
 def _sizes(part: FunctionMap) -> dict[str, int]:
-    """Bytes of each parameter of a function, from where they start."""
+    """Bytes of each parameter of a function, from the offsets of their starts."""
     if not part.parameters:
         return {}
     names = sorted(part.parameters, key=lambda name: part.parameters[name])
@@ -113,7 +113,7 @@ def _sizes(part: FunctionMap) -> dict[str, int]:
 
 
 def _kinds(program: Program) -> dict[tuple[str, int], set[Holds]]:
-    """What instructions take parameters for, by function and offset in its block."""
+    """Uses of parameters by instructions, by function and offset in its block."""
     found: dict[tuple[str, int], set[Holds]] = {}
     for item, origin in zip(program.instructions, program.origins, strict=True):
         for operand in item.spec.hbm:
@@ -125,7 +125,7 @@ def _kinds(program: Program) -> dict[tuple[str, int], set[Holds]]:
 
 
 def _division(layout: ModelLayout, memory: MemoryMap, num_device: int) -> dict[str, int]:
-    """The terms of what the devices hold; see `runtime.division`."""
+    """The terms of the division over devices; see `parameter_stats.py`."""
     division = divide_parameters(layout, memory, num_device)
     return {**asdict(division), "replication": division.replication, "padding": division.padding}
 
@@ -134,14 +134,15 @@ def _division(layout: ModelLayout, memory: MemoryMap, num_device: int) -> dict[s
 def _lmu(
     program: Program, memory: MemoryMap, words: int, functions: Sequence[dict[str, Any]], run: Estimate
 ) -> dict[str, Any]:
-    """Words in use at every instruction: what lies between the first and the last use in a function, and what lives in
-    its callers meanwhile. For as many tokens in flight as there can be.
+    """Live words at every instruction, for the greatest possible number of tokens in flight.
+
+    A word is live between its first and last use in a function, and while a callee runs, if it is live at the call.
     """
     lives = {function["start"]: _lives(program.instructions, function, run) for function in functions}
     outer: dict[int, dict[tuple[int, int], None]] = {function["start"]: {} for function in functions}
     uses: dict[int, list[int]] = {}
     looked = 0
-    for function in functions:  # main first; callees stand behind their callers or are met again through them
+    for function in functions:  # main first; callees follow their callers or are reached again through them
         looked = _collect(program.instructions, function, lives[function["start"]], outer, uses, looked)
     parts = []
     peak, place = 0, 0
@@ -162,7 +163,7 @@ def _lmu(
 
 
 def _lives(code: Sequence[Instruction], function: dict[str, Any], run: Estimate) -> list[tuple[int, int, int, int]]:
-    """(first use, last use, low, high) of each stretch of words; what is used in a repeat lives through all of it."""
+    """Live ranges, (first use, last use, low, high); words used in a repeat are live throughout it."""
     start, stop = function["start"], function["stop"]
     outermost: dict[int, tuple[int, int]] = {}
     for index in range(start, stop):
@@ -188,9 +189,9 @@ def _collect(
     uses: dict[int, list[int]],
     looked: int,
 ) -> int:
-    """Adds the words in use to `uses`, and to `outer` what lives in its calls.
+    """Adds the live words of a function to `uses`, and the words that are live during its calls to `outer`.
 
-    looked: how many stretches have been looked at; returned with those of this function.
+    looked: number of live ranges added up so far; returned with those of this function.
     """
     start, stop = function["start"], function["stop"]
     begins: dict[int, list[tuple[int, int, int, int]]] = {}
@@ -212,7 +213,7 @@ def _collect(
 
 
 def _union(stretches: Iterable[tuple[int, int]]) -> int:
-    """Words in at least one of the stretches."""
+    """Number of words in at least one of the stretches."""
     total = end = 0
     for low, high in sorted(stretches):
         total += max(0, high - max(low, end))
@@ -222,12 +223,12 @@ def _union(stretches: Iterable[tuple[int, int]]) -> int:
 
 # ---------------------------------------------------------------------------------------------------- time
 def _contexts(max_length: int) -> list[int]:
-    """Some context lengths up to the longest."""
+    """Sample of context lengths up to the longest."""
     return sorted({*(length for length in _CONTEXTS if length < max_length), max_length})
 
 
 def _decode(program: Program, memory: MemoryMap, context: int, num_device: int, budget: Budget) -> dict[str, Any]:
-    """The estimate of one token with that many positions of context, its own included."""
+    """The estimate of one token with `context` positions of context, its own included."""
     target = memory.target
     run = estimate(program, target, position=context - 1, budget=budget)
     streamed = (run.weight_stripes + run.cache_stripes) * target.stripe_bytes
@@ -249,8 +250,10 @@ def _decode(program: Program, memory: MemoryMap, context: int, num_device: int, 
 
 
 def bar(values: Sequence[int], capacity: int, width: int = 48) -> str:
-    """The values as a row of blocks, the highest of them for the capacity; neighbours share a block where they are more
-    than `width`."""
+    """Row of block characters for the values; the full block stands for the capacity.
+
+    Neighbouring values share a block when there are more than `width` of them.
+    """
     count = min(width, len(values))
     edges = [number * len(values) // count for number in range(count + 1)]
     highest = [max(values[a:b]) for a, b in pairwise(edges)]

@@ -1,10 +1,10 @@
-"""How the parameters of a model are divided over its devices: what each holds, term by term.
+"""Division of a model's parameters over its devices, term by term.
 
     bytes of a device = total / n + replication + padding
 
-total: every element that is stored, once. replication: what is there more than once, a device's share of it: tensors
-that every device holds whole, parts that several hold (KV heads), tensors that stand in two forms (a tied embedding).
-padding: zeros behind a device's part, where sizes do not divide, and up to whole tiles and stripes.
+total: every stored element, once. replication: further copies of elements, a device's share of them: tensors that
+every device holds whole, parts that several devices hold (KV heads), tensors stored in two forms (a tied embedding).
+padding: zeros after a device's part, when sizes do not divide, and up to whole tiles and stripes.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from hyperdex_ir.memory.layout import ModelLayout, Parameter, Shard
 from hyperdex_ir.memory.map import MemoryMap, parameter_bytes
 from hyperdex_ir.targets import Target
 
-#: Stretches of a tensor's rows or columns that are stored: each parameter's are compared with those of the ones before.
+#: Limit for the stored ranges of a tensor's rows or columns: those of each parameter are compared with all before.
 _MOST_PIECES = 1 << 10
 
 
 @dataclass
 class Division:
-    """Bytes over all devices together; `device` is what one holds, the same for each.
+    """Bytes over all devices together. device: bytes on one device, the same for each.
 
-    total: everything once. whole: copies of what every device holds. shared: copies of parts that several hold.
-    twice: what stands in a second form. parts: zeros behind parts. tiles: zeros up to whole tiles and stripes.
+    total: every element once. whole: further copies of tensors that every device holds. shared: further copies of parts
+    that several devices hold. twice: tensors in a second form. parts: zeros after parts. tiles: zeros up to whole tiles
+    and stripes.
     """
 
     devices: int
@@ -50,9 +51,10 @@ class Division:
 
 
 def divide_parameters(layout: ModelLayout, memory_map: MemoryMap, devices: int) -> Division:
-    """The terms for a model whose devices store `layout` each.
+    """Computes the terms for a model each of whose devices stores `layout`.
 
-    Raises FileFormatError unless the layout is of so many devices, and they add up to what the memory map says of one.
+    Raises FileFormatError unless the layout is for `devices` devices, and the terms add up to the bytes in the memory
+    map.
     """
     layout.check_devices(devices)
     division = Division(devices, device=memory_map.parameter_end)
@@ -80,7 +82,7 @@ def _add(division: Division, parameter: Parameter, seen: dict[str, list[range]],
         division.whole += (devices - 1) * stored
         return
     for key, shard in zip(parameter.keys, parameter.shards, strict=True):
-        # Of dimension 1 only what a tensor has by itself is divided: its rows are those of the parameter.
+        # With dimension 1, only the columns of each tensor are divided; its rows are those of the parameter.
         width = item * prod(parameter.shape[1:] if shard.dim == 0 else (parameter.shape[0], *parameter.shape[2:]))
         held = sum(len(shard.held(device)) for device in range(devices)) * width
         pieces = _union([shard.held(device) for device in range(devices)])
@@ -93,7 +95,7 @@ def _add(division: Division, parameter: Parameter, seen: dict[str, list[range]],
 
 
 def _union(ranges: Sequence[range]) -> list[range]:
-    """The same numbers in ranges that do not overlap."""
+    """The same numbers as sorted ranges that do not overlap."""
     merged: list[range] = []
     for one in sorted(filter(len, ranges), key=lambda one: one.start):
         if merged and one.start <= merged[-1].stop:
@@ -104,9 +106,9 @@ def _union(ranges: Sequence[range]) -> list[range]:
 
 
 def _known(seen: dict[str, list[range]], key: str, shard: Shard, pieces: list[range], width: int) -> int:
-    """Bytes of a key's pieces that another parameter stores too; notes the pieces.
+    """Bytes of a key's pieces that another parameter stores, too; records the pieces.
 
-    One that is divided the other way round has all of the tensor.
+    Another parameter that is divided along the other dimension has the whole tensor.
     """
     same, other = f"{key}@{shard.dim}", f"{key}@{1 - shard.dim}"
     known = seen.get(same, [])

@@ -11,7 +11,7 @@ _POSTED = "the latency of HBM; reads of HBM wait for the end of the store, nothi
 
 
 def cost_table() -> str:
-    """A Markdown table: cycles in which an instruction keeps its engine busy, and the time from then to its result."""
+    """Markdown table: cycles in which an instruction keeps its engine busy, and the time from then to its result."""
     names: dict[tuple[str, str, str], list[str]] = {}
     for spec in SPECS:
         names.setdefault((spec.engine.value, *_describe(spec.cost)), []).append(f"`{spec.name}`")
@@ -24,7 +24,7 @@ def cost_table() -> str:
 
 
 def _describe(rule: rules.CostRule) -> tuple[str, str]:
-    """The two texts for a rule, as `performance/cost.py` counts."""
+    """The two texts for a rule; `performance/cost.py` computes the same."""
     match rule:
         case rules.Weights():
             groups = f"groups of `trees` of `{rule.n}` columns, of twice as many where it is {rule.gated}"

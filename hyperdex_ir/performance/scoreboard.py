@@ -1,4 +1,4 @@
-"""When the words of the LMU are there, and when they may be overwritten."""
+"""Scoreboard of the LMU: times at which words are available, and at which they may be overwritten."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hyperdex_ir.isa.footprint import Footprint
 
 @dataclass(frozen=True)
 class Write:
-    """Columns from the footprint's first on are finished group by group from `base` on; all are at `end`."""
+    """Times of a write: columns of the footprint are finished group by group from `base` on, the last at `end`."""
 
     base: int
     group_cycles: int
@@ -19,14 +19,15 @@ class Write:
 
 _NEVER = Write(0, 0, 0)
 _PAGE = 4096  # words: footprints that share a word share a page
-#: Pairs of footprints, and pages of one, that are looked at. A pass of Gemma 3 over 128 tokens takes 190,000.
+#: Limit for the compared pairs of footprints, and the pages of footprints. A step of Gemma 3 over 128 tokens takes
+#: 190,000.
 MOST_PAIRS = 5_000_000
 
 
 class Budget:
-    """The work that estimates may take together: `estimates` times what a single one may.
+    """Limit for the work of several estimates together: `estimates` times the limit of one.
 
-    steps: what `estimate.py` counts. pairs: what a scoreboard counts.
+    steps: instructions counted by `estimate.py`. pairs: pairs counted by scoreboards.
     """
 
     def __init__(self, estimates: int = 1):
@@ -35,14 +36,14 @@ class Budget:
 
 
 class Scoreboard:
-    """Times of the last writes and reads, by footprint. Footprints are numbered as they come."""
+    """Times of the last writes and reads, by footprint. Footprints are numbered in order of appearance."""
 
     def __init__(self, trees: int, budget: Budget):
         self._trees = trees
         self._budget = budget
         self._numbers: dict[Footprint, int] = {}
         self._footprints: list[Footprint] = []
-        self._meets: list[list[int]] = []  # by number: the footprints that share a word with it, itself included
+        self._meets: list[list[int]] = []  # by number: footprints that overlap it, itself included
         self._pages: dict[int, list[int]] = {}
         self._writes: list[Write] = []
         self._reads: list[int] = []
@@ -51,7 +52,7 @@ class Scoreboard:
         return len(self._footprints)
 
     def _count(self, pairs: int) -> None:
-        """Raises FileFormatError when there are too many footprints that share words: each is compared with all."""
+        """Raises FileFormatError for too many overlapping footprints, since each is compared with all."""
         self._budget.pairs += pairs
         if self._budget.pairs > MOST_PAIRS * self._budget.estimates:
             raise FileFormatError(f"{len(self)} stretches of the LMU that overlap: too many to estimate", COMPILE_AGAIN)
@@ -76,11 +77,11 @@ class Scoreboard:
         return number
 
     def footprint(self, number: int) -> Footprint:
-        """The footprint of that number."""
+        """The footprint with this number."""
         return self._footprints[number]
 
     def ready(self, number: int, columns: int | None = None) -> int:
-        """When the first `columns` columns (None: all) have been written."""
+        """Time at which the first `columns` columns (None: all) have been written."""
         footprint = self._footprints[number]
         self._count(len(self._meets[number]))
         high = footprint.high if columns is None else min(footprint.high, footprint.low + columns)
@@ -94,20 +95,20 @@ class Scoreboard:
         return min(write.end, write.base + groups * write.group_cycles)
 
     def free(self, number: int) -> int:
-        """When nobody reads or writes the words any more."""
+        """Time from which no instruction reads or writes the words."""
         self._count(len(self._meets[number]))
         return max(max(self._reads[other], self._writes[other].end) for other in self._meets[number])
 
     def read(self, number: int, end: int) -> None:
-        """Notes a read that is over at `end`."""
+        """Records a read that is over at `end`."""
         self._reads[number] = max(self._reads[number], end)
 
     def write(self, number: int, end: int, base: int = 0, group_cycles: int = 0) -> None:
-        """Notes a write that is over at `end`; with group_cycles, each group of columns that much after the last."""
+        """Records a write that is over at `end`. group_cycles: time from group to group; 0: all columns at the end."""
         self._writes[number] = Write(base, group_cycles, end)
 
     def state(self, floor: int, latest: int) -> tuple[object, ...]:
-        """All times behind `floor`, relative to `latest`, as a value that can be compared."""
+        """All times after `floor`, relative to `latest`, as a value that can be compared."""
         writes = tuple(
             (number, write.end - latest, write.base - latest if write.group_cycles else 0, write.group_cycles)
             for number, write in enumerate(self._writes)
@@ -117,11 +118,11 @@ class Scoreboard:
         return writes, reads
 
     def times(self) -> tuple[list[Write], list[int]]:
-        """All times as they stand: of writes, of reads."""
+        """Copy of all times: of writes, of reads."""
         return list(self._writes), list(self._reads)
 
     def shift(self, cycles: int, before: tuple[list[Write], list[int]]) -> None:
-        """Moves the times that are not those of `before` by so many cycles."""
+        """Adds `cycles` to the times that differ from those of `before`."""
         writes, reads = before
         for number, write in enumerate(self._writes):
             if number >= len(writes) or write != writes[number]:

@@ -1,4 +1,4 @@
-"""The engines of the estimate: when each is free, and what an instruction does to that. Rules: see `estimate.py`."""
+"""The engines of the estimate: times at which they are free, updated by each instruction. Rules: see `estimate.py`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
 
 @dataclass(frozen=True)
 class Step:
-    """One instruction, with what the registers were: its cost, and the footprints that it touches, by number."""
+    """One instruction for certain register values: its cost, and the numbers of the footprints that it touches."""
 
     index: int
     spec: Spec
@@ -34,11 +34,11 @@ class Step:
 
 
 class Engines:
-    """When engines and buffers are free, in cycles from the start of the pass, which begins at `position`.
+    """Times at which engines and buffers are free, in cycles from the start of the step, which begins at `position`.
 
     issue: ICP; matrix: SXE; vector: VXE; started: the last start in SMA's queue; read, write: SMA's ports; sent,
-    received: ESL's. arrivals: when the messages that are under way will be there. overlap: see `estimate.py`. budget:
-    the work that is left.
+    received: ESL's. arrivals: arrival times of the messages under way. overlap: see `estimate.py`. budget: the limit
+    for work.
     """
 
     def __init__(self, target: Target, position: int, overlap: bool = True, budget: Budget | None = None):
@@ -55,9 +55,10 @@ class Engines:
         self.waits: dict[int, int] = {}
 
     def prepare(self, index: int, item: Instruction, register: Callable[[int], int]) -> Step:
-        """What an instruction is, for registers as they are. Raises FileFormatError when the machine would stop there.
+        """Prepares an instruction for the current register values.
 
-        That is said of rows and of words of the LMU; of HBM nothing is known here.
+        Raises FileFormatError when the machine would stop there because of rows or words of the LMU. HBM accesses are
+        not checked.
         """
         spec, values = item.spec, cast(Any, item.values)
         rows = register(values[ROWS.name]) if spec.has_rows else 1
@@ -79,7 +80,7 @@ class Engines:
         return Step(index, spec, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
 
     def check_rows(self, index: int, name: str, rows: int) -> None:
-        """Raises FileFormatError unless there are so many rows: each has a word of the LMU at least."""
+        """Raises FileFormatError for an impossible number of rows: each row takes at least one word of the LMU."""
         if not 1 <= rows <= self.target.lmu_words:
             most = f", the LMU has {self.target.lmu_words} words" if rows > 1 else ""
             raise FileFormatError(f"instruction {index} ({name}): {rows} rows{most}", COMPILE_AGAIN)
@@ -100,7 +101,7 @@ class Engines:
 
     # ------------------------------------------------------------------------------------------------ executing
     def execute(self, step: Step) -> None:
-        """Queues one instruction that is no control instruction."""
+        """Queues one instruction other than control."""
         operands = max((self.board.ready(number) for number in step.reads), default=0)
         free = max((self.board.free(number) for number in step.writes), default=0) - step.cost.latency
         if step.cost.engine is Engine.SXE:
@@ -123,7 +124,7 @@ class Engines:
             self._finish(step, self.read)
 
     def fetch(self, step: Step) -> None:
-        """ICP waits for a word of the LMU."""
+        """Makes ICP wait for a word of the LMU."""
         self.issue = max([self.issue, *map(self.board.ready, step.reads)])
         for number in step.reads:
             self.board.read(number, self.issue)
@@ -152,7 +153,7 @@ class Engines:
         self.end = max(self.end, end + step.cost.latency)
 
     def _multiply(self, step: Step, operands: int, free: int) -> None:
-        """A matrix: SMA streams it, SXE works on what has come."""
+        """Queues a matrix: SMA streams it, SXE works on the stripes that have arrived."""
         cost, first_beat = step.cost, self.target.hbm_latency_cycles
         streaming = stream_cycles(cost.stripes, self.target)
         could_start = max(self.issue, self.started, self.read, self.write)
@@ -184,16 +185,16 @@ class Engines:
 
     # ------------------------------------------------------------------------------------------------ repeats
     def clocks(self) -> dict[str, int]:
-        """All that counts in cycles, by name."""
+        """All clocks in cycles, by name."""
         return {name: getattr(self, name) for name in (*_CLOCKS, "issue", "end")}
 
     def _floor(self, before: dict[str, int]) -> int:
-        """No instruction of a trip like that since `before` starts earlier than this."""
+        """Lower bound for the start of any instruction in another trip like the one since `before`."""
         moved = [time for name, time in self.clocks().items() if name in _CLOCKS and time != before[name]]
         return max(self.issue, min(moved, default=0))
 
     def state(self, before: dict[str, int]) -> object:
-        """What the timing of another trip like that since `before` depends on; times count from the latest."""
+        """State that decides the timing of another trip like the one since `before`, relative to the latest time."""
         clocks, floor = self.clocks(), self._floor(before)
         latest = max(clocks[name] for name in (*_CLOCKS, "issue"))
         times = {name: max(clocks[name], floor) - latest for name in _CLOCKS if clocks[name] != before[name]}
@@ -206,7 +207,7 @@ class Engines:
         return max(clocks[name] for name in (*_CLOCKS, "issue"))
 
     def repeat_trip(self, before: dict[str, int], board: tuple[list[Write], list[int]], times: int) -> None:
-        """As many more trips like that since `before`, when the scoreboard held the times `board`."""
+        """Adds `times` trips like the one since `before`, when the scoreboard held the times `board`."""
         clocks = self.clocks()
         shift = (self._latest(clocks) - self._latest(before)) * times
         for name in _CLOCKS:

@@ -1,1 +1,1 @@
-"""Compares a model with itself from pass to pass, and with transformers module by module."""
+"""Verification: compares a model before and after each compiler pass, and with transformers module by module."""

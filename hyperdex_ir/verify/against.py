@@ -17,11 +17,11 @@ from hyperdex_ir.verify.model import weights_folder
 from hyperdex_ir.verify.modules import ModuleValue, run_program
 from hyperdex_ir.verify.reference import Reference, run_reference
 
-#: An error counts when it is more than so many times that of transformers in the matrix type ...
+#: An error counts when it exceeds this multiple of the error of transformers in the matrix type ...
 FACTOR = 2.0
-#: ... and more than so much of the value itself.
+#: ... and this fraction of the value itself.
 FLOOR = 1e-6
-#: Forwards of transformers in the matrix type; the one that is furthest from float32 counts.
+#: Forwards of transformers in the matrix type; the one furthest from float32 counts.
 FORWARDS = 4
 _LAYER = re.compile(r"\.(\d+)(?:\.|$)")
 
@@ -30,8 +30,9 @@ _LAYER = re.compile(r"\.(\d+)(?:\.|$)")
 class Comparison:
     """Errors of one value against transformers in float32, as rms over the prompt.
 
-    path: the module whose instructions computed it. what: which value of the model it is. rms: of the value itself.
-    ours: the program's error. theirs: that of transformers in the matrix type, the largest of several forwards.
+    path: the module whose instructions computed the value. what: description of the value in the model. rms: of the
+    value itself. ours: the program's error. theirs: the error of transformers in the matrix type, the largest of
+    several forwards.
     """
 
     path: str
@@ -60,7 +61,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """All values in program order. matrix_type: what `theirs` was computed in."""
+    """Comparisons of all values in program order. matrix_type: the type that `theirs` was computed in."""
 
     values: tuple[Comparison, ...]
     matrix_type: str
@@ -70,7 +71,7 @@ class Comparisons:
         return next((value for value in self.values if value.is_off), None)
 
     def by_layer(self) -> list[Comparison]:
-        """The last value of each layer, and of what stands before and behind the layers."""
+        """The last value of each layer, of the part before the layers, and of the part after them."""
         last: list[Comparison] = []
         for value in self.values:
             if last and last[-1].layer == value.layer:
@@ -83,8 +84,8 @@ class Comparisons:
 def compare_with_transformers(name: str, tokens: Sequence[int], num_device: int = 1) -> Comparisons:
     """Runs the compiled model and transformers, in float32 and in the matrix type, on the same tokens.
 
-    Raises NotCompiledError, FileFormatError, OptionError for several devices, PromptError, CheckpointError when the
-    original weights are not there, MachineFault.
+    Raises NotCompiledError, FileFormatError, OptionError for several devices, PromptError, CheckpointError for missing
+    original weights, MachineFault.
     """
     folder = compiled_folder(name)
     if not folder.manifest.is_file():
@@ -109,16 +110,16 @@ def compare_with_transformers(name: str, tokens: Sequence[int], num_device: int 
 def compare_program(
     device: InterpreterDevice, tokens: Sequence[int], exact: Reference, rounded: Sequence[Reference]
 ) -> tuple[Comparison, ...]:
-    """Runs a program on the tokens of the references, in float32 and in the matrix type; in program order.
+    """Compares a program, run on the tokens, with references in float32 and in the matrix type; in program order.
 
-    Raises MachineFault when the program does what is forbidden.
+    Raises MachineFault when the program does a forbidden operation.
     """
     values = run_program(device, tokens, exact.outputs)
     return tuple(_compare(values, exact, rounded))
 
 
 def _compare(values: Sequence[ModuleValue], exact: Reference, rounded: Sequence[Reference]) -> list[Comparison]:
-    """Values of several passes over the same module are one value: their rows come together."""
+    """Compares the values of several steps; those of the same module are one value, with the rows of all steps."""
     merged: dict[tuple[str, tuple[str, ...], bool], list[ModuleValue]] = {}
     for value in values:
         merged.setdefault((value.path, value.of, value.is_input), []).append(value)
@@ -139,7 +140,7 @@ def _compare_value(
     rounded: Sequence[Reference],
     rows: np.ndarray,
 ) -> list[Comparison]:
-    """One comparison, or one for each module whose columns stand side by side; none when the columns do not agree."""
+    """One comparison, or one for each module whose columns are side by side; none if the numbers of columns differ."""
     table, *others = (reference.inputs if is_input else reference.outputs for reference in (exact, *rounded))
     if any(name not in table for name in of) or ours.shape[1] != sum(table[name].shape[1] for name in of):
         return []
@@ -151,7 +152,7 @@ def _compare_value(
         start += reference.shape[1]
         what = f"input of {name}" if is_input else "output"
         blamed = path if is_input else name
-        with np.errstate(all="ignore"):  # a wrong program may make NaN and infinity, which count as off
+        with np.errstate(all="ignore"):  # NaN and infinity from a wrong program count as errors
             theirs = max(_rms(other[name][rows] - reference) for other in others)
             found.append(Comparison(blamed, what, _rms(reference), _rms(mine - reference), theirs))
     return found

@@ -1,4 +1,4 @@
-"""Modules that can be run and traced: at the level of `lpu`, at that of `isa`, and as a compiled program."""
+"""Modules that can be run and traced, at three levels: `lpu`, `isa`, compiled program."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from hyperdex_ir.targets import load_target
 from hyperdex_ir.verify.model import Parameters
 from hyperdex_ir.verify.values import Run, Value, trace_lpu, trace_program
 
-#: Tokens in flight and wanted rows of an `isa` module that has not chosen them yet.
+#: Tokens in flight and logit rows of an `isa` module for which they have not been chosen yet.
 _ROWS = 16
 
 
 class Level(Protocol):
-    """What can be run. `most`: tokens of one pass that gives the logits of all its rows."""
+    """A model at one level, which can be run. most: tokens of the largest step that returns logits of all its rows."""
 
     @property
     def most(self) -> int: ...
 
     def logits(self, runs: Sequence[Run]) -> np.ndarray:
-        """Logits of the wanted rows of all runs, float32 [rows, vocab_size]. Raises what running raises."""
+        """Logits of the wanted rows of all runs, float32 [rows, vocab_size]. Raises any error of running them."""
         ...
 
     def trace(self, runs: Sequence[Run]) -> list[Value]:
@@ -75,7 +75,7 @@ class DeviceLevel:
 
 
 class IsaLevel:
-    """An `isa` module; `lpu`: the module that it was lowered from, which says what memory holds."""
+    """An `isa` module. lpu: the module that it was lowered from, which describes the contents of memory."""
 
     def __init__(self, module: ModuleOp, lpu: ModuleOp, parameters: Parameters, max_length: int):
         self.module, self.lpu = module, lpu
@@ -105,10 +105,10 @@ class IsaLevel:
         return self._level.trace(runs)
 
 
-#: Words of LMU for buffers that have no addresses yet: all that an address reaches.
+#: Words of LMU for buffers without addresses: as many as an address can reach.
 _ENOUGH = 1 << 24
 
 
 def is_isa(module: ModuleOp) -> bool:
-    """Whether the module holds machine instructions."""
+    """Test for a module that holds machine instructions."""
     return any(op.name.startswith("isa.") for op in module.walk())

@@ -1,4 +1,4 @@
-"""A model as `verify` takes it: its module right after import, and its parameters by key."""
+"""Input of `verify`: the module of a model right after import, and its parameters by key."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.support.reading import open_regular
 from hyperdex_ir.targets import DEFAULT_TARGET
 
-#: Positions of a model that is not compiled, where its own limit is larger.
+#: Limit for the positions of a model that is not compiled.
 _POSITIONS = 4096
 Parameters = Callable[[str], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """module: right after import, on which passes may run. parameters: key -> array in its logical shape.
+    """A model to verify. parameters: key -> array in its logical shape.
 
-    passes: those asked for, else those that it was compiled with, else the compiler's own. compiled: there is a program
-    for `num_device` devices on disk.
+    module: right after import; passes may run on it. passes: the requested ones, otherwise those that the model was
+    compiled with, otherwise the compiler's own. compiled: True when there is a program for `num_device` devices on
+    disk.
     """
 
     name: str
@@ -56,14 +57,13 @@ class Model:
 
 
 def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allowed: Collection[str] = ()) -> Model:
-    """Traces the model, compiled or only downloaded, and finds its parameters; loads none of them.
+    """Traces the model, compiled or only downloaded, and finds its parameters without loading them.
 
-    pipeline: by name, file or text, as a person types it; None: the one that it was compiled with, where `allowed` may
-    stand beside this package's passes.
+    pipeline: a name, file or text, as typed by the user. None: the pipeline that the model was compiled with, which may
+    contain the passes `allowed` beside this package's own.
 
-    Raises NotCompiledError when nothing is there, OptionError when it cannot be divided over so many devices,
-    CheckpointError when neither the converted checkpoint nor the original one is complete, and what the frontend
-    raises.
+    Raises NotCompiledError when there is no model, OptionError when it cannot be divided over so many devices,
+    CheckpointError when neither the converted checkpoint nor the original one is complete, and the frontend's errors.
     """
     folder = compiled_folder(name)
     if not (folder.source / "config.json").is_file():
@@ -81,7 +81,7 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
     else:
         length, matrix_type = table["max_length"], table["matrix_type"]
     target = compiled.get("target", DEFAULT_TARGET)
-    # Flat, so that outlining is a pass like the others.
+    # Flat, so that outlining is verified like the other passes.
     imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
     return Model(
         name=name,
@@ -96,7 +96,7 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
 
 
 def weights_folder(folder: ModelFolder) -> Path:
-    """Where the original weights are, as far as one can see from the folder of the compiled model."""
+    """Folder of the original weights, as far as the folder of the compiled model shows it."""
     places = checkpoint_folders(folder)
     return next((place for place in places if _has_weights(place)), folder.source)
 
@@ -124,7 +124,7 @@ def _parameters(folder: ModelFolder, imported: ImportedModel, table: dict[str, A
 
 
 def _types(module: ModuleOp) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Element type and shape of each parameter by key; after import, each has one key."""
+    """Element type and shape of each parameter by key; after import, each parameter has one key."""
     types: dict[str, tuple[str, tuple[int, ...]]] = {}
     for op in module.walk():
         if isinstance(op, WeightOp) and isinstance(type_ := op.res.type, TensorType):
@@ -133,7 +133,7 @@ def _types(module: ModuleOp) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def _stored_at(folder: ModelFolder, types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
-    """Reads from the converted checkpoint, whose tensors may hold the rows of several keys."""
+    """Parameters from the converted checkpoint, whose tensors may hold the rows of several keys."""
     path = folder.model_binary
     with open_regular(path, FileFormatError, COMPILE_AGAIN) as file:
         read_header(file, path, Kind.MODEL)
@@ -162,7 +162,7 @@ def _stored_at(folder: ModelFolder, types: dict[str, tuple[str, tuple[int, ...]]
 
 
 def _from_blocks(blocks: Blocks, types: dict[str, tuple[str, tuple[int, ...]]]) -> Parameters:
-    """Reads from the original checkpoint."""
+    """Parameters from the original checkpoint."""
 
     def get(key: str) -> np.ndarray:
         if key not in types:

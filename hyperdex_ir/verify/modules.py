@@ -1,4 +1,4 @@
-"""The values of a compiled program by module path, as far as they are values of one of the model's modules."""
+"""The values of a compiled program by module path, if they are values of one of the model's modules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.verify.recorder import Step, record
 
-#: Operands by which an instruction computes more than the module that it is named after, with the values that do not.
+#: Operands by which an instruction computes more than the module that it is named after -> their neutral values.
 _EPILOGUE = {
     "activation": ("none",),
     "times": (None,),
@@ -23,10 +23,10 @@ _EPILOGUE = {
 
 @dataclass(frozen=True, eq=False)
 class ModuleValue:
-    """Rows that the instructions of the module `path` computed last.
+    """Rows that were computed last by instructions of the module `path`.
 
-    of: the module of the model whose input they are, or those whose outputs they are, side by side. rows: positions of
-    the tokens they belong to. values: float32 [rows, columns].
+    of: the module of the model that has these rows as input, or the modules that have them, side by side, as outputs.
+    rows: positions of their tokens. values: float32 [rows, columns].
     """
 
     path: str
@@ -37,10 +37,10 @@ class ModuleValue:
 
 
 def run_program(device: InterpreterDevice, tokens: Sequence[int], modules: Collection[str]) -> list[ModuleValue]:
-    """Runs the tokens in two passes or more, so that the second reads the KV cache of the first.
+    """Runs the tokens in two steps or more, so that the second reads the KV cache of the first.
 
-    Returns the values of all passes, in program order within each.
-    modules: paths of the model's innermost modules. Raises MachineFault when the program does what is forbidden.
+    Returns the values of all steps, in program order within each.
+    modules: paths of the model's innermost modules. Raises MachineFault when the program does a forbidden operation.
     """
     machine, values = device.machine, []
     merged = {address: name for name, address in device.map.addresses.items() if "+" in name}
@@ -57,7 +57,7 @@ def run_program(device: InterpreterDevice, tokens: Sequence[int], modules: Colle
 
 
 def _named(step: Step, merged: Mapping[int, str]) -> _Named:
-    """A step with the modules that it computes: several when their matrices are one."""
+    """An executed instruction with the modules that it computes: several when their matrices are merged."""
     name = None if step.weight is None else merged.get(step.weight)
     if name is None:
         return _Named(step, step.path, (step.path,))
@@ -69,7 +69,7 @@ def _named(step: Step, merged: Mapping[int, str]) -> _Named:
 
 @dataclass(frozen=True, eq=False)
 class _Named:
-    """A step, what it is called, and the modules that it computes."""
+    """An executed instruction, its module path, and the modules that it computes."""
 
     step: Step
     path: str
@@ -77,7 +77,7 @@ class _Named:
 
 
 class _Pass:
-    """The steps of one pass, sorted by module."""
+    """The executed instructions of one step, grouped by module."""
 
     def __init__(self, steps: Sequence[_Named], positions: np.ndarray, modules: Collection[str]):
         self._steps, self._positions = steps, positions
@@ -97,15 +97,18 @@ class _Pass:
         return [value for _, value in found]
 
     def _is_output(self, named: _Named) -> bool:
-        """Whether the step is the last of a module of the model, and computes that module's output and no more."""
+        """Test for the last instruction of a module, if it computes that module's output and no more."""
         step = named.step
         if step.result is None or named is not self._of.get(named.path, [None])[-1]:
             return False
         return all(step.operands.get(name, plain[0]) in plain for name, plain in _EPILOGUE.items())
 
     def _inputs(self, named: _Named) -> list[tuple[int, ModuleValue]]:
-        """What the first step of a module was given, unless it is the very output of another, or only a part, since the
-        step runs for each row."""
+        """Input of the first instruction of a module.
+
+        There is none when the input is the output of another module, or only a part because the instruction runs once
+        for each row.
+        """
         if sum(other.step.index == named.step.index for other in self._of[named.path]) > 1:
             return []
         maker, of = self._maker(named), named.modules[:1]
@@ -117,10 +120,10 @@ class _Pass:
         return found
 
     def _maker(self, named: _Named) -> _Named | None:
-        """The step that made the last of another's input."""
+        """The instruction that wrote the last part of this one's input."""
         made_by = [number for number in named.step.input_sources if number >= 0]
         return self._steps[max(made_by) - self._steps[0].step.number] if made_by else None
 
     def _value(self, named: _Named, of: tuple[str, ...], is_input: bool, values: np.ndarray | None) -> ModuleValue:
-        assert values is not None  # only steps with a result or an input come here
+        assert values is not None  # callers give only instructions with a result or an input
         return ModuleValue(named.path, of, is_input, self._positions[-len(values) :], values)

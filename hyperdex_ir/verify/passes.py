@@ -26,8 +26,11 @@ EXACT = "exact"
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two runs part. after: the first operation whose value was not computed before, nor anything that follows
-    from it. before: the first whose value, and what followed from it, is no longer computed."""
+    """First operations that differ between two runs.
+
+    after: the first operation whose value was not computed before the pass, nor any value that follows from it.
+    before: the first operation whose value is no longer computed, nor any value that followed from it.
+    """
 
     after: Value | None
     before: Value | None
@@ -35,8 +38,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one step. error: what it, or running its module, raised. rms: of the logits' difference, relative
-    to that of the logits before. milliseconds: of the pass, and of the runs after it."""
+    """Result of one comparison, mostly of a pass.
+
+    error: message of the error that the pass, or running its module, raised. rms: of the logits' difference, relative
+    to that of the logits before. pass_milliseconds: of the pass. run_milliseconds: of the runs after it.
+    """
 
     name: str
     exactness: str
@@ -49,7 +55,7 @@ class Result:
 
     @property
     def passed(self) -> bool:
-        """Equal bits, where they are promised."""
+        """True without an error, if the bits are equal or equal bits are not promised."""
         return not self.error and (self.equal or self.exactness != EXACT)
 
 
@@ -57,7 +63,7 @@ OnResult = Callable[[Result], None]
 
 
 def random_tokens(model: Model, count: int, seed: int) -> list[int]:
-    """Token ids below the vocabulary size. Raises PromptError when there are not so many positions."""
+    """Token ids below the vocabulary size. Raises PromptError when there are fewer positions than `count`."""
     if count > model.max_length:
         raise PromptError(f"{count} tokens; there are {model.max_length} positions", "give fewer tokens")
     return np.random.default_rng(seed).integers(0, vocabulary_size(model), count).tolist()
@@ -70,7 +76,7 @@ def vocabulary_size(model: Model) -> int:
 
 
 def check_tokens(model: Model, tokens: Sequence[int]) -> None:
-    """Raises PromptError when there are none, more than there are positions, or one that is no token id."""
+    """Raises PromptError for no tokens, more tokens than positions, or an invalid token id."""
     size = vocabulary_size(model)
     wrong = next((token for token in tokens if not 0 <= token < size), None)
     if not tokens:
@@ -82,13 +88,13 @@ def check_tokens(model: Model, tokens: Sequence[int]) -> None:
 
 
 def exactness_of(one: ModulePass) -> str:
-    """What a pass declares; xDSL's own passes change no arithmetic."""
+    """Exactness that a pass declares; xDSL's own passes change no arithmetic."""
     return getattr(one, "exactness", EXACT)
 
 
 @dataclass
 class _Outcome:
-    """What running a level gave."""
+    """Outcome of running a level: logits or an error, and the time."""
 
     level: Level
     logits: np.ndarray | None
@@ -103,11 +109,11 @@ class Verifier:
         check_tokens(model, tokens)
         self._model, self._runs, self._on_result = model, plan_runs(tokens), on_result
         self._module = model.module
-        self._lpu = model.module  # the module, or what it was before it became isa
+        self._lpu = model.module  # the module, or its last `lpu` form when it is `isa` now
         self.results: list[Result] = []
 
     def each_pass(self, passes: Sequence[ModulePass]) -> list[Result]:
-        """Compares before and after each pass. A pass that fails is the last one."""
+        """Compares the model before and after each pass, up to the first pass that fails."""
         before = self._run(self._level())
         if before.error:
             return self._report(_failed("import", before.error))
@@ -125,7 +131,7 @@ class Verifier:
         return self._compiled(before)
 
     def whole(self, passes: Sequence[ModulePass]) -> list[Result]:
-        """Compares the module right after import with the program that the pipeline makes of it."""
+        """Compares the module right after import with the program that the pipeline makes."""
         imported = self._module.clone()
         before = self._run(self._level())
         if before.error:
@@ -143,7 +149,7 @@ class Verifier:
         return self.results if after.error else self._compiled(after)
 
     def _apply(self, one: ModulePass) -> tuple[float, str]:
-        """Runs a pass; milliseconds and the error, if any. What reproduces a failure goes to the model's folder."""
+        """Runs a pass; returns milliseconds and any error. A reproducer of a failure goes to the model's folder."""
         if not is_isa(self._module):
             self._lpu = self._module.clone()
         started = time.perf_counter()
@@ -172,7 +178,7 @@ class Verifier:
         return _Outcome(level, logits, error, 1e3 * (time.perf_counter() - started))
 
     def _compiled(self, before: _Outcome) -> list[Result]:
-        """The program on disk against the one that was just made."""
+        """Compares the program on disk with the one that was just made."""
         if not self._model.compiled or not isinstance(before.level, IsaLevel):
             return self.results
         model = self._model

@@ -1,4 +1,4 @@
-"""Watches a machine: what each instruction read and wrote, and which instructions made what it read."""
+"""Recorder of a machine: the values that each instruction read and wrote, and the instructions that made them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from hyperdex_ir.isa.program import Origin
 class Step:
     """One executed instruction, control instructions aside.
 
-    number: how many were executed before it. layer: the number of the running layer, None in the main function.
+    number: of instructions executed before it. layer: the number of the running layer, None in the main function.
     operands: by name. path, operation: its module path, and the IR operation that it came from.
-    input: its first operand in the LMU, float32 [rows, columns], None when it has none. result: what it wrote to the
-    LMU, float32 [rows, columns]; None for scores and probabilities, and when it wrote nothing. weight: byte address of
-    its weight in HBM. sources: numbers of the steps that made what it read; input_sources: that made its input.
+    input: its first operand in the LMU, float32 [rows, columns], None when it has none. result: the values that it
+    wrote to the LMU, float32 [rows, columns]; None for scores and probabilities, and when it wrote nothing. weight:
+    byte address of its weight in HBM. sources: numbers of the executed instructions that made the values it read.
+    input_sources: numbers of those that made its input.
     """
 
     number: int
@@ -41,11 +42,11 @@ class Step:
 
 
 class _WatchedLmu(Lmu):
-    """Knows for each word which step wrote it last."""
+    """LMU that records for each word the executed instruction that wrote it last."""
 
     def __init__(self, size: int):
         super().__init__(size)
-        self.number = 0  # of the running step
+        self.number = 0  # of the running instruction
         self.input: np.ndarray | None = None
         self.sources: set[int] = set()
         self.input_sources: set[int] = set()
@@ -68,7 +69,7 @@ class _WatchedLmu(Lmu):
         return data
 
     def word(self, address: int) -> float:
-        """What control reads is a source of the next step, but not its input."""
+        """A word for a control instruction: a source of the next recorded instruction, but not its input."""
         value = super().word(address)
         self.sources.add(int(self._writers[address]))
         return value
@@ -86,7 +87,7 @@ class _WatchedLmu(Lmu):
 class _Recorder:
     def __init__(self, machine: Machine, lmu: _WatchedLmu, on_step: Callable[[Step], None]):
         self._machine, self._lmu, self._on_step = machine, lmu, on_step
-        self._stores: list[tuple[range, int]] = []  # bytes of the KV cache, and the step that wrote them last
+        self._stores: list[tuple[range, int]] = []  # bytes of the KV cache, and the instruction that wrote them last
 
     def __call__(self, index: int, operands: Mapping[str, Any]) -> None:
         machine, lmu = self._machine, self._lmu
@@ -113,7 +114,7 @@ class _Recorder:
         lmu.begin(lmu.number + 1)
 
     def _cache_sources(self, stores: bool, operands: Mapping[str, Any]) -> set[int]:
-        """What flows through the KV cache in HBM; remembers a store."""
+        """Sources of an instruction through the KV cache in HBM; a store is recorded."""
         cache = operands.get("cache")
         if not isinstance(cache, HbmRef):
             return set()
@@ -133,7 +134,7 @@ def _flat(data: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def record(machine: Machine, on_step: Callable[[Step], None]) -> Iterator[None]:
-    """Inside the block, `on_step` is told of every instruction that the machine executes, control aside."""
+    """Context in which `on_step` is called for every instruction that the machine executes, except control."""
     state = machine.state
     lmu, watched = state.lmu, _WatchedLmu(state.lmu.size)
     state.lmu, machine.on_instruction = watched, _Recorder(machine, watched, on_step)

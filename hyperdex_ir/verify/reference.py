@@ -1,4 +1,4 @@
-"""What transformers computes for each module of a model, in a given type. Imports torch."""
+"""Reference values: the results of transformers for each module of a model, in a given type. Imports torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from hyperdex_ir.support.reading import check_checkpoint
 
 @dataclass
 class Reference:
-    """Values by module path, float32 [tokens, columns], for the modules that have none inside them.
+    """Values by module path, float32 [tokens, columns], of the innermost modules.
 
-    inputs: the first argument. outputs: the result; those of a tuple side by side.
+    inputs: the first argument. outputs: the result; the parts of a tuple side by side.
     """
 
     inputs: dict[str, np.ndarray] = field(default_factory=dict)
@@ -33,8 +33,8 @@ class Reference:
 def run_reference(directory: Path, dtype: str, tokens: Sequence[int], count: int = 1) -> list[Reference]:
     """`count` forwards of transformers over all tokens, weights and arithmetic in `dtype`: f32, f16 or bf16.
 
-    In all but the first, the embeddings are moved by up to a rounding error, at random but always alike: a large value
-    that a few roundings decide has an error that is small by luck in one forward, not in several.
+    In all but the first, the embeddings are changed at random, with fixed seeds, by up to a rounding error. The error
+    of a large value that depends on a few roundings may be small by chance in one forward, but not in several.
     Raises CheckpointError when transformers cannot load the checkpoint.
     """
     with quiet_libraries(), _no_progress_bars():
@@ -51,7 +51,7 @@ def _load(directory: Path, dtype: str) -> Any:
         model = model_from(directory, getattr(torch, ELEMENTS[dtype].torch))
     except CheckpointError:
         raise
-    except Exception as error:  # the library raises whatever its loaders raise
+    except Exception as error:  # the library does not catch the exceptions of its loaders
         text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(
             f"{directory}: transformers cannot load it: {text}", "the original checkpoint must be there"
@@ -60,7 +60,7 @@ def _load(directory: Path, dtype: str) -> Any:
 
 
 def _forward(model: Any, tokens: Sequence[int], seed: int) -> Reference:
-    """One forward; seed 0 moves nothing."""
+    """One forward; seed 0 leaves the embeddings unchanged."""
     reference = Reference()
     hooks = _watch(model, reference, len(tokens))
     if seed:
@@ -75,7 +75,7 @@ def _forward(model: Any, tokens: Sequence[int], seed: int) -> Reference:
 
 
 def _moved(seed: int) -> Any:
-    """A hook that moves each element by at most half a unit in the last place, and rounds."""
+    """Hook that changes each element by at most half a unit in the last place, and rounds."""
     generator = torch.Generator().manual_seed(seed)
 
     def move(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,7 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _watch(model: torch.nn.Module, reference: Reference, tokens: int) -> list[Any]:
-    """Collects values from now on; returns the hooks that do."""
+    """Registers hooks that collect values, and returns them."""
     hooks: list[Any] = []
     for path, module in model.named_modules():
         if any(module.children()):
@@ -119,7 +119,7 @@ def _watch(model: torch.nn.Module, reference: Reference, tokens: int) -> list[An
 
 
 def _is_value(value: Any, tokens: int) -> bool:
-    """Whether it is a tensor of numbers with one row a token, alone or in a batch of one."""
+    """Test for a floating-point tensor with one row for each token, alone or in a batch of one."""
     if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dim() < 2:
         return False
     return value.shape[0] == tokens or (value.shape[0] == 1 and value.shape[1] == tokens)

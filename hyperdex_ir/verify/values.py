@@ -1,4 +1,4 @@
-"""What a run computed, as digests: values that survive a pass are equal whatever their shape or level."""
+"""Digests of the values that a run computed: equal for a value that survives a pass, in any shape and at any level."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hyperdex_ir.verify.recorder import Step, record
 
 @dataclass(frozen=True)
 class Run:
-    """One pass over `tokens`, the first of them at `position`; logits are wanted from `first_row` on."""
+    """One step over `tokens`, the first of them at `position`; logits are wanted from row `first_row` on."""
 
     tokens: tuple[int, ...]
     position: int
@@ -32,8 +32,9 @@ class Run:
 class Value:
     """One result of one executed operation.
 
-    digest: of its float32 bits, token dimension first, the rest row-major; None for what is no row a token.
-    parts: digests of the parts that another level computes one by one. sources: numbers of the values it was made of.
+    digest: of its float32 bits, token dimension first, the rest row-major; None for a result without a token
+    dimension. parts: digests of the parts that another level computes one by one. sources: numbers of the values that
+    it was made of.
     """
 
     operation: str
@@ -44,7 +45,7 @@ class Value:
 
 
 def plan_runs(tokens: Sequence[int]) -> list[Run]:
-    """Runs that show all logits, the KV cache of an earlier pass, and the choice of wanted rows."""
+    """Runs that test all logits, the KV cache of an earlier step, and the choice of logit rows."""
     half = (len(tokens) + 1) // 2
     first, rest = tuple(tokens[:half]), tuple(tokens[half:])
     runs = [Run(first, 0, 0)]
@@ -56,7 +57,7 @@ def plan_runs(tokens: Sequence[int]) -> list[Run]:
 
 
 def split_runs(runs: Sequence[Run], most: int) -> list[Run]:
-    """The same rows in passes of at most `most` tokens, each of which computes the logits of at least one row."""
+    """The same rows in steps of at most `most` tokens, each of which computes the logits of at least one row."""
     parts: list[Run] = []
     for run in runs:
         for start in range(0, len(run.tokens), most):
@@ -67,13 +68,13 @@ def split_runs(runs: Sequence[Run], most: int) -> list[Run]:
 
 
 def _digest(rows: np.ndarray) -> bytes:
-    """rows: float32 [tokens, ...]."""
+    """Digest of a value. rows: float32 [tokens, ...]."""
     shape = f"{len(rows)}x{rows.size}".encode()
     return blake2b(rows.astype(np.float32, copy=False).tobytes(), digest_size=16, key=shape).digest()
 
 
 def _token_dimension(type_: Attribute) -> int | None:
-    """The dimension of a tensor that counts tokens, or None."""
+    """Dimension of a tensor that counts tokens, or None."""
     if not isinstance(type_, TensorType):
         return None
     shape = type_.get_shape()
@@ -81,7 +82,7 @@ def _token_dimension(type_: Attribute) -> int | None:
 
 
 def _parts(op: Operation, rows: np.ndarray) -> tuple[bytes, ...]:
-    """The machine computes attention head by head, and experts row by row, rank by rank."""
+    """Digests of parts: the machine computes attention head by head, and experts row by row and rank by rank."""
     if isinstance(op, AttentionOp):
         return tuple(_digest(rows[:, head]) for head in range(rows.shape[1]))
     if not isinstance(op, ExpertLinearOp):
@@ -91,19 +92,19 @@ def _parts(op: Operation, rows: np.ndarray) -> tuple[bytes, ...]:
 
 
 class _LpuTrace:
-    """Collects the values of an interpreter that hands over the very arrays that it was given."""
+    """Collects the values of an interpreter that hands arrays on without copying them."""
 
     def __init__(self) -> None:
         self.values: list[Value] = []
         self._numbers: dict[int, int] = {}  # identity of an array -> number of its value
-        self._kept: list[np.ndarray] = []  # so that no identity is used twice
+        self._kept: list[np.ndarray] = []  # keeps arrays alive, so that no identity is reused
 
     def add(self, layer: int, op: Operation, operands: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
         sources = tuple(self._numbers[id(operand)] for operand in operands if id(operand) in self._numbers)
         path = module_path(op).replace("*", str(layer))
         for result, array in zip(op.results, results, strict=True):
             dimension = _token_dimension(result.type)
-            if dimension is None or id(array) in self._numbers:  # a layer hands over what its operations made
+            if dimension is None or id(array) in self._numbers:  # a layer returns its operations' arrays
                 continue
             rows = np.moveaxis(array, dimension, 0)
             self._numbers[id(array)] = len(self.values)
@@ -114,7 +115,7 @@ class _LpuTrace:
 def trace_lpu(
     module: ModuleOp, parameters: Callable[[str], np.ndarray], max_length: int, runs: Sequence[Run]
 ) -> list[Value]:
-    """The values of an `lpu` module in the order in which they are made; up to the first fault, if there is one."""
+    """Values of an `lpu` module in the order in which they are made, up to the first fault, if any."""
     trace = _LpuTrace()
 
     def hook(op: Operation, operands: tuple[np.ndarray, ...], results: tuple[np.ndarray, ...]) -> None:
@@ -130,9 +131,9 @@ def trace_lpu(
 
 
 def trace_program(device: InterpreterDevice | RingDevice, runs: Sequence[Run]) -> list[Value]:
-    """The values of a program, one an executed instruction; up to the first fault, if there is one.
+    """Values of a program, one for each executed instruction, up to the first fault, if any.
 
-    Of several devices, those of the first.
+    With several devices, the values of the first.
     """
     values: list[Value] = []
 
@@ -152,9 +153,9 @@ def trace_program(device: InterpreterDevice | RingDevice, runs: Sequence[Run]) -
 
 
 def first_difference(values: Sequence[Value], reference: Sequence[Value]) -> Value | None:
-    """The first of `values` that is none of `reference`, and from which nothing follows that is.
+    """The first of `values` that is not in `reference` and from which no value in `reference` follows.
 
-    A fused operation makes some values vanish and others appear, but what follows from them is as it was.
+    A fused operation removes some values and adds others, but does not change the values that follow from them.
     """
     known = {digest for value in reference for digest in (value.digest, *value.parts)}
     followed = [False] * len(values)

@@ -1,7 +1,7 @@
-"""Models whose attention does not go through transformers' attention interface: one module for each.
+"""Adapters for models whose attention does not use transformers' attention interface: one module for each model type.
 
-Its `adapt(model, max_length)` makes the attention of that one instance call `hyperdex::attention`, and gives the
-derived parameters that these calls name, by key; classes stay as they are.
+`adapt(model, max_length)` of such a module makes the attention of that one instance call `hyperdex::attention`. It
+returns the derived parameters that these calls name, by key. The classes are not patched.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ADAPTERS: dict[str, str] = {
 
 
 def modules_with(model: torch.nn.Module, *names: str) -> list[Any]:
-    """The modules of a model that have all of these attributes, in order; their classes may be called anything.
+    """Modules of a model that have all of these attributes, in order. The names of their classes do not matter.
 
     Raises UnsupportedModelError when there is none.
     """
@@ -42,12 +42,14 @@ def modules_with(model: torch.nn.Module, *names: str) -> list[Any]:
 
 
 def set_forward(module: Any, forward: Callable[..., Any]) -> None:
-    """What calling this one module does from now on."""
+    """Replaces the forward of this one module instance."""
     module.forward = forward
 
 
 def adapt(model: PreTrainedModel) -> dict[str, Derived]:
-    """Replaces what cannot be traced in a model that is ours alone; gives derived parameters, key -> parameter.
+    """Patches the parts of the model instance that cannot be traced; returns the derived parameters by key.
+
+    The caller must own the instance.
 
     Raises UnsupportedModelError for a mechanism that the adapter does not know.
     """

@@ -1,4 +1,4 @@
-"""BLOOM: slopes in the place of positions."""
+"""BLOOM: ALiBi slopes instead of position embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SLOPES = "transformer.alibi.slopes"
 
 
 def adapt(model: PreTrainedModel) -> dict[str, Derived]:
-    """Makes the attention of a BLOOM one node, and its activation a graph of operators."""
+    """Makes each attention of a BLOOM one node, and its activation a graph of operators."""
     config: Any = model.config
     # The bias of position 1 is the slope itself.
     slopes = build_alibi_tensor(torch.ones(1, 2, device="cpu"), config.n_head, torch.float32)[:, 0, 1].numpy()
@@ -40,7 +40,7 @@ def _attention(module: Any) -> Callable[..., Any]:
 
 
 def _is_gelu(module: torch.nn.Module) -> bool:
-    """Whether a module without parameters computes `_gelu`."""
+    """Test for a module without parameters that computes `_gelu`."""
     if any(module.children()) or any(True for _ in module.parameters()):
         return False
     if len(inspect.signature(module.forward).parameters) != 1:
@@ -50,5 +50,5 @@ def _is_gelu(module: torch.nn.Module) -> bool:
 
 
 def _gelu(x: torch.Tensor) -> torch.Tensor:
-    """The same function; BLOOM's own class is one with a gradient, which export does not look into."""
+    """BLOOM's GELU in plain operators; export does not look into BLOOM's own class, an autograd function."""
     return torch.nn.functional.gelu(x, approximate="tanh")

@@ -20,7 +20,7 @@ Rotation = tuple[torch.Tensor, torch.Tensor]
 
 
 def adapt(model: PreTrainedModel) -> dict[str, Derived]:
-    """Makes the attention of a Falcon one node, its matrices linear layers, and its sums new values."""
+    """Makes each attention of a Falcon one node, its matrices linear layers, and its in-place sums new values."""
     config: Any = model.config
     slopes = _SLOPES if config.alibi else None
     for module in model.modules():
@@ -32,7 +32,7 @@ def adapt(model: PreTrainedModel) -> dict[str, Derived]:
         set_forward(module, _layer(module))
     if slopes is None:
         return {}
-    # The bias of position 1 is the slope, a number of bfloat16 like every bias.
+    # The bias of position 1 is the slope. Like every bias it is a bfloat16 number.
     mask = torch.ones(1, 2, dtype=torch.long, device="cpu")
     biases = build_alibi_tensor(mask, config.num_attention_heads, torch.float32)
     return {slopes: HeadSlopes(slopes, biases[:, 0, 1].numpy())}
@@ -43,10 +43,10 @@ def _linear(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _projections(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Queries [1, T, heads, size], keys and values with as many heads as there are."""
+    """Queries [1, T, heads, size], and keys and values with their own number of heads."""
     mixed, size = module.query_key_value(x), module.head_dim
     tokens = mixed.shape[:2]
-    if module.new_decoder_architecture:  # a group of queries, their key, their value
+    if module.new_decoder_architecture:  # each group holds its queries, then their key and value
         groups = mixed.view(*tokens, module.num_kv_heads, module.num_heads // module.num_kv_heads + 2, size)
         return groups[..., :-2, :].flatten(2, 3), groups[..., -2, :], groups[..., -1, :]
     if module.multi_query:
@@ -69,7 +69,7 @@ def _attention(module: Any, slopes: str | None) -> Callable[..., torch.Tensor]:
 
 
 def _layer(module: Any) -> Callable[..., tuple[torch.Tensor, None]]:
-    """transformers' own layer adds to a tensor in place."""
+    """Forward of a layer without in-place additions, which transformers' own layer has."""
     config = module.config
     two_norms = config.new_decoder_architecture and config.num_ln_in_parallel_attn == 2
     parallel = config.new_decoder_architecture or config.parallel_attn

@@ -15,24 +15,24 @@ from hyperdex_ir.frontend.derived import Derived, RotaryTable, rotary_modules
 from hyperdex_ir.frontend.operators import ATTENTION, ROTARY_TABLE
 
 _TABLE = "transformer.rotary.table"
-#: CodeGen's matrix has blocks, one for each core that it was trained on, of queries, values and keys, in this order.
+#: CodeGen's matrix has one block for each core that it was trained on: queries, values and keys, in this order.
 _BLOCKS = 4
 
 Projections = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 
 
 def adapt(model: PreTrainedModel) -> dict[str, Derived]:
-    """Makes the attention of a GPT-J or CodeGen one node, and its tables one table, for as many positions.
+    """Makes each attention of a GPT-J or CodeGen one node, and its tables one table with as many positions.
 
-    Raises ConfigError when a CodeGen's heads do not divide into its blocks, UnsupportedModelError when a rotary module
-    of the model gives other sines and cosines than the table.
+    Raises ConfigError when a CodeGen's heads do not divide into its blocks, UnsupportedModelError when the sines and
+    cosines of a rotary module differ from the table.
     """
     config: Any = model.config
     turned = config.rotary_dim or config.n_embd
     for module in modules_with(model, "out_proj", "num_attention_heads", "head_dim"):
         project = _fused(module) if hasattr(module, "qkv_proj") else _separate(module)
         set_forward(module, _attention(module, project, turned))
-    # As `create_sinusoidal_positions` has it.
+    # The formula of `create_sinusoidal_positions`.
     frequency = (1.0 / (10000 ** (torch.arange(0, turned, 2, dtype=torch.int64, device="cpu") / turned))).numpy()
     column = np.repeat(np.arange(len(frequency)), 2)
     table = RotaryTable(_TABLE, config.n_positions, turned, frequency, column, np.float32(1), "default")
@@ -44,7 +44,7 @@ def adapt(model: PreTrainedModel) -> dict[str, Derived]:
 
 
 def _check(path: str, module: torch.nn.Module, table: RotaryTable, last: int) -> None:
-    """Compares a module's sines and cosines, at the first positions and at the last, with those of the table."""
+    """Compares a module's sines and cosines with the table, at the first positions and at the last."""
     positions = [0, min(1, last), last]
     with torch.no_grad():
         found = module(torch.zeros(1), torch.tensor([positions]))
@@ -96,11 +96,11 @@ def _attention(module: Any, project: Projections, turned: int) -> Callable[..., 
 
 
 def _no_embeddings(*_: Any, **__: Any) -> None:
-    """The positions' sines and cosines, which the replaced attention does not take: it is given the positions, too."""
+    """Nothing in place of sines and cosines: the replaced attention does not use them, it takes the positions."""
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, turned: int) -> torch.Tensor:
-    """Pairs of neighbours of the first `turned` elements of each head."""
+    """Rotates pairs of adjacent elements among the first `turned` elements of each head."""
     first = x[..., :turned]
     partner = torch.stack((-first[..., 1::2], first[..., ::2]), dim=-1).flatten(-2)
     return torch.cat([first * cos + partner * sin, x[..., turned:]], dim=-1)

@@ -1,4 +1,4 @@
-"""MPT: slopes in the place of positions."""
+"""MPT: ALiBi slopes instead of position embeddings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SLOPES = "transformer.alibi.slopes"
 
 
 def adapt(model: PreTrainedModel) -> dict[str, Derived]:
-    """Makes the attention of an MPT one node; its layers are called without the mask that would be needed else."""
+    """Makes each attention of an MPT one node, and calls its layers without the mask, which the node does not need."""
     config: Any = model.config
     # The bias one position back is minus the slope. transformers does not read alibi_bias_max here.
     slopes = -build_mpt_alibi_tensor(config.n_heads, 2, device="cpu")[:, 0, 0].numpy()

@@ -1,4 +1,4 @@
-"""The supported architectures: what their config.json may say, as a table. A new architecture is a new entry."""
+"""Table of the supported architectures and of the values their config.json may have; one entry for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gemma and what came after: scaled embeddings, norms of 1 + weight, layers with rotary positions by their kind."""
+"""Gemma and its successors: scaled embeddings, norms of 1 + weight, layers with rotary positions by their kind."""
 
 from __future__ import annotations
 

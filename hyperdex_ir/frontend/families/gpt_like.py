@@ -1,4 +1,4 @@
-"""Architectures after GPT: layer norms, neurons without gates."""
+"""Architectures derived from GPT: layer norms, MLPs without gates."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ BLOOM = Family(
     variants="residual before or after norms, untied",
 )
 
-#: transformers leaves out, without a word, what `fixed` refuses.
+#: transformers silently ignores the options that `fixed` refuses.
 MPT = Family(
     architecture="MptForCausalLM",
     model_type="mpt",

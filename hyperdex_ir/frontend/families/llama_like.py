@@ -1,4 +1,4 @@
-"""Architectures with Llama's layers: RMS norms, rotary positions, grouped queries and gated neurons."""
+"""Architectures with Llama's layers: RMS norms, rotary positions, grouped queries and gated MLPs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hyperdex_ir.frontend.family import (
 
 
 def llama_like(architecture: str, model_type: str, sizes: dict[str, Size], **differences: Any) -> Family:
-    """An entry with what most of these have in common, but for these fields of Family."""
+    """Entry with the fields that most of these architectures share. differences: the other fields of Family."""
     common: dict[str, Any] = {
         "numbers": {"rms_norm_eps": 1e-6},
         "flags": UNTIED,
@@ -192,7 +192,7 @@ EXAONE4 = llama_like(
     variants="alternating sliding windows and layers without positions",
 )  # fmt: skip
 
-#: EXAONE 3.x: Llama under other names, see frontend/renamed.py; the defaults are those of its own code.
+#: EXAONE 3.x: Llama under other names, see frontend/renamed.py; the defaults are those of EXAONE's own code.
 EXAONE = llama_like(
     "ExaoneForCausalLM",
     "exaone",

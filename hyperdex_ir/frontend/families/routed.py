@@ -1,4 +1,4 @@
-"""Architectures whose tokens choose among several experts in some layers or all."""
+"""Mixture-of-experts architectures: each token is routed to some of several experts, in some or all layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from hyperdex_ir.frontend.families.llama_like import llama_like
 from hyperdex_ir.frontend.family import GROUPS, LAYER_TYPES, NONE, UNTIED, Size, sizes
 
-#: Experts of a layer: more than any model has.
+#: Limit for the experts of a layer; no model has as many.
 _MOST = 4096
 
 MIXTRAL = llama_like(

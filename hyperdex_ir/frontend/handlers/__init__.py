@@ -1,4 +1,4 @@
-"""What imports each torch operator, by topic."""
+"""Handlers that import the torch operators, by topic."""
 
 from hyperdex_ir.frontend.handlers import activations, elementwise, model, routing, shapes
 from hyperdex_ir.frontend.handlers.registry import HANDLERS, Handler

@@ -1,4 +1,4 @@
-"""Operators of activations that the machine has no function for: made of those that it has."""
+"""Activations without a function of the machine, composed of functions that it has."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ aten = torch.ops.aten
 
 #: From here on softplus(x) is x, and tanh(softplus(x)) is 1, in float32.
 _MISH_MOST = 20.0
-#: artanh(s) = s + s * z * (1/3 + z/5 + ...), z = s * s, to float32 for s up to 1/3.
+#: artanh(s) = s + s * z * (1/3 + z/5 + ...), z = s * s, to float32 precision for s up to 1/3.
 _ARTANH = tuple(1 / power for power in range(17, 1, -2))
-#: Twice in a row they lift the smallest float32 to 1.
+#: Multiplying by this twice lifts the smallest float32 to 1.
 _LIFT = 2.0**75
 
 
@@ -145,7 +145,7 @@ def _softplus(builder: Builder, node: Node) -> Value:
 
 @handles(aten.expm1.default)
 def _expm1(builder: Builder, node: Node) -> Value:
-    """((t + t) / (1 + |t|)) * exp(max(x, 0)), t = tanh(x / 2): no difference of near numbers."""
+    """((t + t) / (1 + |t|)) * exp(max(x, 0)), t = tanh(x / 2): no difference of nearly equal numbers."""
     x = builder.tensor(arguments(node)["self"])
     t = builder.emit(lpu.TanhOp(_times(builder, x, 0.5)))
     shrunk = builder.emit(lpu.DivOp(_add(builder, t, t), _add(builder, _magnitude(builder, t), 1.0)))

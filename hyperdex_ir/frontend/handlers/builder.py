@@ -1,4 +1,4 @@
-"""What handlers build with: the values of nodes, and operations with their places."""
+"""Builder that handlers use: values of nodes, and operations with their locations."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Value = SSAValue | Index | tuple[SSAValue, ...]
 class Builder:
     """Appends operations to a block.
 
-    max_length: how many positions the compiled model holds. stand_in: nodes that are not imported -> those whose value
-    is taken instead.
+    max_length: number of positions of the compiled model. stand_in: nodes that are not imported -> the nodes whose
+    value is taken instead.
     """
 
     def __init__(
@@ -52,33 +52,33 @@ class Builder:
         self._location = self.location(graph.root)
 
     def location(self, path: str) -> NameLoc:
-        """The location that names a module."""
+        """Location that names a module."""
         if path not in self._locations:
             self._locations[path] = NameLoc(StringAttr(path), NoneAttr())
         return self._locations[path]
 
     def at(self, path: str) -> None:
-        """What is emitted from now on belongs to this module."""
+        """Sets the module that the following operations belong to."""
         self._location = self.location(path)
 
     def add(self, op: Operation) -> Operation:
-        """Appends an operation at the present location."""
+        """Appends an operation at the current location."""
         op.location = self._location
         self.block.add_op(op)
         return op
 
     def emit(self, op: Operation) -> SSAValue:
-        """Appends an operation of one result; gives the result."""
+        """Appends an operation with one result, and returns the result."""
         return self.add(op).results[0]
 
     def weight(self, key: str, shape: tuple[int, ...], element: Attribute = f32) -> SSAValue:
-        """A parameter by key; made at its first use."""
+        """The parameter of a key, created at its first use."""
         if key not in self.weights:
             self.weights[key] = self.emit(lpu.WeightOp([key], TensorType(element, shape)))
         return self.weights[key]
 
     def value(self, node: Node) -> Value:
-        """What a node gives; parameters come into being here."""
+        """Value of a node; a parameter's operation is created here."""
         node = self.stand_in.get(node, node)
         if node not in self.values:
             self.values[node] = self._parameter(node)
@@ -95,13 +95,13 @@ class Builder:
         return self.weight(name, shape, self.matrix_type if name in self.graph.matrices else f32)
 
     def tensor(self, node: Node) -> SSAValue:
-        """The f32 tensor that a node gives."""
+        """The f32 tensor of a node."""
         value = self.value(node)
         assert isinstance(value, SSAValue), f"{node.name} is no tensor of float32"
         return value
 
     def index(self, node: Node) -> Index:
-        """The tensor of integers that a node gives."""
+        """The integer tensor of a node."""
         value = self.value(node)
         assert isinstance(value, Index), f"{node.name} is no tensor of integers"
         return value
@@ -114,11 +114,11 @@ class Builder:
         return self.emit(lpu.ConstantOp(number))
 
     def reshape(self, value: SSAValue, shape: tuple[int, ...]) -> SSAValue:
-        """The same elements in another shape; nothing when it is the same shape."""
+        """The same elements in another shape; emits nothing when the shape is the same."""
         return value if lpu.shape_of(value) == shape else self.emit(lpu.ReshapeOp(value, shape))
 
     def slice(self, value: SSAValue, dim: int, start: int, stop: int, step: int = 1) -> SSAValue:
-        """A part of one dimension; nothing when it is all of it."""
+        """A part of one dimension; emits nothing when it is the whole dimension."""
         whole = (start, stop, step) == (0, lpu.shape_of(value)[dim], 1)
         return value if whole else self.emit(lpu.SliceOp(value, dim, start, stop, step))
 
@@ -129,7 +129,7 @@ class Builder:
         return shape
 
     def finish(self, node: Node, value: Value) -> None:
-        """Records what a node gives. Raises UnsupportedOpError when its shape is not the one that torch computed."""
+        """Records the value of a node. Raises UnsupportedOpError when its shape is not the one that torch computed."""
         if isinstance(value, SSAValue) and tensor_of(node) is not None and lpu.shape_of(value) != self.shape(node):
             raise UnsupportedOpError(
                 f"{operator_name(node)} at {self.graph.path(node)}: imported with shape {list(lpu.shape_of(value))}, "

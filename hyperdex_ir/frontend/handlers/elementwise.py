@@ -22,7 +22,7 @@ _BINARY: dict[type[lpu.BinaryOp], tuple[Any, ...]] = {
     lpu.MaxOp: (aten.maximum.default, aten.max.other),
     lpu.MinOp: (aten.minimum.default, aten.min.other),
 }
-#: torch has both in one operator.
+#: torch's one operator covers both.
 _GELUS = (lpu.GeluOp, lpu.GeluTanhOp)
 
 
@@ -31,7 +31,7 @@ def _is_operand(given: Any) -> bool:
 
 
 def check_operands(node: Node) -> str | None:
-    """Both sides are float32 tensors or plain numbers."""
+    """Checks that both operands are float32 tensors or plain numbers."""
     given = arguments(node)
     if not (_is_operand(given["self"]) and _is_operand(given["other"])):
         return "an operand that depends on the number of tokens, or is not float32"

@@ -1,4 +1,4 @@
-"""Operators that language models are made of: tables, matrices, norms, rotary positions, attention."""
+"""Operators of language models: tables, matrices, norms, rotary positions, attention."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _layer_norm(builder: Builder, node: Node) -> Value:
     weight, bias = _optional(builder, given["weight"]), _optional(builder, given["bias"])
     if weight is None or isinstance(weight.owner, lpu.WeightOp):
         return builder.emit(lpu.LayerNormOp(x, weight, bias, given["eps"]))
-    # The machine's norm takes parameters. What is computed from one is multiplied after it: the same roundings.
+    # The machine's norm takes only a parameter. A computed weight is multiplied after the norm: the same roundings.
     scaled = builder.emit(lpu.MulOp(builder.emit(lpu.LayerNormOp(x, None, None, given["eps"])), weight))
     return scaled if bias is None else builder.emit(lpu.AddOp(scaled, bias))
 

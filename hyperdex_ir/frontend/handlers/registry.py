@@ -1,4 +1,4 @@
-"""The table from torch operators to what imports them."""
+"""The table from torch operators to their handlers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.fx import Node
 
 from hyperdex_ir.frontend.handlers.builder import Builder, Value
 
-#: Builds the operations for a node and gives its value.
+#: Builds the operations of a node and returns its value.
 Build = Callable[[Builder, Node], Value]
-#: Says why a call of the operator with these arguments cannot be imported, or None when it can.
+#: Returns the reason why a call with these arguments cannot be imported, None when it can.
 Check = Callable[[Node], str | None]
 
 
 @dataclass(frozen=True)
 class Handler:
-    """How one operator is imported. integers: whether operands of other types than float32 are its own business."""
+    """Handler of one operator. integers: True when the handler itself deals with operands that are not float32."""
 
     build: Build
     check: Check | None = None
@@ -29,7 +29,7 @@ HANDLERS: dict[Any, Handler] = {}
 
 
 def handles(*targets: Any, check: Check | None = None, integers: bool = False) -> Callable[[Build], Build]:
-    """Registers a function as what imports these operators (OpOverload objects)."""
+    """Registers a function as the handler of these operators (OpOverload objects)."""
 
     def register(build: Build) -> Build:
         for target in targets:

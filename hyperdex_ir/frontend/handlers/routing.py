@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def _check_last(node: Node) -> str | None:
-    """Works along the last dimension, on float32."""
+    """Checks that the operator works along the last dimension, on float32."""
     given = arguments(node)
     shape = shape_of_node(given["self"])
     if shape is None or dimension(given["dim"], len(shape)) != len(shape) - 1 or shape[-1] == TOKENS:

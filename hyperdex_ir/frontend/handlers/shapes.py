@@ -98,7 +98,7 @@ def _permute(builder: Builder, node: Node) -> Value:
 
 
 def _bounds(node: Node) -> tuple[int, int, int, int] | None:
-    """(dimension, start, stop, step) of a slice, None for all of the tokens."""
+    """(dimension, start, stop, step) of a slice; None for a slice that takes all tokens."""
     given = arguments(node)
     shape = shape_of_node(given["self"]) or ()
     dim = dimension(given["dim"], len(shape))
@@ -127,7 +127,7 @@ def _slice(builder: Builder, node: Node) -> Value:
     x, bounds = builder.tensor(arguments(node)["self"]), _bounds(node)
     if bounds is None:
         return x
-    # Nothing has no type here; a concatenation leaves it out.
+    # An empty tensor has no type here; a concatenation leaves it out.
     return builder.slice(x, *bounds) if bounds[1] < bounds[2] else ()
 
 
