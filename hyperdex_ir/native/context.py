@@ -1,7 +1,7 @@
-"""What compiled code and Python share: a Context for the machine, and a Thread for each of its threads.
+"""Structures that compiled code and Python share: a Context for the machine, and a Thread for each of its threads.
 
-Compiled code reaches a field by its byte offset, taken from these classes: they are defined once, here. Every field is
-8 bytes wide but for arrays.
+Compiled code reaches a field by its byte offset, taken from these classes: they are defined once, here. Every field
+except arrays is 8 bytes wide.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _POINTER = ctypes.c_void_p
 
 
 class Reason(IntEnum):
-    """What `run` and the functions of instructions return."""
+    """Result of `run` and of the functions of instructions."""
 
     NEXT = 0  # of an instruction: go on with the next one
     HALT = 1  # the program ended
-    FAULT = 2  # Thread.fault_* say what the machine forbids
+    FAULT = 2  # Thread.fault_* describe the fault
     STOPPED = 3  # the stop flag was seen
     NETWORK = 4  # a receive waits for a message; it has done nothing, and can be run again
 
 
 class Arrival(IntEnum):
-    """What Python says when compiled code asks it for a message."""
+    """Python's answer when compiled code asks it for a message."""
 
-    NONE = 0  # it is not there yet
+    NONE = 0  # it has not arrived
     MESSAGE = 1  # `message` points at it
-    OTHER = 2  # it is not the one that is expected: `other` says which it is
+    OTHER = 2  # it is not the expected message: `other` says which it is
     FAILED = 3  # the link raised an exception
 
 
@@ -52,7 +52,7 @@ class Region(ctypes.Structure):
 
 
 class Context(ctypes.Structure):
-    """One machine. What changes while threads run lies in cache lines of its own, at the end."""
+    """One machine. Fields that change while threads run lie in cache lines of their own, at the end."""
 
     _fields_ = [
         ("plan", _POINTER),  # i64 [instructions, slots]
@@ -67,8 +67,8 @@ class Context(ctypes.Structure):
         ("scratch_words", _I64),
         ("threads", _I64),
         ("chunk", _I64),
-        ("budget", _I64),  # instructions of one pass
-        ("pass_number", _I64),  # passes since the flag was cleared
+        ("budget", _I64),  # instructions of one step
+        ("pass_number", _I64),  # steps since the flag was cleared
         ("yield_cpu", _POINTER),  # sched_yield of the C library
         ("linked", _I64),  # 1: the machine has links; the two functions below are Python's, see network.Exchange
         ("send_message", _POINTER),
@@ -96,7 +96,7 @@ class Frame(ctypes.Structure):
 class Thread(ctypes.Structure):
     """One thread's state. All threads run the same control flow, each on its own registers.
 
-    What stands before `registers` lives from pass to pass.
+    Fields before `registers` live from step to step.
     """
 
     _fields_ = [
@@ -108,13 +108,13 @@ class Thread(ctypes.Structure):
         ("flag_layer", _I64),  # -1: in the main function
         ("flag_index", _I64),
         ("registers", _I64 * REGISTERS),
-        ("is_set", _I64 * REGISTERS),  # 1: something has set the register in this pass
+        ("is_set", _I64 * REGISTERS),  # 1: the register has been set in this step
         ("pc", _I64),
         ("index", _I64),  # of the running instruction
         ("executed", _I64),
-        ("calls", _I64),  # calls in this pass
+        ("calls", _I64),  # calls in this step
         ("open_calls", _I64),  # frames that are calls
-        ("sent", _I64),  # messages in this pass
+        ("sent", _I64),  # messages in this step
         ("received", _I64),
         ("words_ahead", _I64),  # in messages sent, less those in messages received
         ("depth", _I64),
