@@ -52,7 +52,7 @@ class OperandPlaces:
 
 @cache
 def operand_places(spec: Spec) -> tuple[OperandPlaces, ...]:
-    """Where the operands of an instruction lie in its word, from the opcode up without gaps."""
+    """The places of an instruction's operands in its word, from the opcode up without gaps."""
     places: list[OperandPlaces] = []
     low = OPCODE_BITS
     for operand in spec.operands:

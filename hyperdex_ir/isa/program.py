@@ -26,7 +26,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an instruction came from: the `isa` function, the module path (`*` for the layer number) and the IR op."""
+    """Origin of an instruction: the `isa` function, the module path (`*` for the layer number) and the IR op."""
 
     function: str
     module_path: str

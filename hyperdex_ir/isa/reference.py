@@ -220,7 +220,7 @@ def _field_rows(places: OperandPlaces) -> Iterator[list[str]]:
 
 
 def _access(operand: Operand) -> str:
-    """What an instruction does to what the operand refers to."""
+    """The access of an instruction to the words that the operand refers to."""
     verb = "writes" if operand.writes else "reads"
     late = ", each when its result is there" if operand.epilogue else ""
     match operand:
