@@ -2,8 +2,7 @@
 
 `functions.py` is written over `Ops`, so that one definition serves every executor: NumPy here, and anything else that
 can add, multiply and shift. F stands for float32 values, I for 32-bit integers (two's complement, wrapping), B for
-booleans.
-Every float operation is one IEEE operation, rounded to nearest, ties to even; comparisons with NaN are false.
+booleans. Every float operation is one IEEE operation, rounded to nearest, ties to even; comparisons with NaN are false.
 """
 
 from __future__ import annotations

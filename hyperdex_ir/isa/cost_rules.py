@@ -63,9 +63,10 @@ class Cache(CostRule):
 
 @dataclass(frozen=True)
 class Vector(CostRule):
-    """Passes over the elements of a row, for each row or the last one.
+    """Sweeps over the elements of a row, for each row or the last one.
 
-    passes: their number, a sum of numbers and immediates. choice: an immediate; a pass more where it is more than 1.
+    passes: the number of sweeps, a sum of numbers and immediates. choice: an immediate; one more sweep where it is
+    above 1.
     """
 
     engine = Engine.VXE

@@ -1,10 +1,9 @@
 """The instruction set: one entry an instruction, from which everything else is generated.
 
 Each entry says what the instruction does, and has its operands in encoding order, its cost rule, and all other facts
-about it.
-Words are little-endian and 512 bits wide: one beat of one HBM channel. Bits 0 to 7 hold the opcode; operands follow
-from bit 8 upwards without gaps; all bits above them are reserved and zero. The arithmetic named here is defined in
-`docs/arithmetic.md`. Entries are only ever appended to: opcodes are never reused.
+about it. Words are little-endian and 512 bits wide: one beat of one HBM channel. Bits 0 to 7 hold the opcode; operands
+follow from bit 8 upwards without gaps; all bits above them are reserved and zero. The arithmetic named here is defined
+in `docs/arithmetic.md`. Entries are only ever appended to: opcodes are never reused.
 """
 
 from __future__ import annotations
@@ -386,7 +385,7 @@ BY_OPCODE: dict[int, Spec] = {}
 def add_instruction(spec: Spec) -> None:
     """Appends an entry to the table; all that is derived from the table knows the instruction from then on.
 
-    To run, it needs a meaning in the interpreter and a kernel in the native engine, too.
+    To run, it needs a meaning in the interpreter and a kernel in the native executor, too.
     Raises ValueError when the entry contradicts itself or those that are there.
     """
     _check_entry(spec)

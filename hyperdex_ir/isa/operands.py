@@ -20,7 +20,7 @@ REGISTERS = 32
 REGISTER_BITS = 5
 LMU_ADDRESS_BITS = (MOST_LMU_WORDS - 1).bit_length()
 HBM_OFFSET_BITS = 40
-#: The last position that an instruction counts: the engine makes float32 numbers of positions in 32 bits.
+#: The last position that an instruction counts: the native executor converts positions from 32 bits to float32.
 MOST_POSITION = (1 << 31) - 1
 #: Messages that a device may have sent beyond those that it has received; programs of models are at most 2 ahead.
 MOST_AHEAD = 1024

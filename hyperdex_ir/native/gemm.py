@@ -1,9 +1,9 @@
 """Prefill: many rows of activations against many columns, at the speed of the arithmetic.
 
-16 columns at a time are widened to f32 once (`widen_columns`) and stay in the cache while all rows pass by. The
-innermost loop (`_kernel`) keeps a block of `Block.rows` rows times `Block.columns` columns in registers, one vector of
-the 64 lanes at a time over all steps: per multiplication it loads the fewest operands. Each lane is summed over the
-steps in order, and lanes meet in the fold only: the order of additions is that of docs/arithmetic.md.
+16 columns at a time are widened to f32 once (`widen_columns`) and stay in the cache for all rows. The innermost loop
+(`_kernel`) keeps a block of `Block.rows` rows times `Block.columns` columns in registers, one vector of the 64 lanes at
+a time over all steps: per multiplication it loads the fewest operands. Each lane is summed over the steps in order, and
+lanes meet in the fold only: the order of additions is that of docs/arithmetic.md.
 
 Layouts, f32, L lanes a vector, v = 0 .. 64 / L - 1 the vector of the lanes, s the step:
 columns [column block][v][s][column of the block][L], activations [row block][v][s][row of the block][L].
