@@ -205,13 +205,13 @@ def _cache_of(to: FunctionLowering, op: lpu.AttentionOp) -> CacheMap:
 
 
 def _from_base(to: FunctionLowering, register: int, distance: int) -> None:
-    """The register becomes the base of the KV cache and the bytes that the register `distance` holds."""
+    """Sets the register to the base of the KV cache plus the bytes in the register `distance`."""
     base = to.shared.memory.kv_start if to.is_main else 0
     to.emit("add", dst=register, a=ZERO if to.is_main else KV_BASE, b=distance, value=base)
 
 
 def _look_up(to: FunctionLowering, op: lpu.AttentionOp, cache: CacheMap) -> None:
-    """Which KV head the next query head of this device uses is in a table."""
+    """Looks up, in a table, the KV head that the next query head of this device uses."""
     assert op.kv_heads_key is not None
     assert op.kv_head_table is not None
     table = HbmRef(to.shared.memory.main.parameters[op.kv_heads_key.data])

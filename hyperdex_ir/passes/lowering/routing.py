@@ -1,7 +1,8 @@
 """Routed experts: columns chosen by the vector engine, and loops over rows and ranks around a matrix.
 
-Each trip fetches the number of an expert from the LMU into a register and makes the address of its matrix of it. What
-moves on from trip to trip are offsets in registers, so neither experts nor rows make instructions.
+Each trip fetches the number of an expert from the LMU into a register and computes the address of its matrix from it.
+Only offsets in registers change from trip to trip, so the number of instructions depends neither on the experts nor on
+the rows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hyperdex_ir.memory.map import matrix_bytes
 from hyperdex_ir.passes.lowering.function import HEAD, KEYS, OUTPUT, QUERY, VALUES, FunctionLowering, lowers
 from hyperdex_ir.passes.lowering.views import View
 
-#: What attention keeps in its registers is of no use outside of it.
+#: Registers of attention: their values are of no use outside of it.
 SOURCE, TARGET, RANK, WEIGHT, BIAS = QUERY, OUTPUT, HEAD, KEYS, VALUES
 
 
