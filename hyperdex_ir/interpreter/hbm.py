@@ -21,7 +21,7 @@ _CELL = ITEM_BYTES  # bytes that one flag of `written` covers
 
 
 class Hbm:
-    """The HBM of one device. `map` says what lies where; the run-time area is `map.parameter_end` to `map.end`."""
+    """The HBM of one device. `map` gives the addresses; the run-time area is `map.parameter_end` to `map.end`."""
 
     def __init__(self, memory_map: MemoryMap):
         self.map = memory_map

@@ -1,7 +1,7 @@
 """The links of the ring: messages of device `d` go to device `(d + 1) mod n`, in order.
 
 A machine uses its link only through the protocol here, and a link knows nothing of machines. The devices of one process
-hand messages over in memory (`in_memory_links`); processes use whatever connects them.
+hand messages over in memory (`in_memory_links`); processes use other kinds of link.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Message:
 
 
 class Link(Protocol):
-    """The two ends that a device has: towards the next device, and from the one before it."""
+    """The two ends of a device: towards the next device, and from the one before it."""
 
     def send(self, message: Message) -> None:
         """Hands a message to the next device; does not wait for it to be taken."""

@@ -108,7 +108,7 @@ class LpuInterpreter:
         return self._block(function.body.block, inputs, values)
 
     def _block(self, block: Block, inputs: Sequence[Value], values: dict[SSAValue, Value]) -> tuple[Value, ...]:
-        """Runs a block; returns what its terminator hands over. Values are dropped after their last use."""
+        """Runs a block; returns the operands of its terminator. Values are dropped after their last use."""
         if block not in self._dead:
             self._dead[block] = _last_uses(block)
         dead = self._dead[block]

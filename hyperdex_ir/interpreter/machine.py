@@ -53,7 +53,7 @@ Hook = Callable[[int, Mapping[str, Any]], None]
 class Machine(MachineBase):
     """One LPU: program, HBM, LMU of `lmu_words` words, registers; `chunk` is the most tokens in flight.
 
-    device, link: its number on the ring, and what connects it with the devices before and after it.
+    device, link: its number on the ring, and its link to the devices before and after it.
 
     on_instruction: when set, called after each instruction that is not a control instruction; `state.result` has what
     the instruction wrote.

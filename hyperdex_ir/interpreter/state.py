@@ -112,7 +112,7 @@ class State:
 
 
 Handler = Callable[[Any, Mapping[str, Any]], None]
-#: The meaning of each instruction: what it does to the State, or in the group CTRL to the Machine, given its operands.
+#: The meaning of each instruction: a function of the State, or in the group CTRL of the Machine, and of its operands.
 HANDLERS: Handlers[Handler] = Handlers("handler of the interpreter")
 
 

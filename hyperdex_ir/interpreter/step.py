@@ -93,7 +93,8 @@ class MachineBase:
             raise self._fault(Fault.NO_SENDER.text())
 
     def _given(self, tokens: Sequence[int], position: int, first_row: int) -> dict[int, int]:
-        """The registers that the host sets before a step. Raises MachineFault for what the machine forbids the host."""
+        """The registers that the host sets before a step. Raises MachineFault for arguments that the machine forbids
+        the host."""
         count = len(tokens)
         if not 1 <= count <= self.chunk:
             raise MachineFault(Fault.TOKENS.text(tokens=count, chunk=self.chunk))

@@ -142,7 +142,7 @@ def _address_text(address: int, register: int) -> str:
 def parse_program(text: str, source: str = "<text>") -> Program:
     """The program that a text stands for, ready to be encoded. `source` names the text in errors.
 
-    Raises AssemblyError with line, column and what was expected.
+    Raises AssemblyError with line, column and the expected text.
     """
     reader = _Reader(source)
     for number, line in enumerate(text.splitlines(), start=1):

@@ -1,5 +1,5 @@
-"""Instructions and programs as bytes: 64 for an instruction, as the table lays them out. Nothing is guessed on the way
-back: reserved bits, absent operands, enumerations and the program's structure are checked."""
+"""Instructions and programs as bytes: 64 for each instruction, as the table lays them out. Decoding checks everything:
+reserved bits, absent operands, enumerations and the program's structure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The functions of the vector engine: what instructions, operations of `lpu` and the interpreter must agree on.
+"""The functions of the vector engine: the facts on which instructions, operations of `lpu` and the interpreter must
+agree.
 
 `interpreter/functions.py` and `docs/arithmetic.md` define what each computes. The order is part of the encoding of
 instructions: the table is only ever appended to.

@@ -23,7 +23,7 @@ class Handlers(dict[str, T]):
         self[name] = handler
 
     def check(self) -> None:
-        """Raises ValueError, with the names, unless each instruction has a handler and each handler an instruction.
+        """Raises ValueError, with the names, unless each instruction has a handler and each handler has an instruction.
 
         Instructions may be added at any time: machines check this when they are made, too.
         """

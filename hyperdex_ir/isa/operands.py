@@ -1,6 +1,7 @@
 """The kinds of operand an instruction can have, and the bit fields that each occupies.
 
-An operand is what an assembly programmer writes; its fields are the runs of bits that encode it. Everything about the
+An operand is the value that an assembly programmer writes; its fields are the runs of bits that encode it. Everything
+about the
 encoding (encoder, decoder, assembler, verifier ranges, reference page) follows from these classes. An operand also says
 whether the instruction reads or writes it: footprints, dependences, the estimate and the reference page follow from
 that.

@@ -35,7 +35,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Program:
-    """Instructions, the entry first. `origins` has one item an instruction, or none when unknown."""
+    """Instructions, the entry first. `origins` has one item for each instruction, or is empty when the origins are
+    unknown."""
 
     instructions: tuple[Instruction, ...]
     origins: tuple[Origin, ...] = ()

@@ -12,7 +12,7 @@ def why_unavailable() -> str:
     """The reason why the executor cannot run on this computer, in one line; empty when it can."""
     try:
         import llvmlite.binding as llvm
-    except Exception as error:  # not installed, its library does not load, or a broken installation
+    except Exception as error:  # not installed, a library that does not load, or a broken installation
         return f"llvmlite cannot be loaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     try:
         llvm.check_jit_execution()

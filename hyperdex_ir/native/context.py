@@ -80,7 +80,7 @@ class Context(ctypes.Structure):
         ("agreed", _I64 * 2),  # numbers that one thread has read for all: see Operation.agreed
         ("lookups", _POINTER),  # the same for the lookups of a head loop: i64 [heads.MAX_TRIPS]
         ("pad1", _I64 * 8),
-        ("stop", _I64),  # not 0: threads return as soon as they see it
+        ("stop", _I64),  # not 0: threads return as soon as they read it
         ("pad2", _I64 * 7),
         ("arrived", _I64),  # at barriers, by all threads, since the machine was last reset
         ("pad3", _I64 * 7),

@@ -197,7 +197,7 @@ def rotary_row(e: Emitter, style: str) -> Any:
 
 
 def _turn_halves(e: Emitter, dst: V, a: V, cos: V, sin: V, turned: V, most: Most) -> None:
-    """Pairs (i, i + turned / 2); both are read before either is written."""
+    """Rotates the pairs (i, i + turned / 2); both elements are read before either is written."""
     half = e.builder.lshr(turned, I64(1))
 
     def part(at: V, left: V | None) -> None:
@@ -214,7 +214,7 @@ def _turn_halves(e: Emitter, dst: V, a: V, cos: V, sin: V, turned: V, most: Most
 
 
 def _turn_neighbours(e: Emitter, dst: V, a: V, cos: V, sin: V, turned: V, most: Most) -> None:
-    """Pairs (2i, 2i + 1)."""
+    """Rotates the pairs (2i, 2i + 1)."""
     lanes = e.features.lanes
     swapped = [lane ^ 1 for lane in range(lanes)]
     even = e.lanes(I1, [lane % 2 == 0 for lane in range(lanes)])

@@ -1,4 +1,4 @@
-"""`isa-allocate-lmu`: every buffer gets its place in the on-chip memory.
+"""`isa-allocate-lmu`: allocation of all buffers in the on-chip memory.
 
 A buffer lives from its first to its last use in program order; a buffer that is used in a repeat but made outside lives
 through the whole repeat. Buffers that live at the same time do not overlap; a called function's buffers lie above those
@@ -79,7 +79,7 @@ def _lowest_gap(taken: list[tuple[int, int]], base: int, words: int) -> int:
     return address
 
 
-# ---------------------------------------------------------------------------------------------------- how many tokens
+# ---------------------------------------------------------------------------------------------------- chunk size
 def _powers_of_two(limit: int) -> list[int]:
     """All powers of two up to the limit, the largest first."""
     return [1 << i for i in reversed(range(limit.bit_length()))]
@@ -109,7 +109,7 @@ def _too_large(frames: list[Frame], target: Target, max_length: int) -> Capacity
     )
 
 
-# ---------------------------------------------------------------------------------------------------- writing it down
+# ---------------------------------------------------------------------------------------------------- attributes
 def _apply(module: ModuleOp, placement: Placement) -> None:
     for value, address in placement.addresses.items():
         Rewriter.replace_value_with_new_type(value, buffer_type(value).at(address))

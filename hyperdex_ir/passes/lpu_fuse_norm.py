@@ -1,4 +1,4 @@
-"""`lpu-fuse-norm`: the operations of a norm become one `lpu.rms_norm` or `lpu.layer_norm`.
+"""`lpu-fuse-norm`: fusion of the operations of a norm to one `lpu.rms_norm` or `lpu.layer_norm`.
 
 `(x * rsqrt(mean(x * x) + epsilon)) * weight` is an RMSNorm; with `c = x - mean(x)` in place of x, and perhaps a bias
 added, it is a LayerNorm. Weight and bias may be absent, the weight may be `1 + weight`, and factors and summands may

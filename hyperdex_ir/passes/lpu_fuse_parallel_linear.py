@@ -34,7 +34,7 @@ from hyperdex_ir.support.xdsl import module_path, path_location
 _BETWEEN = (lpu.ReshapeOp, lpu.TransposeOp, lpu.SliceOp, lpu.RotaryOp, lpu.RmsNormOp, lpu.LayerNormOp)
 
 
-# ---------------------------------------------------------------------------------------------------- what can merge
+# ---------------------------------------------------------------------------------------------------- conditions
 def _is_plain(linear: lpu.LinearOp) -> bool:
     """Test that the linear carries nothing except, perhaps, a bias."""
     parts = (linear.scale, linear.softcap, linear.activation, linear.times, linear.plus, linear.gated)

@@ -41,7 +41,7 @@ def _operand_to_select(select: lpu.SelectRowsOp, stack: LayerStack | None) -> in
 
 
 def _move_up(select: lpu.SelectRowsOp, number: int) -> lpu.SelectRowsOp:
-    """Selects the producer's operand, and lets the producer give what the selection gave."""
+    """Selects rows of the producer's operand; the producer's result then replaces the selection's."""
     producer = select.x.owner
     assert isinstance(producer, Operation)  # _operand_to_select has checked it
     above = lpu.SelectRowsOp(producer.operands[number])

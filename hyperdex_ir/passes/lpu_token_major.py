@@ -206,7 +206,7 @@ class _Rewriter:
     @_HANDLERS.register(lpu.TopKOp, lpu.TakeColumnsOp, lpu.ExpertLinearOp)
     @_HANDLERS.register(lpu.AttentionOp, lpu.ShortConvOp, lpu.SelectRowsOp)
     def row_wise(self, op: Operation) -> None:
-        """Operations whose last dimension holds a row's elements: all operands in canonical form."""
+        """Emits an operation whose last dimension holds a row's elements: all operands are in canonical form."""
         for value in op.operands:
             if shape_of(value) and shape_of(value)[-1] == DYNAMIC_INDEX and element_of(value) == f32:
                 raise self.error("works across tokens")

@@ -83,8 +83,8 @@ def run_pass(module: ModuleOp, one: ModulePass, context: Context | None = None, 
     """Runs a pass, then checks the module: every operation verifies, every value is defined before it is used, and all
     operations are for the devices of the module's grid.
 
-    Raises PassError, one line with pass, operation and module path, whatever the pass raises; errors of this package,
-    such as LoweringError and CapacityError, come as they are.
+    Raises PassError, one line with pass, operation and module path, for every exception of the pass, except that errors
+    of this package, such as LoweringError and CapacityError, are raised unchanged.
     """
     try:
         one.apply(context or make_context(), module)

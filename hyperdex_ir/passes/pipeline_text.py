@@ -214,10 +214,10 @@ def _literal(word: str) -> ParameterType:
 
 # ---------------------------------------------------------------------------------------------------- meaning
 def parse_pipeline(text_or_name: str, name: str = "pipeline", allowed: Collection[str] = ()) -> list[ModulePass]:
-    """The passes of a pipeline given by name or as text that may come from a file of a stranger, in order.
+    """The passes, in order, of a pipeline given by name, or as text that may come from an untrusted file.
 
     Known are the passes of this package and those of xDSL that only rewrite the module. name: the origin of the text,
-    for errors. allowed: passes and fusion patterns of installed packages that the person has named on the command line.
+    for errors. allowed: passes and fusion patterns of installed packages that the user has named on the command line.
     Raises OptionError that names line and column when the text is wrong or a pass is not known; its note shows them.
     """
     source = _named_text(text_or_name) or PipelineText(text_or_name, name)
@@ -258,8 +258,8 @@ def _check_patterns(source: PipelineText, item: _Item, one: ModulePass, allowed:
 
 
 def typed_pipeline(text_or_name: str) -> list[ModulePass]:
-    """The passes of a pipeline that a person gives by name, by path of a file or as text, in order. Any pass of xDSL is
-    known: never for text that comes from a file of a model.
+    """The passes, in order, of a pipeline that the user gives by name, by path of a file or as text. Any pass of xDSL
+    is known, so the text must never come from a file of a model.
 
     Raises OptionError that names line and column when the text is wrong or a pass is not known; its note shows them.
     """

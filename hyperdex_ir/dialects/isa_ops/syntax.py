@@ -57,7 +57,7 @@ def _places(use: LmuUse | ViewUse) -> str:
 
 
 def parse_operand(parser: Parser, operand: Operand) -> OperandValue:
-    """Parses what `print_operand` prints after the `=`."""
+    """Parses the text that `print_operand` prints after the `=`."""
     match operand:
         case Lmu() | View():
             return _parse_use(parser, operand)

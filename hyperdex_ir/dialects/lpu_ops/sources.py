@@ -43,9 +43,9 @@ class WeightOp(HoldsParameter):
 
     Several keys are the rows of their tensors one after another. The element type is that of the stored parameter: f16
     or bf16 for parameters that the MAC trees stream, f32 for the rest, i64 for tables of numbers.
-    shards: for each key, the part of its tensor that a device holds, one segment of rows or columns; the result has the
-    local shape then. A key may stand several times, with several parts: of rows, or, where the tensor has a matrix or a
-    row for each expert, of dimension 1. Absent: every device holds all of it.
+    shards: for each key, the part of its tensor that a device holds, one segment of rows or columns; the result then
+    has the local shape. A key may appear several times, with several parts: of rows, or, where the tensor has a matrix
+    or a row for each expert, of dimension 1. Absent: every device holds the whole tensor.
     """
 
     name = "lpu.weight"

@@ -28,7 +28,7 @@ from hyperdex_ir.native.operation import Operation, emits_extra, positions_fit
 from hyperdex_ir.targets import LANES, TREE_BYTES
 
 _CACHES = ("keys", "values")
-_PARAMETERS = {"slope": "bias", "sink": "has_sink"}  #: with what the header has when they are there
+_PARAMETERS = {"slope": "bias", "sink": "has_sink"}  #: with the field of the header that is not 0 when they are there
 #: Pairs that a thread takes at a time where there are several rows.
 _PORTION = 8
 
@@ -127,7 +127,7 @@ class _Loop:
     # ------------------------------------------------------------------------------------------------ checks
 
     def can_be_shared(self) -> V:
-        """i1: no trip faults, and none touches what another writes."""
+        """i1: no trip faults, and none touches words that another writes."""
         e, b = self.e, self.e.builder
         result = e.local(I1, b.and_(self._registers_known(), self._control_fits()))
         with e.if_then(result.get()):

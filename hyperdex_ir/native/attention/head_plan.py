@@ -18,7 +18,7 @@ from hyperdex_ir.native.program_rows import SLOTS, slots_of
 #: Header of a loop's table: what its lookups have in common, and which parameters of heads are present.
 HEADER = ("lookups", "offset", "register", "limit", "bias", "has_sink")
 #: Numbers of a trip: constants of the addresses, instructions before it, the run of trips with its cache where nothing
-#: is looked up, the index of the lookup of that number, and what its result is multiplied by for the caches' addresses.
+#: is looked up, the index of the lookup of that number, and the factors of its result in the caches' addresses.
 TRIP = (
     "query", "keys", "values", "result", "slope", "sink", "executed", "run_first", "run_length",
     "index_register", "index_constant", "keys_factor", "values_factor",

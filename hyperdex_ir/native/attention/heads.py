@@ -68,7 +68,7 @@ class HeadLoop:
     """A head loop of a program.
 
     index: the number of its `repeat`; stop: of the first instruction behind it; scores: of the first of the three
-    stages; depth: repeats inside each other; finals: what the registers that it changes hold after it; needed:
+    stages; depth: repeats inside each other; finals: values, after the loop, of the registers that it changes; needed:
     registers that must have been set before it; executed: instructions that it executes, the repeats included;
     span: columns from the first to the last that its results take in a row; lookups: the index of each of its lookups,
     the n-th in trip n or before; table, limit: of all lookups.

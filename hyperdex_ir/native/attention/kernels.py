@@ -27,7 +27,8 @@ from hyperdex_ir.native.llvm_ops import LlvmOps
 from hyperdex_ir.native.mac import multiply_add
 from hyperdex_ir.targets import LANES, TREE_BYTES
 
-#: Result elements whose sums are kept at a time, and steps of positions that each gets in turn: 16 KiB of cache.
+#: Result elements whose sums are kept at a time, and steps of positions that each element gets in turn: 16 KiB of
+#: cache.
 ELEMENTS, STEPS = 16, 8
 _EDGES = 4  # steps that only some of a kernel's rows see all of: two at either end
 _AHEAD = 4096  # bytes of keys that are asked for before they are needed

@@ -167,7 +167,7 @@ class _Attention:
             self.op.watch_bits(self.e.builder.trunc(row.load(name), I32))
 
     def copy_seen(self, row: RowAccess, number: V, rows: LmuRows, *, to_row: bool) -> None:
-        """Copies what the row sees from its weights to `rows`, or the other way round."""
+        """Copies the columns that the row sees from its weights to `rows`, or from `rows` to its weights."""
         e, first = self.e, row.load("first")
         words = e.element(rows.row(number), e.sub(first, self.first), F32)
         own = row.place("weights", first)

@@ -70,7 +70,7 @@ class FunctionLowering:
         self.block = block
         self.places: dict[SSAValue, Place] = {}
         self.loads: dict[tuple[Block, str], View] = {}
-        self.targets: dict[SSAValue, View] = {}  # results that have to lie in a certain place
+        self.targets: dict[SSAValue, View] = {}  # required places of results
         self.gathers: dict[lpu.AllGatherOp, SSAValue] = {}  # the buffers of all parts
         self.op: Operation
 

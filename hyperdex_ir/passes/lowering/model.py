@@ -80,7 +80,8 @@ def lower_rotary_table(to: FunctionLowering, op: lpu.RotaryTableOp) -> None:
 
 @lowers(lpu.LinearOp)
 def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
-    """One `matmul`; one a head where a matrix works on each head, one a chunk where the result goes around the ring."""
+    """One `matmul`; one for each head where a matrix works on each head, one for each chunk where the result goes
+    around the ring."""
     linear = _Linear.of(to, op)
     gather = ring.gather_of(op.res)
     if gather is not None and ring.is_written_in_place(op.res):
@@ -96,7 +97,7 @@ def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
 
 @dataclass(frozen=True)
 class _Linear:
-    """A linear layer with n outputs of k inputs, and where its operands lie."""
+    """A linear layer with n outputs of k inputs, and the places of its operands."""
 
     op: lpu.LinearOp
     weight: lpu.WeightOp

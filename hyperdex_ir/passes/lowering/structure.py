@@ -55,7 +55,7 @@ def _lower(to: FunctionLowering, op: Operation) -> None:
 
 # ---------------------------------------------------------------------------------------------------- main
 def lower_main(shared: Shared, source: FuncOp) -> FuncOp:
-    """@main: what comes before the layers, the layers, the head; then the logits go to HBM."""
+    """Lowers @main: the operations before the layers, the layers, the head; then the logits go to HBM."""
     block = Block()
     to = FunctionLowering(shared, "main", block)
     for argument, index in zip(source.body.block.args, ("token", "position"), strict=True):

@@ -79,7 +79,7 @@ def find_chain(block: Block, stack: LayerStack, order: Sequence[int] | None = No
     return chain
 
 
-# ---------------------------------------------------------------------------------------------------- whose is it
+# ---------------------------------------------------------------------------------------------------- layers of ops
 def _numbers(block: Block, stack: LayerStack) -> dict[Operation, int | None]:
     """The layer of every operation but parameters and constants.
 
@@ -173,7 +173,7 @@ def _is_closed(chain: LayerChain, numbers: dict[Operation, int | None]) -> bool:
     return True
 
 
-# ---------------------------------------------------------------------------------------------------- which are alike
+# ---------------------------------------------------------------------------------------------------- equal layers
 def _number_kinds(chain: LayerChain, stack: LayerStack) -> None:
     kinds: dict[str, int] = {}
     outside: dict[SSAValue, int] = {}
