@@ -179,7 +179,7 @@ class _Reader:
     values: list[dict[str, Value]] = field(default_factory=list)
     places: list[_Word] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
-    calls: dict[int, _Word] = field(default_factory=dict)  # of calls to labels: where the label is named
+    calls: dict[int, _Word] = field(default_factory=dict)  # label of each call to a label, by the call's index
 
     def read_line(self, number: int, line: str) -> None:
         code = line.partition(";")[0]

@@ -178,7 +178,7 @@ def check_operand(owner: str, operand: Operand, value: Value) -> None:
 
 
 def default_value(operand: Operand) -> Part | None:
-    """The value that stands for an operand which is not written, or None."""
+    """The default of an operand that is not written; None when it has no default."""
     return operand.default if isinstance(operand, Imm | F32 | Enum) else None
 
 

@@ -67,10 +67,10 @@ _GROUPS = {
 class Flow(PythonEnum):
     """Control words that make the structure of a program; the `isa` dialect expresses them by its structure."""
 
-    END = "end"  # of a function
+    END = "end"  # end of a function
     CALL = "call"
-    LOOP = "loop"  # over the `length` instructions behind it
-    SKIP = "skip"  # of them
+    LOOP = "loop"  # loop over the `length` instructions behind it
+    SKIP = "skip"  # conditional skip of the `length` instructions behind it
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,10 +383,10 @@ BY_OPCODE: dict[int, Spec] = {}
 
 
 def add_instruction(spec: Spec) -> None:
-    """Appends an entry to the table; all that is derived from the table knows the instruction from then on.
+    """Appends an entry to the table; everything derived from the table knows the instruction from then on.
 
     To run, it needs a meaning in the interpreter and a kernel in the native executor, too.
-    Raises ValueError when the entry contradicts itself or those that are there.
+    Raises ValueError when the entry contradicts itself or earlier entries.
     """
     _check_entry(spec)
     SPECS.append(spec)

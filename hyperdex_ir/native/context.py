@@ -25,7 +25,7 @@ _POINTER = ctypes.c_void_p
 class Reason(IntEnum):
     """Result of `run` and of the functions of instructions."""
 
-    NEXT = 0  # of an instruction: go on with the next one
+    NEXT = 0  # only from an instruction: go on with the next one
     HALT = 1  # the program ended
     FAULT = 2  # Thread.fault_* describe the fault
     STOPPED = 3  # the stop flag was seen
@@ -74,7 +74,7 @@ class Context(ctypes.Structure):
         ("send_message", _POINTER),
         ("receive_message", _POINTER),
         ("pad0", _I64 * 8),
-        ("arrival", _I64),  # of the message that is being received: an Arrival
+        ("arrival", _I64),  # an Arrival, for the message that is being received
         ("message", _POINTER),  # its words, f32 [rows, columns]
         ("other", _I64 * 4),  # number, rows, columns and part of a message that is not the expected one
         ("agreed", _I64 * 2),  # numbers that one thread has read for all: see Operation.agreed
@@ -101,7 +101,7 @@ class Thread(ctypes.Structure):
 
     _fields_ = [
         ("number", _I64),
-        ("barriers", _I64),  # that this thread has passed
+        ("barriers", _I64),  # barriers that this thread has passed
         ("flag", _I64),  # 1: the four numbers below are the first instruction that made a NaN or an infinity
         ("flag_pass", _I64),
         ("flag_executed", _I64),
@@ -110,7 +110,7 @@ class Thread(ctypes.Structure):
         ("registers", _I64 * REGISTERS),
         ("is_set", _I64 * REGISTERS),  # 1: the register has been set in this step
         ("pc", _I64),
-        ("index", _I64),  # of the running instruction
+        ("index", _I64),  # index of the running instruction
         ("executed", _I64),
         ("calls", _I64),  # calls in this step
         ("open_calls", _I64),  # frames that are calls

@@ -140,7 +140,7 @@ class Emitter:
         return self.builder.load(pointer, typ=type_, align=align or self._alignment(type_))
 
     def store(self, value: V, pointer: V, align: int | None = None) -> None:
-        """As `load`."""
+        """Stores a scalar or a vector, aligned as in `load`."""
         self.builder.store(value, pointer, align=align or self._alignment(value.type))
 
     def load_once(self, pointer: V) -> V:

@@ -70,7 +70,7 @@ class Tiles:
 
     e: Emitter
     channels: V  # pointer to the channels' pointers
-    beat: V  # of the matrix's first stripe
+    beat: V  # beat of the matrix's first stripe
     stride: V  # bytes from beat to beat of a channel
     trees: V
     steps: V

@@ -19,7 +19,7 @@ BLOCK = 512
 _SLACK = 64  # words after a gathered row that kernels may read
 
 #: compute(row, group, first column, dst, operands, count): `count` results from `first column` on, to the pointer dst,
-#: from pointers to the same columns of the operands; gives magnitude bits to watch.
+#: from pointers to the same columns of the operands; returns magnitude bits to watch.
 Compute = Callable[[V, V, V, V, Sequence[V], V], V]
 
 

@@ -32,7 +32,8 @@ _STAGES = ("bias", "scale", "softcap", "activation", "gated", "times", "plus")
 
 
 def _open_linear(value: SSAValue, stage: str) -> lpu.LinearOp | None:
-    """The linear that gives the value to its only user and carries nothing at or behind this stage."""
+    """The linear whose result is the value, if the value has one user and the linear carries nothing at or behind this
+    stage."""
     linear = value.owner
     if not isinstance(linear, lpu.LinearOp) or not value.has_one_use():
         return None

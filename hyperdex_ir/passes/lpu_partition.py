@@ -56,7 +56,7 @@ class _Step:
     op: Operation
     sharding: ShardingAttr | None
     needed: Operands
-    shape: tuple[int, ...]  # of the part of the first result
+    shape: tuple[int, ...]  # shape of a device's part of the first result
     properties: dict[str, Attribute]
 
 

@@ -57,7 +57,7 @@ def is_token_major(function: FuncOp) -> bool:
     return all(_canonical_type(type_) == type_ for type_ in types)
 
 
-#: Emit an operation in its token-major form.
+#: Functions that emit an operation in its token-major form.
 _HANDLERS = Handlers[Callable[["_Rewriter", Any], None]]()
 
 

@@ -99,7 +99,7 @@ class ShardingAttr(ParametrizedAttribute):
     dimension: IntAttr
     sizes: ArrayAttr[IntAttr]
     extents: ArrayAttr[IntAttr]
-    starts: ArrayAttr[ArrayAttr[IntAttr]]  # of each segment, by device
+    starts: ArrayAttr[ArrayAttr[IntAttr]]  # starts of each segment, by device
 
     def __init__(self, dim: int, segments: Sequence[Segment]):
         super().__init__(

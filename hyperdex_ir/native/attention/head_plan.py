@@ -26,7 +26,7 @@ TRIP = (
 FINAL = ("register", "base", "constant", "factor", "lookup")
 PLACES = TRIP[:6]
 
-#: Of the operation; the first two are those of `repeat`.
+#: Fields of the operation; the first two are those of `repeat`.
 FIELDS = (
     "count", "length", "table", "trips", "finals", "needed", "executed", "stop", "depth", "scores_index", "span",
     *(f"{name}_register" for name in PLACES), "query_stride", "result_stride", "buffer_address", "buffer_stride",

@@ -117,7 +117,7 @@ def _looks_like_one(instructions: Sequence[Instruction], index: int) -> bool:
     twice."""
     stop = index + 1 + _number(instructions[index].values, "length")
     stages = 0
-    ends = [stop]  # of the loops around the instruction
+    ends = [stop]  # ends of the loops around the instruction
     for number in range(index + 1, min(stop, len(instructions))):
         item = instructions[number]
         while ends[-1] <= number:

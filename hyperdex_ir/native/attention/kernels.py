@@ -107,7 +107,7 @@ class _CacheWalk:
         b = e.builder
         self._e, self._trees, self._stop, self.start = e, trees, stop, start
         self.pitch = e.mul(trees, TREE_BYTES)
-        self._jump = e.sub(e.mul(steps, self.pitch), e.mul(e.sub(trees, 1), TREE_BYTES))  # to the next group
+        self._jump = e.sub(e.mul(steps, self.pitch), e.mul(e.sub(trees, 1), TREE_BYTES))  # bytes to the next group
         group, tree = b.udiv(start, trees), b.urem(start, trees)
         at = e.add(e.mul(e.mul(group, steps), self.pitch), e.mul(tree, TREE_BYTES))
         self._pointer = e.local(POINTER, e.offset(matrix, at))

@@ -27,7 +27,7 @@ from hyperdex_ir.passes.lowering.function import (
 from hyperdex_ir.passes.lowering.views import View
 from hyperdex_ir.targets import LANES
 
-_WORD_BYTES = 4  # of an f32
+_WORD_BYTES = 4  # bytes of an f32
 
 
 @lowers(lpu.EmbeddingOp)
