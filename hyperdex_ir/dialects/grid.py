@@ -1,4 +1,4 @@
-"""What must agree in a module for several devices: its grid, the shardings of values, collectives, messages."""
+"""Checks of a module for several devices: its grid, the shardings of values, collectives and messages must agree."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hyperdex_ir.support.xdsl import show_operation
 
 
 def check_grid(module: ModuleOp) -> None:
-    """Raises VerifyException, as `check_module` does, where an operation is not for the devices of the module's grid.
+    """Raises VerifyException, as `check_module` does, for an operation that is not for the devices of the module's
+    grid.
 
     A module that names no grid may be a part of one: then only shardings are checked, against their values.
     """
@@ -31,7 +32,7 @@ def check_grid(module: ModuleOp) -> None:
 
 
 def _check_sharding(op: Operation) -> None:
-    """That a sharding is one of the first result."""
+    """Checks that an operation's sharding fits its first result."""
     sharding = op.attributes.get(SHARDING)
     if sharding is None:
         return
@@ -53,7 +54,7 @@ def _check_devices(op: Operation, devices: int) -> None:
 
 
 def _device_counts(op: Operation) -> list[tuple[str, int]]:
-    """How many devices an operation is for, by each thing that says so."""
+    """The number of devices of an operation, from each of its parts that states one."""
     sharding = op.attributes.get(SHARDING)
     counts = [("sharded over", sharding.devices)] if isinstance(sharding, ShardingAttr) else []
     match op:

@@ -7,9 +7,9 @@
       func.return
     }
 
-There is one operation an instruction of `hyperdex_ir.isa.instructions`, with its operands by name; `OPS["matmul"]` is
-the class of `isa.matmul`. The control words halt, repeat, repeat_rows, skip_unless, call and ret are `isa.repeat`,
-`isa.repeat_rows`, `isa.skip_unless`, `isa.call` and the ends of functions.
+There is one operation for each instruction of `hyperdex_ir.isa.instructions`, with its operands by name;
+`OPS["matmul"]` is the class of `isa.matmul`. The control words halt, repeat, repeat_rows, skip_unless, call and ret are
+`isa.repeat`, `isa.repeat_rows`, `isa.skip_unless`, `isa.call` and the ends of functions.
 Buffers live in the LMU; pass `isa-allocate-lmu` gives each an address. A buffer's rows are the tokens in flight, the
 rows whose logits are wanted (`head`), or a number; the row stride of an instruction's operand is the buffer's width, 0
 when it has one row.

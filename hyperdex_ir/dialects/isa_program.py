@@ -1,4 +1,4 @@
-"""From a module of the `isa` dialect to the program that it stands for."""
+"""Conversion of a module of the `isa` dialect to its program."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ DEFAULT_CHUNK = 256
 def to_program(module: ModuleOp, *, chunk: int | None = None, head_rows: int | None = None) -> Program:
     """The program of a verified module: `@main`, which ends in halt, then the other functions, which end in ret.
 
-    Buffers that are not allocated yet get addresses of their own, one after another, behind those that are; for that
-    `chunk` tokens in flight and `head_rows` wanted rows count, by default the attributes `isa.chunk` and
-    `isa.head_rows` of the module, else 256.
-    Raises LoweringError for what has no instruction, recursion, or calls that do not agree; CapacityError when the
-    buffers do not fit the LMU's address space.
+    Buffers without an address get addresses of their own, one after another, behind the allocated ones. Their sizes are
+    those for `chunk` tokens in flight and `head_rows` wanted rows, by default the attributes `isa.chunk` and
+    `isa.head_rows` of the module, otherwise 256.
+    Raises LoweringError for an operation without an instruction, recursion, or calls that do not agree; CapacityError
+    when the buffers do not fit the LMU's address space.
     """
     functions = _functions(module)
     chosen = ModuleFacts(module).rows(DEFAULT_CHUNK)

@@ -1,4 +1,4 @@
-"""The `lpu` dialect: what a model computes, as values over tokens.
+"""The `lpu` dialect: the computation of a model, as values over tokens.
 
 Values are tensors of f32 (i64 for token ids and positions) with exactly one dynamic dimension, the tokens in flight.
 The *token-major* form, which the pass `lpu-token-major` makes and lowering requires, is `tensor<?xCxf32>` or
@@ -6,8 +6,8 @@ The *token-major* form, which the pass `lpu-token-major` makes and lowering requ
 
     func.func @main(%input_ids: tensor<?xi64>, %position_ids: tensor<?xi64>) -> tensor<?xVxf32>
 
-which gives the logits of the wanted rows (`lpu.select_rows`). Where `lpu.grid` says that several devices run the
-module, each runs the same on its part: `lpu_ops/sharding.py`. Every operation has one meaning, to the bit:
+which gives the logits of the wanted rows (`lpu.select_rows`). When `lpu.grid` says that several devices run the module,
+each device runs the same module on its part: `lpu_ops/sharding.py`. Every operation has one meaning, to the bit:
 `docs/arithmetic.md`. The operations are in `lpu_ops/`, by topic.
 """
 

@@ -1,4 +1,4 @@
-"""The attributes by which a module says what it was made for, and what the pipeline has chosen for it."""
+"""The attributes of a module that say what it was made for, and what the pipeline has chosen for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def _unstated(attribute: str, kind: str) -> HyperdexError:
 
 @dataclass(frozen=True)
 class ModuleFacts:
-    """The facts of a module. Each is looked up when it is asked for, and raises the error of `unstated` without one.
+    """The facts of a module. Each is looked up when it is asked for; a missing one raises the error that `unstated`
+    makes.
 
     unstated: makes the error of a missing attribute, by its name and its kind, `string` or `integer`.
     """
@@ -29,7 +30,7 @@ class ModuleFacts:
 
     @property
     def num_device(self) -> int:
-        """How many devices the module is for; 1 when it names no grid."""
+        """The number of devices that the module is for; 1 when it names no grid."""
         return grid_of(self.module)
 
     @property
@@ -62,7 +63,7 @@ class ModuleFacts:
         return self._number(LMU_WORDS)
 
     def rows(self, default: int) -> tuple[int, int]:
-        """`chunk` and `head_rows`; `default` for what is not chosen yet."""
+        """`chunk` and `head_rows`; `default` for one that is not chosen yet."""
         values = (self.module.attributes.get(name) for name in (CHUNK, HEAD_ROWS))
         chunk, head_rows = (value.value.data if isinstance(value, IntegerAttr) else default for value in values)
         return chunk, head_rows

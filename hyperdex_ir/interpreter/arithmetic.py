@@ -1,7 +1,7 @@
 """The arithmetic of the machine on NumPy arrays: MAC trees, sums, norms, rotary positions.
 
 `docs/arithmetic.md` says the same in words. Values are float32; elements of the matrix type are held by their bits, as
-uint16. Callers run under `quiet()`: overflow and NaN are results here, and the sticky flag reports them.
+uint16. Callers use `quiet()`: overflow and NaN are results here, and the sticky flag reports them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.isa.functions import check_complete
 from hyperdex_ir.targets import LANES
 
-_BLOCK_BYTES = 1 << 19  # of widened weights: with their products they stay in a core's cache
+_BLOCK_BYTES = 1 << 19  # bytes of widened weights in a block: with their products they stay in a core's cache
 
 
 def quiet() -> np.errstate:
@@ -38,9 +38,10 @@ def fold(lanes: np.ndarray) -> np.ndarray:
 
 
 def products_fit(weights: np.ndarray, activations: np.ndarray, matrix_type: str) -> bool:
-    """Whether every product of these elements (bits, uint16) is a float32, so that multiply-then-add is fused.
+    """Test that every product of these elements (bits, uint16) is a float32, so that multiply-then-add is fused.
 
-    Products of f16 always are. Products of bf16 have 16 significant bits: they are when their exponents stay in range.
+    Products of f16 always are. Products of bf16 have 16 significant bits: they are float32 numbers when their exponents
+    stay in range.
     """
     kind = FORMATS[matrix_type]
     if kind.exact_products or not (weights.size and activations.size):
@@ -48,7 +49,7 @@ def products_fit(weights: np.ndarray, activations: np.ndarray, matrix_type: str)
     low, high = 0, 0
     for bits in (weights, activations):
         magnitudes = bits & np.uint16(0x7FFF)
-        smallest = int((magnitudes - np.uint16(1)).min()) + 1  # but for zeros: they wrap round to the largest
+        smallest = int((magnitudes - np.uint16(1)).min()) + 1  # zeros do not count: they wrap round to the largest
         low, high = low + kind.exponent(smallest), high + kind.exponent(int(magnitudes.max()))
     return kind.fits(low, high)
 
@@ -56,8 +57,8 @@ def products_fit(weights: np.ndarray, activations: np.ndarray, matrix_type: str)
 def accumulate(lanes: np.ndarray, weights: np.ndarray, activations: np.ndarray, exact: bool) -> None:
     """lanes = fma(weights, activations, lanes), in place, float32 arrays that broadcast to the shape of `lanes`.
 
-    exact: the products are float32 numbers (`products_fit`). Otherwise product and sum in float64, rounded once:
-    docs/arithmetic.md, section 3, says why that is a fused multiply-add.
+    exact: the products are float32 numbers (`products_fit`). Otherwise product and sum are computed in float64 and
+    rounded once; docs/arithmetic.md, section 3, says why that is a fused multiply-add.
     """
     if exact:
         lanes += weights * activations
@@ -66,7 +67,7 @@ def accumulate(lanes: np.ndarray, weights: np.ndarray, activations: np.ndarray, 
 
 
 def close_lanes(lanes: np.ndarray, exact: bool) -> np.ndarray:
-    """Adds +0 to each lane, after which none is -0; only an inexact product (bf16) can have made one."""
+    """Adds +0 to each lane, so that no lane is -0. Only an inexact product (bf16) can have made a -0."""
     return lanes if exact else lanes + np.float32(0)
 
 
@@ -129,9 +130,10 @@ def epilogue(
     times: np.ndarray | None = None,
     plus: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """What follows a MAC, step by step: y, then the value after each step that is there. The last is the result.
+    """Values of the epilogue of a MAC, step by step: y, then the value after each step that is present. The last value
+    is the result.
 
-    y: [rows, n]; where gated, [rows, 2n] as is the bias, and all from the scale on is [rows, n].
+    y: [rows, n]. Where gated, y is [rows, 2n], as is the bias; everything from the scale on is [rows, n].
     """
     yield y
     if bias is not None:
@@ -165,7 +167,7 @@ def binary(name: str, a: np.ndarray, b: np.ndarray | np.float32) -> np.ndarray:
 
 
 def scaled(x: np.ndarray, scale: float) -> np.ndarray:
-    """x * scale; x itself for a scale of 1, which stands for none."""
+    """x * scale; x itself for a scale of 1, which means no scale."""
     return x if scale == 1.0 else x * np.float32(scale)
 
 
@@ -184,11 +186,11 @@ def row_mean(x: np.ndarray) -> np.ndarray:
 
 
 def row_max(x: np.ndarray) -> np.ndarray:
-    """acc = x[0]; acc = acc > x[i] ? acc : x[i] for i = 1, 2, .. over the last axis, which stays with size 1. That of
-    nothing is -infinity."""
+    """acc = x[0]; acc = acc > x[i] ? acc : x[i] for i = 1, 2, .. over the last axis, which stays with size 1. The
+    maximum of no elements is -infinity."""
     if not x.shape[-1]:
         return np.full((*x.shape[:-1], 1), -np.inf, np.float32)
-    if not np.isnan(x).any():  # then it is the last of the largest, which tells +0 from -0
+    if not np.isnan(x).any():  # without NaN it is the last of the largest, which tells +0 from -0
         last = x.shape[-1] - 1 - np.argmax((x == x.max(-1, keepdims=True))[..., ::-1], axis=-1)
         return np.take_along_axis(x, last[..., None], -1)
     result = x[..., 0]
@@ -213,7 +215,8 @@ def rms_norm(x: np.ndarray, weight: np.ndarray | None, epsilon: float, unit_offs
 def layer_norm(
     x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, epsilon: float, unit_offset: bool = False
 ) -> np.ndarray:
-    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the last axis; 1 + weight as there."""
+    """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the last axis. unit_offset: as
+    `rms_norm`."""
     y = rms_norm(x - row_mean(x), weight, epsilon, unit_offset)
     return y if bias is None else y + bias
 
@@ -221,7 +224,7 @@ def layer_norm(
 def short_conv(rows: np.ndarray, taps: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
     """Weighted sums of each row and those before it, first tap times oldest row first, each step rounded.
 
-    rows: [L - 1 + T, C], the first L - 1 of them from before; taps: [L, C]; bias: [C]. Gives [T, C].
+    rows: [L - 1 + T, C], the first L - 1 of them from earlier steps; taps: [L, C]; bias: [C]. Result: [T, C].
     """
     count = len(rows) - len(taps) + 1
     y = rows[:count] * taps[0]

@@ -27,7 +27,8 @@ from hyperdex_ir.targets import LANES
 
 @dataclass(frozen=True)
 class Span:
-    """The positions that the rows of a pass see together: first..stop-1; `seen` [rows, stop - first] row by row."""
+    """The positions that the rows of a step see together: first..stop-1. `seen` [rows, stop - first]: those of each
+    row."""
 
     first: int
     stop: int
@@ -92,7 +93,7 @@ def read_values(tiles: np.ndarray, first: int, stop: int) -> np.ndarray:
 def scores(
     query: np.ndarray, keys: np.ndarray, reach: Span, scale: float, softcap: float, matrix_type: str
 ) -> np.ndarray:
-    """Scores of one head, float32 [rows, columns]; they mean something where `reach.seen`.
+    """Scores of one head, float32 [rows, columns]; they are defined only where `reach.seen`.
 
     query: uint16 [rows, size], rounded; keys: tiles [groups, steps, trees, 64] of the whole cache.
     """
@@ -106,8 +107,8 @@ def scores(
 
 
 def bias(slope: np.float32, reach: Span, scale: float, bf16: bool) -> np.ndarray:
-    """What is added to the scores of a head, float32 [rows, columns]: slope * (j - p), with bf16
-    bf16(slope * bf16(j)) * scale."""
+    """Bias added to the scores of a head, float32 [rows, columns]: slope * (j - p), with bf16 bf16(slope * bf16(j)) *
+    scale."""
     columns, rows = np.arange(reach.first, reach.stop), len(reach.seen)
     if not bf16:
         own = reach.stop - rows + np.arange(rows)[:, None]
@@ -146,7 +147,7 @@ def values(weights: np.ndarray, tiles: np.ndarray, reach: Span, matrix_type: str
     activations, cache = (FORMATS[matrix_type].load(bits) for bits in (x, part))
     lanes = np.zeros((len(weights), groups, trees, LANES), np.float32)
     for step in range(x.shape[1]):
-        # A position not seen gives +0, whatever lies in the cache there.
+        # A position that is not seen gives +0, whatever the cache holds there.
         visible = np.where(seen[:, step, None, None, :], cache[:, step], np.float32(0))
         accumulate(lanes, visible, activations[:, step, None, None, :], exact)
     return fold(close_lanes(lanes, exact)).reshape(len(weights), groups * trees)

@@ -19,7 +19,7 @@ SIGN, MAGNITUDE = -0x80000000, 0x7FFFFFFF
 LOG2_E = 0x3FB8AA3B
 ROUNDER = 0x4B400000  # 1.5 * 2^23: adding it rounds to an integer, which its low bits then hold
 LN2_HIGH, LN2_LOW = 0x3F318000, 0xB95E8083  # LN2_HIGH has 10 significant bits: times an exponent it is exact
-EXP_MOST, EXP_LEAST = 0x42B20000, 0xC2D00000  # 89 and -104: beyond lie infinity and zero
+EXP_MOST, EXP_LEAST = 0x42B20000, 0xC2D00000  # 89 and -104: beyond them the result is infinity or zero
 EXP = (0x39509521, 0x3AB6A490, 0x3C088870, 0x3D2AAA72, 0x3E2AAAAB, 0x3F000000)
 
 TANH_SMALL = 0x3F200000  # 0.625

@@ -17,11 +17,11 @@ from hyperdex_ir.memory.tiles import to_tiles
 from hyperdex_ir.support.files import Kind, read_binary
 from hyperdex_ir.targets import BEAT_BYTES, LANES
 
-_CELL = ITEM_BYTES  # that one flag of `written` stands for
+_CELL = ITEM_BYTES  # bytes that one flag of `written` covers
 
 
 class Hbm:
-    """The HBM of one device. `map` says what lies where; the run-time area is `map.parameter_end` to `map.end`."""
+    """The HBM of one device. `map` gives the addresses; the run-time area is `map.parameter_end` to `map.end`."""
 
     def __init__(self, memory_map: MemoryMap):
         self.map = memory_map
@@ -35,7 +35,7 @@ class Hbm:
     def from_images(cls, paths: Sequence[Path], memory_map: MemoryMap) -> Hbm:
         """Reads the parameter images of a device's channels, in channel order.
 
-        Raises FileFormatError when one is missing, corrupted, or not of the size that the map says.
+        Raises FileFormatError when an image is missing, corrupted, or not of the size that the map says.
         """
         hbm, channels = cls(memory_map), memory_map.target.channels
         if len(paths) != channels:
@@ -53,10 +53,10 @@ class Hbm:
     def from_parameters(
         cls, memory_map: MemoryMap, layout: ModelLayout, get: Callable[[str], np.ndarray], device: int = 0
     ) -> Hbm:
-        """Builds that of one device in memory. `get(key)`: the whole tensor, type `dtype` or `stored` of its
-        elements. What the layout has the values of is not asked for.
+        """Builds the HBM of one device in memory. `get(key)`: the whole tensor, type `dtype` or `stored` of its
+        elements. `get` is not called for keys whose values the layout has.
 
-        Raises CheckpointError when a tensor has not the parameter's shape or type.
+        Raises CheckpointError when a tensor does not have the parameter's shape or type.
         """
         hbm = cls(memory_map)
         for parameter in layout.parameters():
@@ -69,7 +69,7 @@ class Hbm:
     def view(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """The array at a byte address, sharing memory.
 
-        Raises Forbidden outside HBM, off the element's grid, and where it is partly parameter, partly not.
+        Raises Forbidden outside HBM, off the element's grid, and for an array that lies partly in the parameters.
         """
         item = np.dtype(dtype).itemsize
         size = item
@@ -86,7 +86,7 @@ class Hbm:
     def tiles(self, address: int, rows: int, columns: int) -> np.ndarray:
         """The tiles of a matrix [rows, columns], uint16 [groups, steps, trees, 64], sharing memory.
 
-        Raises Forbidden as `view`, and when it does not start on a stripe.
+        Raises Forbidden as `view`, and when the matrix does not start on a stripe.
         """
         tiles = self.view(address, self._tiles_shape(rows, columns), np.uint16)
         if address % self.map.target.stripe_bytes:
@@ -94,9 +94,10 @@ class Hbm:
         return tiles
 
     def flags(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """Whether each element of a run-time array has been written, bool of that shape, sharing memory.
+        """Written flags of a run-time array's elements, bool of that shape, sharing memory.
 
-        Elements wider than those of matrices count by their first. Raises Forbidden when it begins in the parameters.
+        An element wider than those of matrices counts by its first flag. Raises Forbidden when the array begins in the
+        parameters.
         """
         self.view(address, shape, dtype)
         if address < self.map.parameter_end:
@@ -115,7 +116,7 @@ class Hbm:
         return self.flags(address, self._tiles_shape(rows, columns), np.uint16)
 
     def read(self, address: int, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """As `view`; in the run-time area everything must have been written. Raises Forbidden."""
+        """As `view`; in the run-time area all of the array must have been written. Raises Forbidden."""
         data = self.view(address, shape, dtype)
         if address >= self.map.parameter_end and not self.flags(address, shape, dtype).all():
             raise Forbidden(Fault.HBM_UNWRITTEN, first=address, last=address + data.nbytes - 1)

@@ -1,7 +1,7 @@
-"""The links of the ring: what device `d` sends goes to device `(d + 1) mod n`, in order.
+"""The links of the ring: messages of device `d` go to device `(d + 1) mod n`, in order.
 
-A machine knows its link only by the protocol here, and a link knows nothing of machines: the devices of one process
-hand messages over in memory (`in_memory_links`), processes over whatever connects them.
+A machine uses its link only through the protocol here, and a link knows nothing of machines. The devices of one process
+hand messages over in memory (`in_memory_links`); processes use other kinds of link.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Message:
-    """What one `send` hands on.
+    """Message of one `send`.
 
-    number: sends of the pass before it. part: which part of the gathered value it is. words: float32 [rows, columns],
+    number: sends before it in the step. part: which part of the gathered value it is. words: float32 [rows, columns],
     an array of its own.
     """
 
@@ -28,7 +28,7 @@ class Message:
 
 
 class Link(Protocol):
-    """The two ends that a device has: towards the next device, and from the one before it."""
+    """The two ends of a device: towards the next device, and from the one before it."""
 
     def send(self, message: Message) -> None:
         """Hands a message to the next device; does not wait for it to be taken."""
@@ -37,19 +37,19 @@ class Link(Protocol):
     def receive(self) -> Message | None:
         """Takes the next message of the device before this one; None while there is none.
 
-        It may wait for one, as long as one can come and nobody calls `interrupt`.
+        The call may wait for a message, as long as one can come and `interrupt` is not called.
         """
         ...
 
     def interrupt(self) -> None:
-        """Makes a `receive` that waits return; called from another thread."""
+        """Makes a waiting `receive` return; called from another thread."""
         ...
 
 
 class Wires:
-    """What connects the devices of one process, each of which may run on a thread of its own.
+    """Connection of the devices of one process, each of which may run on a thread of its own.
 
-    A device that waits is woken by a message, or when none can come: all that run wait, or the round is over.
+    A waiting device is woken by a message, or when no message can come: all running devices wait, or the round is over.
     """
 
     def __init__(self, count: int):
@@ -60,7 +60,7 @@ class Wires:
         self.begin()
 
     def begin(self) -> None:
-        """A round: all devices run, and what nobody has taken is dropped."""
+        """Begins a round: all devices run, and messages that were not received are dropped."""
         with self._lock:
             self._running = [True] * len(self._queues)
             self._waiting = [False] * len(self._queues)
@@ -78,7 +78,7 @@ class Wires:
         return queue.popleft() if queue else None
 
     def wait(self, device: int) -> bool:
-        """Blocks until a message is there for a device: True; or until none can come."""
+        """Blocks until a message for a device has arrived (True), or until none can come (False)."""
         with self._lock:
             self._waiting[device] = True
             self._end_if_stuck()
@@ -88,13 +88,13 @@ class Wires:
             return bool(self._queues[device]) and not self._over
 
     def leave(self, device: int) -> None:
-        """A device has come to its end: it sends nothing more in this round."""
+        """Notes that a device has finished: it sends nothing more in this round."""
         with self._lock:
             self._running[device] = False
             self._end_if_stuck()
 
     def end(self) -> None:
-        """The round is over: who waits is woken, and who would wait does not."""
+        """Ends the round: waiting devices are woken, and later calls of `wait` do not block."""
         with self._lock:
             self._end()
 

@@ -20,7 +20,7 @@ class Lmu:
         self._written = np.zeros(size, bool)
 
     def forget(self) -> None:
-        """Nothing has been written: the state before a pass."""
+        """Marks all words as not written: the state before a step."""
         self._written[:] = False
 
     def read(
@@ -28,7 +28,7 @@ class Lmu:
     ) -> np.ndarray:
         """Words start + index . strides, float32 of `shape`, sharing memory; all (or those `used`) must be written.
 
-        Raises Forbidden outside the LMU and for a word that nothing has written.
+        Raises Forbidden outside the LMU and for a word that has not been written.
         """
         self.check(start, shape, strides)
         written = np.ndarray(shape, bool, self._written.data, start, strides)
@@ -44,7 +44,8 @@ class Lmu:
         return float(Lmu.read(self, address, (1,), (1,))[0])
 
     def write(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None = None) -> None:
-        """Writes data (where `used`) to words start + index . strides; the last index stays where several have a word.
+        """Writes data (where `used`) to words start + index . strides; of several indices with the same word the last
+        one wins.
 
         Raises Forbidden outside the LMU.
         """
@@ -60,7 +61,7 @@ class Lmu:
             words[used], written[used] = data[used], True
 
     def _write_in_order(self, start: int, strides: tuple[int, ...], data: np.ndarray, used: np.ndarray | None) -> None:
-        """NumPy says which of several values for a word stays for a list of indices, not for a view."""
+        """NumPy defines which of several values for a word stays when it is given a list of indices, not for a view."""
         words = np.full(data.shape, start, np.int64)
         for axis, (extent, stride) in enumerate(zip(data.shape, strides, strict=True)):
             words += np.expand_dims(np.arange(extent) * stride, tuple(set(range(data.ndim)) - {axis}))
@@ -73,8 +74,8 @@ class Lmu:
     def check(self, start: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
         """Raises Forbidden when words start + index . strides are not all in the LMU, or more than it has.
 
-        The second happens where strides let elements share words; it bounds what one instruction can do. Where there
-        are no words, the start is in the LMU or right behind it.
+        The second case arises where strides let elements share words; the check bounds the work of one instruction.
+        Without words, the start is in the LMU or right behind it.
         """
         count = prod(shape)
         distance = sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True)) if count else -1
@@ -89,7 +90,7 @@ class Lmu:
 
 
 def _apart(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether no two indices have the same word. False may be wrong where axes interleave."""
+    """Test that no two indices have the same word. False may be wrong where axes interleave."""
     reach = 0
     for stride, extent in sorted(zip(strides, shape, strict=True)):
         if extent > 1 and stride <= reach:

@@ -1,7 +1,7 @@
 """Runs modules of the `lpu` dialect at any stage: right after import, flat, or with layers outlined.
 
-The arithmetic is the machine's own, so the logits are the machine's to the bit. What each operation does is in
-`lpu_ops.py`. Several devices go in lockstep, operation by operation.
+The arithmetic is the machine's own, so the logits are the machine's to the bit. `lpu_ops.py` has the meaning of each
+operation. Several devices go in lockstep, operation by operation.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from hyperdex_ir.isa.faults import Forbidden
 MEANINGS.check_complete(AllGatherOp, LayerOp, LayersOp, RepeatOp, YieldOp)
 
 Hook = Callable[[Operation, tuple[np.ndarray, ...], tuple[np.ndarray, ...]], None]
-#: A value: what each device has of it. What is the same for all is one array.
+#: A value: the array of each device. A value that is the same on all devices is one array.
 Value = tuple[np.ndarray, ...]
 
 
 class LpuInterpreter:
-    """Runs `@main` of a module pass by pass, and keeps its KV caches.
+    """Runs `@main` of a module step by step, and keeps its KV caches.
 
     parameters: key -> array in its logical shape, type `dtype` or `stored` of its elements (isa/formats.py).
     on_op: called after each operation with its operands and results, which are the very arrays that other operations
-    are given; after a layer or a repeat, last of all, with what it was given and hands over. Of several devices, with
-    what the first one has.
+    get. For a layer or a repeat it is called after all operations inside, with the layer's or repeat's own operands and
+    results. With several devices, the arrays are those of the first one.
     """
 
     def __init__(
@@ -63,21 +63,21 @@ class LpuInterpreter:
         self._pass = Pass(parameters, matrix_type, max_length)
         self._on_op = on_op
         self._has_states = any(isinstance(op, ShortConvOp) for op in module.walk())
-        self._next = 0  # the position that what operations keep stands at
+        self._next = 0  # the position behind the last one that the state of operations holds
         self._dead: dict[Block, dict[Operation, list[SSAValue]]] = {}
 
     @property
     def layer(self) -> int:
-        """Layers that have ended in the running pass: the number of the one that is running."""
+        """Layers that have ended in the running step: the number of the running layer."""
         return self._pass.layer
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray:
-        """Appends tokens, the first of them at `position`, to the KV caches, in one pass.
+        """Appends tokens, the first of them at `position`, to the KV caches, in one step.
 
         Returns the logits of the rows from `first_row` on (None: of the last row), float32 [wanted rows, vocab_size].
         Raises PromptError when there are no tokens or more than the caches hold, or when they do not follow those of
-        the last pass in a model with short convolutions, MachineFault for an index outside a
-        table, NumericError when a NaN or an infinity was made.
+        the last step in a model with short convolutions; MachineFault for an index outside a table; NumericError when a
+        NaN or an infinity was made.
         """
         run, count = self._pass, len(tokens)
         first = count - 1 if first_row is None else first_row
@@ -108,7 +108,7 @@ class LpuInterpreter:
         return self._block(function.body.block, inputs, values)
 
     def _block(self, block: Block, inputs: Sequence[Value], values: dict[SSAValue, Value]) -> tuple[Value, ...]:
-        """Runs a block; returns what its terminator hands over. Values are dropped after their last use."""
+        """Runs a block; returns the operands of its terminator. Values are dropped after their last use."""
         if block not in self._dead:
             self._dead[block] = _last_uses(block)
         dead = self._dead[block]
@@ -186,7 +186,7 @@ class LpuInterpreter:
 
 
 def _gathered(op: AllGatherOp, chunks: Sequence[Value]) -> np.ndarray:
-    """The blocks of all devices one after another, without what is padding."""
+    """The blocks of all devices one after another, without padding."""
     blocks = [chunk[device] for device in range(op.count) for chunk in chunks]
     return np.concatenate(blocks, axis=1)[:, : shape_of(op.res)[1]]
 
@@ -198,7 +198,7 @@ def _slots(function: FuncOp) -> int:
 
 
 def _last_uses(block: Block) -> dict[Operation, list[SSAValue]]:
-    """For each operation of a block, the block's own values that no later one uses."""
+    """For each operation of a block, the block's own values that no later operation uses."""
     result: dict[Operation, list[SSAValue]] = {}
     used: set[SSAValue] = set()
     for op in reversed(list(block.ops)):

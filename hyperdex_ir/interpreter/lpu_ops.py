@@ -1,4 +1,4 @@
-"""What each operation of the `lpu` dialect does, on NumPy arrays."""
+"""Meanings of the operations of the `lpu` dialect, on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Cache:
 
 @dataclass
 class Pass:
-    """What operations need besides their operands. Everything below `states` is of the running pass.
+    """State that operations need besides their operands. Everything below `states` belongs to the running step.
 
     device: the number of the device that is running; caches, states: by device and slot.
     """
@@ -54,7 +54,7 @@ class Pass:
     fault: str | None = None
 
     def begin(self, position: int, rows: int, first_row: int, slots: int) -> None:
-        """Starts a pass; slots: how many the main function uses by itself."""
+        """Starts a step. slots: number of slots that the main function uses by itself."""
         self.position, self.rows, self.first_row = position, rows, first_row
         self.layer, self.slot_base, self.next_slot, self.fault = 0, 0, slots, None
 

@@ -1,4 +1,4 @@
-"""What the operations of routed experts do, on NumPy arrays."""
+"""Meanings of the operations of routed experts, on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def take_columns(run: Pass, op: lpu.TakeColumnsOp, args: Arrays) -> Arrays:
 
 @operation(lpu.ExpertLinearOp)
 def expert_linear(run: Pass, op: lpu.ExpertLinearOp, args: Arrays) -> Arrays:
-    """Expert by expert, all rows that chose it at once: a row's numbers depend on nothing else."""
+    """Computes expert by expert, for all rows that chose the expert at once: a row's numbers do not depend on other
+    rows."""
     named = iter(args[3:])
     biases, weights = (None if v is None else next(named) for v in (op.bias, op.sum))
     x, matrices, indices = args[:3]

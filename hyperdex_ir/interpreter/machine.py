@@ -1,6 +1,6 @@
 """The machine: executes decoded programs one instruction after another, and checks everything they do.
 
-docs/isa.md says what each instruction does; docs/arithmetic.md, to which bits.
+docs/isa.md says what each instruction does; docs/arithmetic.md defines the bits of its results.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ class _Call:
     back: int
 
 
-#: Told of an instruction's number and operands.
+#: Observer of instructions: called with an instruction's number and operands.
 Hook = Callable[[int, Mapping[str, Any]], None]
 
 
 class Machine(MachineBase):
     """One LPU: program, HBM, LMU of `lmu_words` words, registers; `chunk` is the most tokens in flight.
 
-    device, link: its number on the ring, and what connects it with the devices before and after it.
+    device, link: its number on the ring, and its link to the devices before and after it.
 
-    on_instruction: when set, called after each instruction that is no control instruction; `state.result` has what it
-    wrote.
+    on_instruction: when set, called after each instruction that is not a control instruction; `state.result` has what
+    the instruction wrote.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Machine(MachineBase):
 
     @property
     def registers(self) -> list[int | None]:
-        """The registers by number; None where nothing has set one."""
+        """The registers by number; None for a register that has not been set."""
         return self.state.registers
 
     @property
@@ -105,19 +105,19 @@ class Machine(MachineBase):
             raise MachineFault(Fault.GIVEN.text(fault=error)) from None
 
     def clear(self) -> None:
-        """Forgets the sticky flag, and counts passes from 0 again."""
+        """Forgets the sticky flag, and counts steps from 0 again."""
         self.fault, self._passes = None, 0
 
     @property
     def executed(self) -> int:
-        """Instructions that the running pass, or the last one, has executed."""
+        """Instructions that the running step, or the last one, has executed."""
         return self._executed
 
     def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
+        """Begins a step over `tokens`, the first of them at `position`; `resume` then executes it.
 
         Raises MachineFault when the host does what the machine forbids: no tokens or more than the chunk, or a first
-        row that is none of them.
+        row that is not one of them.
         """
         given = self._given(tokens, position, first_row)
         self._reset(len(tokens))
@@ -126,7 +126,7 @@ class Machine(MachineBase):
             self.state.set_register(register, value)
 
     def resume(self) -> Stop:
-        """Executes the pass up to the halt, or to a receive whose message is not there yet: then call it again.
+        """Executes the step up to the halt, or to a receive whose message has not arrived; then call `resume` again.
 
         Raises MachineFault when an instruction does what the machine forbids. NaN and infinity raise nothing: see
         `fault`.
@@ -140,7 +140,7 @@ class Machine(MachineBase):
         return "halt"
 
     def stop(self) -> None:
-        """Ends the running pass after its current instruction; called from another thread."""
+        """Ends the running step after its current instruction; called from another thread."""
         self._halted = True
 
     def _reset(self, tokens: int) -> None:
@@ -185,7 +185,7 @@ class Machine(MachineBase):
             self.fault = self._numeric_fault(self._passes, self.layer, index, self._executed - 1)
 
     def _close_repeats(self) -> None:
-        """At the end of a repeat's body: back to its start, or on, when that was the last trip."""
+        """At the end of a repeat's body, jumps back to its start, or goes on after the last trip."""
         while self._frames and isinstance(frame := self._frames[-1], _Repeat) and self._next == frame.stop:
             frame.remaining -= 1
             if frame.remaining:
@@ -231,7 +231,8 @@ class Machine(MachineBase):
             self._next = stop
 
     def _body_end(self, empty: Fault, length: int) -> int:
-        """The end of the body that starts here. Raises Forbidden when it is empty or leaves what is around it."""
+        """The end of the body that starts here. Raises Forbidden when the body is empty or reaches beyond the body
+        around it."""
         stop = self._next + length
         if length < 1:
             raise Forbidden(empty)
@@ -285,7 +286,7 @@ class Machine(MachineBase):
 
     @property
     def layer(self) -> int | None:
-        """The number of the running call in this pass: programs call a function a layer. None: in the main function."""
+        """The number of the running call in this step: programs call a function a layer. None: in the main function."""
         return self._calls - 1 if any(isinstance(frame, _Call) for frame in self._frames) else None
 
     def _current(self) -> tuple[int, int | None]:

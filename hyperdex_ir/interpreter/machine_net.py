@@ -15,7 +15,7 @@ from hyperdex_ir.isa.operands import MOST_AHEAD, LmuRef
 
 
 def _part(s: State, v: Mapping[str, Any]) -> int:
-    """The part that an instruction is about. Raises Forbidden unless there are as many parts as say so."""
+    """The part that an instruction is about. Raises Forbidden when there is no part for this device."""
     device, parts = s.register(DEVICE), v["parts"]
     if not 0 <= device < parts:
         raise Forbidden(Fault.DEVICE, device=device, parts=parts)
@@ -45,8 +45,9 @@ def send(s: State, v: Mapping[str, Any]) -> None:
 
 
 def _check_ahead(s: State, messages: int, words: int) -> None:
-    """Raises Forbidden when more has been sent and not received than may be. This bounds what is on its way in the
-    whole ring, whatever one device receives of another: sizes of what is sent and received are counted alike."""
+    """Raises Forbidden when more has been sent beyond what has been received than the machine allows. This bounds the
+    messages under way in the whole ring, whatever one device receives of another: sizes of messages sent and received
+    are counted alike."""
     most = s.lmu.size
     if messages > MOST_AHEAD or words > most:
         raise Forbidden(Fault.AHEAD, messages=messages, words=words, most=most)

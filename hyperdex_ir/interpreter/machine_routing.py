@@ -1,4 +1,4 @@
-"""Instructions that choose columns: what routes tokens to experts."""
+"""Instructions that choose columns: they route tokens to experts."""
 
 from __future__ import annotations
 

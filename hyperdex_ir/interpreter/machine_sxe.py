@@ -1,4 +1,4 @@
-"""Instructions of the engine SXE: what streams through the MAC trees."""
+"""Instructions of the engine SXE: matrices that stream through the MAC trees."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _check_written(flags: np.ndarray, reach: Span) -> None:
 
 
 def reach_of(s: State, rows: int, window: int) -> Span:
-    """The positions that the rows in flight see. Raises Forbidden as `position`, and for too many."""
+    """The positions that the rows in flight see. Raises Forbidden as `position`, and for too many positions."""
     position = s.position(rows)
     s.lmu.check_count(rows * (position + rows - (max(0, position - window + 1) if window else 0)))
     return span(position, rows, window)
@@ -61,7 +61,7 @@ def matmul(s: State, v: Mapping[str, Any]) -> None:
 
 
 def _first_rows(v: Mapping[str, Any]) -> tuple[int, ...]:
-    """The first of the n rows of the weight; where gated, of their gates too."""
+    """The first of the n rows of the weight; where gated, also the first of the gates' rows."""
     return (0, v["gate_distance"] or v["n"]) if v["gated"] else (0,)
 
 

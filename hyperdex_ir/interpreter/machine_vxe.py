@@ -1,4 +1,4 @@
-"""Instructions of the engine VXE, but for softmax: one vector operation each."""
+"""Instructions of the engine VXE except softmax: one vector operation each."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def sample(s: State, v: Mapping[str, Any]) -> None:
 
 
 def _settings(s: State, address: int, columns: int) -> tuple[Settings, np.ndarray | None]:
-    """The settings at an address, and which tokens the text holds, bool [columns]; None where that does not count."""
+    """The settings at an address, and which tokens the text holds, bool [columns], or None where that has no effect."""
     marks = ceil_div(columns, 8)
     s.hbm.flags(address, (SETTINGS_BYTES // 8 + marks,), np.int64)  # all of it lies in the run-time area
     settings = Settings.unpack(s.hbm.read(address, (SETTINGS_BYTES // 8,), np.int64).tobytes())

@@ -1,8 +1,8 @@
 """The IEEE operations that functions of the vector engine are sequences of.
 
-`functions.py` is written over `Ops`, so that one definition serves every engine: NumPy here, and whatever else can add,
-multiply and shift. F stands for float32 values, I for 32-bit integers (two's complement, wrapping), B for booleans.
-Every float operation is one IEEE operation, rounded to nearest, ties to even; comparisons with NaN are false.
+`functions.py` is written over `Ops`, so that one definition serves every executor: NumPy here, and anything else that
+can add, multiply and shift. F stands for float32 values, I for 32-bit integers (two's complement, wrapping), B for
+booleans. Every float operation is one IEEE operation, rounded to nearest, ties to even; comparisons with NaN are false.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ F = I = B = Any  # noqa: E741
 
 
 class Ops(Protocol):
-    """An engine's operations."""
+    """Operations of one executor."""
 
     def constant(self, bits: int, /) -> F:
         """The float32 with these bits."""
@@ -47,7 +47,7 @@ class Ops(Protocol):
     def ixor(self, a: I, b: I, /) -> I: ...
     def shift_left(self, a: I, count: int, /) -> I: ...
     def shift_right(self, a: I, count: int, /) -> I:
-        """Arithmetic: copies of the sign move in."""
+        """Arithmetic shift: copies of the sign move in."""
         ...
 
 

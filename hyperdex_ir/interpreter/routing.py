@@ -1,4 +1,4 @@
-"""Which experts a router chooses, on NumPy arrays: docs/arithmetic.md, routed experts."""
+"""Choice of experts by a router, on NumPy arrays: docs/arithmetic.md, routed experts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def _largest(x: np.ndarray, allowed: np.ndarray, count: int) -> np.ndarray:
 
 
 def _walk(x: np.ndarray, allowed: np.ndarray, count: int) -> Iterator[int]:
-    """One after another, as the definition says: a NaN is chosen when it comes first, and never later."""
+    """Columns chosen one after another, as the definition says: a NaN is chosen when it comes first, and never
+    later."""
     left = [column for column, is_allowed in enumerate(allowed) if is_allowed]
     for _ in range(count):
         best = left[0]
@@ -54,9 +55,9 @@ def _walk(x: np.ndarray, allowed: np.ndarray, count: int) -> Iterator[int]:
 
 
 def column_numbers(words: np.ndarray, limit: int) -> np.ndarray:
-    """What words of the LMU, float32 [rows, k], say as numbers of columns, int64.
+    """Column numbers, int64, that words of the LMU, float32 [rows, k], stand for.
 
-    Raises Forbidden for one that is no integer in 0..limit-1.
+    Raises Forbidden for a word that is not an integer in 0..limit-1.
     """
     valid = (words >= 0) & (words < limit) & (words == np.trunc(words))
     if not valid.all():

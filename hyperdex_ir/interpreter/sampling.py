@@ -33,7 +33,7 @@ def draw(seed: int, position: int) -> int:
 
 
 def penalized(logits: np.ndarray, seen: np.ndarray, penalty: float) -> np.ndarray:
-    """The logits, float32 [n], with those of the tokens seen, bool [n], moved away by the repetition penalty."""
+    """The logits, float32 [n], with the repetition penalty applied to those of the tokens seen, bool [n]."""
     factor = np.float32(penalty)
     return np.where(seen, np.where(logits > 0, logits / factor, logits * factor), logits)
 

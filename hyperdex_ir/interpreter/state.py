@@ -1,4 +1,4 @@
-"""What instructions read and change (registers, LMU, HBM, the flag), and the table of their meanings."""
+"""State that instructions read and change (registers, LMU, HBM, the flag), and the table of their meanings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _WORD_LIMIT = 1 << 63  # registers hold 64-bit signed integers
 
 class State:
     """The machine's state. `chunk`: most rows in flight. `nonfinite`: the running instruction made a NaN or inf.
-    `result`: what it wrote to the LMU, but for scores and probabilities; None when nothing. `sent`, `received`:
-    messages of the pass so far; `words_ahead`: words in those sent, less words in those received. `waits`: the running
-    instruction has to wait for a message, and did nothing."""
+    `result`: what it wrote to the LMU, except scores and probabilities; None when it wrote nothing. `sent`, `received`:
+    messages of the step so far; `words_ahead`: words in the messages sent, less words in those received. `waits`: the
+    running instruction has to wait for a message, and did nothing."""
 
     def __init__(self, hbm: Hbm, chunk: int, lmu_words: int, link: Link | None = None):
         self.hbm = hbm
@@ -36,7 +36,7 @@ class State:
         self.result: np.ndarray | None = None
 
     def register(self, number: int) -> int:
-        """A register's value. Raises Forbidden when there is none of that number, or nothing has set it."""
+        """A register's value. Raises Forbidden when no register has that number, or it has not been set."""
         value = 0 if number == ZERO else self._registers_at(number)
         if value is None:
             raise Forbidden(Fault.REGISTER_UNSET, register=number)
@@ -63,7 +63,8 @@ class State:
         return rows
 
     def position(self, rows: int) -> int:
-        """The position of the first row in flight. Raises Forbidden when that of one is not from 0 to the last."""
+        """The position of the first row in flight. Raises Forbidden when a row's position is not from 0 to the last
+        position."""
         position = self.register(POSITION)
         last = position + rows - 1
         if position < 0 or last > MOST_POSITION:
@@ -111,7 +112,7 @@ class State:
 
 
 Handler = Callable[[Any, Mapping[str, Any]], None]
-#: The meaning of each instruction: what it does to the State, or in the group CTRL to the Machine, given its operands.
+#: The meaning of each instruction: a function of the State, or in the group CTRL of the Machine, and of its operands.
 HANDLERS: Handlers[Handler] = Handlers("handler of the interpreter")
 
 

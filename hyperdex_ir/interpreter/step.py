@@ -1,4 +1,4 @@
-"""A step: one run of a program over some tokens. What executors of programs promise, and what their machines share."""
+"""Steps, runs of a program over some tokens: the protocol of executors, and the base class of their machines."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class NumericFault:
 
     @property
     def order(self) -> tuple[int, int, int]:
-        """Of the faults of several devices, the least counts."""
+        """Order of the faults of several devices: the least one counts."""
         return self.chunk, self.step, self.device
 
 
-#: Why a step stopped: it is over, or it waits for a message.
+#: Reason why a step stopped: it is over, or it waits for a message.
 Stop = Literal["halt", "receive"]
 
 
 class StepRunner(Protocol):
-    """What runs whole steps: a machine that is alone, or several that run together."""
+    """Runner of whole steps: a single machine, or several that run together."""
 
     @property
     def registers(self) -> list[int | None]: ...
@@ -67,7 +67,7 @@ class StepMachine(StepRunner, Protocol):
 
 
 class MachineBase:
-    """What the machines of all executors do alike. chunk: most tokens of a step; device: its number on the ring."""
+    """Base of the machines of all executors. chunk: most tokens of a step; device: the machine's number on the ring."""
 
     def __init__(self, program: Program, chunk: int, device: int, origins: Sequence[Origin]):
         self.program, self.chunk, self.device = program, chunk, device
@@ -84,16 +84,17 @@ class MachineBase:
         raise NotImplementedError
 
     def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One step over `tokens`, the first of them at `position`, up to the halt, of a device that is alone.
+        """Runs one step over `tokens`, the first of them at `position`, up to the halt, on a single device.
 
-        Raises what `start` and `resume` do, and MachineFault when it waits for a message.
+        Raises what `start` and `resume` raise, and MachineFault when the step waits for a message.
         """
         self.start(tokens, position, first_row)
         if self.resume() != "halt":
             raise self._fault(Fault.NO_SENDER.text())
 
     def _given(self, tokens: Sequence[int], position: int, first_row: int) -> dict[int, int]:
-        """The registers that the host sets before a step. Raises MachineFault for what the machine forbids the host."""
+        """The registers that the host sets before a step. Raises MachineFault for arguments that the machine forbids
+        the host."""
         count = len(tokens)
         if not 1 <= count <= self.chunk:
             raise MachineFault(Fault.TOKENS.text(tokens=count, chunk=self.chunk))
@@ -119,7 +120,8 @@ class MachineBase:
 
 
 def operand_values(index: int, item: Instruction) -> Mapping[str, Any]:
-    """An instruction's operands with the defaults filled in. Raises MachineFault when one is missing or not its own."""
+    """An instruction's operands with the defaults filled in. Raises MachineFault for a missing operand, or one that the
+    instruction does not have."""
     spec = item.spec
     names = [operand.name for operand in spec.operands]
     unknown = [name for name in item.values if name not in names]

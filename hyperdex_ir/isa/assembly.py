@@ -142,7 +142,7 @@ def _address_text(address: int, register: int) -> str:
 def parse_program(text: str, source: str = "<text>") -> Program:
     """The program that a text stands for, ready to be encoded. `source` names the text in errors.
 
-    Raises AssemblyError with line, column and what was expected.
+    Raises AssemblyError with line, column and the expected text.
     """
     reader = _Reader(source)
     for number, line in enumerate(text.splitlines(), start=1):
@@ -179,7 +179,7 @@ class _Reader:
     values: list[dict[str, Value]] = field(default_factory=list)
     places: list[_Word] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
-    calls: dict[int, _Word] = field(default_factory=dict)  # of calls to labels: where the label is named
+    calls: dict[int, _Word] = field(default_factory=dict)  # label of each call to a label, by the call's index
 
     def read_line(self, number: int, line: str) -> None:
         code = line.partition(";")[0]

@@ -1,5 +1,5 @@
-"""Instructions and programs as bytes: 64 for an instruction, as the table lays them out. Nothing is guessed on the way
-back: reserved bits, absent operands, enumerations and the program's structure are checked."""
+"""Instructions and programs as bytes: 64 for each instruction, as the table lays them out. Decoding checks everything:
+reserved bits, absent operands, enumerations and the program's structure."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class OperandPlaces:
 
 @cache
 def operand_places(spec: Spec) -> tuple[OperandPlaces, ...]:
-    """Where the operands of an instruction lie in its word, from the opcode up without gaps."""
+    """The places of an instruction's operands in its word, from the opcode up without gaps."""
     places: list[OperandPlaces] = []
     low = OPCODE_BITS
     for operand in spec.operands:

@@ -1,4 +1,4 @@
-"""Cost rules: the engine that an instruction runs on and what decides how long, as data.
+"""Cost rules, as data: the engine that an instruction runs on, and the numbers that decide how long it takes.
 
 `performance/cost.py` turns them into cycles. The names in a rule are those of immediates of the instruction.
 """
@@ -38,7 +38,7 @@ class CostRule:
 
 @dataclass(frozen=True)
 class Weights(CostRule):
-    """A matrix [n, k] of the parameters that streams in once for all rows, with as many gates where it is gated.
+    """A matrix [n, k] of the parameters that streams in once for all rows; where gated, with as many rows of gates.
 
     prefetch: stripes that may stream in before the operand is there.
     """
@@ -63,9 +63,10 @@ class Cache(CostRule):
 
 @dataclass(frozen=True)
 class Vector(CostRule):
-    """Passes over the elements of a row, for each row or the last one.
+    """Sweeps over the elements of a row, for each row or the last one.
 
-    passes: their number, a sum of numbers and immediates. choice: an immediate; a pass more where it is more than 1.
+    passes: the number of sweeps, a sum of numbers and immediates. choice: an immediate; one more sweep where it is
+    above 1.
     """
 
     engine = Engine.VXE
@@ -79,8 +80,8 @@ class Vector(CostRule):
 class Rows(CostRule):
     """Rows of f32, or of a matrix in tile order, each in one pair of channels.
 
-    most_rows: the immediate that says how many at most. one_row: there is only one. index: the word that says whether a
-    token id is fetched first.
+    most_rows: the immediate that bounds the number of rows. one_row: there is only one row. index: the word that says
+    whether a token id is fetched first.
     """
 
     engine = Engine.SMA
@@ -103,7 +104,7 @@ class Stored(CostRule):
 
 @dataclass(frozen=True)
 class Link(CostRule):
-    """Columns of each row that leave on the link; received, they take nothing."""
+    """Columns of each row that leave on the link; a receive takes no cycles of the link."""
 
     engine = Engine.ESL
     sends: bool

@@ -1,4 +1,4 @@
-"""What the machine forbids, for all that execute programs: the kinds of fault and their words."""
+"""Machine faults, for all executors of programs: the kinds of fault and their texts."""
 
 from __future__ import annotations
 

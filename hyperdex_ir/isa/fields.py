@@ -178,17 +178,17 @@ def check_operand(owner: str, operand: Operand, value: Value) -> None:
 
 
 def default_value(operand: Operand) -> Part | None:
-    """The value that stands for an operand which is not written, or None."""
+    """The default of an operand that is not written; None when it has no default."""
     return operand.default if isinstance(operand, Imm | F32 | Enum) else None
 
 
 def is_required(operand: Operand) -> bool:
-    """Whether the operand has to be written."""
+    """Test that the operand has to be written."""
     return not operand.optional and default_value(operand) is None
 
 
 def is_default(operand: Operand, value: object) -> bool:
-    """Whether the value need not be written; floats count by their bits (-0.0 is not 0.0)."""
+    """Test that the value need not be written; floats are compared by their bits (-0.0 is not 0.0)."""
     default = default_value(operand)
     if value is None or value != default:
         return value is None

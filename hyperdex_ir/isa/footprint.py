@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Footprint:
-    """Words `low` to `high - 1` of row 0, and the same of each row, `stride` words apart."""
+    """Words `low` to `high - 1` of row 0, and the same words of each row, `stride` words apart."""
 
     low: int
     high: int
@@ -15,7 +15,7 @@ class Footprint:
     rows: int
 
     def overlaps(self, other: Footprint) -> bool:
-        """Whether the two share a word; when their strides differ, whether the stretches around them do."""
+        """Test that the two share a word; when their strides differ, that the stretches around them do."""
         if self.stride == other.stride and self.stride:
             return any(self._columns_meet(other, shift) for shift in _shifts(other.low - self.low, self.stride))
         return self.low < other.end and other.low < self.end

@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # the tools for IR and instructions start without NumPy
 class ElementType:
     """A type of numbers in files and in memory.
 
-    name: in the IR and in our files. torch: in torch, and in config.json. code: NumPy's, of arrays as they are read and
-    written, little-endian; unsigned integers that hold the bits where NumPy lacks the type.
+    name: the name in the IR and in our files. torch: the name in torch, and in config.json. code: NumPy's type of
+    arrays as they are read and written, little-endian; unsigned integers that hold the bits where NumPy lacks the type.
     """
 
     name: str
@@ -190,9 +190,9 @@ _INTEGERS = tuple(
 )
 _BYTES = (("bool", "bool"), ("f8_e4m3", "float8_e4m3fn"), ("f8_e5m2", "float8_e5m2"))
 
-#: What the MAC trees stream, by name, in the order in which instructions count them.
+#: Formats that the MAC trees stream, by name, in the order in which instructions count them.
 FORMATS = {entry.name: entry for entry in (F16, BF16)}
-#: Bytes of what the trees multiply and what KV caches hold: f16 or bf16, whatever format it is loaded from.
+#: Bytes of an element that the trees multiply and that KV caches hold: f16 or bf16, whatever format it is loaded from.
 ITEM_BYTES = F16.bytes_of(1)
 #: Types that a checkpoint may have parameters in, by their published names.
 FLOATS = tuple(entry.published for entry in (*FORMATS.values(), F32, F64))
@@ -203,6 +203,6 @@ PUBLISHED = {entry.published: entry for entry in ELEMENTS.values()}
 
 
 def matrix_type_of(called: object) -> str:
-    """The format that weights become unless something else is asked for, by any name of the type that they have."""
+    """The format to which weights are converted by default. called: any name of the type that they have."""
     names = ((kind.name, kind.published, kind.torch) for kind in FORMATS.values())
     return next((name for name, *others in names if called in (name, *others)), F16.name)

@@ -1,6 +1,7 @@
-"""The functions of the vector engine: what instructions, operations of `lpu` and the interpreter must agree on.
+"""The functions of the vector engine: the facts on which instructions, operations of `lpu` and the interpreter must
+agree.
 
-What each computes is in `interpreter/functions.py` and `docs/arithmetic.md`. The order is part of the encoding of
+`interpreter/functions.py` and `docs/arithmetic.md` define what each computes. The order is part of the encoding of
 instructions: the table is only ever appended to.
 """
 
@@ -15,8 +16,8 @@ class Function:
     """A function of one or two operands, element by element, or a reduction of the last dimension.
 
     activation: its number among the functions that a matrix instruction can apply to its result.
-    is_partial: infinite or not a number for some finite operands that are not large.
-    is_operation: whether `lpu` has an operation of this name.
+    is_partial: the result is infinite or not a number for some finite operands that are not large.
+    is_operation: `lpu` has an operation of this name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A machine's table of instructions: what it has for each, registered where that is defined."""
+"""A machine's table of instructions: the handler of each, registered where it is defined."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Handlers(dict[str, T]):
-    """What a machine has for each instruction, by name. kind: what errors call it."""
+    """Handlers of a machine, by instruction name. kind: the name of a handler in errors."""
 
     def __init__(self, kind: str):
         super().__init__()
@@ -23,7 +23,7 @@ class Handlers(dict[str, T]):
         self[name] = handler
 
     def check(self) -> None:
-        """Raises ValueError, with the names, unless each instruction has a handler and each handler an instruction.
+        """Raises ValueError, with the names, unless each instruction has a handler and each handler has an instruction.
 
         Instructions may be added at any time: machines check this when they are made, too.
         """

@@ -1,9 +1,9 @@
 """The instruction set: one entry an instruction, from which everything else is generated.
 
-Each entry says what the instruction does, its operands in encoding order, its cost rule, and what else is said of it.
-Words are little-endian and 512 bits wide: one beat of one HBM channel. Bits 0 to 7 hold the opcode; operands follow
-from bit 8 upwards without gaps; all bits above them are reserved and zero. The arithmetic named here is defined in
-`docs/arithmetic.md`. Entries are only ever appended to: opcodes are never reused.
+Each entry says what the instruction does, and has its operands in encoding order, its cost rule, and all other facts
+about it. Words are little-endian and 512 bits wide: one beat of one HBM channel. Bits 0 to 7 hold the opcode; operands
+follow from bit 8 upwards without gaps; all bits above them are reserved and zero. The arithmetic named here is defined
+in `docs/arithmetic.md`. Entries are only ever appended to: opcodes are never reused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORD_BITS = 512
 WORD_BYTES = WORD_BITS // 8
 OPCODE_BITS = 8
 
-#: Registers with a fixed meaning. The host sets `tokens`, `position`, `first_row`, `head_rows` before each pass, and
+#: Registers with a fixed meaning. The host sets `tokens`, `position`, `first_row`, `head_rows` before each step, and
 #: `device`.
 ZERO, TOKENS, POSITION, FIRST_ROW, HEAD_ROWS, PARAM_BASE, KV_BASE, NEXT_TOKEN = range(8)
 DEVICE = 31
@@ -65,17 +65,17 @@ _GROUPS = {
 
 
 class Flow(PythonEnum):
-    """Control words that make the structure of a program; in the `isa` dialect the structure stands for them."""
+    """Control words that make the structure of a program; the `isa` dialect expresses them by its structure."""
 
-    END = "end"  # of a function
+    END = "end"  # end of a function
     CALL = "call"
-    LOOP = "loop"  # over the `length` instructions behind it
-    SKIP = "skip"  # of them
+    LOOP = "loop"  # loop over the `length` instructions behind it
+    SKIP = "skip"  # conditional skip of the `length` instructions behind it
 
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """One instruction of the set. flow: what it is in the structure of a program; None: it has no part in that."""
+    """One instruction of the set. flow: its role in the structure of a program; None: it has none."""
 
     name: str
     opcode: int
@@ -115,17 +115,17 @@ class Spec:
 
     @cached_property
     def stores(self) -> bool:
-        """Whether it writes HBM."""
+        """True if the instruction writes HBM."""
         return any(operand.writes for operand in self.hbm)
 
     @cached_property
     def ring(self) -> RingPart | None:
-        """The part of a row that it sends or receives."""
+        """The part of a row that it sends or receives; None for other instructions."""
         return next((operand.columns for operand in self.lmu if isinstance(operand.columns, RingPart)), None)
 
     @cached_property
     def has_rows(self) -> bool:
-        """Whether a register says how many rows it works on; else it works on one."""
+        """True if a register holds the number of rows that it works on; otherwise it works on one row."""
         return ROWS in self.operands
 
 
@@ -383,10 +383,10 @@ BY_OPCODE: dict[int, Spec] = {}
 
 
 def add_instruction(spec: Spec) -> None:
-    """Appends an entry to the table; all that is derived from the table knows the instruction from then on.
+    """Appends an entry to the table; everything derived from the table knows the instruction from then on.
 
-    To run, it needs a meaning in the interpreter and a kernel in the native engine, too.
-    Raises ValueError when the entry contradicts itself or those that are there.
+    To run, it needs a meaning in the interpreter and a kernel in the native executor, too.
+    Raises ValueError when the entry contradicts itself or earlier entries.
     """
     _check_entry(spec)
     SPECS.append(spec)

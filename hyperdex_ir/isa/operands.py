@@ -1,8 +1,10 @@
 """The kinds of operand an instruction can have, and the bit fields that each occupies.
 
-An operand is what an assembly programmer writes; its fields are the runs of bits that encode it. Everything about the
+An operand is the value that an assembly programmer writes; its fields are the runs of bits that encode it. Everything
+about the
 encoding (encoder, decoder, assembler, verifier ranges, reference page) follows from these classes. An operand also says
-what the instruction does to it: footprints, dependences, the estimate and the reference page follow from that.
+whether the instruction reads or writes it: footprints, dependences, the estimate and the reference page follow from
+that.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ REGISTERS = 32
 REGISTER_BITS = 5
 LMU_ADDRESS_BITS = (MOST_LMU_WORDS - 1).bit_length()
 HBM_OFFSET_BITS = 40
-#: The last position that an instruction counts: the engine makes float32 numbers of positions in 32 bits.
+#: The last position that an instruction counts: the native executor converts positions from 32 bits to float32.
 MOST_POSITION = (1 << 31) - 1
-#: Messages that a device may have sent beyond those that it has received; programs of models get 2 ahead.
+#: Messages that a device may have sent beyond those that it has received; programs of models are at most 2 ahead.
 MOST_AHEAD = 1024
 
 
 class Area(StrEnum):
     """Parts of HBM that the order of instructions tells apart; addresses are not compared."""
 
-    MEMORY = "memory"  # parameters, tokens, logits: all that is not one of the others
+    MEMORY = "memory"  # parameters, tokens, logits: everything outside the other areas
     KEYS = "keys"
     VALUES = "values"
     STATES = "states"
@@ -45,7 +47,7 @@ class Holds(StrEnum):
 
 
 class FieldKind(StrEnum):
-    """How the bits of a field are read."""
+    """Interpretation of the bits of a field."""
 
     UNSIGNED = "unsigned"
     SIGNED = "signed"
@@ -100,8 +102,8 @@ Value = int | float | str | LmuRef | ViewRef | HbmRef | None
 class Operand:
     """Base of all operand kinds. An absent optional operand has the value None.
 
-    writes: the instruction writes what the operand refers to, and does not read it. epilogue: it is part of what is
-    done to the results of a matrix; what it refers to is needed when columns are finished.
+    writes: the instruction writes the words that the operand refers to, and does not read them. epilogue: the operand
+    belongs to the epilogue of a matrix; its words are needed only when columns are finished.
     """
 
     name: str
@@ -183,7 +185,7 @@ class View(Operand):
 
 @dataclass(frozen=True)
 class Hbm(Operand):
-    """An HbmRef. areas: where it may lie. holds: what the parameter is; None: it is none."""
+    """An HbmRef. areas: where it may lie. holds: the kind of parameter; None: it is not a parameter."""
 
     _: KW_ONLY
     areas: tuple[Area, ...] = (Area.MEMORY,)

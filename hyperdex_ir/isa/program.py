@@ -26,7 +26,7 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an instruction came from: the `isa` function, the module path (`*` for the layer number) and the IR op."""
+    """Origin of an instruction: the `isa` function, the module path (`*` for the layer number) and the IR op."""
 
     function: str
     module_path: str
@@ -35,7 +35,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Program:
-    """Instructions, the entry first. `origins` has one item an instruction, or none when unknown."""
+    """Instructions, the entry first. `origins` has one item for each instruction, or is empty when the origins are
+    unknown."""
 
     instructions: tuple[Instruction, ...]
     origins: tuple[Origin, ...] = ()

@@ -191,7 +191,7 @@ def _instruction(spec: Spec) -> str:
 
 
 def _picture(spec: Spec) -> str:
-    """The word as lines of 32 bits, two characters a bit; fields are named where most of them is."""
+    """The word as lines of 32 bits, two characters a bit; a field is named on the line with most of its bits."""
     places = [place for one in operand_places(spec) for place in (one.present, *one.fields) if place is not None]
     cells = [" "] * (2 * used_bits(spec)) + ["|"]
     for place in (Place(Field("opcode", OPCODE_BITS), 0), *places):
@@ -220,7 +220,7 @@ def _field_rows(places: OperandPlaces) -> Iterator[list[str]]:
 
 
 def _access(operand: Operand) -> str:
-    """What an instruction does to what the operand refers to."""
+    """The access of an instruction to the words that the operand refers to."""
     verb = "writes" if operand.writes else "reads"
     late = ", each when its result is there" if operand.epilogue else ""
     match operand:

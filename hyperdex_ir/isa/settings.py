@@ -1,7 +1,7 @@
-"""What `sample` reads from HBM: 64 bytes of settings, then one byte for each token of the vocabulary.
+"""Memory that `sample` reads from HBM: 64 bytes of settings, then one byte for each token of the vocabulary.
 
 Little-endian: i64 mode, i64 top_k, u64 seed, f32 temperature, f32 top_p, f32 repetition_penalty, zeros; from byte 64
-on, a byte that is not 0 for each token that the text holds so far. What they mean is section 9 of docs/arithmetic.md.
+on, a byte that is not 0 for each token that the text holds so far. Section 9 of docs/arithmetic.md says what they mean.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import math
 import struct
 from dataclasses import dataclass
 
-#: Bytes before those of the tokens.
+#: Bytes of the settings, which lie before the tokens' bytes.
 SETTINGS_BYTES = 64
 #: The values of `mode`.
 GREEDY, SAMPLE = 0, 1
 
-#: What the machine refuses, in the order in which it looks.
+#: Settings that the machine refuses, in the order in which it checks them.
 REFUSALS = (
     "a mode other than 0 and 1",
     "a negative top_k",
@@ -49,7 +49,7 @@ class Settings:
         return cls(*_RECORD.unpack(data))
 
     def refusal(self) -> int | None:
-        """The number in `REFUSALS` of what the machine refuses in them: the first. None: nothing."""
+        """The number in `REFUSALS` of the first reason to refuse the settings; None when the machine accepts them."""
         checks = (
             self.mode in (GREEDY, SAMPLE),
             self.top_k >= 0,

@@ -10,12 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Columns:
-    """As many columns as the product of these immediates says; of none: one."""
+    """As many columns as the product of these immediates; one column when there are none."""
 
     factors: tuple[str, ...] = ()
 
     def words(self, values: Mapping[str, Any]) -> int:
-        """Columns of a row, for a part of the ring those of all parts; `Seen` says None, it depends on the position."""
+        """Number of columns of a row; for ring transfers, the columns of all parts together. None for `Seen`, where it
+        depends on the position."""
         return prod(values[factor] for factor in self.factors)
 
     def span(self, values: Mapping[str, Any], rows: int, position: int) -> tuple[int, int]:
@@ -28,7 +29,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Seen:
-    """A column for each position that a row sees; `window` is the immediate that says how many it sees."""
+    """A column for each position that a row sees; `window` is the immediate with the number of positions seen."""
 
     window: str = "window"
 
@@ -56,7 +57,7 @@ class RingPart:
         return values[self.parts] * values[self.pitch]
 
     def span(self, values: Mapping[str, Any], rows: int, position: int) -> tuple[int, int]:
-        """Those that device 0 touches."""
+        """First and last (excluded) of the columns that device 0 touches."""
         first = -values[self.hop] % values[self.parts] * values[self.pitch] + values[self.first]
         return first, first + values[self.columns]
 

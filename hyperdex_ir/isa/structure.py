@@ -1,9 +1,10 @@
-"""What a program must be besides a row of valid instructions.
+"""Structure that a program must have, beyond being a row of valid instructions.
 
-It is a row of functions: stretches that end in halt or ret and hold neither before. The first one is the entry and ends
-in halt. A call goes to the start of a function that does not, by any way, call it back. Repeats run at least once;
-repeats and skips have bodies, nest, and stay within their function. Bodies and calls, together and by any way, nest at
-most `MAX_DEPTH` deep, and there are at most `MAX_INSTRUCTIONS`: what analyses a program takes no longer than these say.
+A program is a row of functions: stretches that end in halt or ret and hold neither before. The first one is the entry
+and ends in halt. A call goes to the start of a function that does not call the caller back, directly or through others.
+Repeats run at least once; repeats and skips have bodies, nest, and stay within their function. Bodies and calls
+together, along any path, nest at most `MAX_DEPTH` deep, and there are at most `MAX_INSTRUCTIONS`: these limits bound
+the time of every analysis of a program.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from hyperdex_ir.isa.program import Instruction
 ENDS = tuple(spec.name for spec in SPECS if spec.flow is Flow.END)
 #: Their operand `length` counts the instructions of the body that follows.
 BODIES = tuple(spec.name for spec in SPECS if spec.flow in (Flow.LOOP, Flow.SKIP))
-#: Bodies and calls inside each other. The machines have room for as many repeats and calls that run at once.
+#: Most bodies and calls inside each other. The machines have room for as many repeats and calls that run at once.
 MAX_DEPTH = 16
-#: The program of a model of a hundred layers, each of its own, has a fifth of that.
+#: Most instructions. The program of a model of a hundred layers, each of its own, has a fifth of that.
 MAX_INSTRUCTIONS = 1 << 16
 
 
 class StructureError(ValueError):
-    """What is wrong, and with which instruction."""
+    """A broken rule of program structure, and the instruction that breaks it."""
 
     def __init__(self, index: int, message: str):
         super().__init__(message)
@@ -48,9 +49,9 @@ def check_structure(instructions: Sequence[Instruction]) -> None:
     _check_ends(instructions)
     starts = function_starts(instructions)
     calls: dict[int, list[_Call]] = {start: [] for start in starts}
-    depths = dict.fromkeys(starts, 0)  # of the bodies in each function
+    depths = dict.fromkeys(starts, 0)  # depth of the bodies in each function
     function = 0
-    bodies: list[tuple[int, str]] = []  # end of each body that is open and whose it is, outermost first
+    bodies: list[tuple[int, str]] = []  # end of each open body and the name of its instruction, outermost first
     for index, instruction in enumerate(instructions):
         if index in calls:
             function = index
@@ -71,7 +72,7 @@ def check_structure(instructions: Sequence[Instruction]) -> None:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call: the instruction's index, where it goes to, and how many bodies it is in."""
+    """A call: the instruction's index, its target, and the number of bodies around it."""
 
     index: int
     target: int
@@ -79,8 +80,8 @@ class _Call:
 
 
 def fewest_steps(instructions: Sequence[Instruction]) -> int:
-    """How many instructions a pass of a valid program executes at least: nothing is skipped that need not be, and there
-    is one row in flight."""
+    """Fewest instructions that a step of a valid program executes: bodies of `skip_unless` are skipped, and one row is
+    in flight."""
     starts = function_starts(instructions)
     stops = dict(zip(starts, [*starts[1:], len(instructions)], strict=True))
     steps: dict[int, int] = {}
@@ -115,7 +116,7 @@ def _check_ends(instructions: Sequence[Instruction]) -> None:
 
 def _integer(instruction: Instruction, name: str) -> int:
     value = instruction[name]
-    assert isinstance(value, int)  # encode and decode have seen to it
+    assert isinstance(value, int)  # encode and decode have checked it
     return value
 
 
@@ -145,9 +146,10 @@ def _check_depth(index: int, depth: int) -> None:
 
 
 def _check_calls(calls: Mapping[int, Sequence[_Call]], depths: dict[int, int]) -> None:
-    """Removes functions that call none of those left, until none is; what cannot be removed calls itself.
+    """Removes functions that call none of those left, until none can be removed; functions that remain then call
+    themselves.
 
-    depths: of each function, how deep it nests without its calls; then with them.
+    depths: nesting depth of each function, on entry without its calls, on return with them.
     """
     waiting = {function: dict.fromkeys(call.target for call in some) for function, some in calls.items()}
     callers: dict[int, list[int]] = {function: [] for function in calls}

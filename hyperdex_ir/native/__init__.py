@@ -1,1 +1,1 @@
-"""The native engine: programs run by machine code that is generated for this computer's vector instructions."""
+"""The native executor: programs run by machine code that is generated for this computer's vector instructions."""

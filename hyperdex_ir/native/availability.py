@@ -1,4 +1,4 @@
-"""Whether the native engine can run here."""
+"""Availability of the native executor on this computer."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hyperdex_ir.native.features import available
 
 
 def why_unavailable() -> str:
-    """Why the engine cannot run on this computer, in one line; empty when it can."""
+    """The reason why the executor cannot run on this computer, in one line; empty when it can."""
     try:
         import llvmlite.binding as llvm
-    except Exception as error:  # not installed, its library does not load, or a broken installation
+    except Exception as error:  # not installed, a library that does not load, or a broken installation
         return f"llvmlite cannot be loaded ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
     try:
         llvm.check_jit_execution()

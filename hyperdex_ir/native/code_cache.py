@@ -17,7 +17,7 @@ _NAMES = r"[a-z0-9]+-[0-9a-f]{32}\.o"
 
 
 def engine_key(features: Features) -> str:
-    """A hash of all that the engine's code depends on: this package, the processor, emitters of other packages."""
+    """A hash of all that the executor's code depends on: this package, the processor, emitters of other packages."""
     definitions = [*EMITTERS.values(), *EXTRAS.values()]
     added = [item for item in definitions if not item.body.__module__.startswith("hyperdex_ir.")]
     facts = [(item.name, item.number, item.barrier, item.fields) for item in added]
@@ -26,7 +26,7 @@ def engine_key(features: Features) -> str:
 
 
 def engine_code(features: Features) -> bytes:
-    """The engine as an object file: from the cache, or generated and put there."""
+    """The executor's code as an object file: from the cache, or generated and put there."""
     key = engine_key(features)
     name, cache = f"{features.name}-{key[:32]}.o", code_cache()
     code = cache.read(name, key)
@@ -39,5 +39,5 @@ def engine_code(features: Features) -> bytes:
 
 
 def code_cache() -> DiskCache:
-    """Where machine code is kept."""
+    """The cache of machine code."""
     return DiskCache(engine_cache(), _MAGIC, _NAMES, _KEEP)

@@ -36,7 +36,7 @@ def new_module(features: Features, name: str = "hyperdex") -> ir.Module:
 
 
 def engine_module(features: Features) -> ir.Module:
-    """The whole engine: `run`, and a function an operation. Raises ValueError as `EMITTERS.check`."""
+    """The whole native executor: `run`, and a function an operation. Raises ValueError as `EMITTERS.check`."""
     EMITTERS.check()
     module = new_module(features)
     emit_barrier(module, features)
@@ -58,7 +58,7 @@ def compile_module(module: ir.Module, features: Features) -> bytes:
 
 
 def assembly(module: ir.Module, features: Features) -> str:
-    """What `compile_module` makes, as assembly text: to read."""
+    """Machine code of a module as assembly text, for reading."""
     machine = target_machine(features)
     parsed = llvm.parse_assembly(str(module))
     builder = llvm.create_pass_builder(machine, _tuning())
@@ -77,7 +77,7 @@ def target_machine(features: Features) -> Any:
 
 
 def _tuning() -> Any:
-    """Kernels say themselves what is a vector and what is unrolled."""
+    """Tuning without LLVM's vectorizing and unrolling: kernels themselves say what is a vector and what is unrolled."""
     tuning = llvm.create_pipeline_tuning_options(speed_level=2)
     tuning.loop_vectorization = False
     tuning.slp_vectorization = False
@@ -99,7 +99,7 @@ class Library:
         self._engine.finalize_object()
 
     def address(self, name: str) -> int:
-        """Where a public function is. Raises KeyError when there is none."""
+        """Address of a public function. Raises KeyError when there is none of that name."""
         address = self._engine.get_function_address(name)
         if not address:
             raise KeyError(name)

@@ -123,7 +123,7 @@ def ret(op: Operation) -> None:
 
 
 def _body(op: Operation, empty: Fault) -> tuple[V, V]:
-    """Start and end of the body that begins here. Fault when it is empty or leaves what is around it."""
+    """Start and end of the body that begins here. Fault when the body is empty or reaches beyond the body around it."""
     e, thread = op.e, op.machine_thread
     b = e.builder
     start, length, count = thread.load("pc"), op.immediate("length"), op.context.load("instructions")

@@ -1,4 +1,5 @@
-"""Between f32 and the matrix formats, on LLVM vectors, two functions for each: docs/arithmetic.md, section 1.
+"""Conversions between f32 and the matrix formats, on LLVM vectors, two functions for each: docs/arithmetic.md, section
+1.
 
 Elements of f16 and bf16 are i16 lanes holding their bits. Where the processor converts f16 itself (`has_half`), that
 is used; elsewhere LLVM would call a C library that is not there, so the bits are made with integer operations.

@@ -10,11 +10,12 @@ from hyperdex_ir.native.memory_access import LmuRows, Words
 from hyperdex_ir.native.moving import copy_rows, watch_words
 from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 
-_COLUMNS = 64  # whose taps are taken at a time
+_COLUMNS = 64  # columns whose taps are taken at a time
 
 
 def _scratch(values: Values, sizes: Sizes) -> int:
-    """See `_Part`; 0 where rows cannot be in the LMU, or taps not in HBM: that faults before."""
+    """Scratch words, see `_Part`; 0 where rows do not fit the LMU, or taps do not fit HBM: such an instruction faults
+    before."""
     columns, taps = values["columns"], values["history"] + 1
     if not sizes.fit(columns) or 4 * taps * columns > sizes.hbm_bytes:
         return 0
@@ -34,7 +35,7 @@ def short_conv(op: Operation) -> None:
     with e.if_then(op.present("bias")):
         op.words("bias", columns)
     dst = op.lmu("dst", rows, columns)
-    # Each thread works on columns of its own, so none waits for what another puts into scratch memory.
+    # Each thread works on columns of its own, so none waits for data that another puts into scratch memory.
     part = _Part(op, src, rows, columns, history, *op.share(columns))
     part.load_taps(taps)
     part.load_bias()
@@ -55,7 +56,7 @@ def short_conv(op: Operation) -> None:
 class _Part:
     """The columns begin..end-1 of an instruction, which one thread computes.
 
-    In scratch memory: the staged result (as many rows as a pass can have and the LMU can hold); row after row of
+    In scratch memory: the staged result (as many rows as a step can have and the LMU can hold); row after row of
     `columns` words, the taps by number, the history from the oldest row on, the bias, a row for products; for each
     thread, the taps of _COLUMNS columns as they come.
     """
@@ -69,7 +70,7 @@ class _Part:
     end: V
 
     def _row(self, number: int | V) -> V:
-        """Where this part of a row of scratch memory begins, counted from behind the staged result."""
+        """Pointer to this part of a row of scratch memory; rows are counted from behind the staged result."""
         e = self.op.e
         words = e.add(e.mul(e.i64(number), self.columns), self.begin)
         return self.op.scratch(e.add(self._staged_words, words))
@@ -98,7 +99,7 @@ class _Part:
         return self._row(e.add(e.add(self._taps, self.history), 1))
 
     def load_taps(self, taps: Words) -> None:
-        """From column after column to tap after tap."""
+        """Loads the taps and turns them from column after column to tap after tap."""
         e = self.op.e
         first = e.mul(self.begin, self._taps)
         rows = e.add(e.add(self._taps, self.history), 2)
@@ -118,7 +119,7 @@ class _Part:
             self.op.words("bias", self.columns).copy_to(self._bias, self.begin, self._count)
 
     def load_state(self, state: Words, position: V) -> None:
-        """The rows before the first in flight; zeros where the text has not begun."""
+        """Loads the rows before the first in flight; zeros where the text has not begun."""
         e = self.op.e
         with e.loop(0, self.history) as number:
             self.op.check_stop()
@@ -148,7 +149,7 @@ class _Part:
             watch_words(op, y, 0, self._count)
 
     def _source(self, row: V) -> V:
-        """This part of a row of the operand; of the history, when its number is negative."""
+        """Pointer to this part of a row of the operand, or of the history when the row's number is negative."""
         e = self.op.e
         before = self._row(e.add(e.add(self._taps, self.history), row))
         return e.builder.select(e.less(row, 0), before, e.element(self.src.row(row), self.begin, F32))

@@ -53,7 +53,7 @@ def emit_barrier(module: ir.Module, features: Features) -> Any:
 
 
 def emit_run(module: ir.Module, features: Features, operations: Mapping[int, Any]) -> Any:
-    """i64 run(ptr context, ptr thread): executes from Thread.pc on until something ends it; a Reason.
+    """i64 run(ptr context, ptr thread): executes from Thread.pc on until something ends the run; returns a Reason.
 
     operations: the function of each operation number.
     """
@@ -74,7 +74,8 @@ def emit_run(module: ir.Module, features: Features, operations: Mapping[int, Any
 
 @contextmanager
 def _float_environment(e: Emitter) -> Any:
-    """The function's floating-point environment is IEEE's default inside; `with` gives what returns a value."""
+    """Sets the function's floating-point environment to IEEE's default inside; `with` gives a function that returns a
+    value."""
     b = e.builder
     if not e.features.is_x86:
         get, put = e.declare("llvm.aarch64.get.fpcr", I64, ()), e.declare("llvm.aarch64.set.fpcr", VOID, (I64,))
@@ -99,7 +100,7 @@ def _float_environment(e: Emitter) -> Any:
 
 
 def _fetch(e: Emitter, context: Shared, thread: Shared, leave: Any) -> V:
-    """The plan row of the next instruction, counted; faults when there is none, or the budget is used up."""
+    """The plan row of the next instruction, which is counted; faults when there is none, or the budget is used up."""
     b = e.builder
     stop = b.load_atomic(context.at("stop"), "monotonic", 8, typ=I64)
     with e.if_then(b.icmp_signed("!=", stop, I64(0)), likely=False):
@@ -121,7 +122,7 @@ def _fetch(e: Emitter, context: Shared, thread: Shared, leave: Any) -> V:
 
 
 def _execute(e: Emitter, arguments: Any, fields: V, operations: Mapping[int, Any]) -> V:
-    """Calls the instruction's function; its reason."""
+    """Calls the instruction's function; gives its Reason."""
     b = e.builder
     result = e.local(I64, I64(Reason.FAULT))
     unknown, after = e.function.append_basic_block("unknown"), e.function.append_basic_block("executed")
@@ -170,7 +171,7 @@ def _frame_bytes() -> int:
 
 
 def _close_repeats(e: Emitter, thread: Shared) -> None:
-    """At the end of a repeat's body: back to its start, or on, when that was the last trip."""
+    """At the end of a repeat's body, jumps back to its start, or goes on after the last trip."""
     b = e.builder
     with e.loop_while() as done:
         depth, pc = thread.load("depth"), thread.load("pc")

@@ -10,9 +10,9 @@ A function is written top down:
         e.store(e.fadd(x, e.f32(1.0)), e.element(target, i, F32))
     e.builder.ret(e.i64(0))
 
-Values are `llvmlite.ir` values; everything that is not here is at `e.builder`. Where an i64 is expected, a Python int
-does as well. Pointers are opaque: loads and address computations say the type. Floating-point instructions carry no
-fast-math flags, so each is one IEEE operation; what the arithmetic calls fma is `e.fma`, nothing else is ever fused.
+Values are `llvmlite.ir` values; everything that is not here is at `e.builder`. A Python int may stand for an i64.
+Pointers are opaque: loads and address computations say the type. Floating-point instructions carry no fast-math flags,
+so each is one IEEE operation. The fma of the arithmetic is `e.fma`; nothing else is ever fused.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Local:
         return self._emitter.builder.load(self._pointer, typ=self._type)
 
     def set(self, value: V) -> None:
-        """From here on, the value."""
+        """Assigns the value."""
         self._emitter.builder.store(value, self._pointer)
 
 
@@ -135,15 +135,16 @@ class Emitter:
         return self.builder.gep(pointer, [self.i64(index)], source_etype=type_)
 
     def load(self, pointer: V, type_: Type, align: int | None = None) -> V:
-        """A scalar, or a vector (e.g. `vector(F32, 16)`) of neighbours; aligned to its elements unless said better."""
+        """A scalar, or a vector (e.g. `vector(F32, 16)`) of neighbours; aligned to its elements unless `align` says
+        more."""
         return self.builder.load(pointer, typ=type_, align=align or self._alignment(type_))
 
     def store(self, value: V, pointer: V, align: int | None = None) -> None:
-        """As `load`."""
+        """Stores a scalar or a vector, aligned as in `load`."""
         self.builder.store(value, pointer, align=align or self._alignment(value.type))
 
     def load_once(self, pointer: V) -> V:
-        """An i64 that another process may be writing: what is read stays as it is, LLVM does not read it again."""
+        """An i64 that another process may be writing: LLVM keeps the value that was read and does not read it again."""
         return self.builder.load_atomic(pointer, "monotonic", 8, typ=I64)
 
     def load_first(self, pointer: V, type_: Type, count: V, rest: V | None = None) -> V:
@@ -227,13 +228,13 @@ class Emitter:
         self.builder.position_at_end(after)
 
     def leave(self, block: V, condition: V) -> None:
-        """Goes to `block` if the condition (i1) holds, else on."""
+        """Goes to `block` if the condition (i1) holds, otherwise continues."""
         going_on = self.function.append_basic_block("on")
         self.builder.cbranch(condition, block, going_on)
         self.builder.position_at_end(going_on)
 
     def if_then(self, condition: V, likely: bool | None = None) -> Any:
-        """`with e.if_then(c):` what is done where the i1 holds."""
+        """`with e.if_then(c):` code that runs where the i1 holds."""
         return self.builder.if_then(condition, likely)
 
     def if_else(self, condition: V) -> Any:
@@ -367,7 +368,7 @@ def _suffix(type_: Type) -> str:
 
 
 def _like(element: Type, shape: Type) -> Type:
-    """`element`, or a vector of as many as `shape` has."""
+    """`element`, or a vector with as many lanes as `shape` has."""
     return vector(element, shape.count) if isinstance(shape, ir.VectorType) else element
 
 

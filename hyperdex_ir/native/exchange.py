@@ -1,4 +1,4 @@
-"""The links of a native machine: what compiled code calls to send and receive messages."""
+"""The links of a native machine: compiled code calls them to send and receive messages."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _RECEIVE = ctypes.CFUNCTYPE(_I64, *[_I64] * 4)
 class Exchange:
     """Connects a machine's context and LMU to its link. One thread at a time calls it.
 
-    failure: what the link raised in the running pass; the machine raises it again where it was called.
+    failure: the exception that the link raised in the running step; the machine raises it again to its caller.
     """
 
     def __init__(self, context: Context, lmu: np.ndarray, link: Link):
         self.failure: BaseException | None = None
         self._context, self._lmu, self._link = context, lmu, link
-        self._words = np.empty(0, np.float32)  # of the message that is being received: kept while it is read
+        self._words = np.empty(0, np.float32)  # words of the message that is being received: kept while they are read
         self._functions = _SEND(self._send), _RECEIVE(self._receive)
         context.send_message, context.receive_message = (
             ctypes.cast(function, ctypes.c_void_p).value for function in self._functions
@@ -32,7 +32,7 @@ class Exchange:
         context.linked = 1
 
     def interrupt(self) -> None:
-        """Makes a call that waits for a message return; called from another thread."""
+        """Makes a call return that waits for a message; called from another thread."""
         self._link.interrupt()
 
     def _send(self, number: int, part: int, start: int, stride: int, rows: int, columns: int) -> int:
@@ -46,7 +46,7 @@ class Exchange:
         return 0
 
     def _receive(self, number: int, part: int, rows: int, columns: int) -> int:
-        """Takes the next message, which should be this one; an Arrival."""
+        """Takes the next message, which should be this one; gives an Arrival."""
         try:
             return self._take(self._link.receive(), (number, part, rows, columns))
         except BaseException as error:

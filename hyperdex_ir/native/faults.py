@@ -1,4 +1,5 @@
-"""Machine faults as compiled code tells them: a kind, and 64-bit numbers from which those of its words follow."""
+"""Machine faults as compiled code reports them: a kind, and 64-bit numbers from which the numbers of its text
+follow."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ def _stretch(first: int, count: int, **others: int) -> dict[str, int]:
     return {"first": first, "last": first + count - 1, **others}
 
 
-#: The words' numbers from those of compiled code, where these are others: what 64 bits may not hold is left in parts.
+#: Numbers of a fault's text from those of compiled code, where the two differ: a number that 64 bits may not hold is
+#: left in parts.
 _NUMBERS: Mapping[Fault, Callable[..., Mapping[str, object]]] = {
     Fault.REGISTER_OVERFLOW: lambda register, low, high: {"register": register, "value": (high << 64) + (low & _LOW)},
     Fault.LMU: lambda address, register, distance, words: _stretch(address + register, distance + 1, words=words),
@@ -30,7 +32,7 @@ _NUMBERS: Mapping[Fault, Callable[..., Mapping[str, object]]] = {
 
 
 def number_count(kind: Fault) -> int:
-    """How many numbers compiled code gives with a fault."""
+    """Number of numbers that compiled code gives with a fault."""
     return _NUMBERS[kind].__code__.co_argcount if kind in _NUMBERS else len(kind.numbers)
 
 

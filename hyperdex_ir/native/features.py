@@ -1,4 +1,4 @@
-"""What vector instructions the engine generates code for."""
+"""Sets of vector instructions that the native executor generates code for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Features:
     """A set of vector instructions.
 
     triple, cpu, attributes: LLVM's description; lanes: float32 numbers in a vector register; has_fma: fused
-    multiply-add; has_half: conversions between f16 and f32; needs: what the computer must have, in LLVM's names.
+    multiply-add; has_half: conversions between f16 and f32; needs: features that the computer must have, by LLVM's
+    names.
     """
 
     name: str
@@ -53,7 +54,7 @@ _MACHINES = {"x86_64": True, "amd64": True, "aarch64": False, "arm64": False}
 
 
 def available() -> list[Features]:
-    """What this computer can run, the best first; empty on a processor that the engine has no code for."""
+    """Sets that this computer can run, the best first; empty on a processor that the executor has no code for."""
     import llvmlite.binding as llvm
 
     is_x86 = _MACHINES.get(platform.machine().lower())
@@ -66,9 +67,9 @@ def available() -> list[Features]:
 
 
 def host_features() -> Features:
-    """The best that this computer can run, or what `HYPERDEX_CPU` names.
+    """The best set that this computer can run, or the one that `HYPERDEX_CPU` names.
 
-    Raises OptionError when that names nothing, or something that this computer has not got.
+    Raises OptionError when the variable names no set, or one that this computer does not have.
     """
     found = {item.name: item for item in available()}
     if not found:

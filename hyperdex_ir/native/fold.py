@@ -27,7 +27,8 @@ def add_halves(e: Emitter, lanes: Sequence[V]) -> V:
 def leaves(count: int) -> list[tuple[int, int]]:
     """An order in which to make `count` vectors of lanes one by one and add them as `add_halves` does.
 
-    (vector, additions): make it; so many times, add it to the last one that waits, which leaves; then it waits itself.
+    (vector, additions): make the vector; `additions` times, add it to the last waiting vector, which is then gone; then
+    the sum waits.
     """
     bits = count.bit_length() - 1
     order: list[tuple[int, int]] = []

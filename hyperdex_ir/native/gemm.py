@@ -1,9 +1,9 @@
 """Prefill: many rows of activations against many columns, at the speed of the arithmetic.
 
-16 columns at a time are widened to f32 once (`widen_columns`) and stay in the cache while all rows pass by. The
-innermost loop (`_kernel`) keeps a block of `Block.rows` rows times `Block.columns` columns in registers, one vector of
-the 64 lanes at a time over all steps: per multiplication it loads the fewest operands. Each lane is summed over the
-steps in order, and lanes meet in the fold only: the order of additions is that of docs/arithmetic.md.
+16 columns at a time are widened to f32 once (`widen_columns`) and stay in the cache for all rows. The innermost loop
+(`_kernel`) keeps a block of `Block.rows` rows times `Block.columns` columns in registers, one vector of the 64 lanes at
+a time over all steps: per multiplication it loads the fewest operands. Each lane is summed over the steps in order, and
+lanes meet in the fold only: the order of additions is that of docs/arithmetic.md.
 
 Layouts, f32, L lanes a vector, v = 0 .. 64 / L - 1 the vector of the lanes, s the step:
 columns [column block][v][s][column of the block][L], activations [row block][v][s][row of the block][L].
@@ -24,7 +24,7 @@ from hyperdex_ir.native.operation import Operation
 from hyperdex_ir.targets import LANES, STREAM_LANES
 
 PANEL = 16  #: columns that are widened at a time
-_NEAR_WORDS = 40 * 1024 // 4  # of the nearest cache, with some room left
+_NEAR_WORDS = 40 * 1024 // 4  # words in the nearest cache, with some room left
 _TOGETHER = 4  #: most blocks of rows that take turns with a block of columns
 
 
@@ -37,7 +37,7 @@ class Block:
 
 
 def block_of(features: Features) -> Block:
-    """What the registers hold, with room for the operands."""
+    """Block of sums that the registers hold, with room for the operands."""
     if not features.has_fma:
         return Block(4, 2)
     return Block(6, 4) if registers(features) == 32 else Block(6, 2)
@@ -73,8 +73,8 @@ def load_padded(op: Operation, line: V, first: V, count: V, matrix_type: str) ->
 
 
 def widen_columns(e: Emitter, tiles: Tiles, begin: V, end: V, target: V, matrix_type: str) -> None:
-    """Columns begin..begin+PANEL-1 of a matrix as f32 to `target`; in the places of those from `end` on stands
-    another's."""
+    """Columns begin..begin+PANEL-1 of a matrix as f32 to `target`; places of columns from `end` on get another
+    column."""
     count = block_of(e.features).columns
     function = _widening(e, matrix_type)
     with e.loop(0, PANEL, count) as first:
@@ -117,7 +117,7 @@ def work_words(features: Features) -> int:
 
 
 def _waiting_words(features: Features) -> int:
-    """Words of sums that wait for others, of one block of rows and all columns of a panel."""
+    """Words of sums that wait to be added to others, for one block of rows and all columns of a panel."""
     return PANEL * block_of(features).rows * features.lanes * _levels(features)
 
 
@@ -198,8 +198,8 @@ def _rows(e: Emitter, count: int, matrix_type: str) -> V:
 def _kernel(e: Emitter, rows: int, additions: int, matrix_type: str) -> V:
     """i64 gemm_<rows>_<additions>(columns, activations, steps, work, result): a block of sums of one vector of lanes.
 
-    They are added to those that wait before `work`, so many times, and wait there; the last are folded to the result,
-    whose rows are PANEL words apart.
+    The sums are added to those that wait before `work`, `additions` times, and wait there; the last ones are folded to
+    the result, whose rows are PANEL words apart.
     """
     name = f"gemm_{rows}_{additions}{_kind(e.features, matrix_type)}"
     known = e.module.globals.get(name)

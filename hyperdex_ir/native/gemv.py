@@ -1,8 +1,9 @@
 """Decode: one row of activations against many columns, at the speed of memory.
 
-One column in flight is enough to keep up; what counts is to ask for memory in time, across the ends of pages, columns
-and streams. Where the part of a tree's stream that a thread reads is long, it reads one tree after the other: two long
-streams at a time. Where it is short, it reads all trees in turn, group by group: then no stream ends before the last.
+One column in flight is enough to keep up with memory; the point is to prefetch in time, across the ends of pages,
+columns and streams. When the part of a tree's stream that a thread reads is long, the thread reads one tree after the
+other: two long streams at a time. When it is short, the thread reads all trees in turn, group by group: then no stream
+ends before the last.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def multiply_columns(e: Emitter, tiles: Tiles, begin: V, end: V, activations: V,
 
 
 def prefetch_columns(e: Emitter, tiles: Tiles, begin: V, end: V) -> None:
-    """Asks for what `multiply_columns` will read first."""
+    """Prefetches the memory that `multiply_columns` will read first."""
     cursor = _Cursor(e, tiles, begin, end)
     with e.loop(0, e.add(cursor.whole, 1)):
         low, high = cursor.pointers()
@@ -41,8 +42,9 @@ def prefetch_columns(e: Emitter, tiles: Tiles, begin: V, end: V) -> None:
 class _Cursor:
     """A column, in the order in which columns begin..end-1 are read.
 
-    ahead: steps to ask for memory before its use; whole: how many columns' these are, at least. Behind the last column
-    it goes on to others, within the channels but maybe not within the matrix: those are for prefetching only.
+    ahead: steps by which memory is prefetched before its use; whole: the columns that these steps reach, at least.
+    Behind the last column the cursor goes on to others, within the channels but maybe not within the matrix: those are
+    for prefetching only.
     """
 
     def __init__(self, e: Emitter, tiles: Tiles, begin: V, end: V):
@@ -66,7 +68,7 @@ class _Cursor:
         return self._e.sub(column, self._begin)
 
     def advance(self) -> None:
-        """To the next column."""
+        """Moves to the next column."""
         e, b = self._e, self._e.builder
         with e.if_else(self._long) as (long, short):
             with long:

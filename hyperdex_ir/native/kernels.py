@@ -1,4 +1,4 @@
-"""What kernels share: functions of the module that several instructions call, loops over words, the watch."""
+"""Parts that kernels share: functions of the module that several instructions call, loops over words, the watch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hyperdex_ir.targets import LANES
 
 
 def kernel(e: Emitter, name: str, result: Any, parameters: Sequence[Any], body: Callable[..., V]) -> Any:
-    """The function of that name in the module. Written when it is asked for first: body(emitter, *arguments) gives what
-    it returns."""
+    """The function of that name in the module. It is written on first use: body(emitter, *arguments) gives its return
+    value."""
     known = e.module.globals.get(name)
     if known is not None:
         return known
@@ -41,7 +41,7 @@ class Most:
 
     @property
     def bits(self) -> V:
-        """Of all lanes, i32."""
+        """The largest bits of all lanes, i32."""
         return self._e.reduce_umax(self._bits.get())
 
 
@@ -56,12 +56,12 @@ def each_vector(e: Emitter, count: V, body: Callable[[V, V | None], None]) -> No
 
 
 def load_row(e: Emitter, pointer: V, at: V) -> V:
-    """A vector of f32 from word `at` on. What lies behind the row must be readable: LMU and scratch memory are."""
+    """A vector of f32 from word `at` on. Memory behind the row must be readable: LMU and scratch memory are."""
     return e.load(e.element(pointer, at, F32), vector(F32, e.features.lanes))
 
 
 def store_row(e: Emitter, value: V, pointer: V, at: V, left: V | None, most: Most) -> None:
-    """Stores a vector from word `at` on, the first `left` lanes of it, and counts them."""
+    """Stores the first `left` lanes of a vector from word `at` on, and counts them in `most`."""
     place = e.element(pointer, at, F32)
     if left is None:
         most.see(value)

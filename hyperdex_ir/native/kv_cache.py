@@ -1,4 +1,4 @@
-"""Keys and values into the KV cache: store_key and store_value."""
+"""Storing keys and values in the KV cache: store_key and store_value."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def store_key(op: Operation) -> None:
 
 
 def _write_key(op: Operation, tiles: Tiles, position: V, key: V, size: V, matrix_type: str) -> None:
-    """A key as a row of the cache's matrix, zeros up to whole steps."""
+    """Writes a key as a row of the cache's matrix, with zeros up to whole steps."""
     e, lanes = op.e, op.features.lanes
     for part, start in enumerate(tiles.column(position)):
         with e.loop(0, tiles.steps) as step:
@@ -62,7 +62,8 @@ def store_value(op: Operation) -> None:
 def _write_value(
     op: Operation, tiles: Tiles, element: V, position: V, src: LmuRows, column: V, rows: V, real: V, matrix_type: str
 ) -> None:
-    """One element of each row's value as columns of a row of the cache's matrix; zeros in the matrix's padding."""
+    """Writes one element of each row's value as columns of a row of the cache's matrix; zeros in the matrix's
+    padding."""
     e, b = op.e, op.e.builder
     low, high = tiles.column(element)
     with e.loop(0, rows) as row:

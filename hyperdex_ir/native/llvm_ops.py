@@ -1,4 +1,4 @@
-"""The IEEE operations of `interpreter/ops.py` over LLVM values, so that `functions.py` defines the native engine too.
+"""The IEEE operations of `interpreter/ops.py` over LLVM values, so that `functions.py` defines the native executor too.
 
 No instruction carries a fast-math flag, and none may be contracted: each is one IEEE operation, as the protocol asks.
 """

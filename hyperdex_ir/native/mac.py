@@ -1,7 +1,7 @@
 """The MAC on LLVM values, 64 lanes a column: docs/arithmetic.md, section 3.
 
 The 64 lanes of a column are 64 / L vectors of L lanes, lane 0 first, L being `features.lanes`. Activations are f32, of
-the matrix type already (`convert.rounded`). `fold.py` makes one number of the lanes.
+the matrix type already (`convert.rounded`). `fold.py` reduces the lanes to one number.
 """
 
 from __future__ import annotations

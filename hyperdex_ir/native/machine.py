@@ -1,4 +1,4 @@
-"""The native machine: executes a program by compiled code, on several threads, with the interpreter's surface."""
+"""The native machine: executes a program by compiled code, on several threads, with the interpreter's interface."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def default_threads() -> int:
 
 
 def library(features: Features) -> Library:
-    """The engine's machine code, loaded once a process."""
+    """The executor's machine code, loaded once a process."""
     key = engine_key(features)
     if key not in _LIBRARIES:
         _LIBRARIES[key] = Library(engine_code(features), features)
@@ -51,10 +51,10 @@ class EngineMachine(MachineBase):
     """One LPU, run by compiled code: program, HBM, LMU of `lmu_words` words; `chunk` is the most tokens in flight.
 
     memory: an `EngineMemory`, or the interpreter's `Hbm`, whose bytes are shared. threads: the cores available when not
-    given. deadline: seconds of `time.monotonic`, None for none; a pass that is not over by then ends in DeadlineError.
-    device, link: its number on the ring, and what connects it with the devices before and after it.
+    given. deadline: seconds of `time.monotonic`, None for none; a step that is not over by then ends in DeadlineError.
+    device, link: its number on the ring, and its link to the devices before and after it.
 
-    Unlike the interpreter, it does not know which words have been written, and keeps the LMU from pass to pass.
+    Unlike the interpreter, it does not know which words have been written, and keeps the LMU from step to step.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class EngineMachine(MachineBase):
 
     @property
     def registers(self) -> list[int | None]:
-        """The registers by number; None where nothing has set one."""
+        """The registers by number; None for a register that has not been set."""
         state = self._states[0]
         return [value if known else None for value, known in zip(state.registers, state.is_set, strict=True)]
 
@@ -133,7 +133,7 @@ class EngineMachine(MachineBase):
 
     @property
     def executed(self) -> int:
-        """Instructions that the running pass, or the last one, has executed."""
+        """Instructions that the running step, or the last one, has executed."""
         return (self._faulty() or self._states[0]).executed
 
     def _faulty(self) -> Thread | None:
@@ -141,7 +141,7 @@ class EngineMachine(MachineBase):
         return next((state for state in self._states if state.fault), None)
 
     def clear(self) -> None:
-        """Forgets the sticky flag, and counts passes from 0 again."""
+        """Forgets the sticky flag, and counts steps from 0 again."""
         self._context.pass_number = 0
         for state in self._states:
             state.flag = 0
@@ -170,10 +170,10 @@ class EngineMachine(MachineBase):
             super().run(tokens, position, first_row)
 
     def start(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """Begins a pass over `tokens`, the first of them at `position`; `resume` then executes it.
+        """Begins a step over `tokens`, the first of them at `position`; `resume` then executes it.
 
         Raises MachineFault when the host does what the machine forbids: no tokens or more than the chunk, a first row
-        that is none of them, or after `close`; FileFormatError when a parameter image has become shorter.
+        that is not one of them, or a call after `close`; FileFormatError when a parameter image has become shorter.
         """
         given = self._given(tokens, position, first_row)
         with self._running:
@@ -187,11 +187,11 @@ class EngineMachine(MachineBase):
             self._reset(given)
 
     def resume(self) -> Stop:
-        """Executes the pass up to the halt, or to a receive whose message is not there yet: then call it again.
+        """Executes the step up to the halt, or to a receive whose message has not arrived; then call `resume` again.
 
-        Raises MachineFault when an instruction does what the machine forbids, what the link raises, and DeadlineError
-        when the deadline passes. Ctrl+C ends the pass too. After any of these the machine can be used again, for a new
-        pass. NaN and infinity raise nothing: see `fault`.
+        Raises MachineFault when an instruction does what the machine forbids, DeadlineError when the deadline is over,
+        and the link's own exceptions. Ctrl+C ends the step too. After any of these the machine can be used again, for a
+        new step. NaN and infinity raise nothing: see `fault`.
         """
         with self._running:
             self._execute()
@@ -201,7 +201,7 @@ class EngineMachine(MachineBase):
             return "halt"
 
     def stop(self) -> None:
-        """Ends the running pass soon; called from another thread."""
+        """Ends the running step soon; called from another thread."""
         self._context.stop = 1
         if self._exchange is not None:
             self._exchange.interrupt()
@@ -211,7 +211,7 @@ class EngineMachine(MachineBase):
         self._finalizer()
 
     def _reset(self, given: dict[int, int]) -> None:
-        """The state before a pass, with these registers set. No thread runs."""
+        """Sets the state before a step, with these registers set. No thread may be running."""
         self._context.stop, self._context.arrived = 0, 0
         fresh = Thread()
         fresh.is_set[0] = 1
@@ -241,7 +241,7 @@ class EngineMachine(MachineBase):
 
 
 def _job(code: Library, context: Context, states: Any, reasons: list[int]) -> Any:
-    """What a thread does for a pass. It holds no reference to the machine, so that this can be collected."""
+    """Job of a thread in a step. It holds no reference to the machine, so that the machine can be collected."""
     run = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)(code.address("run"))
     machine = ctypes.addressof(context)
     threads = [ctypes.addressof(state) for state in states]
@@ -266,7 +266,7 @@ def _words(count: int) -> np.ndarray:
 
 
 def _scratch_words(program: Program, sizes: Sizes) -> int:
-    """The most that an instruction of the program needs."""
+    """The most scratch words that an instruction of the program needs."""
     most = 0
     for index, item in enumerate(program.instructions):
         scratch = EMITTERS[item.name].scratch

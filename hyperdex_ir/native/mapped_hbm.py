@@ -1,4 +1,4 @@
-"""The HBM of the native engine: parameter images mapped from their files, and a run-time area of its own."""
+"""The HBM of the native executor: parameter images mapped from their files, and a run-time area of its own."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ class EngineMemory:
     def __init__(self, memory_map: MemoryMap, parameters: Region, runtime: Region, owners: Sequence[Any]):
         self.map = memory_map
         self.parameters, self.runtime = parameters, runtime
-        self._owners = list(owners)  # what keeps the memory alive
+        self._owners = list(owners)  # these objects keep the memory alive
         self._files: list[tuple[Path, mmap.mmap]] = []
 
     @classmethod
     def from_images(cls, paths: Sequence[Path], memory_map: MemoryMap) -> EngineMemory:
         """Maps the parameter images of a device's channels, in channel order; nothing is read.
 
-        Who may write the files can change what a pass computes, as a private mapping shows their changes too; never
-        what it touches: compiled code reads a number that decides about that once (`Operation.agreed`).
+        A process that may write the files can change the results of a step, as a private mapping shows later changes of
+        the files. It cannot change which memory the step touches: compiled code reads the numbers that decide about
+        that only once (`Operation.agreed`).
 
-        Raises FileFormatError when one is missing or not of the size that the map says.
+        Raises FileFormatError when an image is missing or not of the size that the map says.
         """
         channels = memory_map.target.channels
         if len(paths) != channels:
@@ -60,7 +61,8 @@ class EngineMemory:
         return cls(memory_map, parameters, runtime, [hbm, first, second])
 
     def check_files(self) -> None:
-        """Raises FileFormatError when a mapped image has become shorter: reading what is gone would end the process."""
+        """Raises FileFormatError when a mapped image has become shorter: reading the missing part would end the
+        process."""
         for path, file in self._files:
             if (size := file.size()) < len(file):
                 raise FileFormatError(f"{path}: {size} bytes, {len(file)} when the model was opened", COMPILE_AGAIN)
@@ -74,7 +76,7 @@ class EngineMemory:
         self._array(address, data.shape, data.dtype)[...] = data
 
     def _array(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """The run-time area is linear: channel 0 begins where it does."""
+        """An array in the run-time area, which is linear: it begins where channel 0 begins."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if not self.runtime.begin <= address <= self.runtime.end - size:
             begin, end = self.runtime.begin, self.runtime.end - 1

@@ -1,7 +1,8 @@
-"""The instruction matmul: every output column belongs to one thread, from the MAC to what follows it.
+"""The instruction matmul: every output column belongs to one thread, from the MAC to the end of the epilogue.
 
-One row in flight streams the matrix past it (`gemv.py`), more of them take it 16 columns at a time (`gemm.py`). The
-sums go to scratch memory and through the epilogue a vector of columns at a time (docs/arithmetic.md, section 4).
+With one row in flight the matrix streams past it (`gemv.py`); with more rows the matrix is taken 16 columns at a time
+(`gemm.py`). The sums go to scratch memory and through the epilogue a vector of columns at a time (docs/arithmetic.md,
+section 4).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _WORK = max(work_words(item) for item in FEATURES.values())
 
 
 def _scratch_words(v: Values, sizes: Sizes) -> int:
-    """See `_Scratch`; 0 where the operands cannot be in the LMU and in HBM."""
+    """Scratch words, see `_Scratch`; 0 where the operands do not fit the LMU or HBM."""
     k, n = v["k"], v["n"]
     row, half = (ceil_div(columns, LANES) * LANES for columns in (k, n))
     rows = min(sizes.chunk, *(sizes.lmu_words // max(columns, 1) for columns in (k, n)))
@@ -49,7 +50,7 @@ def _scratch_words(v: Values, sizes: Sizes) -> int:
 
 @dataclass(frozen=True)
 class _Operands:
-    """What a matmul works on, checked; counts are i64. `gates`: rows from a row of the matrix to that of its gate."""
+    """Checked operands of a matmul; counts are i64. `gates`: rows from a row of the matrix to that of its gate."""
 
     rows: V
     n: V
@@ -70,7 +71,7 @@ class _Scratch:
     """Places in the scratch memory: activations of all rows (in decode, of each thread), bias and sums by matrix row,
     the result where it cannot be written at once; then this thread's own: columns, sums of the two halves, work. All
     begin on a cache line. There is room for as many rows as the chunk has and the LMU can hold, of both sides; for
-    columns where these are several."""
+    columns where there are several rows."""
 
     activations: V
     bias: V
@@ -174,7 +175,7 @@ def _decode(op: Operation, o: _Operands, scratch: _Scratch, begin: V, end: V) ->
     own = e.element(scratch.activations, e.mul(op.thread, e.mul(o.tiles.steps, LANES)), F32)
     _for_type(op, lambda matrix_type: _round_row(op, o, own, matrix_type))
     with e.if_then(e.builder.not_(op.apart(o.dst, o.src))):
-        op.barrier()  # all have read src before one writes dst
+        op.barrier()  # all threads have read src before one writes dst
     _load_bias(op, o, scratch, begin, end)
     for_gates = e.builder.select(o.gated, I64(2), I64(1))
     groups = e.maximum(e.builder.udiv(I64(SPAN), e.maximum(e.mul(e.mul(o.tiles.steps, LANES), o.tiles.trees), 1)), 1)
@@ -197,7 +198,7 @@ def _round_row(op: Operation, o: _Operands, target: V, matrix_type: str) -> None
 
 
 def _prefill(op: Operation, o: _Operands, scratch: _Scratch) -> None:
-    """All rows: threads share their rounding, then take PANEL columns at a time."""
+    """All rows: threads share the rounding of the rows, then take PANEL columns at a time."""
     e = op.e
     begin, end = op.share(o.rows)
 
@@ -229,7 +230,7 @@ def _multiply(op: Operation, o: _Operands, scratch: _Scratch, begin: V, end: V, 
 
 
 def _load_bias(op: Operation, o: _Operands, scratch: _Scratch, begin: V, end: V) -> None:
-    """The bias of columns begin..end-1, and of their gates, to its place in the scratch memory."""
+    """Copies the bias of columns begin..end-1, and of their gates, to its place in the scratch memory."""
     e = op.e
     needed = e.builder.and_(op.present("bias"), e.less(begin, end))
     with e.if_then(needed):
@@ -278,7 +279,7 @@ def _epilogue(op: Operation) -> V:
 
 
 class _Chain:
-    """The steps of the epilogue, each where the instruction has it."""
+    """The steps of the epilogue; each is done where the instruction has it."""
 
     def __init__(self, op: Operation, rows: V, n: V, bias: V):
         b = op.e.builder

@@ -1,4 +1,4 @@
-"""Operands in the LMU and in HBM: bounds-checked addresses, as the interpreter checks them, and ways to walk them."""
+"""Operands in the LMU and in HBM: addresses, bounds-checked as in the interpreter, and ways to walk the operands."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _FARTHEST = 1 << 62  # beyond it, sums of addresses could wrap round
 
 @dataclass(frozen=True)
 class LmuRows:
-    """Rows of f32 in the LMU. `pointer`: row 0; `stride`: words from row to row; `first`, `last`: words of the LMU, the
-    last before the first where there are none."""
+    """Rows of f32 in the LMU. `pointer`: row 0; `stride`: words from row to row; `first`, `last`: numbers of its first
+    and last word in the LMU. Without words, the last is before the first."""
 
     e: Emitter
     pointer: V
@@ -70,7 +70,7 @@ class Tiles:
 
     e: Emitter
     channels: V  # pointer to the channels' pointers
-    beat: V  # of the matrix's first stripe
+    beat: V  # beat of the matrix's first stripe
     stride: V  # bytes from beat to beat of a channel
     trees: V
     steps: V
@@ -114,7 +114,7 @@ class Words:
         self._copy(target, first, count, store=False)
 
     def copy_from(self, source: V, first: int | V = 0, count: int | V | None = None) -> None:
-        """The other way round."""
+        """Copies memory to elements first..first+count-1 (all by default)."""
         self._copy(source, first, count, store=True)
 
     def _copy(self, memory: V, first: int | V, count: int | V | None, store: bool) -> None:
@@ -194,9 +194,9 @@ def lmu_view(op: Operation, name: str, rows: V, groups: V, columns: V) -> LmuVie
 
 
 def _lmu(op: Operation, name: str, distance: V, added: V, count: V) -> tuple[V, V, V]:
-    """Pointer and number of the first word, and the number of the last, `distance` words further on, when both are in
-    the LMU, and `count` elements are no more than it has words. Without elements the last is the one before the first,
-    which may be right behind the LMU."""
+    """Pointer and number of the first word, and number of the last, `distance` words further on. Fault unless both are
+    in the LMU, and `count` elements are no more than it has words. Without elements the last word is the one before the
+    first, which may be right behind the LMU."""
     e, b = op.e, op.e.builder
     distance = b.select(e.equal(count, 0), I64(-1), distance)
     address, register = e.add(op.immediate(f"{name}.address"), added), op.register(f"{name}.register")

@@ -70,7 +70,7 @@ def select_columns(op: Operation) -> None:
     e, b = op.e, op.e.builder
     rows, columns, limit, index = op.rows(), op.immediate("columns"), op.immediate("limit"), op.register("index")
     op.fault_if(b.and_(e.less(index, 0), e.less(0, columns)), Fault.SELECTED_COLUMNS, index, columns)
-    start = e.mul(e.minimum(e.maximum(index, 0), limit), columns)  # from the limit on, nothing is there
+    start = e.mul(e.minimum(e.maximum(index, 0), limit), columns)  # there are no rows from the limit on
     there = e.maximum(e.minimum(e.sub(limit, start), columns), 0)
     parts = [e.local(POINTER, op.scratch()), e.local(I64, I64(0)), e.local(I64, I64(-1))]
     with e.if_then(e.less(0, there)):

@@ -1,7 +1,7 @@
 """Instructions of the group NET: messages to and from the neighbours on the ring.
 
-Python owns the links (`exchange.py`). The first thread calls it, without the others leaving compiled code; only where a
-message is not there yet do all of them return, so that the pass can be resumed when it is.
+Python owns the links (`exchange.py`). The first thread calls Python, while the others stay in compiled code. Only when
+a message has not arrived do all threads return, so that the step can be resumed when it has.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def send(op: Operation) -> None:
 
 
 def _check_ahead(op: Operation, sent: V, words: V) -> None:
-    """Fault when more would have been sent and not received than may be."""
+    """Fault when more would have been sent beyond what has been received than the machine allows."""
     e, thread, most = op.e, op.machine_thread, op.context.load("lmu_words")
     messages = e.sub(e.add(sent, 1), thread.load("received"))
     ahead = e.add(thread.load("words_ahead"), words)
@@ -68,7 +68,7 @@ def receive(op: Operation) -> None:
 
 
 def _take(op: Operation, number: V, part: V, rows: V, columns: V) -> V:
-    """What the link says when the first thread asks it for the next message: an Arrival, the same for all threads."""
+    """The link's answer when the first thread asks it for the next message: an Arrival, the same for all threads."""
     e, b = op.e, op.e.builder
     with e.if_then(e.equal(op.thread, 0)):
         arrival = e.call_at(op.context.at("receive_message"), I64, [number, part, rows, columns])
@@ -80,7 +80,7 @@ def _take(op: Operation, number: V, part: V, rows: V, columns: V) -> V:
 
 
 def _part(op: Operation) -> V:
-    """The part that an instruction is about. Fault without links, and unless there are as many parts as say so."""
+    """The part that an instruction is about. Fault without links, and when there is no part for this device."""
     e, b = op.e, op.e.builder
     op.fault_if(e.equal(op.context.load("linked"), 0), Fault.NO_LINKS)
     device, parts = op.register_value(DEVICE), op.immediate("parts")

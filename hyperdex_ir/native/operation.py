@@ -1,4 +1,5 @@
-"""What an emitter of one instruction gets: operands, checked; the share of work of each thread; faults and the flag.
+"""The interface of emitters: checked operands of one instruction, the share of work of each thread, faults and the
+flag.
 
 An instruction of the table is one LLVM function `i64 op_<name>(ptr context, ptr thread, ptr fields)`. Its body is
 written by a function that is registered under the instruction's name:
@@ -19,19 +20,19 @@ Rules:
 - All threads execute every instruction, each on its own registers. Checks come first, in the order in which the
   interpreter's handler makes them, and every thread makes them all: then all threads take the same fault. Only the work
   on data is split, by `share`.
-- When the function ends, the threads meet (`barrier=True`): what one has written, the others may read from then on.
-  Inside, `op.barrier()` does the same. All threads must come to the same barriers: none inside a loop over a share, nor
-  where only some of them get to.
-- A number in memory that decides control flow, an address or a size is read once, checked, and used from the copy. What
-  all threads must agree about is read by one of them: `op.agreed`. The parameters lie in mapped files, which may be
-  rewritten at any time; LMU, run-time area and scratch memory change between barriers only.
+- When the function ends, the threads meet (`barrier=True`): data that one thread has written, the others may read from
+  then on. Inside, `op.barrier()` does the same. All threads must come to the same barriers: there must be none inside a
+  loop over a share, nor in code that only some threads reach.
+- A number in memory that decides control flow, an address or a size is read once, checked, and used from the copy. A
+  number on which all threads must agree is read by one of them: `op.agreed`. The parameters lie in mapped files, which
+  may be rewritten at any time; LMU, run-time area and scratch memory change between barriers only.
 - Addresses and numbers that have been checked stay in registers, on the stack or in the Context: no instruction writes
   there.
 - An instruction reads everything before it writes. Where operands may overlap (`op.apart`), write to
   `op.scratch` first. Rows of a result may lie on each other (`op.share_rows`).
 - Long work asks `op.check_stop()` now and then (every few microseconds' worth is plenty). No stretch without it grows
   with a product of operands that no limit of the LMU bounds: `SPAN` elements at a time.
-- Everything that docs/arithmetic.md, section 10, counts is given to `op.watch`.
+- Every value that docs/arithmetic.md, section 10, counts is given to `op.watch`.
 - LMU and scratch memory may be read up to 64 words past the last one; never written. HBM memory must not.
 
 `scratch` says how many f32 words of memory an instruction needs besides its operands, given its operand values (a
@@ -60,7 +61,8 @@ from hyperdex_ir.native.shared import Shared
 
 @dataclass(frozen=True)
 class Sizes:
-    """What scratch sizes depend on: most rows in flight, MAC trees, threads, words of the LMU, bytes of HBM."""
+    """Numbers on which scratch sizes depend: most rows in flight, MAC trees, threads, words of the LMU, bytes of
+    HBM."""
 
     chunk: int
     trees: int
@@ -69,7 +71,7 @@ class Sizes:
     hbm_bytes: int
 
     def fit(self, *columns: int) -> bool:
-        """Whether rows of so many columns can be in the LMU. An instruction whose cannot faults before it comes to use
+        """Test that rows of so many columns can be in the LMU. An instruction whose rows cannot faults before it uses
         scratch memory, so it needs none."""
         return max(columns) <= self.lmu_words
 
@@ -81,7 +83,7 @@ Body = Callable[["Operation"], None]
 
 @dataclass(frozen=True)
 class Definition:
-    """How an operation of the plan is written. extra: the names of its fields, when it is no instruction."""
+    """Emitter of an operation of the plan. extra: the names of its fields, when it is not an instruction."""
 
     name: str
     body: Body
@@ -91,7 +93,7 @@ class Definition:
 
     @property
     def number(self) -> int:
-        """What stands in slot 0 of the plan."""
+        """The operation's number, in slot 0 of its row in the plan."""
         return BY_NAME[self.name].opcode if self.extra is None else FIRST_EXTRA + list(EXTRAS).index(self.name)
 
     @property
@@ -102,19 +104,19 @@ class Definition:
 
 #: The emitter of each instruction.
 EMITTERS: Handlers[Definition] = Handlers("emitter of the native engine")
-#: Those of operations that are no instructions, which the engine itself puts into a plan.
+#: Emitters of operations that are not instructions, which the executor itself puts into a plan.
 EXTRAS: Handlers[Definition] = Handlers("emitter of the native engine")
 
 #: Elements between two `check_stop`s, where their number is bounded by HBM alone.
 SPAN = 1 << 25
 
-FIRST_EXTRA = 256  #: numbers of operations that are no instruction of the table
+FIRST_EXTRA = 256  #: numbers from here on are of operations that are not instructions of the table
 
 
 def emits(*names: str, scratch: Scratch | None = None, barrier: bool = True) -> Callable[[Body], Body]:
-    """Registers what writes the body of instructions.
+    """Registers the function that writes the body of these instructions.
 
-    barrier: threads meet when it ends; False for what touches only the thread's own state.
+    barrier: threads meet when it ends; False for an instruction that touches only the thread's own state.
     """
 
     def register(body: Body) -> Body:
@@ -126,7 +128,7 @@ def emits(*names: str, scratch: Scratch | None = None, barrier: bool = True) -> 
 
 
 def emits_extra(name: str, fields: Sequence[str], *, barrier: bool = True) -> Callable[[Body], Body]:
-    """As `emits`, for an operation that is no instruction of the table. fields: the names of its slots."""
+    """As `emits`, for an operation that is not an instruction of the table. fields: the names of its slots."""
 
     def register(body: Body) -> Body:
         EXTRAS.add(name, Definition(name, body, None, barrier, tuple(fields)))
@@ -145,14 +147,14 @@ def emit_operation(module: Any, features: Features, definition: Definition) -> A
 
 
 def positions_fit(e: Emitter, first: V, rows: V) -> V:
-    """i1: the positions of rows, of which there are 1 to the chunk size, are from 0 to the last."""
+    """i1: the positions of the rows, from 1 row to the chunk size, are from 0 to the last position."""
     inside = e.builder.icmp_signed("<=", first, e.sub(I64(MOST_POSITION + 1), rows))
     return e.builder.and_(e.less(-1, first), inside)
 
 
 class Operation:
     """One instruction while its function is being written. `e`: the Emitter; `context`, `machine_thread`: the shared
-    structures by field name; `threads`, `thread`: how many there are, and this one's number (i64)."""
+    structures by field name; `threads`, `thread`: the number of threads, and this one's number (i64)."""
 
     def __init__(self, e: Emitter, definition: Definition):
         self.e = e
@@ -181,7 +183,7 @@ class Operation:
         return self.e.load(self._slot(name), F32)
 
     def present(self, name: str) -> V:
-        """Whether an optional operand is there, i1."""
+        """i1: an optional operand is present."""
         return self.e.builder.trunc(self.immediate(f"{name}.present"), I1)
 
     def register(self, name: str) -> V:
@@ -210,7 +212,8 @@ class Operation:
         return rows
 
     def position(self, rows: V) -> V:
-        """The position of the first row in flight, i64. Fault when that of one is not from 0 to the last."""
+        """The position of the first row in flight, i64. Fault when a row's position is not from 0 to the last
+        position."""
         e, position = self.e, self.register_value(POSITION)
         self.fault_if(e.builder.not_(positions_fit(e, position, rows)), Fault.POSITION, position, rows)
         return position
@@ -226,7 +229,7 @@ class Operation:
     def tiles(self, name: str, rows: int | V, columns: int | V, *, added: int | V = 0, written: bool = False) -> Tiles:
         """An Hbm operand (`added` bytes further on) as a matrix [rows, columns] in tile order.
 
-        Fault when it lies outside HBM or off the stripes, or is `written` to and a parameter.
+        Fault when the matrix lies outside HBM or off the stripes, or is `written` to and lies in the parameters.
         """
         rows, columns = self.e.i64(rows), self.e.i64(columns)
         return memory_access.tiles(self, name, rows, columns, self.e.i64(added), written)
@@ -234,7 +237,7 @@ class Operation:
     def words(self, name: str, count: int | V, *, item: int = 4, added: int | V = 0, written: bool = False) -> Words:
         """An Hbm operand (`added` bytes further on) as `count` elements of `item` bytes one after another.
 
-        Fault when it lies outside HBM or off the elements' grid, or is `written` to and a parameter.
+        Fault when the elements lie outside HBM or off their grid, or are `written` to and lie in the parameters.
         """
         return memory_access.words(self, name, self.e.i64(count), item, self.e.i64(added), written)
 
@@ -257,8 +260,8 @@ class Operation:
         return begin, end
 
     def share_rows(self, dst: LmuRows, rows: V, columns: V) -> tuple[V, V]:
-        """`share` of the rows that an instruction writes; all are the first thread's where they lie on each other, and
-        so the last one stays."""
+        """`share` of the rows that an instruction writes. Where rows lie on each other, all are the first thread's, so
+        that the last one stays."""
         return self.share_apart(rows, self.e.builder.icmp_signed(">=", dst.stride, columns))
 
     def share_apart(self, count: V, apart: V) -> tuple[V, V]:
@@ -276,10 +279,11 @@ class Operation:
             e.builder.ret(I64(Reason.STOPPED))
 
     def agreed(self, read: Callable[[], V]) -> V:
-        """An i64 that the first thread reads and all threads get: what control flow or addresses depend on is the same
-        for all, whoever changes it meanwhile. They meet here.
+        """An i64 that the first thread reads and all threads get: a number on which control flow or addresses depend is
+        the same for all threads, even when the memory changes meanwhile. All threads meet here.
 
-        Two places take turns: all have taken what is in one before any comes to the barrier behind which it may change.
+        Two places take turns: all threads have read one before any thread comes to the barrier behind which it may
+        change.
         """
         e = self.e
         turn = e.builder.and_(self.machine_thread.load("barriers"), I64(1))
@@ -289,7 +293,7 @@ class Operation:
         return self.context.load("agreed", turn)
 
     def check_stop(self) -> None:
-        """Returns from the instruction when the stop flag is set; threads that wait at a barrier see it too."""
+        """Returns from the instruction when the stop flag is set; threads that wait at a barrier see the flag too."""
         e = self.e
         stop = e.builder.load_atomic(self.context.at("stop"), "monotonic", 8, typ=I64)
         with e.if_then(e.builder.icmp_signed("!=", stop, I64(0)), likely=False):
@@ -320,12 +324,12 @@ class Operation:
         return local
 
     def fault_if(self, condition: V, code: Fault, *numbers: int | V) -> None:
-        """Ends the pass with a machine fault where the condition (i1) holds."""
+        """Ends the step with a machine fault where the condition (i1) holds."""
         with self.e.if_then(condition, likely=False):
             self.fault(code, *numbers)
 
     def fault(self, code: Fault, *numbers: int | V) -> None:
-        """Ends the pass with a machine fault; code that follows in this block is not reached."""
+        """Ends the step with a machine fault; code that follows in this block is not reached."""
         if len(numbers) != number_count(code):
             raise ValueError(f"{len(numbers)} numbers, {code.name} has {number_count(code)}")
         for index, number in enumerate(numbers):
@@ -334,7 +338,8 @@ class Operation:
         self.e.builder.ret(I64(Reason.FAULT))
 
     def finish(self) -> None:
-        """Ends the function: the flag, the barrier, on to the next instruction. Called once the body is written."""
+        """Ends the function: records the flag, meets at the barrier, goes on to the next instruction. Called once the
+        body is written."""
         e = self.e
         if e.builder.block.is_terminated:
             return

@@ -14,7 +14,7 @@ _RELEASE = type(threading.Lock()).release
 
 
 class Pool:
-    """`count` threads. `job(number)` is what each runs; it releases Python's lock by calling compiled code."""
+    """`count` threads. Each runs `job(number)`, which releases Python's lock by calling compiled code."""
 
     def __init__(self, count: int, job: Job):
         self._job = job
@@ -28,7 +28,7 @@ class Pool:
         self._starts = [threading.Lock() for _ in range(count)]
         self._begun: list[tuple[None, int]] = [(None, 0)] * count  # the run that each thread was last told to do
         self._finished = [0] * count  # runs that each thread is done with
-        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()  # wakes who waits; `_finished` is what counts
+        self._done: queue.SimpleQueue[int] = queue.SimpleQueue()  # wakes the waiting thread; `_finished` is what counts
         self._errors: list[BaseException] = []
         for number, start in enumerate(self._starts):
             start.acquire()
@@ -36,26 +36,27 @@ class Pool:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` has been called."""
+        """True once `close` has been called."""
         return self._closed
 
     def settle(self) -> None:
-        """Waits for what an interrupted run has left behind: afterwards no thread runs a job."""
+        """Waits until the jobs of an interrupted run have ended: afterwards no thread runs a job."""
         if os.getpid() != self._process:  # a fork copies everything but threads
             self._start()
         self._drain()
 
     def run(self, stop: Callable[[], None], deadline: float | None = None) -> bool:
-        """Every thread runs the job once; returns when all have, True unless the deadline came first.
+        """Runs the job once on every thread; returns when all have finished, True unless the deadline came first.
 
-        deadline: seconds of `time.monotonic`. When it passes, or an exception comes in from outside (Ctrl+C), `stop()`
-        is called, which must make the jobs return soon; the exception goes on when they have.
+        deadline: seconds of `time.monotonic`. When it is over, or an exception comes in from outside (Ctrl+C), `stop()`
+        is called, which must make the jobs return soon; the exception is raised again when they have.
         """
         self.settle()
         self._errors.clear()
         target = self._last() + 1
         try:
-            # In one call of C: Ctrl+C comes before it or after it, all threads run or none, and it is known which.
+            # One call of C: Ctrl+C comes before it or after it, so either all threads run or none, and it is known
+            # which.
             self._begun[:] = zip(map(_RELEASE, self._starts), repeat(target), strict=False)
             in_time = self._wait(target, deadline)
             if not in_time:
@@ -81,7 +82,8 @@ class Pool:
         return self._begun[0][1]
 
     def _wait(self, target: int, deadline: float | None) -> bool:
-        """Whether all threads have come to the end of a run before the deadline. Signals interrupt it."""
+        """Waits for the end of a run; True when all threads have come to it before the deadline. Signals interrupt the
+        wait."""
         while min(self._finished) < target:
             try:
                 self._done.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))

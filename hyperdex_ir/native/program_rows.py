@@ -40,7 +40,7 @@ def make_plan(instructions: Sequence[Instruction]) -> np.ndarray:
 
 
 def _field_numbers(index: int, item: Instruction) -> list[int]:
-    """The numbers of all fields, in the table's order; an absent operand's are 0."""
+    """The numbers of all fields, in the table's order; those of an absent operand are 0."""
     owner = place_of(index, item.name)
     values = operand_values(index, item)
     numbers: list[int] = []

@@ -1,4 +1,4 @@
-"""Instructions that choose columns, top_k and take_columns, and how a word of the LMU is read as a number."""
+"""Instructions that choose columns, top_k and take_columns, and conversion of a word of the LMU to a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 
 
 def number_in(e: Emitter, word: V, limit: V) -> tuple[V, V]:
-    """(i1: the f32 is an integer in 0..limit-1, which integer it is, i64). limit: i64, at most 2^24."""
+    """(i1: the f32 is an integer in 0..limit-1; that integer, i64). limit: i64, at most 2^24."""
     b = e.builder
     inside = b.and_(b.fcmp_ordered(">=", word, e.f32(0.0)), b.fcmp_ordered("<", word, b.sitofp(limit, F32)))
     number = b.fptosi(b.select(inside, word, e.f32(0.0)), I64)
@@ -94,7 +94,8 @@ def _fill(e: Emitter, marks: V, count: V, mark: int) -> None:
 
 
 def _largest(e: Emitter) -> Any:
-    """i64 f(ptr x, ptr allowed, i64 count): the first of the largest f32 that is allowed (i32, not 0); no longer is."""
+    """i64 f(ptr x, ptr allowed, i64 count): the first of the largest f32 that is allowed (i32, not 0); it is no longer
+    allowed afterwards."""
 
     def body(e: Emitter, x: V, allowed: V, count: V) -> V:
         b = e.builder

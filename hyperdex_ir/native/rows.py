@@ -1,7 +1,7 @@
 """Kernels of the vector engine: one row of words one after another, from memory to memory.
 
-Each is a function of the module that returns the largest magnitude bits of what it wrote, i32. The result may be the
-operand itself, but not overlap it otherwise. What they compute is docs/arithmetic.md, sections 2 and 5 to 7.
+Each is a function of the module that returns the largest magnitude bits of the words it wrote, i32. The result may be
+the operand itself, but not overlap it otherwise. docs/arithmetic.md, sections 2 and 5 to 7, defines what they compute.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def row_mean(e: Emitter) -> Any:
 
 
 def row_max(e: Emitter) -> Any:
-    """f32 f(ptr a, i64 count): acc = a[0]; acc = acc > a[i] ? acc : a[i] for i = 1, 2, ..; that of nothing is
-    -infinity."""
+    """f32 f(ptr a, i64 count): acc = a[0]; acc = acc > a[i] ? acc : a[i] for i = 1, 2, ..; the maximum of no elements
+    is -infinity."""
 
     def body(e: Emitter, a: V, count: V) -> V:
         most = e.local(F32, e.f32_bits(_MINUS_INFINITY))
@@ -159,7 +159,7 @@ def _offset_weight(e: Emitter, weight: V, unit_offset: V) -> V:
 
 def layer_norm_row(e: Emitter) -> Any:
     """i32 f(ptr dst, ptr a, i64 count, ptr weight, ptr bias, f32 epsilon, i1 unit_offset): rms_norm_row of
-    a - mean(a). The result serves as memory for that."""
+    a - mean(a). The memory of the result holds a - mean(a) meanwhile."""
 
     def body(e: Emitter, dst: V, a: V, count: V, *rest: V) -> V:
         mean = e.splat(e.call(row_mean(e), [a, count]), e.features.lanes)
@@ -197,7 +197,7 @@ def rotary_row(e: Emitter, style: str) -> Any:
 
 
 def _turn_halves(e: Emitter, dst: V, a: V, cos: V, sin: V, turned: V, most: Most) -> None:
-    """Pairs (i, i + turned / 2); both are read before either is written."""
+    """Rotates the pairs (i, i + turned / 2); both elements are read before either is written."""
     half = e.builder.lshr(turned, I64(1))
 
     def part(at: V, left: V | None) -> None:
@@ -214,7 +214,7 @@ def _turn_halves(e: Emitter, dst: V, a: V, cos: V, sin: V, turned: V, most: Most
 
 
 def _turn_neighbours(e: Emitter, dst: V, a: V, cos: V, sin: V, turned: V, most: Most) -> None:
-    """Pairs (2i, 2i + 1)."""
+    """Rotates the pairs (2i, 2i + 1)."""
     lanes = e.features.lanes
     swapped = [lane ^ 1 for lane in range(lanes)]
     even = e.lanes(I1, [lane % 2 == 0 for lane in range(lanes)])

@@ -1,8 +1,8 @@
 """The instruction sample: docs/arithmetic.md, section 9, for one row of logits split over the threads.
 
-Each thread works on its own blocks of columns; what all must know (largest logit, sums of weights, histograms) goes
-through records in scratch memory, with a barrier before they are read. All sums are of integers, so threads may add in
-any order.
+Each thread works on its own blocks of columns. Numbers that all threads need (largest logit, sums of weights,
+histograms) go through records in scratch memory, with a barrier before they are read. All sums are of integers, so
+threads may add in any order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from hyperdex_ir.native.philox import draw
 from hyperdex_ir.native.top_columns import HISTOGRAM_WORDS, keep_first, lane_bits, lowest_bit
 
 _BLOCK = 64  # columns that no two threads share
-_RECORD_WORDS = 16  # of a thread: largest, its column, worst bits, sums
+_RECORD_WORDS = 16  # words of a thread's record: largest, its column, worst bits, sums
 _LARGEST, _WORST, _COLUMN, _SUMS = 0, 4, 8, (16, 24)  # bytes in a record
 _NONFINITE = 0x7F800000
 _MINUS_INFINITY = 0xFF800000
@@ -51,7 +51,8 @@ class _Settings:
 
 @dataclass(frozen=True)
 class Row:
-    """The row of logits and what is kept for each column; `begin` to `end` (multiples of 64) are this thread's.
+    """The row of logits and the data kept for each column; columns `begin` to `end` (multiples of 64) are this
+    thread's.
 
     Behind `columns` there are up to 63 more, which count as logits of -infinity.
     """
@@ -73,7 +74,7 @@ class Row:
             yield index
 
     def inside(self, index: V, lanes: int) -> V:
-        """<i1> mask: which of the `lanes` columns from `index` on there are."""
+        """<i1> mask: those of the `lanes` columns from `index` on that exist."""
         return self.op.e.first_lanes(self.op.e.sub(self.columns, index), vector(F32, lanes))
 
     def record(self, offset: int, thread: V | None = None) -> V:
@@ -133,7 +134,7 @@ def _between(op: Operation, value: V) -> V:
 
 
 def _row(op: Operation, columns: V) -> Row:
-    """Divides the blocks among the threads, and the scratch memory among what is kept."""
+    """Divides the blocks among the threads, and the scratch memory among the data kept."""
     e = op.e
     blocks = e.ceil_div(columns, _BLOCK)
     begin, end = (e.mul(number, _BLOCK) for number in op.share(blocks))
@@ -149,7 +150,7 @@ def _row(op: Operation, columns: V) -> Row:
 
 
 def _penalize(row: Row, logits: V, area: Words, penalty: V) -> None:
-    """The logits with those of the tokens that the text holds moved away, into `keys`."""
+    """Writes the logits into `keys`, with the penalty applied to those of the tokens that the text holds."""
     op, e, b = row.op, row.op.e, row.op.e.builder
     lanes = op.features.lanes
     first = b.udiv(row.begin, I64(8))
@@ -265,7 +266,7 @@ def _keep(row: Row, settings: _Settings) -> None:
 
 
 def _sum_up(row: Row, field: int) -> tuple[V, V]:
-    """(the sum of all weights, u64; this thread's). Ends with a barrier and reads the records behind it."""
+    """(the sum of all weights, u64; the sum of this thread's). Meets at a barrier and reads the records behind it."""
     op, e, b = row.op, row.op.e, row.op.e.builder
     lanes = op.features.lanes
     own = e.local(vector(I64, lanes), e.zero(vector(I64, lanes)))
@@ -294,7 +295,8 @@ def _high_product(op: Operation, a: V, b: V, shift: int) -> V:
 
 
 def _drawn(row: Row, random: V) -> V:
-    """The first column up to which the weights exceed the part of their sum that the random number stands for."""
+    """The first column at which the running sum of weights exceeds the part of the total that the random number stands
+    for."""
     op, e, b = row.op, row.op.e, row.op.e.builder
     lanes = op.features.lanes
     total, _ = _sum_up(row, _SUMS[1])

@@ -63,8 +63,8 @@ def gather(op: Operation) -> None:
 class _Indices:
     """The table row of each row in flight, i64. Fault when one is outside the table.
 
-    Each is checked twice: all of them here, for a fault before anything is done, and the one that a thread uses where
-    it uses it, as the numbers may lie in a file that changes meanwhile.
+    Each index is checked twice: all of them here, so that a fault comes before anything is done; and again where a
+    thread uses one, as the numbers may lie in a file that changes meanwhile.
     """
 
     def __init__(self, op: Operation, rows: V):
@@ -87,7 +87,7 @@ class _Indices:
             self.of(row)
 
     def of(self, row: V) -> V:
-        """That of one row."""
+        """The index of one row."""
         e = self._e
         start = e.local(I64, e.add(self._first, row))
         with e.if_then(self._token):

@@ -1,4 +1,4 @@
-"""The first columns of a row in the order of their keys, without sorting: by histograms of the keys' digits."""
+"""The first columns of a row in the order of their keys, found without sorting, by histograms of the keys' digits."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ HISTOGRAM_WORDS = 2 * _DIGITS * 2
 def keep_first(row: Row, limit: V, *, counting: bool) -> None:
     """Sets weights to 0 but for the first columns in the order (larger keys first, of equals the lower column).
 
-    A column stays when the values of those before it sum up to less than `limit` (u64, at least 1). counting: the value
-    of each column is 1; else it is its weight, and equal keys with weights have equal ones. Sets weights of this
-    thread's columns only; all threads meet inside.
+    A column stays when the values of the columns before it sum up to less than `limit` (u64, at least 1). counting: the
+    value of each column is 1; otherwise it is its weight, and columns with equal keys and non-zero weights have equal
+    weights. Sets weights of this thread's columns only; all threads meet inside.
     """
     op, e = row.op, row.op.e
     prefix, above = e.local(I64, I64(0)), e.local(I64, I64(0))  # of the last key kept; sum of the values before it
@@ -75,7 +75,8 @@ def _fill(row: Row, counting: bool) -> None:
 
 
 def _fill_matching(row: Row, number: int, prefix: V, counting: bool) -> None:
-    """Adds up the values of this thread's columns by a digit, of those whose digits before are `prefix`: few."""
+    """Adds up, by a digit, the values of those of this thread's columns whose earlier digits are `prefix`; they are
+    few."""
     op, e, b = row.op, row.op.e, row.op.e.builder
     lanes = op.features.lanes
     own = _histogram(row, number, op.thread)
@@ -106,7 +107,8 @@ def _key(row: Row, column: V) -> V:
 
 
 def _narrow(row: Row, number: int, width: int, prefix: V, above: V, limit: V) -> None:
-    """Appends the largest digit with which the sum reaches the limit, or 0, to the prefix; adds what is before it."""
+    """Appends the largest digit with which the sum reaches the limit, or 0, to the prefix; adds the values before it to
+    `above`."""
     e, b = row.op.e, row.op.e.builder
     digit = e.local(I64, I64((1 << width) - 1))
     with e.loop_while() as end:
@@ -132,7 +134,7 @@ def _cut(row: Row, last: V, above: V, limit: V, counting: bool) -> None:
     op, e, b = row.op, row.op.e, row.op.e.builder
     lanes, number = op.features.lanes, len(_WIDTHS) - 1
     digit = b.and_(last, I64((1 << _WIDTHS[number]) - 1))
-    before = e.local(I64, above)  # what comes before a column with the last key
+    before = e.local(I64, above)  # sum of the values before a column with the last key
     with e.loop(0, op.thread) as thread:
         before.set(e.add(before.get(), e.load(e.element(_histogram(row, number, thread), digit, I64), I64)))
     lasts = e.splat(b.trunc(last, I32), lanes)
@@ -150,7 +152,7 @@ def _cut(row: Row, last: V, above: V, limit: V, counting: bool) -> None:
 
 
 def _cut_equal(row: Row, column: V, before: Local, limit: V, counting: bool) -> None:
-    """A column that has the last key."""
+    """Handles a column that has the last key."""
     e, b = row.op.e, row.op.e.builder
     place = e.element(row.weights, column, I64)
     weight, sum_before = e.load(place, I64), before.get()

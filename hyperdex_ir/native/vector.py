@@ -47,7 +47,7 @@ def _two_operands(values: Values, sizes: Sizes) -> int:
 
 
 def _chosen(op: Operation, name: str, functions: Sequence[Callable[[], V]]) -> V:
-    """What the function of the choice in a field gives, i32."""
+    """Result of the function that a field chooses, i32."""
     bits = op.e.local(I32, I32(0))
     choose(op.e, op.choice(name), [lambda make=make: bits.set(make()) for make in functions])
     return bits.get()
@@ -114,7 +114,7 @@ _PARAMETER_SLACK = 64  # words behind parameters that kernels may read
 
 
 def _norm_scratch(values: Values, sizes: Sizes) -> int:
-    """That of the walk and, behind it, two rows of parameters for each thread."""
+    """Scratch words of the walk and, behind it, of two rows of parameters for each thread."""
     columns = min(values["columns"], sizes.lmu_words)
     return scratch_words(values, sizes, 1) + sizes.threads * 2 * (columns + _PARAMETER_SLACK)
 
@@ -135,7 +135,7 @@ def _norm(op: Operation, function: Any, parameters: Sequence[str]) -> None:
     words = [op.words(name, e.builder.select(op.present(name), columns, I64(0))) for name in parameters]
     views = _Views(op, ("a",))
     walk = views.walk()
-    # What has passed the checks has no more columns than the LMU words, unless there are no groups.
+    # An instruction that has passed the checks has no more columns than the LMU words, unless it has no groups.
     per_thread = e.add(columns, _PARAMETER_SLACK)
     begin = e.sub(op.context.load("scratch_words"), e.mul(e.mul(e.add(op.thread, 1), 2), per_thread))
     first, last = op.share(e.mul(views.rows, views.groups))

@@ -1,8 +1,8 @@
 """Walks over strided views of the LMU, for instructions that make a row of results from rows of operands.
 
-Where columns lie one after another and nothing overlaps, kernels work in place, on what each thread has been given.
-Otherwise operands are gathered into rows, results wait in scratch memory until everything has been read, and the first
-thread puts them where they belong, in order.
+Where columns lie one after another and nothing overlaps, kernels work in place, each thread on its share. Otherwise
+operands are gathered into rows, results wait in scratch memory until everything has been read, and the first thread
+puts them into their places, in order.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ BLOCK = 512
 _SLACK = 64  # words after a gathered row that kernels may read
 
 #: compute(row, group, first column, dst, operands, count): `count` results from `first column` on, to the pointer dst,
-#: from pointers to the same columns of the operands; gives magnitude bits to watch.
+#: from pointers to the same columns of the operands; returns magnitude bits to watch.
 Compute = Callable[[V, V, V, V, Sequence[V], V], V]
 
 
 def scratch_words(values: Values, sizes: Sizes, operands: int, written: int | None = None) -> int:
     """Scratch memory of `ViewWalk` for that many operands. written: columns of the result; None: those of an operand.
 
-    Results wait in it, and a row of each operand; none has more elements than the LMU words: that faults before.
+    It holds the waiting results, and a row of each operand. None has more elements than the LMU words, as that faults
+    before.
     """
     columns = min(values["columns"], sizes.lmu_words)
     results = sizes.chunk * values["groups"] * (columns if written is None else written)
@@ -36,7 +37,7 @@ def scratch_words(values: Values, sizes: Sizes, operands: int, written: int | No
 @dataclass(frozen=True)
 class ViewWalk:
     """An instruction's result and operands. columns: of an operand; written: columns of the result; others: rows in the
-    LMU that are read as well; blocks: whether each column can be computed by itself."""
+    LMU that are read as well; blocks: each column can be computed by itself."""
 
     op: Operation
     dst: LmuView

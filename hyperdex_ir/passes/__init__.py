@@ -1,4 +1,4 @@
-"""The passes, by name. Nothing is imported before it is asked for."""
+"""The passes, by name. A pass is imported only when it is asked for."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""`isa-allocate-lmu`: every buffer gets its place in the on-chip memory.
+"""`isa-allocate-lmu`: allocation of all buffers in the on-chip memory.
 
-A buffer lives from its first to its last use in program order; one that is used in a repeat but made outside lives
-through all of it. Buffers that live at the same time do not overlap; a called function's buffers lie above what its
-callers have alive at the calls. The *chunk*, how many tokens can be in flight, is the largest power of two for which
-all fits, at most 256 and at most the maximum length; the number of wanted rows is then as large as still fits.
+A buffer lives from its first to its last use in program order; a buffer that is used in a repeat but made outside lives
+through the whole repeat. Buffers that live at the same time do not overlap; a called function's buffers lie above those
+that are live in its callers at the calls. The *chunk*, the most tokens in flight, is the largest power of two for which
+all buffers fit, at most 256 and at most the maximum length; the number of wanted rows is then as large as still fits.
 
-Sets `isa.chunk`, `isa.head_rows` and `isa.lmu_words` (what is used) on the module.
+Sets `isa.chunk`, `isa.head_rows` and `isa.lmu_words` (the words used) on the module.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _lowest_gap(taken: list[tuple[int, int]], base: int, words: int) -> int:
     return address
 
 
-# ---------------------------------------------------------------------------------------------------- how many tokens
+# ---------------------------------------------------------------------------------------------------- chunk size
 def _powers_of_two(limit: int) -> list[int]:
     """All powers of two up to the limit, the largest first."""
     return [1 << i for i in reversed(range(limit.bit_length()))]
@@ -109,7 +109,7 @@ def _too_large(frames: list[Frame], target: Target, max_length: int) -> Capacity
     )
 
 
-# ---------------------------------------------------------------------------------------------------- writing it down
+# ---------------------------------------------------------------------------------------------------- attributes
 def _apply(module: ModuleOp, placement: Placement) -> None:
     for value, address in placement.addresses.items():
         Rewriter.replace_value_with_new_type(value, buffer_type(value).at(address))
@@ -126,7 +126,7 @@ def _apply(module: ModuleOp, placement: Placement) -> None:
 
 
 def _forget_addresses(module: ModuleOp) -> None:
-    """Takes away what an earlier run decided."""
+    """Removes the addresses that an earlier run has set."""
     for op in module.walk():
         values = [*op.results, *(arg for region in op.regions for block in region.blocks for arg in block.args)]
         for value in values:

@@ -1,9 +1,10 @@
-"""What the operations of an `isa` block must wait for: the words, registers and HBM areas that they read and write.
+"""Dependences between the operations of an `isa` block, from the words, registers and HBM areas that they read and
+write.
 
-Buffers are memory: whoever writes words waits for all who read or wrote them before. Offsets that are in a register
-stand for the whole row, but for a device's offset among the parts of a value: that stands for the same columns of every
-part. KV cache and everything else in HBM are told apart, parameters are never written; addresses are not compared.
-What sends and receives inside (a call, a repeat) stays where it is among what else does.
+Buffers are memory: a write depends on every earlier read or write of the same words. An offset in a register stands for
+the whole row, except a device's offset among the parts of a value, which stands for the same columns of every part. KV
+cache and everything else in HBM are told apart, parameters are never written; addresses are not compared. An operation
+that sends and receives inside (a call, a repeat) keeps its order among all operations that send or receive.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from hyperdex_ir.isa.instructions import DEVICE, POSITION, TOKENS, Group
 from hyperdex_ir.isa.operands import Lmu, View
 from hyperdex_ir.isa.shapes import RingPart
 
-#: The ring, for what sends or receives.
+#: The ring, as a resource of operations that send or receive.
 RING = "ring"
 
 
@@ -45,7 +46,7 @@ class Extent:
     pitch: int = 0
 
     def meets(self, other: Extent) -> bool:
-        """Whether both may have a word in common."""
+        """Test that both may have a word in common."""
         if self.buffer is not other.buffer:
             return False
         return self.pitch != other.pitch or (self.low < other.high and other.low < self.high)
@@ -53,7 +54,7 @@ class Extent:
 
 @dataclass
 class Effects:
-    """What an operation reads and writes: extents of buffers; registers and areas of HBM by name."""
+    """Reads and writes of an operation: extents of buffers; registers and areas of HBM by name."""
 
     reads: list[Extent] = field(default_factory=list)
     writes: list[Extent] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Effects:
     changes: dict[Hashable, None] = field(default_factory=dict)
 
     def join(self, other: Effects) -> None:
-        """Adds what another operation does."""
+        """Adds the effects of another operation."""
         self.reads += other.reads
         self.writes += other.writes
         self.uses |= other.uses
@@ -83,8 +84,8 @@ def device_offsets(op: Operation) -> dict[int, int]:
 
 
 def effects_of(op: Operation, offsets: Mapping[int, int]) -> Effects | None:
-    """What an operation does, all that is in it included; offsets: as `device_offsets` gives them. None: it is not
-    known, nothing may pass it.
+    """Effects of an operation and of all operations inside it; offsets: as `device_offsets` gives them. None: the
+    operation is not known, and no other may be moved across it.
     """
     if isinstance(op, BufferOp | ReturnOp):
         return Effects()
@@ -106,7 +107,7 @@ def effects_of(op: Operation, offsets: Mapping[int, int]) -> Effects | None:
 
 
 def _as_unit(effects: Effects) -> Effects:
-    """What sends or receives inside may change places with nothing that does."""
+    """Effects of an operation with others inside: if it sends or receives, it keeps its place among all that do."""
     if RING in effects.uses:
         effects.changes[RING] = None
     return effects
@@ -169,8 +170,8 @@ def work_of(ops: Iterable[Operation]) -> list[Operation]:
 
 
 def dependences(ops: Sequence[Operation]) -> list[list[int]] | None:
-    """For each operation, numbers of those before it that it must stay behind; with those that these must stay behind,
-    and so on, they are all. None: an operation is not known.
+    """For each operation, numbers of earlier operations that it must stay behind. Only the transitive closure is
+    complete. None: an operation is not known.
     """
     history = _History()
     offsets = device_offsets(ops[0]) if ops else {}
@@ -185,7 +186,7 @@ def dependences(ops: Sequence[Operation]) -> list[list[int]] | None:
 
 
 class _History:
-    """Who read and wrote what. Of a register or area of HBM only the last change and the uses since then count."""
+    """Earlier reads and writes. Of a register or area of HBM only the last change and the uses since then count."""
 
     def __init__(self) -> None:
         self._changed: dict[Hashable, int] = {}
@@ -194,7 +195,7 @@ class _History:
         self._writes: dict[SSAValue, list[tuple[int, Extent]]] = {}
 
     def before(self, effects: Effects) -> dict[int, None]:
-        """The operations that one with these effects must stay behind."""
+        """The operations that an operation with these effects must stay behind."""
         found: dict[int, None] = {}
         for name in (*effects.uses, *effects.changes):
             if name in self._changed:

@@ -1,12 +1,12 @@
 """A list scheduler: an order of a block's operations in which the engines wait less.
 
-Again and again it takes, of the operations whose dependences are met, the one that can start first. Of several it takes
-what the rule says: `tail`, the one behind which the way to the end is longest (Schrage's rule: that is what should
-overlap with the others); `length`, the one with the longest way to the end, its own time included; `short`, the
-quickest, so that what waits for it starts early. A store goes behind streams that would wait for it. Control words go
-where they are first needed. Messages are received in the order in which they are sent: a receive still takes what its
-send sends, the n-th what the n-th does. The times are those of the cost model, simpler than the estimate's: a repeat or
-a call is one unit that takes all engines.
+It repeatedly takes, of the operations whose dependences are met, the one that can start first. Of several, the rule
+decides: `tail` takes the one with the longest path behind it to the end (Schrage's rule: that path should overlap with
+the others); `length` the one with the longest path to the end, its own time included; `short` the quickest, so that the
+operations that wait for it start early. A store goes behind streams that would wait for it. Control words go where they
+are first needed. Messages are received in the order in which they are sent: the n-th receive still takes the message of
+the n-th send. The times are those of the cost model, simpler than the estimate's: a repeat or a call is one unit that
+takes all engines.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ _ALL = (Engine.SMA, Engine.SXE, Engine.VXE, Engine.ESL)
 
 @dataclass
 class _Node:
-    """An operation: its cost, whom it waits for and who waits for it, and cycles from its end to the end of all."""
+    """An operation: its cost, the operations that it waits for (`waits`) and that wait for it (`followers`), and
+    `tail`, the cycles from its end to the end of all."""
 
     cost: Cost
     is_store: bool
@@ -36,7 +37,7 @@ class _Node:
     waits: list[int]
     followers: list[int]
     tail: int = 0
-    result: int = 0  # when its result is there
+    result: int = 0  # the time at which its result is there
 
 
 def schedule(
@@ -73,7 +74,7 @@ def _node(op: Operation, waits: list[int], target: Target, position: int) -> _No
 
 
 def _cost(op: Operation, target: Target, position: int) -> Cost:
-    """Of an instruction in decode; what is inside a repeat one after another, a call counts nothing."""
+    """Cost of an operation in decode. Instructions inside a repeat are added up; a call counts nothing."""
     if isinstance(op, InstructionOp):
         values: Any = op.values()
         return instruction_cost(op.spec().name, values, target, 1, position)
@@ -82,7 +83,7 @@ def _cost(op: Operation, target: Target, position: int) -> Cost:
     return Cost(Engine.SXE, cycles * (op.count if isinstance(op, RepeatOp) else 1))
 
 
-#: What is taken first of what can start at the same time: the least.
+#: Sort keys of operations that can start at the same time: the one with the least key is taken first.
 RULES: Mapping[str, Callable[[_Node], tuple[int, ...]]] = {
     "tail": lambda node: (-node.tail,),
     "length": lambda node: (-node.tail - node.cost.cycles,),
@@ -91,19 +92,20 @@ RULES: Mapping[str, Callable[[_Node], tuple[int, ...]]] = {
 
 
 class _Queue:
-    """Takes nodes one after another. sends: for each receive, the send of what it takes."""
+    """Takes nodes one after another. sends: for each receive, the send of its message."""
 
     def __init__(self, nodes: list[_Node], rule: Callable[[_Node], tuple[int, ...]], sends: Mapping[int, int]):
         self.nodes = nodes
         self.rule = rule
         self.sends = sends
         self.sending = frozenset(sends.values())
-        self.sent: deque[int] = deque()  # sends of what nobody has received yet
+        self.sent: deque[int] = deque()  # sends whose message has not been received yet
         self.free: dict[Engine, int] = dict.fromkeys(_ALL, 0)
         self.written = 0  # end of the last store: later streams wait for it
 
     def order(self) -> list[int]:
-        """Numbers of all nodes in the order taken; not all, when messages cannot go on in the order chosen."""
+        """Numbers of all nodes in the order taken; only some of them when the chosen order of messages cannot be
+        continued."""
         waiting = [len(node.waits) for node in self.nodes]
         ready = [number for number, count in enumerate(waiting) if not count]
         taken: list[int] = []

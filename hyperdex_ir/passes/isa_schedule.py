@@ -1,9 +1,9 @@
-"""`isa-schedule`: an order of instructions in which less waits.
+"""`isa-schedule`: an order of instructions with less waiting.
 
 The work of the vector engine and the writes to the KV cache go behind the streaming of weights where dependences allow
-it: values are made before queries and keys, as writing them takes longest, a store goes behind the streams that need
-not wait for it, independent work goes in between. A matmul whose operand is late gets the field `prefetch`: its weights
-may stream in as far as the target's stream buffer holds them.
+it: values are computed before queries and keys, as writing them takes longest; a store goes behind the streams that
+need not wait for it; independent work goes in between. A matmul whose operand is late gets the field `prefetch`: its
+weights may stream in as far as the target's stream buffer holds them.
 
 The new order of a function stays only if the estimate (`performance/estimate.py`) of a decode step gets better at the
 first and at the last position together, at neither worse, and if the buffers still fit the LMU as they did. The
@@ -43,7 +43,7 @@ Orders = list[tuple[Block, list[Operation]]]
 
 @dataclass(frozen=True)
 class Scheduled:
-    """What scheduling did. before, after: cycles of a decode step at the last position. moved: functions with a new
+    """Result of scheduling. before, after: cycles of a decode step at the last position. moved: functions with a new
     order; too_large: functions with a possible order that would not fit the LMU; prefetched: matmuls that stream ahead.
     """
 
@@ -109,7 +109,7 @@ class _Scheduler:
         return [(op, rule) for op in ops if isinstance(rule := op.spec().cost, Weights)]
 
     def _prefetch(self) -> int:
-        """Lets the weights stream in where the operand is late; says of how many matmuls."""
+        """Lets the weights stream in ahead where the operand is late; returns the number of these matmuls."""
         program = to_program(self.module, chunk=1, head_rows=1)
         indices = [index for index, item in enumerate(program.instructions) if isinstance(item.spec.cost, Weights)]
         waits = [found.waits for found in self._estimates(program)]
@@ -137,7 +137,7 @@ def orders_of(function: FuncOp) -> Orders:
 
 def reorder(old: Orders, rule: str, target: Target, position: int) -> bool:
     """Gives every block the order that a rule (of `isa_order.RULES`) makes of the old one, for decode at an absolute
-    position; says whether one is new. A block with operations that are not known keeps its order.
+    position; returns True if an order is new. A block with operations that are not known keeps its order.
     """
     changed = False
     for block, order in old:
@@ -170,8 +170,8 @@ def _arrange(block: Block, order: list[Operation]) -> None:
 
 
 def schedule_module(module: ModuleOp) -> Scheduled | None:
-    """Schedules an `isa` module for its target, as the module's docstring says. None: it is left alone, because its
-    buffers do not fit the LMU, or have their addresses: those are right for the order as it stands.
+    """Schedules an `isa` module for its target, as this file's docstring says. None: the module is left alone, because
+    its buffers do not fit the LMU, or have addresses already, which are right only for the present order.
     """
     facts = ModuleFacts(module)
     target = load_target(facts.target)

@@ -14,17 +14,17 @@ from hyperdex_ir.errors import LoweringError
 
 @dataclass(frozen=True)
 class Live:
-    """From the first to the last operation, by position in the function, both included."""
+    """The interval from the first to the last operation, by position in the function, both included."""
 
     start: int
     end: int
 
     def meets(self, other: Live) -> bool:
-        """Whether both live at some position."""
+        """Test that both live at some position."""
         return self.start <= other.end and other.start <= self.end
 
     def covers(self, position: int) -> bool:
-        """Whether it lives there."""
+        """Test that the interval contains a position."""
         return self.start <= position <= self.end
 
     def joined(self, other: Live) -> Live:
@@ -34,7 +34,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Call:
-    """A call: where, of what, and which buffers it passes for which parameters."""
+    """A call: its position, the function called, and the buffer for each parameter."""
 
     position: int
     callee: str
@@ -44,7 +44,7 @@ class Call:
 
 @dataclass
 class Frame:
-    """A function's own buffers (not its arguments), with when they live, and its calls."""
+    """A function's own buffers (not its arguments), with their live intervals, and its calls."""
 
     name: str
     lives: dict[SSAValue, Live] = field(default_factory=dict)

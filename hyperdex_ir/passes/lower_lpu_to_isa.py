@@ -1,4 +1,4 @@
-"""`lower-lpu-to-isa`: from values to instructions.
+"""`lower-lpu-to-isa`: lowering of values to instructions.
 
 The module must be token-major. Values get buffers of their own; reshapes, slices, transposes and broadcasts are views
 of them. Parameters are read from HBM where they are used, at the addresses that `memory.map.plan_memory` gives for the
@@ -25,15 +25,16 @@ from hyperdex_ir.passes.lowering.structure import lower_main
 from hyperdex_ir.passes.lpu_token_major import is_token_major
 from hyperdex_ir.targets import load_target
 
-#: Chunks of columns in which a matrix makes what goes around the ring: all but the last travel while it works.
+#: Chunks of columns in which a matrix makes a result that goes around the ring: all but the last travel while it works.
 GATHER_CHUNKS = 2
 
 
 def lower(module: ModuleOp, gather_chunks: int = GATHER_CHUNKS) -> None:
     """Replaces the functions of an `lpu` module by functions of instructions.
 
-    gather_chunks: in how many chunks of columns, at most, a matrix makes what goes around the ring.
-    Raises LoweringError for what the machine cannot do, CapacityError when the model does not fit the target's HBM.
+    gather_chunks: the most chunks of columns in which a matrix makes a result that goes around the ring.
+    Raises LoweringError for an operation that the machine cannot do, CapacityError when the model does not fit the
+    target's HBM.
     """
     functions = [op for op in module.ops if isinstance(op, FuncOp)]
     for function in functions:

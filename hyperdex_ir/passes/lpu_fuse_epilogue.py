@@ -1,9 +1,9 @@
-"""`lpu-fuse-epilogue`: vector operations behind a matrix join it.
+"""`lpu-fuse-epilogue`: fusion of a matrix with the vector operations behind it.
 
 A linear can carry, in this order: bias, scale, softcap, activation, times (a gated product), plus (a residual). Each is
-the operation it replaces, rounded alike, so no bit changes. The fused linear stands where the last of the fused
-operations stood: there every operand is defined. Division by a power of two is a scale: both round the same number. The
-rows of an embedding can carry a scale.
+the operation it replaces, rounded alike, so no bit changes. The fused linear takes the place of the last of the fused
+operations, where every operand is defined. Division by a power of two is a scale: both round the same number. The rows
+of an embedding can carry a scale.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from hyperdex_ir.support.xdsl import apply_patterns, replace_with
 #: The constants of gelu_tanh, sqrt(2 / pi) and 0.044715 as float32.
 _GELU_SCALE, _GELU_CUBE = f32_value(0x3F4C422A), f32_value(0x3D372713)
 
-#: What a linear can carry, in the order in which it is applied.
+#: Stages that a linear can carry, in the order in which they are applied.
 _STAGES = ("bias", "scale", "softcap", "activation", "gated", "times", "plus")
 
 
 def _open_linear(value: SSAValue, stage: str) -> lpu.LinearOp | None:
-    """The linear that gives the value to its only user and carries nothing at or behind this stage."""
+    """The linear whose result is the value, if the value has one user and the linear carries nothing at or behind this
+    stage."""
     linear = value.owner
     if not isinstance(linear, lpu.LinearOp) or not value.has_one_use():
         return None
@@ -118,14 +119,14 @@ class FuseQuotient(RewritePattern):
 
 
 def _reciprocal(number: float | None) -> float | None:
-    """1 / number, for a power of two of which that is one too, neither of them subnormal."""
+    """1 / number, when both are powers of two and neither is subnormal; otherwise None."""
     if number is None or abs(frexp(number)[0]) != 0.5 or not 2.0**-126 <= abs(number) <= 2.0**126:
         return None
     return 1 / number
 
 
 def _is_capped(op: lpu.DivOp) -> bool:
-    """Whether the quotient begins a softcap."""
+    """Test that the quotient begins a softcap."""
     return any(isinstance(use.operation, lpu.TanhOp) for use in op.res.uses)
 
 
@@ -179,7 +180,7 @@ def _other(value: SSAValue, kind: type[lpu.BinaryOp], constant: float) -> SSAVal
 
 
 def _is_gelu_sum(value: SSAValue, x: SSAValue) -> bool:
-    """Whether the value is x + a * ((x * x) * x)."""
+    """Test that the value is x + a * ((x * x) * x)."""
     op = value.owner
     if not isinstance(op, lpu.AddOp):
         return False

@@ -1,8 +1,8 @@
-"""`lpu-fuse-norm`: the operations of a norm become one `lpu.rms_norm` or `lpu.layer_norm`.
+"""`lpu-fuse-norm`: fusion of the operations of a norm to one `lpu.rms_norm` or `lpu.layer_norm`.
 
-`(x * rsqrt(mean(x * x) + epsilon)) * weight` is an RMSNorm; with `c = x - mean(x)` in the place of x, and perhaps a
-bias added, it is a LayerNorm. Weight and bias may be absent, the weight may be `1 + weight`, factors and summands may
-stand in either order. These are the very operations that the two are defined by, so no bit changes.
+`(x * rsqrt(mean(x * x) + epsilon)) * weight` is an RMSNorm; with `c = x - mean(x)` in place of x, and perhaps a bias
+added, it is a LayerNorm. Weight and bias may be absent, the weight may be `1 + weight`, and factors and summands may
+come in either order. These are the very operations that define the two norms, so no bit changes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _mean_square_epsilon(factor: SSAValue, x: SSAValue) -> float | None:
 
 
 def _is_parameter(value: SSAValue, x: SSAValue) -> bool:
-    """Whether the value is a parameter with one number a column of x."""
+    """Test that the value is a parameter with one number for each column of x."""
     return isinstance(value.owner, lpu.WeightOp) and shape_of(value) == shape_of(x)[-1:]
 
 

@@ -1,15 +1,15 @@
-"""`lpu-fuse-parallel-linear`: matrices that work on the same x become one.
+"""`lpu-fuse-parallel-linear`: fusion of matrices that work on the same x.
 
-Each output of a matrix depends on its own row alone, so rows can be put together in any order and no bit changes. Two
-places gain by it:
+Each output of a matrix depends on its own row alone, so rows can be put together in any order and no bit changes. There
+are two cases:
 
 - the three projections of an attention become one matrix with the rows of V, K and Q in this order, of which the
   attention takes slices. Values are stored first, so they stream first.
-- `activation(gate) * up` becomes one gated matrix: the rows of the gate, then those of the other factor. Also when the
-  checkpoint has both in one matrix already.
+- `activation(gate) * up` becomes one gated matrix: the rows of the gate, then those of the other factor. The same holds
+  when the checkpoint has both in one matrix already.
 
-Only weights with one user are put together, since they are stored together, all sharded or none; and only linears that
-carry nothing but a bias, either all of them or none.
+Only weights with one user are put together, as they are then stored together; all must be sharded or none. Only linears
+that carry nothing but a bias are put together; all must have one or none.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from hyperdex_ir.dialects.lpu import element_of, shape_of
 from hyperdex_ir.passes.matching import either_order, is_activation
 from hyperdex_ir.support.xdsl import module_path, path_location
 
-#: What may stand between a projection and its attention: operations on operand 0.
+#: Operations (on operand 0) that may lie between a projection and its attention.
 _BETWEEN = (lpu.ReshapeOp, lpu.TransposeOp, lpu.SliceOp, lpu.RotaryOp, lpu.RmsNormOp, lpu.LayerNormOp)
 
 
-# ---------------------------------------------------------------------------------------------------- what can merge
+# ---------------------------------------------------------------------------------------------------- conditions
 def _is_plain(linear: lpu.LinearOp) -> bool:
-    """Whether it carries nothing but, perhaps, a bias."""
+    """Test that the linear carries nothing except, perhaps, a bias."""
     parts = (linear.scale, linear.softcap, linear.activation, linear.times, linear.plus, linear.gated)
     return all(part is None for part in parts)
 
 
 def _own_keys(value: SSAValue, counts: Counter[str]) -> Sequence[str] | None:
-    """The keys of a parameter that nobody else uses; None for anything else."""
+    """The keys of a parameter that has no other user; None for any other value."""
     op = value.owner
     if not isinstance(op, lpu.WeightOp) or not value.has_one_use() or any(counts[key] > 1 for key in op.key_names):
         return None
@@ -81,7 +81,7 @@ def _common_location(ops: Sequence[Operation]) -> LocationAttr:
 
 
 def _joined(values: Sequence[SSAValue], before: Operation) -> SSAValue:
-    """One parameter with the rows of several, which go."""
+    """One parameter with the rows of several, which are erased."""
     ops = [value.owner for value in values if isinstance(value.owner, lpu.WeightOp)]
     keys = [key for op in ops for key in op.key_names]
     shards = [shard for op in ops for shard in op.shards or ()]
@@ -99,7 +99,7 @@ def _insert(op: Operation, before: Operation, location: LocationAttr) -> SSAValu
 
 
 def _erase_dead(op: Operation | Block) -> None:
-    """Erases an operation that nobody uses, and what it alone used."""
+    """Erases an operation without users, and the operations that only it used."""
     if not isinstance(op, Operation) or op.parent is None or any(result.uses for result in op.results):
         return
     owners = [value.owner for value in op.operands]
@@ -112,7 +112,7 @@ def _erase_dead(op: Operation | Block) -> None:
 def _merged(
     linears: Sequence[lpu.LinearOp], before: Operation, activation: str | None = None, gated: bool = False
 ) -> SSAValue:
-    """The linears as one, in front of an operation. They themselves stay."""
+    """One linear in place of several, in front of an operation. The linears themselves are not erased."""
     weight = _joined([one.weight for one in linears], before)
     biases = [one.bias for one in linears if one.bias is not None]
     bias = _joined(biases, before) if biases else None
@@ -122,7 +122,7 @@ def _merged(
 
 # ---------------------------------------------------------------------------------------------------- projections
 def _projection(value: SSAValue) -> lpu.LinearOp | None:
-    """The linear that an operand of an attention comes from, through operations that leave x alone."""
+    """The linear that an operand of an attention comes from, through operations that do not change x."""
     while not isinstance(op := value.owner, lpu.LinearOp):
         source = _source(op)
         if source is None:
@@ -201,7 +201,7 @@ def _gated(
 
 
 def _halved(first: Operation | Block, second: Operation | Block) -> lpu.LinearOp | None:
-    """The linear whose result is cut into these two halves, and used for nothing else."""
+    """The linear whose result is cut into these two halves and has no other use."""
     if not isinstance(first, lpu.SliceOp) or not isinstance(second, lpu.SliceOp) or first.x is not second.x:
         return None
     linear = first.x.owner
@@ -215,7 +215,7 @@ def _halved(first: Operation | Block, second: Operation | Block) -> lpu.LinearOp
 
 
 def merge(function: FuncOp, counts: Counter[str]) -> None:
-    """Merges what can be merged in a function. `counts`: how many parameters of the module name each key."""
+    """Merges all mergeable linears of a function. `counts`: number of parameters of the module that name each key."""
     for op in list(function.body.block.ops):
         if isinstance(op, lpu.AttentionOp):
             merge_projections(op, counts)
@@ -224,7 +224,8 @@ def merge(function: FuncOp, counts: Counter[str]) -> None:
 
 
 def _counts(op: Operation) -> Counter[str]:
-    """How many weights below an operation have each key. The keys with a `*` of two functions are of other layers."""
+    """Number of weights below an operation for each key. Equal keys with a `*` in two functions belong to different
+    layers."""
     return Counter(key for one in op.walk() if isinstance(one, lpu.WeightOp) for key in one.key_names)
 
 

@@ -1,9 +1,9 @@
-"""`lpu-fuse-rotary`: rotary position embeddings become one `lpu.rotary`.
+"""`lpu-fuse-rotary`: fusion of rotary position embeddings to one `lpu.rotary`.
 
 `x * cos + r(x) * sin`, with cos and sin the same for all heads, where r(x) is `concat(-x[d/2:], x[:d/2])` (style
 `half`) or `-x[1], x[0], -x[3], x[2], ...` (style `interleaved`, which models write as a stack of two slices of step 2):
-the very operations that `lpu.rotary` is defined by, so no bit changes. When only the first d elements of a head are
-rotated and the others joined again, that is the same operation on the whole head.
+the very operations that define `lpu.rotary`, so no bit changes. When only the first d elements of a head are rotated
+and the others are joined again, the result is one `lpu.rotary` on the whole head.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _sliced(value: SSAValue) -> tuple[SSAValue, int, int] | None:
 
 
 def _two_parts(value: SSAValue, dim: int) -> tuple[SSAValue, SSAValue] | None:
-    """(a, b), when the value is concat(-a, b) along a dimension; reshapes of the two are passed over."""
+    """(a, b), when the value is concat(-a, b) along a dimension; reshapes of the two are skipped."""
     if not isinstance(concat := value.owner, lpu.ConcatOp) or concat.dim.value.data != dim or len(concat.inputs) != 2:
         return None
     first, second = (without_reshape(part) for part in concat.inputs)
@@ -45,7 +45,7 @@ def _two_parts(value: SSAValue, dim: int) -> tuple[SSAValue, SSAValue] | None:
 
 
 def _is_half_turned(value: SSAValue, x: SSAValue) -> bool:
-    """Whether the value is concat(-x[d/2:], x[:d/2]) along each head."""
+    """Test that the value is concat(-x[d/2:], x[:d/2]) along each head."""
     if (parts := _two_parts(value, 2)) is None:
         return False
     size = shape_of(x)[2]
@@ -53,7 +53,7 @@ def _is_half_turned(value: SSAValue, x: SSAValue) -> bool:
 
 
 def _is_every_second(value: SSAValue, x: SSAValue, first: int) -> bool:
-    """Whether the value has the elements first, first + 2, ... of each head."""
+    """Test that the value has the elements first, first + 2, ... of each head."""
     if not isinstance(op := without_reshape(value).owner, lpu.SliceOp) or op.x is not x:
         return False
     dim, start, stop, step = op.bounds
@@ -61,7 +61,7 @@ def _is_every_second(value: SSAValue, x: SSAValue, first: int) -> bool:
 
 
 def _is_interleaved(value: SSAValue, x: SSAValue) -> bool:
-    """Whether the value is -x[1], x[0], -x[3], x[2], ... along each head."""
+    """Test that the value is -x[1], x[0], -x[3], x[2], ... along each head."""
     stacked = without_reshape(value)
     size = shape_of(x)[2]
     if shape_of(stacked) != (*shape_of(x)[:2], size // 2, 2) or (parts := _two_parts(stacked, 3)) is None:
@@ -88,7 +88,7 @@ def _angles(value: SSAValue, op: lpu.AddOp, rewriter: PatternRewriter) -> SSAVal
 
 
 def _match(op: lpu.AddOp) -> _Rotation | None:
-    """The sum is a rotation."""
+    """The rotation that the sum stands for; None when it is not one."""
     for straight, turned in either_order(op):
         first, second = straight.owner, turned.owner
         if not isinstance(first, lpu.MulOp) or not isinstance(second, lpu.MulOp):
@@ -99,7 +99,7 @@ def _match(op: lpu.AddOp) -> _Rotation | None:
 
 
 def _match_products(straight: lpu.MulOp, turned: lpu.MulOp, type_: Attribute) -> _Rotation | None:
-    """The two are x * cos, x of that type, and what x is turned into * sin."""
+    """The rotation, when the two are x * cos, with x of that type, and the turned x * sin."""
     for (x, cos), (partner, sin) in product(either_order(straight), either_order(turned)):
         style = _style(partner, x) if len(shape_of(x)) == 3 and x.type == type_ else None
         if style is not None and shape_of(cos) == shape_of(sin) == (DYNAMIC_INDEX, 1, shape_of(x)[2]):

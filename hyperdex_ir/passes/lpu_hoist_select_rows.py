@@ -1,8 +1,8 @@
-"""`lpu-hoist-select-rows`: the rows whose logits nobody wants are dropped early.
+"""`lpu-hoist-select-rows`: early removal of the rows whose logits are not wanted.
 
 Row-wise operations give the same rows whether rows are selected before or after them, so `lpu.select_rows` moves up
-through them: above the head, and above the final norm. It stops at attention, at a layer of the stack (the layers
-stay alike), at values with other users, and where it would need two selections for one.
+through them: above the head, and above the final norm. It stops at attention, at a layer of the stack (so that the
+layers stay alike), at values with other users, and where one selection would have to become two.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _token_operands(op: Operation) -> list[int]:
 
 
 def _operand_to_select(select: lpu.SelectRowsOp, stack: LayerStack | None) -> int | None:
-    """Which operand of the producer could be selected instead, or None when the selection has to stay."""
+    """Number of the producer's operand that could be selected instead, or None when the selection has to stay."""
     producer = select.x.owner
     if not has_trait(producer, RowWise) or not select.x.has_one_use():
         return None
@@ -41,9 +41,9 @@ def _operand_to_select(select: lpu.SelectRowsOp, stack: LayerStack | None) -> in
 
 
 def _move_up(select: lpu.SelectRowsOp, number: int) -> lpu.SelectRowsOp:
-    """Selects the producer's operand, and lets the producer give what the selection gave."""
+    """Selects rows of the producer's operand; the producer's result then replaces the selection's."""
     producer = select.x.owner
-    assert isinstance(producer, Operation)  # _operand_to_select has seen to it
+    assert isinstance(producer, Operation)  # _operand_to_select has checked it
     above = lpu.SelectRowsOp(producer.operands[number])
     above.location = select.location
     Rewriter().insert_op(above, InsertPoint.before(producer))

@@ -1,11 +1,11 @@
-"""`lpu-outline-layers`: layers that differ only in their number become one function, run again and again.
+"""`lpu-outline-layers`: one function, run repeatedly, for layers that differ only in their number.
 
 Layers are told apart by module path (`model.layers.3...`). Two are the same function when they are equal up to the
 layer number in parameter keys and locations, up to where their KV slots start, and up to the numbers of their
 `lpu.constant`s; those that differ become parameters. Runs and periods of equal layers become nested `lpu.repeat`s
 around `lpu.layer`; an order that this does not shorten becomes one `lpu.layers`, a table of function numbers.
-Parameters and constants move into the function; one value is carried from layer to layer; all else that a layer
-captures is the same for all. When the layers do not form such a chain, the module stays as it is.
+Parameters and constants move into the function; one value is carried from layer to layer; every other value that a
+layer captures is the same for all layers. When the layers do not form such a chain, the module stays as it is.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _generic(op: Operation, layer: Layer, stack: LayerStack) -> None:
 
 
 class _FunctionBuilder:
-    """Copies a layer into a function; `order` has all layers that run, `arguments` what it is called with."""
+    """Copies a layer into a function; `order` has all layers that run, `arguments` the values passed to it."""
 
     def __init__(self, layer: Layer, order: Sequence[Layer], stack: LayerStack, arguments: Sequence[SSAValue]):
         self.layer = layer
@@ -112,21 +112,21 @@ def _function_names(chain: LayerChain, prefix: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- the calls
 @dataclass(frozen=True)
 class _Caller:
-    """Emits repeats and calls. invariants: for each function, what it takes besides the carried value."""
+    """Emits repeats and calls. invariants: for each function, its arguments besides the carried value."""
 
     stack: LayerStack
     names: Sequence[str]
     invariants: Sequence[Sequence[SSAValue]]
 
     def emit(self, items: Sequence[Item], hidden: SSAValue, block: Block) -> SSAValue:
-        """Adds the calls to the end of the block; gives the value that comes out."""
+        """Adds the calls to the end of the block; returns the value that the last layer hands on."""
         for item in items:
             op = self._layer(item, hidden) if isinstance(item, int) else self._repeat(*item, hidden)
             hidden = self._add(op, block)
         return hidden
 
     def emit_table(self, order: Sequence[int], hidden: SSAValue, block: Block) -> SSAValue:
-        """Adds all calls as one operation; the functions take the same."""
+        """Adds all calls as one operation; the functions take the same arguments."""
         inputs = [hidden, *self.invariants[0]]
         return self._add(lpu.LayersOp(f"{self.stack.prefix}.order", order, self.names, inputs), block)
 
@@ -149,7 +149,7 @@ class _Caller:
 
 
 def _rebuild_main(block: Block, chain: LayerChain, caller: _Caller, as_table: bool) -> None:
-    """Everything that needs no layer, then the calls, then the rest."""
+    """Rebuilds the block: all operations that need no layer, then the calls, then the rest."""
     layer_ops = [op for layer in chain.layers for op in layer.ops]
     gone = set(layer_ops)
     others = [op for op in block.ops if op not in gone]
@@ -170,9 +170,10 @@ def _rebuild_main(block: Block, chain: LayerChain, caller: _Caller, as_table: bo
 
 
 def outline(module: ModuleOp, function: FuncOp, order: Sequence[int] | None = None) -> bool:
-    """Outlines the layers of a function; says whether it did.
+    """Outlines the layers of a function; returns True if it did.
 
-    order: for each layer that runs, the number of the layer in the function that stands for it; None: all are there.
+    order: for each layer that runs, the number of the layer in the function that stands for it; None: all layers are in
+    the function.
     """
     block = function.body.block
     if (stack := find_stack(block)) is None or (chain := find_chain(block, stack, order)) is None:
@@ -180,7 +181,7 @@ def outline(module: ModuleOp, function: FuncOp, order: Sequence[int] | None = No
     kinds = chain.kinds()
     as_table = is_shorter_as_table([layer.kind for layer in chain.order])
     invariants = [layer.invariants for layer in kinds]
-    if as_table:  # all functions take the same
+    if as_table:  # all functions take the same arguments
         union = list(dict.fromkeys(value for values in invariants for value in values))
         invariants = [union] * len(kinds)
     names = _function_names(chain, stack.prefix)

@@ -1,8 +1,8 @@
-"""`lpu-partition`: from a module with shardings to what every device runs.
+"""`lpu-partition`: conversion of a module with shardings to the module that every device runs.
 
 Types become those of a device's part, parameters carry their shards, attention finds its KV heads among those of the
-device. Where a sharded value is needed whole, it is gathered as soon as it is made; where a part is needed of what is
-whole, the device selects its columns. From layer to layer values go whole, whether layers are functions or not.
+device. A sharded value that is needed whole is gathered as soon as it is made; where a part of a whole value is needed,
+the device selects its columns. Values pass from layer to layer whole, whether layers are functions or not.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from hyperdex_ir.support.xdsl import module_path
 
 @dataclass(frozen=True)
 class _Step:
-    """What becomes of one operation, decided while all types are still those of whole values.
+    """Plan for one operation, decided while all types are still those of whole values.
 
-    sharding: of its first result; needed: of its operands. None: whole.
+    sharding: that of its first result; needed: those of its operands. None: whole.
     """
 
     op: Operation
     sharding: ShardingAttr | None
     needed: Operands
-    shape: tuple[int, ...]  # of the part of the first result
+    shape: tuple[int, ...]  # shape of a device's part of the first result
     properties: dict[str, Attribute]
 
 
@@ -75,7 +75,7 @@ def _decide(op: Operation) -> _Step:
 
 
 def _needed(op: Operation, sharding: ShardingAttr) -> tuple[Operands, dict[str, Attribute]]:
-    """How the operands must be sharded, and the properties that are others on a device."""
+    """Shardings that the operands must have, and the properties that differ on a device."""
     if isinstance(op, lpu.WeightOp):
         return [], _shards(op, sharding)
     if isinstance(op, lpu.SliceOp) and (whole := _sharding_of(op.x)) is not None and whole.dim == op.bounds[0]:
@@ -96,7 +96,7 @@ def _shards(op: lpu.WeightOp, sharding: ShardingAttr) -> dict[str, Attribute]:
 
 
 def _cut(op: lpu.SliceOp, sharding: ShardingAttr, whole: ShardingAttr) -> tuple[Operands, dict[str, Attribute]]:
-    """One of the segments of what a matrix gives."""
+    """Slice of one of the segments of a matrix's result."""
     segments = flat_segments(op.x, whole)
     if cut_segment(op, sharding) not in segments:
         raise _error(op, "is not a segment of what it is cut out of")
@@ -138,7 +138,7 @@ class _Partition:
         self.devices = devices
         self.stack = find_stack(block)
         self.shardings: dict[SSAValue, ShardingAttr] = {}
-        self.shapes: dict[SSAValue, tuple[int, ...]] = {}  # of the whole of what is sharded
+        self.shapes: dict[SSAValue, tuple[int, ...]] = {}  # whole shapes of sharded values
         self.whole: dict[SSAValue, SSAValue] = {}
         self.parts: dict[tuple[SSAValue, ShardingAttr], SSAValue] = {}
 
@@ -161,7 +161,7 @@ class _Partition:
 
     # ------------------------------------------------------------------------------------------------ collectives
     def _converted(self, value: SSAValue, needed: ShardingAttr | None, user: Operation) -> SSAValue:
-        """The value as a user needs it."""
+        """The value in the form that a user needs."""
         found = self.shardings.get(value)
         if found == needed and not (found is not None and self._changes_layer(value, user)):
             return value
@@ -174,7 +174,7 @@ class _Partition:
         return self.stack.number_of(value.owner) != self.stack.number_of(user)
 
     def _gathered(self, value: SSAValue, sharding: ShardingAttr) -> SSAValue:
-        """The whole of a value, right behind what makes the parts."""
+        """The whole value, gathered right behind the operation that makes the parts."""
         if value in self.whole:
             return self.whole[value]
         owner = value.owner
@@ -190,7 +190,7 @@ class _Partition:
         return self.whole[value]
 
     def _selected(self, value: SSAValue, sharding: ShardingAttr, user: Operation) -> SSAValue:
-        """This device's part of a whole value, in front of the first that needs it."""
+        """This device's part of a whole value, selected in front of the first user."""
         if (value, sharding) in self.parts:
             return self.parts[value, sharding]
         if not has_tokens(value) or not sharding.is_block:

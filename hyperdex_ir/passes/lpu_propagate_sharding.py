@@ -1,14 +1,14 @@
-"""`lpu-propagate-sharding`: which part of each value, and of each parameter, a device computes and holds.
+"""`lpu-propagate-sharding`: choice of the part of each value, and of each parameter, that a device computes and holds.
 
-Annotates operations with `lpu.sharding`; no type changes, the module means what it meant. What is not annotated is
-whole on every device. Nothing is ever summed across devices:
+Annotates operations with `lpu.sharding`; no type changes, and the module keeps its meaning. A result without annotation
+is whole on every device. Nothing is ever summed across devices:
 
 - Attention is split by blocks of query heads. From there the demand goes back to the projections: queries by the same
   blocks, keys and values by the heads that a device's queries need, which may overlap. A matrix that holds several
   projections gives the parts of all.
 - Other matrices and embedding tables are split by blocks of columns of their result.
-- What is computed element by element, or head by head, from a sharded value is sharded too. What works across columns
-  (norms, the inputs of matrices), what functions take and give, stays whole.
+- Results computed element by element, or head by head, from a sharded value are sharded too. Operands of operations
+  across columns (norms, matrices), and arguments and results of functions, stay whole.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ class _Propagation:
 
     # ------------------------------------------------------------------------------------------------ attention
     def _demand(self, op: lpu.AttentionOp) -> None:
-        """Heads of this device; keys and values stay whole when they cannot be had so."""
+        """Shards the heads of an attention; keys and values stay whole when they cannot be sharded so."""
         heads = block_of(op.query, self.devices)
         self.plan[op.res] = heads
         self._try([(op.query, heads)])
         self._try([(op.key, kv_sharding(op, self.devices)), (op.value, kv_sharding(op, self.devices))])
 
     def _try(self, wanted: list[tuple[SSAValue, ShardingAttr]]) -> bool:
-        """Shards values like this, with what they are made of, if all of it can be."""
+        """Shards values like this, with the values that they are made of, if all of them can be; returns True if so."""
         plan = dict(self.plan)
         if not all(self._supply(value, sharding, plan) for value, sharding in wanted):
             return False
@@ -85,7 +85,7 @@ class _Propagation:
         return True
 
     def _supply(self, value: SSAValue, sharding: ShardingAttr, plan: Plan) -> bool:
-        """Adds to the plan what it takes to have the value sharded like this."""
+        """Adds to the plan the shardings that make the value sharded like this; returns False if that is impossible."""
         if value in plan:
             return plan[value] == sharding
         op = value.owner
@@ -116,7 +116,8 @@ class _Propagation:
         return True
 
     def _is_private(self, value: SSAValue, plan: Plan) -> bool:
-        """Whether the value is block by block, so that others can have it whole, or nobody else uses it."""
+        """Test that the value is sharded in blocks, so that other users can have it whole, or that it has no other
+        users."""
         if plan[value].is_block:
             return True
         users = [use.operation for use in value.uses]
@@ -124,7 +125,7 @@ class _Propagation:
 
     # ------------------------------------------------------------------------------------------------ everything else
     def _propagate(self, op: Operation) -> None:
-        """Shards what begins a sharded chain, and what follows from one."""
+        """Shards an operation that begins a sharded chain, or that follows from one."""
         value = op.results[0]
         if isinstance(op, lpu.LinearOp) and _is_cut_up(op) and self._cut(op, plan := dict(self.plan)):
             self.plan = plan
@@ -138,7 +139,8 @@ class _Propagation:
                     return
 
     def _cut(self, op: lpu.LinearOp, plan: Plan) -> bool:
-        """Plans a matrix whose result is cut up: each device computes its part of every cut; says whether it can."""
+        """Plans a matrix whose result is cut up, so that each device computes its part of every cut; returns True if
+        possible."""
         slices = cuts(op)
         for one in slices:
             plan.setdefault(one.res, _block_of_cut(one, self.devices))
@@ -151,7 +153,7 @@ class _Propagation:
         return all(plan[one.x].dim == one.bounds[0] for one in slices)
 
     def _candidates(self, op: Operation) -> Iterator[ShardingAttr]:
-        """How the result can follow from a sharded operand."""
+        """Shardings of the result that follow from a sharded operand."""
         for number, operand in enumerate(op.operands):
             sharding = self.plan.get(operand)
             if sharding is None or not sharding.is_block:
@@ -170,12 +172,12 @@ class _Propagation:
 
 
 def _can_be_whole(value: SSAValue, plan: Plan) -> bool:
-    """Whether a device can select its block of the whole value."""
+    """Test that a device can select its block of the whole value."""
     return has_tokens(value) and (value not in plan or plan[value].is_block)
 
 
 def _is_cut_up(op: lpu.LinearOp) -> bool:
-    """Whether the result is cut into slices and used for nothing else, and the parameters can be sharded to fit."""
+    """Test that the result is cut into slices and has no other use, and that the parameters can be sharded to fit."""
     parameters = [value.owner for value in (op.weight, op.bias) if value is not None]
     plain = all(isinstance(one, lpu.WeightOp) and len(one.keys) == 1 for one in parameters)
     has_more = any(part is not None for part in (op.times, op.plus, op.gated))
@@ -183,7 +185,7 @@ def _is_cut_up(op: lpu.LinearOp) -> bool:
 
 
 def _cut_out_of(op: lpu.SliceOp) -> lpu.LinearOp | None:
-    """The matrix whose result this is one of the cuts of."""
+    """The matrix from whose result the slice is cut."""
     owner = (_between(op) or [op.x])[-1].owner
     linear = owner.x.owner if isinstance(owner, lpu.ReshapeOp) else owner
     return linear if isinstance(linear, lpu.LinearOp) and _is_cut_up(linear) and op in cuts(linear) else None
@@ -205,7 +207,7 @@ def _block_of_cut(op: lpu.SliceOp, devices: int) -> ShardingAttr:
 
 
 def _sharded(weight: lpu.WeightOp, sharding: ShardingAttr) -> SSAValue:
-    """The parameter with this sharding: a tensor that is used in several ways is there several times."""
+    """The parameter with this sharding: a tensor that is used in several ways has several weight operations."""
     block = weight.parent
     known = weight.attributes.get(SHARDING)
     if known is None and weight.res.has_one_use():

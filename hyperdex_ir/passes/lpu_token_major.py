@@ -1,9 +1,9 @@
-"""`lpu-token-major`: one row a token, everywhere.
+"""`lpu-token-major`: the form of all values with one row a token.
 
 A traced model works on `[1, ?, C]` and `[1, H, ?, D]`. Each value gets its canonical form: the leading batch dimension
-of size 1 goes, the token dimension comes first, the others follow in their order. Moving a token dimension moves no
-element of a row, so transposes that only do this disappear. Values without tokens (parameters) stay as they are. The
-same happens in the functions of layers, and to what is passed to them.
+of size 1 is removed, the token dimension comes first, the others follow in their order. Moving a token dimension moves
+no element of a row, so transposes that only do this disappear. Values without tokens (parameters) stay as they are. The
+functions of layers, and the values passed to them, are rewritten alike.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def canonical_shape(shape: Sequence[int]) -> Shape:
 
 
 def canonical_order(shape: Sequence[int]) -> Shape:
-    """Which traced dimension each canonical one is; the shape must have a token dimension."""
+    """The traced dimension of each canonical one; the shape must have a token dimension."""
     token = list(shape).index(DYNAMIC_INDEX)
     rest = [i for i in range(len(shape)) if i != token]
     if token > 0 and shape[0] == 1:
@@ -51,13 +51,13 @@ def _canonical_type(type_: Attribute) -> Attribute:
 
 
 def is_token_major(function: FuncOp) -> bool:
-    """Whether every value of the function has its canonical form already."""
+    """Test that every value of the function has its canonical form already."""
     types = [argument.type for argument in function.body.block.args]
     types += [result.type for op in function.walk() for result in op.results]
     return all(_canonical_type(type_) == type_ for type_ in types)
 
 
-#: Emit an operation in its token-major form.
+#: Functions that emit an operation in its token-major form.
 _HANDLERS = Handlers[Callable[["_Rewriter", Any], None]]()
 
 
@@ -67,7 +67,7 @@ class _Rewriter:
     op: Operation
 
     def __init__(self, source: Block, outer: Mapping[SSAValue, SSAValue] = MappingProxyType({})) -> None:
-        """outer: the canonical values of what the block sees of the blocks around it."""
+        """outer: the canonical values of values from the blocks around it."""
         self.block = Block(arg_types=[_canonical_type(argument.type) for argument in source.args])
         self.values: dict[SSAValue, SSAValue] = {**outer, **dict(zip(source.args, self.block.args, strict=True))}
         for old, new in zip(source.args, self.block.args, strict=True):
@@ -95,7 +95,7 @@ class _Rewriter:
 
     # ------------------------------------------------------------------------------------------------ emitting
     def insert(self, new: Operation) -> SSAValue:
-        """Inserts an operation at the current place and gives its first result."""
+        """Inserts an operation at the current place and returns its first result."""
         self.insert_only(new)
         return new.results[0]
 
@@ -104,12 +104,12 @@ class _Rewriter:
         self.block.add_op(new)
 
     def emit(self, new: Operation) -> None:
-        """Inserts the operation that gives what the current one gives."""
+        """Inserts the operation whose results replace those of the current one."""
         self.insert_only(new)
         self.bind(*new.results)
 
     def bind(self, *results: SSAValue) -> None:
-        """Says that these are the canonical values of the current operation's results."""
+        """Records the canonical values of the current operation's results."""
         for old, new in zip(self.op.results, results, strict=True):
             expected = canonical_shape(shape_of(old))
             value = self.reshaped(new, expected)
@@ -187,7 +187,7 @@ class _Rewriter:
         self.bind(self.insert(lpu.ConcatOp([value for value, _ in pairs], pairs[0][1])))
 
     def with_dimension(self, value: SSAValue, dim: int) -> tuple[SSAValue, int]:
-        """The value in a token-major shape that has traced dimension `dim`, and where."""
+        """The value in a token-major shape that has traced dimension `dim`, and the place of that dimension."""
         shape = shape_of(value)
         order = canonical_order(shape)
         if dim in order:
@@ -206,7 +206,7 @@ class _Rewriter:
     @_HANDLERS.register(lpu.TopKOp, lpu.TakeColumnsOp, lpu.ExpertLinearOp)
     @_HANDLERS.register(lpu.AttentionOp, lpu.ShortConvOp, lpu.SelectRowsOp)
     def row_wise(self, op: Operation) -> None:
-        """Operations whose last dimension holds a row's elements: all operands in canonical form."""
+        """Emits an operation whose last dimension holds a row's elements: all operands are in canonical form."""
         for value in op.operands:
             if shape_of(value) and shape_of(value)[-1] == DYNAMIC_INDEX and element_of(value) == f32:
                 raise self.error("works across tokens")
@@ -247,7 +247,7 @@ def _has_tokens(op: Operation) -> bool:
 
 
 def _before_tokens(shape: Shape) -> int:
-    """How many elements precede the token dimension."""
+    """Number of elements in the dimensions before that of the tokens."""
     return prod(shape[: shape.index(DYNAMIC_INDEX)])
 
 

@@ -1,4 +1,4 @@
-"""What the fusing passes look for in common."""
+"""Matching functions that the fusing passes share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def constant_value(value: SSAValue) -> float | None:
 
 
 def is_activation(op: lpu.UnaryOp) -> bool:
-    """Whether a linear can carry the operation as its activation."""
+    """Test that a linear can carry the operation as its activation."""
     return op.function.activation is not None
 
 
 def either_order(op: lpu.BinaryOp) -> Iterator[tuple[SSAValue, SSAValue]]:
-    """The operands in both orders. Only for operations whose result does not depend on it."""
+    """The operands in both orders. Only for operations whose result does not depend on the order."""
     yield op.lhs, op.rhs
     yield op.rhs, op.lhs
 

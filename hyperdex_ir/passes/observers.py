@@ -1,4 +1,4 @@
-"""Looking into a pipeline while it runs: the IR before and after passes, files of it, times, numbers of operations."""
+"""Observers of a running pipeline: the IR before and after passes, files of the IR, times, numbers of operations."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ class PrintIr(Observer):
 
 @dataclass
 class IrTree(Observer):
-    """Writes the IR into numbered files, `00_input.mlir` and one for each pass, each of which tells how to go on."""
+    """Writes the IR into numbered files, `00_input.mlir` and one for each pass; each file says how to continue from
+    it."""
 
     folder: Path
 
@@ -77,7 +78,7 @@ class IrTree(Observer):
 
 @dataclass
 class Times(Observer):
-    """Prints what xdsl-opt prints: the seconds of each pass."""
+    """Prints the seconds of each pass, in the form of xdsl-opt."""
 
     stream: TextIO
 
@@ -87,7 +88,7 @@ class Times(Observer):
 
 @dataclass
 class PrintBetween(Observer):
-    """Prints what xdsl-opt prints: the IR between passes."""
+    """Prints the IR between passes, in the form of xdsl-opt."""
 
     stream: TextIO
 
@@ -98,7 +99,7 @@ class PrintBetween(Observer):
 
 @dataclass
 class Statistics(Observer):
-    """Prints a table: operations before and after each pass, and the numbers that it left on the module."""
+    """Prints a table: operations before and after each pass, and the numbers that the pass left on the module."""
 
     stream: TextIO
     _operations: int = 0

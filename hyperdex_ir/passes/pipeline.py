@@ -1,4 +1,4 @@
-"""Running a pipeline: each pass checked, watched by whoever wants to, and reproducible when it fails."""
+"""Running a pipeline: each pass is checked, reported to observers, and reproducible when it fails."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Step:
-    """A place in a pipeline: the pass at `index` of `passes`, and how long it ran (0 before it has)."""
+    """A place in a pipeline: the pass at `index` of `passes`, and the time that it ran (0 before it has run)."""
 
     passes: Sequence[ModulePass]
     index: int
@@ -64,7 +64,7 @@ class Step:
 
 
 class Observer:
-    """Is told of each pass. What it does with the module must not change it."""
+    """Called around each pass. Must not modify the module."""
 
     def start(self, passes: Sequence[ModulePass], module: ModuleOp) -> None:
         """Before the first pass."""
@@ -83,8 +83,8 @@ def run_pass(module: ModuleOp, one: ModulePass, context: Context | None = None, 
     """Runs a pass, then checks the module: every operation verifies, every value is defined before it is used, and all
     operations are for the devices of the module's grid.
 
-    Raises PassError, one line with pass, operation and module path, whatever the pass raises; errors of this package,
-    such as LoweringError and CapacityError, come as they are.
+    Raises PassError, one line with pass, operation and module path, for every exception of the pass, except that errors
+    of this package, such as LoweringError and CapacityError, are raised unchanged.
     """
     try:
         one.apply(context or make_context(), module)
@@ -93,7 +93,7 @@ def run_pass(module: ModuleOp, one: ModulePass, context: Context | None = None, 
 
             check_module(module)
             check_grid(module)
-    except ShrinkException:  # no failure: the answer of a pass to xdsl-opt's --shrink
+    except ShrinkException:  # not a failure: the answer of a pass to xdsl-opt's --shrink
         raise
     except (HyperdexError, VerifyException, PassFailedException, DiagnosticException) as error:
         raise pass_failed(one.name, error) from None
@@ -112,8 +112,8 @@ def run_passes(
 ) -> None:
     """Runs passes in order; the module is checked after each.
 
-    repro: the folder to write what reproduces a failure to; its path becomes the hint of the error. A CapacityError is
-    no failure of a pass: it says what to choose otherwise. Raises what `run_pass` raises.
+    repro: the folder to which a reproducer of a failure is written; its path becomes the hint of the error. A
+    CapacityError is not a failure of a pass: it says which choices to change. Raises what `run_pass` raises.
     """
     for observer in observers:
         observer.start(passes, module)

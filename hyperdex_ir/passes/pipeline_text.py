@@ -1,11 +1,12 @@
 """Pipelines as text: `pass, pass{option=value option=1,2}, ...` with comments (`//`, `#`) and line breaks anywhere.
 
-xDSL reads the same text only without blanks, breaks and comments, so it is read here. It writes texts with quotes as
-they are, which close themselves when they are read; so pipelines are written here, too (`pass_text`).
+xDSL reads the same text only without blanks, breaks and comments, so this file has a reader. xDSL does not escape
+quotes in the strings that it writes, so such a string ends early when it is read; so pipelines are written here, too
+(`pass_text`).
 
-`parse_pipeline` takes text of any origin, such as a manifest or the header of a dump: passes of xDSL start programs and
-open files, so it knows few of them. `typed_pipeline` takes what the person at the keyboard, or a caller in Python, asks
-for: any pass, and a file.
+`parse_pipeline` takes text of any origin, such as a manifest or the header of a dump. As some passes of xDSL start
+programs and open files, it accepts few of them. `typed_pipeline` takes text from the person at the keyboard, or from a
+caller in Python: it accepts any pass, and a file.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _STRING = re.compile(r'"((?:\\.|[^"\\\n])*)"')
 _ESCAPE = re.compile(r"\\(?:u\{((?:10|[0-9a-f])?[0-9a-f]{1,4})\}|(.))")
 _WORD = re.compile(r'[^\s{},="\[\]]+')
 _MLIR = re.compile(r"\[([^\]]*)\]")
-_SHOWN_COLUMNS = 160  # before a fault, and behind it
+_SHOWN_COLUMNS = 160  # columns shown before a fault, and behind it
 #: The passes of xDSL that untrusted text may name: they rewrite the module and do nothing else.
 _REWRITES = ("canonicalize", "cse", "dce")
 _PATTERNS = "lpu-apply-patterns"
-#: Passes of untrusted text, at most; the longest pipeline of the package has 30.
+#: Most passes of untrusted text; the longest pipeline of the package has 30.
 _MOST_PASSES = 500
 _PASS_HINT = "docs/passes.md says what an entry point of hyperdex_ir.passes names"
 
@@ -50,7 +51,7 @@ def pipeline_names() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class PipelineText:
-    """The text of a pipeline, and what to call it in errors."""
+    """The text of a pipeline, and its name in errors."""
 
     text: str
     name: str = "pipeline"
@@ -92,7 +93,7 @@ def _known_names() -> str:
 # ---------------------------------------------------------------------------------------------------- reading
 @dataclass
 class _Item:
-    """A pass with its options, and where each stands."""
+    """A pass with its options, and the position of each."""
 
     name: str
     position: int
@@ -100,7 +101,7 @@ class _Item:
     places: dict[str, int] = field(default_factory=dict)
 
     def spec(self, without: str = "") -> ArgSpec:
-        """What xDSL makes a pass of."""
+        """The specification from which xDSL makes a pass."""
         return ArgSpec(self.name, {key: values for key, values in self.options.items() if key != without})
 
 
@@ -140,7 +141,7 @@ class _Reader:
         self.position = found.end() if found else self.position
 
     def _accept(self, character: str) -> bool:
-        """Passes over a character and what may follow it, if it is there; `_last` is its place."""
+        """Skips a character and any space behind it, if the character is next; `_last` is its place."""
         if not self._text.startswith(character, self.position):
             return False
         self._last = self.position
@@ -173,7 +174,7 @@ class _Reader:
             yield self._value()
 
     def _another_value(self) -> bool:
-        """Whether a comma and a value follow, not a comma and the next option or the end."""
+        """Test that a comma and a value follow, not a comma and the next option or the end."""
         place = self.position
         follows = self._accept(",") and not self._text.startswith("}", self.position)
         if follows and (word := _NAME.match(self._text, self.position)):
@@ -213,10 +214,10 @@ def _literal(word: str) -> ParameterType:
 
 # ---------------------------------------------------------------------------------------------------- meaning
 def parse_pipeline(text_or_name: str, name: str = "pipeline", allowed: Collection[str] = ()) -> list[ModulePass]:
-    """The passes of a pipeline given by name or as text that may come from a file of a stranger, in order.
+    """The passes, in order, of a pipeline given by name, or as text that may come from an untrusted file.
 
     Known are the passes of this package and those of xDSL that only rewrite the module. name: the origin of the text,
-    for errors. allowed: passes and fusion patterns of installed packages that the person has named on the command line.
+    for errors. allowed: passes and fusion patterns of installed packages that the user has named on the command line.
     Raises OptionError that names line and column when the text is wrong or a pass is not known; its note shows them.
     """
     source = _named_text(text_or_name) or PipelineText(text_or_name, name)
@@ -257,8 +258,8 @@ def _check_patterns(source: PipelineText, item: _Item, one: ModulePass, allowed:
 
 
 def typed_pipeline(text_or_name: str) -> list[ModulePass]:
-    """The passes of a pipeline that a person gives by name, by path of a file or as text, in order. Any pass of xDSL is
-    known: never for text that comes from a file of a model.
+    """The passes, in order, of a pipeline that the user gives by name, by path of a file or as text. Any pass of xDSL
+    is known, so the text must never come from a file of a model.
 
     Raises OptionError that names line and column when the text is wrong or a pass is not known; its note shows them.
     """
@@ -295,7 +296,7 @@ def _make_pass(source: PipelineText, item: _Item, known: Known) -> ModulePass:
 
 
 def _is_wrong(made: type[ModulePass], item: _Item, name: str) -> bool:
-    """Whether it is this option's value that the pass does not take."""
+    """Test that the value of this option is the one that the pass does not take."""
     try:
         made.from_spec(item.spec(without=name))
     except ValueError as error:

@@ -9,7 +9,7 @@ from hyperdex_ir.passes.pipeline_text import parse_pipeline, pass_options, pipel
 
 
 def pass_table() -> str:
-    """A Markdown table of this package's passes: what each does, whether it rounds, its options, who runs it."""
+    """A Markdown table of this package's passes: summary, exactness, options, and the pipelines that run each."""
     users = {name: [one.name for one in parse_pipeline(name)] for name in pipeline_names()}
     rows = ["| pass | what it does | bits | options | in pipelines |", "| --- | --- | --- | --- | --- |"]
     for name, load in get_all_passes().items():

@@ -1,4 +1,4 @@
-"""What a failing pass leaves behind: the IR before it, the command that fails in the same way, versions."""
+"""Reproducer of a failing pass: the IR before it, the command that fails in the same way, versions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What padding becomes: where a device's part ends in zeros, no operation may make a NaN or an infinity of them.
+"""Values of padding: where a device's part ends in zeros, no operation may make a NaN or an infinity of them.
 
-The zeros are in parameters, and where a device selects columns that are not there; what follows from them is found by
-computing with the one number that all padding of a value has.
+The zeros are in parameters, and in places of columns that a device selects beyond the last one. The padding of other
+values is found by computing with the one number that all padding of a value has.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hyperdex_ir.interpreter.arithmetic import quiet
 
 
 def is_harmless(op: Operation, sharding: ShardingAttr) -> bool:
-    """Whether an operation whose result is sharded like this makes nothing of padding that is not finite."""
+    """Test that an operation whose result is sharded like this makes only finite numbers of padding."""
     padded = any(start + one.size > one.extent for one in sharding.segments for start in one.starts)
     if not padded:
         return True

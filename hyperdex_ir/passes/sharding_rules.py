@@ -1,7 +1,7 @@
-"""What each operation needs of its operands to give its device's part of the result: one rule an operation.
+"""Shardings that an operation needs of its operands to give a device's part of the result: one rule for each operation.
 
-A value is sharded along a *leading* dimension, between which and the tokens there is none but of size 1: so a device's
-part is ranges of the columns of each row, whatever the shape. Parameters are sharded along rows or columns.
+A value is sharded along a *leading* dimension: all dimensions between it and that of the tokens have size 1. So a
+device's part is ranges of the columns of each row, whatever the shape. Parameters are sharded along rows or columns.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from xdsl.ir import Operation, SSAValue
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu import Handlers, Segment, ShardingAttr, block_segment, shape_of
 
-#: What each operand must be: sharded, or None, whole.
+#: For each operand, the sharding that it must have; None: it must be whole.
 Operands = list[ShardingAttr | None]
 
 
 def is_leading(shape: Sequence[int], dim: int) -> bool:
-    """Whether a value with tokens can be sharded along this dimension."""
+    """Test that a value with tokens can be sharded along this dimension."""
     return 0 < dim < len(shape) and shape[0] == DYNAMIC_INDEX and all(extent == 1 for extent in shape[1:dim])
 
 
@@ -41,7 +41,7 @@ def flat_segments(value: SSAValue, sharding: ShardingAttr) -> list[Segment]:
 
 
 def local_shape(value: SSAValue, sharding: ShardingAttr) -> tuple[int, ...]:
-    """The shape of what a device holds."""
+    """The shape of the part that a device holds."""
     shape = shape_of(value)
     return (*shape[: sharding.dim], sharding.size, *shape[sharding.dim + 1 :])
 
@@ -77,14 +77,14 @@ def kv_head_table(op: lpu.AttentionOp, starts: Sequence[int], held: int) -> tupl
 
 
 # ---------------------------------------------------------------------------------------------------- the rules
-#: How operations of which a device can compute a part of the first result do so.
+#: The rules of operations of which a device can compute a part of the first result.
 RULES = Handlers[Callable[[Any, ShardingAttr], Operands | None]]()
 
 
 def operand_shardings(op: Operation, sharding: ShardingAttr) -> Operands | None:
-    """What the operands must be when the first result is sharded like this; None: it cannot be.
+    """Shardings that the operands must have when the first result is sharded like this; None: it cannot be.
 
-    Of an attention, keys and values are given as whole: `kv_sharding` says what they may be.
+    Keys and values of an attention are given as whole: `kv_sharding` has the sharding that they may have.
     """
     rule = RULES.get(type(op))
     return None if rule is None else rule(op, sharding)
@@ -97,7 +97,8 @@ def _same(op: Operation, sharding: ShardingAttr) -> Operands:
 
 @RULES.register(lpu.BinaryOp, lpu.BroadcastOp)
 def _aligned(op: Operation, sharding: ShardingAttr) -> Operands:
-    """Broadcasting: dimensions count from the last; what is 1 or missing is the same for all devices."""
+    """Broadcasting: dimensions count from the last; an operand whose dimension is 1 or missing is the same for all
+    devices."""
     result, needed = shape_of(op.results[0]), []
     for operand in op.operands:
         shape = shape_of(operand)
@@ -109,7 +110,7 @@ def _aligned(op: Operation, sharding: ShardingAttr) -> Operands:
 
 @RULES.register(lpu.ReduceOp, lpu.RmsNormOp, lpu.LayerNormOp, lpu.RotaryOp)
 def _over_last(op: Operation, sharding: ShardingAttr) -> Operands | None:
-    """What works on the last dimension needs all of it; its parameters belong to that dimension."""
+    """An operation on the last dimension needs all of it; its parameters belong to that dimension."""
     if sharding.dim == len(shape_of(op.operands[0])) - 1:
         return None
     return [sharding, *[None] * (len(op.operands) - 1)]
@@ -143,7 +144,7 @@ def _transpose(op: lpu.TransposeOp, sharding: ShardingAttr) -> Operands | None:
 
 @RULES.register(lpu.SliceOp)
 def _slice(op: lpu.SliceOp, sharding: ShardingAttr) -> Operands | None:
-    """Along another dimension; what is cut out of the sharded one is `cut_segment`."""
+    """Slice of a dimension that is not sharded; `cut_segment` has the part cut out of the sharded one."""
     return [sharding] if op.bounds[0] != sharding.dim and is_leading(shape_of(op.x), sharding.dim) else None
 
 
@@ -198,7 +199,8 @@ def _attention(op: lpu.AttentionOp, sharding: ShardingAttr) -> Operands:
 
 
 def result_sharding(op: Operation, number: int, sharding: ShardingAttr) -> ShardingAttr | None:
-    """How an operation's first result can be sharded when operand `number` is; None: not by this rule."""
+    """The sharding of an operation's first result that follows when operand `number` is sharded; None: not by this
+    rule."""
     shape = shape_of(op.results[0])
     if isinstance(op, lpu.ReshapeOp):
         found = folded(flat_segments(op.x, sharding), shape)
@@ -214,7 +216,8 @@ def result_sharding(op: Operation, number: int, sharding: ShardingAttr) -> Shard
 
 # ---------------------------------------------------------------------------------------------------- fused matrices
 def cuts(linear: lpu.LinearOp) -> list[lpu.SliceOp]:
-    """The slices that the columns of a matrix's result are cut into, when they are used for nothing else; in order."""
+    """The slices into which the columns of a matrix's result are cut, in order; empty when the result has other
+    uses."""
     found = _cut_from(linear.res)
     return sorted(found or [], key=lambda op: (first_column(op), op.bounds))
 
@@ -234,12 +237,12 @@ def _cut_from(value: SSAValue) -> list[lpu.SliceOp] | None:
 
 
 def first_column(op: lpu.SliceOp) -> int:
-    """Where the slice begins, in columns of a row of what it is cut out of."""
+    """The first column of the slice, in a row of its operand."""
     dim, start, _, _ = op.bounds
     return start * prod(shape_of(op.x)[dim + 1 :])
 
 
 def cut_segment(op: lpu.SliceOp, sharding: ShardingAttr) -> Segment:
-    """What is cut out, in columns of a row of what it is cut out of."""
+    """The elements cut out, as a segment of the columns of a row of the slice's operand."""
     (segment,) = flat_segments(op.res, sharding)
     return segment.shifted(first_column(op))

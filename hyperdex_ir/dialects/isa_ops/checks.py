@@ -1,4 +1,4 @@
-"""What an instruction needs of its operands, beyond their kinds: values in range, buffers wide enough."""
+"""Checks of an instruction's operands beyond their kinds: values in range, buffers wide enough."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def check_instruction(spec: Spec, operands: Mapping[str, OperandValue]) -> None:
 
 
 def _check_width(owner: str, name: str, use: LmuUse | ViewUse, words: int | None) -> None:
-    """words: of a row that the instruction reaches, were the register 0; None: depends on the position."""
+    """words: words of a row that the instruction reaches when the register is 0; None: they depend on the position."""
     width = buffer_type(use.buffer).width
     if words is not None and use.offset + words > width:
         raise VerifyException(f"{owner}: {name} reaches word {use.offset + words - 1} of rows that have {width} words")

@@ -24,7 +24,7 @@ _VALUES = field_range(BY_NAME["skip_unless"].fields()[1])
 
 @irdl_op_definition
 class RepeatOp(IRDLOperation):
-    """Runs its body `trip_count` times. Nothing goes round but the machine's state."""
+    """Runs its body `trip_count` times. Only the machine's state is carried from trip to trip."""
 
     name = "isa.repeat"
     trip_count = prop_def(IntegerAttr[I64])
@@ -65,7 +65,7 @@ class RepeatOp(IRDLOperation):
 
 @irdl_op_definition
 class RepeatRowsOp(IRDLOperation):
-    """Runs its body once for each row in flight: as often as a register says."""
+    """Runs its body once for each row in flight; a register holds the number of trips."""
 
     name = "isa.repeat_rows"
     rows = prop_def(IntegerAttr[I64])
@@ -108,7 +108,7 @@ class RepeatRowsOp(IRDLOperation):
 
 @irdl_op_definition
 class SkipUnlessOp(IRDLOperation):
-    """Runs its body when a register holds a value, else passes over it."""
+    """Runs its body when a register holds a value, otherwise skips it."""
 
     name = "isa.skip_unless"
     a = prop_def(IntegerAttr[I64])

@@ -35,9 +35,9 @@ _VIEW_DEFAULTS = {"group_stride": 0, "column_stride": 1}
 class InstructionOp(IRDLOperation, ABC):
     """One machine instruction.
 
-    Made by keyword, an operand of the table each: LmuUse and ViewUse (or a bare buffer, used from its start) for LMU
-    and View operands, HbmRef for HBM operands, a number or a name for registers, int, float and str for the rest. What
-    is left out has the table's default, or is absent. `operand` gives the same values back.
+    The constructor takes each operand of the table by keyword: LmuUse and ViewUse (or a bare buffer, used from its
+    start) for LMU and View operands, HbmRef for HBM operands, a number or a name for registers, int, float and str for
+    the rest. An operand that is left out has the table's default, or is absent. `operand` gives the same values back.
 
     In the IR buffers are operands; everything else is properties, `name` or `name_part`, left out at the default.
     """
@@ -229,6 +229,6 @@ class _Operations(Mapping[str, type[InstructionOp]]):
         return sum(1 for _ in self)
 
 
-#: The class of each instruction that has one, by instruction name. For control words that have none, the structure of
-#: the module stands.
+#: The class of each instruction that has one, by instruction name. Control words without a class are expressed by the
+#: structure of the module.
 OPS: Mapping[str, type[InstructionOp]] = _Operations()

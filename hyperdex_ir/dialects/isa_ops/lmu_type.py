@@ -58,7 +58,7 @@ class LmuType(ParametrizedAttribute, TypeAttribute):
 
     @property
     def row_stride(self) -> int:
-        """Words from row to row: 0 when there is one row, which then stands for every row."""
+        """Words from row to row: 0 when there is a single row, which then is used as every row."""
         return 0 if self.rows == 1 else self.width
 
     def at(self, address: int | None) -> LmuType:
@@ -109,7 +109,8 @@ def buffer_type(value: SSAValue) -> LmuType:
 
 
 class _Allocates(MemoryEffect):
-    """Makes its result: may go when unused, and is never merged with another."""
+    """Memory effect of an operation that allocates its result: it may be erased when unused, and is never merged with
+    another."""
 
     @classmethod
     def get_effects(cls, op: Operation) -> frozenset[EffectInstance]:

@@ -57,7 +57,7 @@ def _places(use: LmuUse | ViewUse) -> str:
 
 
 def parse_operand(parser: Parser, operand: Operand) -> OperandValue:
-    """Parses what `print_operand` prints after the `=`."""
+    """Parses the text that `print_operand` prints after the `=`."""
     match operand:
         case Lmu() | View():
             return _parse_use(parser, operand)
@@ -77,7 +77,7 @@ def parse_operand(parser: Parser, operand: Operand) -> OperandValue:
 
 
 def _parse_value(parser: Parser) -> SSAValue:
-    """A buffer that is already defined: its type stands there."""
+    """Parses a buffer that is already defined, so that its type is known."""
     operand = parser.parse_unresolved_operand()
     values = parser.ssa_values.get(operand.operand_name)
     if values is None or operand.index >= len(values):
@@ -122,7 +122,7 @@ def _parse_use(parser: Parser, operand: Operand) -> LmuUse | ViewUse:
 
 
 def _parse_places(parser: Parser, is_view: bool) -> tuple[int, int, dict[str, int]]:
-    """What stands in brackets behind a buffer: offset, register, and the strides that are written."""
+    """Parses the brackets behind a buffer: offset, register, and the strides that are written."""
     offset = register = 0
     strides: dict[str, int] = {}
     if parser.parse_optional_punctuation("[") is None:

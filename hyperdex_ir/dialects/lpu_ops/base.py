@@ -1,4 +1,4 @@
-"""What the operations of the `lpu` dialect share: shapes, element types, broadcasting."""
+"""Common parts of the operations of the `lpu` dialect: shapes, element types, broadcasting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPERATIONS: list[type[Operation]] = []
 
 
 class LpuOp(IRDLOperation, ABC):
-    """Base of the operations of the dialect; a class below it is one of them when it gives itself a name."""
+    """Base of the operations of the dialect; a subclass with a `name` is an operation."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -34,7 +34,7 @@ class LpuOp(IRDLOperation, ABC):
 
     @property
     def depends_on_device(self) -> bool:
-        """Whether results may differ on devices that give the same operands."""
+        """True if results may differ between devices that give the same operands."""
         return False
 
 
@@ -63,7 +63,7 @@ def tokens_type(*features: int, element: Attribute = f32) -> TensorType:
 
 
 def is_matrix_element(element: Attribute) -> bool:
-    """Whether the MAC trees can stream this element type."""
+    """Test that the MAC trees can stream this element type."""
     return str(element) in FORMATS
 
 

@@ -1,4 +1,5 @@
-"""Canonicalization of operations that move elements: those that do nothing go, those in a row become one."""
+"""Canonicalization of operations that move elements: operations without effect are removed, several in a row become
+one."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class ActivationAttr(ChoiceAttr):
 
 @irdl_attr_definition
 class RotaryStyleAttr(ChoiceAttr):
-    """How rotary pairs lie in a head: (i, i + d/2), or (2i, 2i + 1)."""
+    """The order of rotary pairs in a head: (i, i + d/2), or (2i, 2i + 1)."""
 
     name = "lpu.rotary_style"
     CHOICES = ROTARY_STYLES

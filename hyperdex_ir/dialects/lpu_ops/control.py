@@ -1,4 +1,4 @@
-"""Outlined layers: a function a distinct layer, run again and again."""
+"""Outlined layers: one function for each distinct layer, run repeatedly."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class YieldOp(LpuOp):
 
 
 class RepeatOp(LpuOp):
-    """Runs its body `trip_count` times; values go round through `lpu.yield`."""
+    """Runs its body `trip_count` times; `lpu.yield` carries values from trip to trip."""
 
     name = "lpu.repeat"
     trip_count = prop_def(IntegerAttr[I64])
@@ -158,9 +158,10 @@ class LayerOp(LpuOp):
 
 
 class LayersOp(HoldsTable):
-    """Runs layer after layer, each by the function whose number a table says; the first operand goes round.
+    """Runs layer after layer, each by the function whose number is in a table; the first operand is carried from layer
+    to layer.
 
-    It stands for as many `lpu.layer`s as the table is long. `key` names the table in memory.
+    It stands for one `lpu.layer` for each entry of the table. `key` names the table in memory.
     """
 
     name = "lpu.layers"

@@ -21,11 +21,11 @@ Value = SSAValue | Operation
 
 
 class ShortConvOp(StatefulOp, KeepsZeros):
-    """Each column by itself: a weighted sum of the row and the L - 1 rows before it, then a bias where there is one.
+    """A weighted sum of each row and the L - 1 rows before it, column by column, then a bias where there is one.
 
     y[t] = taps[0] * x[t - L + 1]; y[t] = y[t] + taps[j] * x[t - L + 1 + j] for j = 1 .. L - 1; y[t] = y[t] + bias.
-    x: [?, C]; taps: [C, 1, L] of f32, as checkpoints hold them; bias: [C]. Rows before the text are zeros; those of
-    passes before this one are in the slot, which is numbered together with those of attention.
+    x: [?, C]; taps: [C, 1, L] of f32, as checkpoints hold them; bias: [C]. Rows before the text are zeros. Rows of
+    earlier steps are in the slot, which is numbered together with those of attention.
     """
 
     name = "lpu.short_conv"
@@ -49,7 +49,7 @@ class ShortConvOp(StatefulOp, KeepsZeros):
 
     @property
     def history(self) -> int:
-        """L - 1: rows before the running one that are looked at."""
+        """L - 1: the number of rows before the current one that are read."""
         return shape_of(self.taps)[2] - 1
 
     def verify_(self) -> None:

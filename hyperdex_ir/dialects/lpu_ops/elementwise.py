@@ -1,6 +1,6 @@
 """Elementwise operations and reductions: the functions of the vector engine, one class each.
 
-What they compute is in `interpreter/functions.py`.
+`interpreter/functions.py` defines what they compute.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class GeluTanhOp(UnaryOp):
 
 
 class ReduceOp(FunctionOp, KeepsZeros, ABC):
-    """Over the last dimension, which stays with size 1. Sums fold in the order of the MAC tree."""
+    """Reduces the last dimension, which stays with size 1. Sums fold in the order of the MAC tree."""
 
     x = operand_def(TENSOR)
     res = result_def(TENSOR)

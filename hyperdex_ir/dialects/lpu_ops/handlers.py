@@ -1,4 +1,4 @@
-"""What one stage of the compiler does with each operation of the `lpu` dialect."""
+"""Handlers of one compiler stage for the operations of the `lpu` dialect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ H = TypeVar("H")
 
 
 class Handlers(Generic[H]):
-    """Handlers by class of operation; that of a base class is for all classes below it that have none."""
+    """Handlers by class of operation; the handler of a base class serves all subclasses that have none."""
 
     def __init__(self) -> None:
         self._handlers: dict[type[Operation], H] = {}

@@ -191,7 +191,7 @@ class LinearOp(KeepsZeros):
 class RmsNormOp(KeepsZeros):
     """(x * rsqrt(mean(x * x) + epsilon)) * weight, over the last dimension. weight: [C].
 
-    unit_offset: 1 + weight in the place of the weight.
+    unit_offset: 1 + weight in place of the weight.
     """
 
     name = "lpu.rms_norm"
@@ -229,7 +229,7 @@ class RmsNormOp(KeepsZeros):
 class LayerNormOp(KeepsZeros):
     """c = x - mean(x); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias, over the last dimension.
 
-    unit_offset: 1 + weight in the place of the weight.
+    unit_offset: 1 + weight in place of the weight.
     """
 
     name = "lpu.layer_norm"

@@ -1,4 +1,4 @@
-"""Routed experts: which of several matrices work on a token is chosen by the token itself.
+"""Routed experts: each token chooses which of several matrices work on it.
 
 A router scores the experts, `lpu.top_k` ranks the best ones, and `lpu.expert_linear` applies their matrices. Ranks are
 the last dimension, behind the columns, so that a device's part is a range of the columns of each row.

@@ -1,8 +1,9 @@
-"""One model on several devices: which part of a value each holds, and how parts become whole.
+"""One model on several devices: the part of a value that each device holds, and gathering of the parts.
 
 All devices run the same module on values of the same local shape. A *sharding* says which elements of one dimension a
-device holds: those of one or more segments, one segment after another. What a device holds from the extent of a segment
-on is padding: it is 0 in parameters, and whatever follows from that in values; it is dropped when parts are gathered.
+device holds: those of one or more segments, one segment after another. Elements that a device holds from the extent of
+a segment on are padding. Padding is 0 in parameters, and is computed from these zeros in values; it is dropped when
+parts are gathered.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from xdsl.traits import Pure
 from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, element_of, require, shape_of
 from hyperdex_ir.dialects.lpu_ops.traits import RowWise
 
-#: Devices of a module, at most: what a pass makes for each of them must stay small.
+#: Most devices of a module: the data that a pass makes for each device must stay small.
 MAX_DEVICES = 1024
 
 #: The attribute of a module that says how many devices run it, and that of an operation with a sharded result.
@@ -46,7 +47,7 @@ class Segment:
     starts: tuple[int, ...]
 
     def shifted(self, offset: int) -> Segment:
-        """The same elements of a dimension in which they stand `offset` further on."""
+        """The same elements in a dimension in which they lie `offset` further on."""
         return Segment(self.size, self.extent + offset, tuple(start + offset for start in self.starts))
 
     def scaled(self, factor: int) -> Segment:
@@ -62,7 +63,7 @@ def block_segment(extent: int, devices: int, unit: int = 1) -> Segment:
 
 @irdl_attr_definition
 class GridAttr(ParametrizedAttribute):
-    """How many devices run the module: `#lpu.grid<4>`."""
+    """The number of devices that run the module: `#lpu.grid<4>`."""
 
     name = "lpu.grid"
     count: IntAttr
@@ -89,16 +90,16 @@ class GridAttr(ParametrizedAttribute):
 
 @irdl_attr_definition
 class ShardingAttr(ParametrizedAttribute):
-    """What each device holds of a dimension: `#lpu.sharding<1, 3 of 9 at [0, 3, 6, 9]>`.
+    """The elements of a dimension that each device holds: `#lpu.sharding<1, 3 of 9 at [0, 3, 6, 9]>`.
 
-    Several segments, separated by commas, stand one behind the other on the device.
+    Several segments, separated by commas, lie one behind the other on the device.
     """
 
     name = "lpu.sharding"
     dimension: IntAttr
     sizes: ArrayAttr[IntAttr]
     extents: ArrayAttr[IntAttr]
-    starts: ArrayAttr[ArrayAttr[IntAttr]]  # of each segment, by device
+    starts: ArrayAttr[ArrayAttr[IntAttr]]  # starts of each segment, by device
 
     def __init__(self, dim: int, segments: Sequence[Segment]):
         super().__init__(
@@ -118,7 +119,7 @@ class ShardingAttr(ParametrizedAttribute):
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """In the order in which they stand on the device."""
+        """Segments in the order in which they lie on the device."""
         starts = [tuple(one.data for one in row) for row in self.starts]
         sizes, extents = ([one.data for one in row] for row in (self.sizes, self.extents))
         return tuple(map(Segment, sizes, extents, starts))
@@ -130,7 +131,7 @@ class ShardingAttr(ParametrizedAttribute):
 
     @property
     def is_block(self) -> bool:
-        """Whether device d holds block d of equal blocks of the whole, as collectives take and give them."""
+        """True if device d holds block d of equal blocks of the whole, as collectives take and give them."""
         if len(self.segments) != 1:
             return False
         one = self.segments[0]
@@ -181,7 +182,7 @@ def sharding_of(op: Operation) -> ShardingAttr | None:
 
 
 def grid_of(module: Operation) -> int:
-    """The number of devices that run a module; 1 where it does not say."""
+    """The number of devices that run a module; 1 when the module does not say."""
     attribute = module.attributes.get(GRID)
     return attribute.devices if isinstance(attribute, GridAttr) else 1
 
@@ -197,7 +198,7 @@ class AllGatherOp(LpuOp):
     """The whole of a value of which device d holds block d of columns; the same on all devices.
 
     Operands: the columns of the block, in one or more consecutive chunks, [?, c] each. Result: [?, C], the blocks of
-    `devices` devices one after another, of which what lies beyond column C is padding and is dropped.
+    `devices` devices one after another; columns beyond C are padding and are dropped.
     """
 
     name = "lpu.all_gather"
@@ -216,7 +217,7 @@ class AllGatherOp(LpuOp):
 
     @property
     def count(self) -> int:
-        """How many devices take part."""
+        """The number of devices that take part."""
         return self.devices.value.data
 
     @property

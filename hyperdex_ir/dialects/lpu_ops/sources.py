@@ -1,4 +1,4 @@
-"""Where values come from: parameters by key, and constants."""
+"""Sources of values: parameters by key, and constants."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def shared_module(keys: Sequence[str]) -> str:
 class WeightOp(HoldsParameter):
     """A parameter, by checkpoint key. `*` in a key stands for the number of the layer that is running.
 
-    Several keys are the rows of their tensors one after another. The element type says how it is stored: f16 or bf16
-    for what the MAC trees stream, f32 for the rest, i64 for tables of numbers.
-    shards: for each key, the part of its tensor that a device holds, one segment of rows or columns; the result has the
-    local shape then. A key may stand several times, with several parts: of rows, or, where the tensor has a matrix or a
-    row for each expert, of dimension 1. Absent: every device holds all of it.
+    Several keys are the rows of their tensors one after another. The element type is that of the stored parameter: f16
+    or bf16 for parameters that the MAC trees stream, f32 for the rest, i64 for tables of numbers.
+    shards: for each key, the part of its tensor that a device holds, one segment of rows or columns; the result then
+    has the local shape. A key may appear several times, with several parts: of rows, or, where the tensor has a matrix
+    or a row for each expert, of dimension 1. Absent: every device holds the whole tensor.
     """
 
     name = "lpu.weight"
@@ -66,7 +66,7 @@ class WeightOp(HoldsParameter):
 
     @property
     def is_of_experts(self) -> bool:
-        """Whether there is a matrix, or a row, for each of several experts."""
+        """True if the parameter has a matrix, or a row, for each of several experts."""
         return len(shape_of(self.res)) == (3 if is_matrix_element(element_of(self.res)) else 2)
 
     @classmethod
@@ -139,7 +139,7 @@ def _parse_sharding(parser: Parser) -> ShardingAttr:
 
 
 class ConstantOp(LpuOp):
-    """A scalar f32, broadcast to whatever it meets."""
+    """A scalar f32, broadcast to the other operand's shape."""
 
     name = "lpu.constant"
     value = prop_def(FloatAttr[Float32Type])
@@ -156,7 +156,8 @@ class ConstantOp(LpuOp):
 
 
 class LayerConstantOp(HoldsParameter):
-    """A scalar f32 that is another in each layer: the running layer's, of one number for every layer of the model.
+    """A scalar f32 that differs from layer to layer: the running layer's number, out of one number for every layer of
+    the model.
 
     It is stored like a parameter, under `key`, in which `*` stands for the number of the layer.
     """

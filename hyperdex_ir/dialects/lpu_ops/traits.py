@@ -1,7 +1,7 @@
 """Facts about operations of the `lpu` dialect that several passes ask for.
 
-A trait is asked for by `has_trait(op, RowWise)`; an interface is a base class with something more to say. Tests check
-that operations are what they say they are.
+`has_trait(op, RowWise)` tests for a trait; an interface is a base class with further methods. Tests check that
+operations have the traits that they declare.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class MovesData(OpTrait):
 
 @dataclass(frozen=True)
 class IsView(MovesData):
-    """The result can be had by other strides over the operand's elements."""
+    """The result is a view of the operand's elements with other strides."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,17 @@ class Source(OpTrait):
 
 
 def has_trait(op: Operation | Block, trait: type[OpTrait]) -> TypeGuard[LpuOp]:
-    """Whether an operation of the dialect has a trait; of other operations nothing is known."""
+    """Test that an operation of the dialect has a trait; False for operations of other dialects, of which nothing is
+    known."""
     return isinstance(op, LpuOp) and op.has_trait(trait)
 
 
 # ---------------------------------------------------------------------------------------------------- interfaces
 class KeepsZeros(LpuOp, ABC):
-    """Can give zeros where parameters are zeros."""
+    """An operation that can give zeros where parameters are zeros."""
 
     def zeros_from(self) -> tuple[SSAValue, ...] | None:
-        """The operands that must be zeros, besides parameters, for the result to be; None: that is not enough."""
+        """The operands that must be zeros, besides parameters, for the result to be zeros; None: that is not enough."""
         return ()
 
 
@@ -70,7 +71,7 @@ class HoldsParameter(LpuOp, ABC):
 
 
 class HoldsTable(LpuOp, ABC):
-    """Looks up whole numbers that it carries and that lie in memory."""
+    """An operation that looks up whole numbers, which it carries and which lie in memory."""
 
     @property
     @abstractmethod
@@ -80,7 +81,8 @@ class HoldsTable(LpuOp, ABC):
 
 @dataclass(frozen=True)
 class _State(MemoryEffect):
-    """Reads what earlier steps left, and leaves something: neither dead nor common, and kept in order."""
+    """Memory effect of an operation that reads state of earlier steps and leaves state: it is neither dead nor merged
+    with an equal one, and stays in order."""
 
     @classmethod
     def get_effects(cls, op: Operation) -> set[EffectInstance]:
@@ -88,7 +90,7 @@ class _State(MemoryEffect):
 
 
 class StatefulOp(LpuOp, ABC):
-    """Keeps something from step to step, in a slot of its own.
+    """An operation that keeps state from step to step, in a slot of its own.
 
     slot: absolute in a flat function, relative to the running layer in an outlined one.
     """

@@ -1,9 +1,10 @@
-"""Loops over attention heads, all heads and rows shared out among the threads: no thread waits inside.
+"""Loops over attention heads, with all heads and rows divided among the threads: no thread waits inside.
 
-`heads.py` finds the loops; `head_plan.py` puts an operation of its own in the place of their `repeat`s. Each time it is
-come to, compiled code checks that the trips are independent of each other and that none of them faults. Then threads
-work on (head, row) pairs, each with scores of its own; only the last head's are written to the LMU, where they would
-stay. Where the checks fail, the operation is the `repeat` that it stands for.
+`heads.py` finds the loops; `head_plan.py` replaces their `repeat`s by an operation of its own. Each time that operation
+is executed, compiled code checks that the trips are independent of each other and that none of them faults. Then
+threads work on (head, row) pairs, each with scores of its own. Only the last head's scores are written to the LMU, as
+those are the ones that the `repeat` would leave there. Where the checks fail, the operation does what the `repeat`
+does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hyperdex_ir.native.operation import Operation, emits_extra, positions_fit
 from hyperdex_ir.targets import LANES, TREE_BYTES
 
 _CACHES = ("keys", "values")
-_PARAMETERS = {"slope": "bias", "sink": "has_sink"}  #: with what the header has when they are there
+_PARAMETERS = {"slope": "bias", "sink": "has_sink"}  #: with the field of the header that is not 0 when they are there
 #: Pairs that a thread takes at a time where there are several rows.
 _PORTION = 8
 
@@ -41,7 +42,7 @@ def head_loop(op: Operation) -> None:
     loop = _Loop(op)
     with e.if_then(e.builder.not_(loop.can_be_shared()), likely=False):
         with e.if_then(loop.looks_up):
-            op.barrier()  # all have come to the same answer before the next loop's numbers take the place of these
+            op.barrier()  # all threads have decided before the next loop's numbers overwrite these
         repeat = e.module.globals["op_repeat"]
         e.builder.ret(e.call(repeat, e.function.args))
     loop.run()
@@ -68,7 +69,7 @@ class _Loop:
         self.executed = op.machine_thread.load("executed")  # the repeat is counted already
 
     def _register(self, number: V) -> V:
-        """A register that may not have been set: that is checked for all together."""
+        """A register that may not have been set: `_registers_known` checks all of them together."""
         return self.op.machine_thread.load("registers", number)
 
     def trip(self, number: V, name: str) -> V:
@@ -82,7 +83,7 @@ class _Loop:
         return self._plus_looked_up(place, self.trip(number, f"{name}_factor"), number) if name in _CACHES else place
 
     def _plus_looked_up(self, value: V, factor: V, lookup: V) -> V:
-        """The value plus `factor` times what a lookup gives."""
+        """The value plus `factor` times the result of a lookup."""
         e = self.e
         total = e.local(I64, value)
         with e.if_then(e.builder.icmp_signed("!=", factor, I64(0))):
@@ -99,12 +100,12 @@ class _Loop:
         return self.e.less(0, self.header["lookups"])
 
     def looked_up(self, lookup: V) -> V:
-        """What a lookup gives, once `_look_up` has been called."""
+        """Result of a lookup; `_look_up` must have been called."""
         return self.e.load(self.e.element(self.op.context.load_pointer("lookups"), lookup, I64), I64)
 
     def _look_up(self) -> None:
-        """Reads what all lookups give, by one thread and once, as the parameters lie in files that may change. All
-        threads meet here; they must before the numbers of another loop come to the same place, too."""
+        """Reads the results of all lookups, by one thread and once, as the parameters lie in files that may change. All
+        threads meet here; they must also meet before the numbers of another loop are stored in the same place."""
         e, op = self.e, self.op
         kept = op.context.load_pointer("lookups")
         with e.if_then(e.equal(op.thread, 0)), e.loop(0, self.header["lookups"]) as lookup:
@@ -113,7 +114,7 @@ class _Loop:
         op.barrier()
 
     def _parameter(self, address: V) -> V:
-        """Where an address of the parameters is."""
+        """Pointer to the byte at an address of the parameters."""
         e, context = self.e, self.op.context
         byte = e.sub(address, context.load("parameters.begin"))
         return e.call(beat_address(e), [context.at("parameters"), context.load("channels"), byte])
@@ -126,7 +127,7 @@ class _Loop:
     # ------------------------------------------------------------------------------------------------ checks
 
     def can_be_shared(self) -> V:
-        """i1: no trip faults, and none touches what another writes."""
+        """i1: no trip faults, and none touches words that another writes."""
         e, b = self.e, self.e.builder
         result = e.local(I1, b.and_(self._registers_known(), self._control_fits()))
         with e.if_then(result.get()):
@@ -161,7 +162,7 @@ class _Loop:
         return result.get()
 
     def _registers_known(self) -> V:
-        """All are set, and so small that no sum overflows."""
+        """All registers are set, and so small that no sum overflows."""
         e, b, thread = self.e, self.e.builder, self.op.machine_thread
         result, needed = e.local(I1, I1(1)), self.numbers["needed"]
         with e.loop(0, REGISTERS) as number:
@@ -207,8 +208,8 @@ class _Loop:
         return result
 
     def _memory_fits(self) -> V:
-        """Operands lie in LMU and HBM; buffer, queries and results apart, but that a head's result may take the place
-        of its query."""
+        """Operands lie in LMU and HBM. Buffer, queries and results lie apart, except that a head's result may take the
+        place of its query."""
         e, b, n = self.e, self.e.builder, self.numbers
         words = self.op.context.load("lmu_words")
         widths = {"query": n["size"], "result": n["value_size"]}
@@ -268,8 +269,9 @@ class _Loop:
     # ------------------------------------------------------------------------------------------------ work
 
     def run(self) -> None:
-        """This thread's pairs of head and row. Pairs are numbered run of heads by run, in it row by row, then by head;
-        with one row, each thread takes a stretch of heads, otherwise portions in turn, as later rows take longer."""
+        """Computes this thread's pairs of head and row. Pairs are numbered by run of heads, within a run by row, then
+        by head. With one row, each thread takes a stretch of heads; with more, threads take portions in turn, as later
+        rows take longer."""
         op, e, b = self.op, self.e, self.e.builder
         total = e.mul(self.numbers["trips"], self.rows)
         portion = b.select(e.equal(self.rows, 1), e.ceil_div(total, op.threads), I64(_PORTION))
@@ -292,7 +294,7 @@ class _Loop:
         return Workspace.of(self.op, row_counts(self.op.features)[-1], size, positions)
 
     def _block(self, space: Workspace, pair: V, stop: V, least: Any) -> V:
-        """Does as many pairs from `pair` on as kernels take and share a cache; how many."""
+        """Computes as many pairs from `pair` on as kernels take and share a cache; returns their number."""
         e, b = self.e, self.e.builder
         trip = b.udiv(pair, self.rows)
         head, heads = self._run_around(trip)
@@ -318,7 +320,7 @@ class _Loop:
             own = [self.address(trip, name) for name in _CACHES]
 
             def ends(other: V) -> V:
-                """i1: that trip uses others."""
+                """i1: that trip uses other keys or values."""
                 same = [e.equal(self.address(other, name), place) for name, place in zip(_CACHES, own, strict=True)]
                 return e.builder.not_(self._all(same))
 
@@ -386,7 +388,7 @@ class _Loop:
         by_spans(self.op, I64(0), n["value_size"], e.sub(stop, first), kernels.ELEMENTS, add_up)
 
     def _cache(self, address: V) -> V:
-        """Where an address of the run-time area is: its first channel begins where it does."""
+        """Pointer to the byte at an address of the run-time area, which begins where its first channel begins."""
         e, context = self.e, self.op.context
         base = e.load(context.load_pointer("runtime.channels"), POINTER)
         return e.offset(base, e.sub(address, context.load("runtime.begin")))
@@ -394,7 +396,8 @@ class _Loop:
     # ------------------------------------------------------------------------------------------------ outcomes
 
     def _note_flags(self, space: Workspace, head: V, heads: V, inside: V, count: V, least: Any) -> None:
-        """least: the smallest of 4 * (instructions executed) + stage of those that made a NaN or an infinity."""
+        """Updates `least`: the smallest 4 * (instructions executed) + stage of the stages that made a NaN or an
+        infinity."""
         e, b = self.e, self.e.builder
         with e.loop(0, count) as number:
             row = space.row(number)
@@ -421,7 +424,7 @@ class _Loop:
                 thread.store(name, number)
 
     def leave(self) -> None:
-        """Registers, instructions executed and the next one as after the loop."""
+        """Sets registers, number of instructions executed and next instruction as they are after the loop."""
         e, thread, n = self.e, self.op.machine_thread, self.numbers
         values = e.buffer(I64, REGISTERS)
         finals = e.element(self.table, e.mul(n["trips"], len(TRIP)), I64)

@@ -15,10 +15,10 @@ from hyperdex_ir.native.features import Features
 from hyperdex_ir.native.operation import EXTRAS, Sizes
 from hyperdex_ir.native.program_rows import SLOTS, slots_of
 
-#: A loop's table begins with what its lookups have in common, and which parameters of heads there are.
+#: Header of a loop's table: what its lookups have in common, and which parameters of heads are present.
 HEADER = ("lookups", "offset", "register", "limit", "bias", "has_sink")
 #: Numbers of a trip: constants of the addresses, instructions before it, the run of trips with its cache where nothing
-#: is looked up, the index of the lookup of that number, and what its result is multiplied by for the caches' addresses.
+#: is looked up, the index of the lookup of that number, and the factors of its result in the caches' addresses.
 TRIP = (
     "query", "keys", "values", "result", "slope", "sink", "executed", "run_first", "run_length",
     "index_register", "index_constant", "keys_factor", "values_factor",
@@ -26,7 +26,7 @@ TRIP = (
 FINAL = ("register", "base", "constant", "factor", "lookup")
 PLACES = TRIP[:6]
 
-#: Of the operation; the first two are those of `repeat`.
+#: Fields of the operation; the first two are those of `repeat`.
 FIELDS = (
     "count", "length", "table", "trips", "finals", "needed", "executed", "stop", "depth", "scores_index", "span",
     *(f"{name}_register" for name in PLACES), "query_stride", "result_stride", "buffer_address", "buffer_stride",
@@ -37,7 +37,7 @@ FIELDS = (
 def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features: Features) -> tuple[np.ndarray, int]:
     """Replaces the head loops in a plan, i64 [instructions, SLOTS].
 
-    Gives the plan with the loops' tables behind the instructions, and the words of scratch memory that they need.
+    Returns the plan with the loops' tables behind the instructions, and the words of scratch memory that they need.
     """
     loops, operation = find_head_loops(program), EXTRAS["head_loop"]
     slots = slots_of(operation.fields)
@@ -53,7 +53,7 @@ def share_head_loops(plan: np.ndarray, program: Program, sizes: Sizes, features:
             plan[index, slots[name]] = value
         plan[index, 0] = operation.number
         size = max(fields["size"], fields["value_size"])
-        positions = min(fields["limit"], sizes.lmu_words)  # more are not seen: their scores would not fit
+        positions = min(fields["limit"], sizes.lmu_words)  # no row sees more: their scores would not fit
         words = max(words, workspace_words(row_counts(features)[-1], size, positions) * sizes.threads)
     rows = -(-len(tables) // SLOTS)
     behind = np.zeros((rows, SLOTS), np.int64)
@@ -75,7 +75,7 @@ def _table(loop: HeadLoop, stages: Sequence[Instruction]) -> list[int]:
 
 
 def _parameters(stages: Sequence[Instruction]) -> tuple[int, int]:
-    """Which bias scores get, by number, and whether there is a sink."""
+    """Number of the bias that scores get, and 1 if there is a sink."""
     scores, softmax = (stage.values for stage in stages[:2])
     kind = "none" if scores.get("slope") is None else "rounded" if scores.get("bf16_bias") else "distance"
     return BIASES.index(kind), int(softmax.get("sink") is not None)
@@ -92,7 +92,7 @@ def _runs(loop: HeadLoop) -> Iterator[tuple[int, int]]:
 
 
 def _field_values(loop: HeadLoop, stages: Sequence[Instruction], rows: np.ndarray, table: int) -> dict[str, int]:
-    """The operation's fields but those of the repeat; those of its stages as they are in the plan."""
+    """The operation's fields except those of the repeat; fields of its stages as they are in the plan."""
 
     slots = [slots_of(stage.spec.fields()) for stage in stages]
 

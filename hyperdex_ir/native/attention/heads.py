@@ -1,10 +1,11 @@
-"""Finds the loops over attention heads in a program, so that the engine can share out their heads among its threads.
+"""Finds the loops over attention heads in a program, so that the native executor can divide the heads among its
+threads.
 
 A head loop is a `repeat`, or one inside another, whose body is one `scores`, `softmax` and `values` in a row,
-additions that step registers, and at most one `lookup` of the KV head, multiplied by constants. Everything about it but
-the registers' first values and the table's numbers is known from the program: the addresses of each trip are sums of
-those and constants, and so are the registers after it. Whether its trips are independent of each other depends on the
-values too: compiled code checks that, each time (`head_loop.py`).
+additions that step registers, and at most one `lookup` of the KV head, multiplied by constants. Everything about it
+except the registers' first values and the table's numbers is known from the program: the addresses of each trip are
+sums of those and constants, and so are the registers after it. Independence of the trips depends on the values too:
+compiled code checks it each time (`head_loop.py`).
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from hyperdex_ir.isa.instructions import POSITION, ZERO
 from hyperdex_ir.isa.operands import HbmRef
 from hyperdex_ir.isa.program import Instruction, Program
 
-#: Trips of a loop, all levels multiplied. A loop of more is run as it stands.
+#: Most trips of a loop, all levels multiplied. A loop with more is run as it stands.
 MAX_TRIPS = 4096
-#: Instructions that it executes, as well: what makes no trips ends too.
+#: Most instructions that a loop executes while it is looked at, so that the analysis of a loop without trips ends too.
 MAX_EXECUTED = 16 * MAX_TRIPS
 #: Instructions that all loops of a program execute while they are looked at; loops that are left then are run as they
 #: stand. A model of 126 layers of their own, with 128 heads each, takes a quarter.
 MAX_SEARCHED = 1 << 18
-#: Constants stay this small; compiled code checks that registers do, so that no sum in the loop overflows 64 bits.
+#: Bound of constants. Compiled code checks the same bound for registers, so that no sum in the loop overflows 64 bits.
 MAX_CONSTANT = 1 << 61
-#: The same for what is looked up, and for what it is multiplied by.
+#: The same bound for results of lookups, and for their factors.
 MAX_NUMBER, MAX_FACTOR = 1 << 24, 1 << 36
 _STAGES = ("scores", "softmax", "values")
 _MAX_DEPTH = 2
@@ -35,8 +36,8 @@ _MAX_DEPTH = 2
 
 @dataclass(frozen=True)
 class Place:
-    """A number known but for a register and a table: what `register` held before the loop, plus `constant`, plus
-    `factor` times what the loop's lookup number `lookup` gives."""
+    """A number that depends on a register and a table: the value of `register` before the loop, plus `constant`, plus
+    `factor` times the result of the loop's lookup number `lookup`."""
 
     register: int
     constant: int
@@ -46,8 +47,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Trip:
-    """One pass through the three stages: LMU word addresses of query and result, HBM byte addresses of keys, values,
-    slope and sink (0 where absent), and how many instructions the loop has executed before it."""
+    """One execution of the three stages: LMU word addresses of query and result, HBM byte addresses of keys, values,
+    slope and sink (0 where absent), and the number of instructions that the loop has executed before it."""
 
     query: Place
     keys: Place
@@ -67,7 +68,7 @@ class HeadLoop:
     """A head loop of a program.
 
     index: the number of its `repeat`; stop: of the first instruction behind it; scores: of the first of the three
-    stages; depth: repeats inside each other; finals: what the registers that it changes hold after it; needed:
+    stages; depth: repeats inside each other; finals: values, after the loop, of the registers that it changes; needed:
     registers that must have been set before it; executed: instructions that it executes, the repeats included;
     span: columns from the first to the last that its results take in a row; lookups: the index of each of its lookups,
     the n-th in trip n or before; table, limit: of all lookups.
@@ -112,10 +113,11 @@ def find_head_loops(program: Program) -> dict[int, HeadLoop]:
 
 
 def _looks_like_one(instructions: Sequence[Instruction], index: int) -> bool:
-    """Whether a `repeat` has the instructions of a head loop, the stages once; no body is looked at more than twice."""
+    """Test that a `repeat` has the instructions of a head loop, the stages once; no body is looked at more than
+    twice."""
     stop = index + 1 + _number(instructions[index].values, "length")
     stages = 0
-    ends = [stop]  # of the loops around the instruction
+    ends = [stop]  # ends of the loops around the instruction
     for number in range(index + 1, min(stop, len(instructions))):
         item = instructions[number]
         while ends[-1] <= number:
@@ -131,7 +133,7 @@ def _looks_like_one(instructions: Sequence[Instruction], index: int) -> bool:
 
 @dataclass
 class _Walk:
-    """Runs a loop on registers that are known but for their first values."""
+    """Runs a loop on registers of which only the first values are unknown."""
 
     instructions: Sequence[Instruction]
     places: dict[int, Place] = field(default_factory=dict)
@@ -203,7 +205,7 @@ class _Walk:
         return Place(ZERO, 0, 1, len(self.lookups) - 1)
 
     def _place(self, register: int, constant: int) -> Place:
-        """What the register holds plus a constant."""
+        """Sum of a register's value and a constant."""
         if register == ZERO:
             return Place(ZERO, constant)
         if register not in self.places:

@@ -1,6 +1,6 @@
 """Kernels of attention: a few rows at a time against the keys and values of one head, in place in the KV cache.
 
-Up to `row_counts(features)[-1]` rows share what is read from the cache. Each kernel is a function of the module, does a
+Up to `row_counts(features)[-1]` rows share each read from the cache. Each kernel is a function of the module, does a
 step of docs/arithmetic.md, section 8, for `Row`s, and returns 0.
 """
 
@@ -27,7 +27,8 @@ from hyperdex_ir.native.llvm_ops import LlvmOps
 from hyperdex_ir.native.mac import multiply_add
 from hyperdex_ir.targets import LANES, TREE_BYTES
 
-#: Result elements whose sums are kept at a time, and steps of positions that each gets in turn: 16 KiB of cache.
+#: Result elements whose sums are kept at a time, and steps of positions that each element gets in turn: 16 KiB of
+#: cache.
 ELEMENTS, STEPS = 16, 8
 _EDGES = 4  # steps that only some of a kernel's rows see all of: two at either end
 _AHEAD = 4096  # bytes of keys that are asked for before they are needed
@@ -99,21 +100,21 @@ def scores_kernel(e: Emitter, matrix_type: str, count: int) -> Any:
 
 
 class _CacheWalk:
-    """Goes from row to row of a matrix in the cache; at the last one, `stop` - 1, it stays, so that nothing outside is
+    """Walks from row to row of a matrix in the cache. It stays at the last row, `stop` - 1, so that nothing outside is
     read. pitch: bytes from step to step."""
 
     def __init__(self, e: Emitter, matrix: V, trees: V, steps: V, start: V, stop: V):
         b = e.builder
         self._e, self._trees, self._stop, self.start = e, trees, stop, start
         self.pitch = e.mul(trees, TREE_BYTES)
-        self._jump = e.sub(e.mul(steps, self.pitch), e.mul(e.sub(trees, 1), TREE_BYTES))  # to the next group
+        self._jump = e.sub(e.mul(steps, self.pitch), e.mul(e.sub(trees, 1), TREE_BYTES))  # bytes to the next group
         group, tree = b.udiv(start, trees), b.urem(start, trees)
         at = e.add(e.mul(e.mul(group, steps), self.pitch), e.mul(tree, TREE_BYTES))
         self._pointer = e.local(POINTER, e.offset(matrix, at))
         self._tree, self._position = e.local(I64, tree), e.local(I64, start)
 
     def next(self) -> V:
-        """The address of step 0 of a row; of the one after it, next time."""
+        """The address of step 0 of the current row; then moves on to the next row."""
         e, b = self._e, self._e.builder
         pointer, tree = self._pointer.get(), self._tree.get()
         position = e.add(self._position.get(), 1)
@@ -146,7 +147,7 @@ def _key_products(e: Emitter, pointer: V, pitch: V, steps: V, each: Sequence[Row
 
 def _single_products(e: Emitter, pointer: V, queries: Sequence[Sequence[V]], matrix_type: str) -> list[V]:
     """The same for keys of one step, where products are exact, so that the fold's first addition can be fused with one
-    of its terms: x * y + (v * w) rounded once is what adding the two products gives."""
+    of its terms: x * y + (v * w) rounded once is the sum of the two products."""
     for line in (0, _LINE):
         e.prefetch(e.offset(pointer, _AHEAD + line))
     key = load_step(e, pointer, matrix_type)
@@ -177,7 +178,7 @@ def _finish_scores(e: Emitter, row: RowAccess, part: V, most: Most, block: V, sc
 
 
 def _bias(e: Emitter, row: RowAccess, block: V, scale: V) -> V:
-    """What is added to the scores of the positions from `block` on."""
+    """Bias added to the scores of the positions from `block` on."""
     b, lanes = e.builder, e.features.lanes
     is_rounded = e.equal(row.load("bias"), BIASES.index("rounded"))
     own = e.sub(row.load("stop"), 1)
@@ -222,7 +223,7 @@ def softmax_kernel(e: Emitter, matrix_type: str | None) -> Any:
 
 
 def _largest(e: Emitter, row: RowAccess, begin: V, end: V, first: V, stop: V) -> V:
-    """The largest score seen, in all lanes; a NaN when one is."""
+    """The largest score seen, in all lanes; a NaN when a score is a NaN."""
     b, lanes = e.builder, e.features.lanes
     type_ = vector(F32, lanes)
     least = e.splat(e.f32_bits(_MINUS_INFINITY), lanes)
@@ -245,7 +246,7 @@ def _largest(e: Emitter, row: RowAccess, begin: V, end: V, first: V, stop: V) ->
 
 
 def _exponentials(e: Emitter, row: RowAccess, begin: V, end: V, first: V, stop: V, most: V) -> V:
-    """exp(score - most) of what is seen, +0 elsewhere, in place; the sum, f32."""
+    """Replaces scores by exp(score - most) where a position is seen, by +0 elsewhere; returns the sum, f32."""
     b, lanes = e.builder, e.features.lanes
     type_ = vector(F32, lanes)
     ops, sums = LlvmOps(b, lanes), zero_lanes(e)
@@ -262,7 +263,7 @@ def _exponentials(e: Emitter, row: RowAccess, begin: V, end: V, first: V, stop: 
 
 
 def _divide(e: Emitter, row: RowAccess, begin: V, end: V, total: V) -> None:
-    """Divides by the sum, in place. Around what is seen, +0 / total is +0, or NaN where all weights are NaN."""
+    """Divides by the sum, in place. Around the positions seen, +0 / total is +0, or NaN where all weights are NaN."""
     lanes, most = e.features.lanes, Most(e)
     divisor = e.splat(total, lanes)
     with e.loop(begin, end, lanes) as at:
@@ -274,7 +275,7 @@ def _divide(e: Emitter, row: RowAccess, begin: V, end: V, total: V) -> None:
 
 
 def round_weights(e: Emitter, matrix_type: str) -> Any:
-    """i64 f(ptr row): rounds the weights of what is seen to the matrix type, +0 around them from begin to end."""
+    """i64 f(ptr row): rounds the weights of the positions seen to the matrix type, +0 around them from begin to end."""
 
     def body(e: Emitter, pointer: V) -> V:
         row, lanes, most = RowAccess(e, pointer), e.features.lanes, Most(e)
@@ -322,8 +323,9 @@ def _sums_of(e: Emitter, sums: V, element: V, count: int) -> list[V]:
 
 
 class _StepRanges:
-    """Steps begin..end-1 hold what some row sees; all rows see all of steps whole_begin..whole_end-1. For the others,
-    `masks` has words of ones where a row sees a position: [at most _EDGES steps, rows, 64]."""
+    """Ranges of steps. Steps begin..end-1 hold the positions that some row sees; all rows see all of steps
+    whole_begin..whole_end-1. For the other steps, `masks` has words of ones where a row sees a position: [at most
+    _EDGES steps, rows, 64]."""
 
     def __init__(self, e: Emitter, rows: Sequence[RowAccess]):
         self._e, self.rows = e, rows
@@ -354,7 +356,7 @@ class _StepRanges:
         return e.element(self._masks, e.add(first, number), self._type)
 
     def visible(self, values: Sequence[V], step: V, row: int) -> list[V]:
-        """64 elements of the cache, those that the row does not see +0, whatever the cache holds there."""
+        """64 elements of the cache; those that the row does not see are +0, whatever the cache holds there."""
         e, b = self._e, self._e.builder
         behind = e.sub(step, e.sub(self.whole_end, e.sub(self.whole_begin, self.begin)))
         edge = b.select(e.less(step, self.whole_begin), e.sub(step, self.begin), behind)

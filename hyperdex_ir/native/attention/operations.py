@@ -1,6 +1,6 @@
-"""The instructions scores, softmax and values, one after another: rows are shared out among the threads.
+"""The instructions scores, softmax and values, one after another: rows are divided among the threads.
 
-Where they stand in a loop over heads, `head_loop.py` does all three together.
+In a loop over heads, `head_loop.py` does all three together.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def workspace_words(rows: int, size: int, positions: int) -> int:
 
 @dataclass(frozen=True)
 class Workspace:
-    """A thread's own memory: sums of the values kernel, queries, weights, lengths in words; and `Row`s, which hold
-    addresses and therefore lie on its stack, where no instruction's data come."""
+    """A thread's own memory: sums of the values kernel, queries, weights (lengths in words), and `Row`s. `Row`s hold
+    addresses and therefore lie on the thread's stack, where no instruction writes data."""
 
     e: Emitter
     rows: V
@@ -43,7 +43,7 @@ class Workspace:
 
     @classmethod
     def of(cls, op: Operation, rows: int, size: V, positions: V, shared: int | V = 0) -> Workspace:
-        """For so many rows in hand, behind the words of scratch memory that threads share."""
+        """Workspace for so many rows in hand, behind the words of scratch memory that threads share."""
         e = op.e
         query = e.mul(e.ceil_div(size, LANES), LANES)
         weights = e.add(e.mul(e.ceil_div(positions, LANES), LANES), 2 * LANES)
@@ -99,7 +99,7 @@ def first_seen(e: Emitter, position: V, window: V) -> V:
 
 
 class _Attention:
-    """What the three instructions have in common: rows in flight, the positions that they see."""
+    """Common part of the three instructions: rows in flight, the positions that they see."""
 
     def __init__(self, op: Operation):
         self.op, self.e, self.rows = op, op.e, op.rows()
@@ -124,12 +124,12 @@ class _Attention:
         return value.get()
 
     def cache(self, rows: V, columns: V) -> V:
-        """Where the matrix in the operand `cache` begins; it is in the run-time area."""
+        """Pointer to the matrix in the operand `cache`, which is in the run-time area."""
         e, tiles = self.e, self.op.tiles("cache", rows, columns, written=True)
         return e.offset(e.load(tiles.channels, POINTER), e.mul(tiles.beat, tiles.stride))
 
     def workspace(self, size: V) -> Workspace:
-        """This thread's, for one row, behind the memory of `snapshot`."""
+        """This thread's workspace for one row, behind the memory of `snapshot`."""
         words = self.op.context.load("lmu_words")
         return Workspace.of(self.op, 1, size, words, words)
 
@@ -144,7 +144,7 @@ class _Attention:
             work(row, space.prepare(0, first, stop, *whole_steps(e, first, stop)))
 
     def snapshot(self, src: LmuRows, dst: LmuRows, same_rows: bool = False) -> LmuRows:
-        """The operand `src`, copied away where writing `dst` would change what is still to be read of it."""
+        """The operand `src`, copied away where writing `dst` would change words that are still to be read."""
         op, e, b = self.op, self.e, self.e.builder
         harmless = op.apart(src, dst)
         if same_rows:
@@ -167,7 +167,7 @@ class _Attention:
             self.op.watch_bits(self.e.builder.trunc(row.load(name), I32))
 
     def copy_seen(self, row: RowAccess, number: V, rows: LmuRows, *, to_row: bool) -> None:
-        """Copies what the row sees from its weights to `rows`, or the other way round."""
+        """Copies the columns that the row sees from its weights to `rows`, or from `rows` to its weights."""
         e, first = self.e, row.load("first")
         words = e.element(rows.row(number), e.sub(first, self.first), F32)
         own = row.place("weights", first)

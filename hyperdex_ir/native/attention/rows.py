@@ -1,4 +1,4 @@
-"""The rows that attention's kernels work on, and what they read from the KV cache.
+"""The rows that attention's kernels work on, and reads from the KV cache.
 
 The cache lies in the run-time area, where HBM is linear: element (row n, lane j of step s) of a matrix in tile order is
 at `base + ((n / trees * steps + s) * trees + n % trees) * TREE_BYTES`, and j elements on.
@@ -16,19 +16,19 @@ from hyperdex_ir.native.mac import multiply_add
 from hyperdex_ir.native.shared import Shared
 from hyperdex_ir.targets import LANES
 
-#: What is added to scores: nothing, slope times distance, or slope times position rounded to bf16.
+#: Bias of scores: none, slope times distance, or slope times position rounded to bf16.
 BIASES = ("none", "distance", "rounded")
 
 
 class Row(ctypes.Structure):
-    """One row of queries and what becomes of it.
+    """One row of queries, its weights and its result.
 
     query: f32, rounded, padded with +0 to whole steps; weights: f32, the thread's own, first scores, then weights;
-    scores: where the weights go as well, or null; result: f32. `weights` and `scores` are the addresses that absolute
-    position 0 would have. first, stop: the positions that the row sees; begin, end: whole steps around what the rows
-    of a call see together. bias: one of BIASES by number, slope its factor; sink: a score without a position, where
-    has_sink is 1 (both f32 bits). watched_*: largest magnitude bits of the query and the scores, of the weights, of the
-    rounded weights and the result.
+    scores: a second place for the weights, or null; result: f32. `weights` and `scores` are the addresses that absolute
+    position 0 would have. first, stop: the positions that the row sees; begin, end: whole steps around the positions
+    that the rows of a call see together. bias: one of BIASES by number, slope its factor; sink: a score without a
+    position, where has_sink is 1 (both f32 bits). watched_*: largest magnitude bits of the query and the scores, of the
+    weights, of the rounded weights and the result.
     """
 
     _fields_ = [
@@ -45,7 +45,7 @@ ROW_BYTES = ctypes.sizeof(Row)
 
 
 def row_counts(features: Features) -> tuple[int, ...]:
-    """The numbers of rows that there are kernels for, ascending: as many as registers hold the sums of."""
+    """The numbers of rows that there are kernels for, ascending: the registers hold the sums of the last one."""
     return (1, 2, 3, 4) if features.lanes == 16 else (1, 2)
 
 
@@ -69,7 +69,7 @@ class RowAccess(Shared):
         self.store(name, b.zext(b.bitcast(number, I32), I64))
 
     def number(self, name: str) -> V:
-        """The f32 whose bits are kept."""
+        """The f32 whose bits a field holds."""
         b = self._e.builder
         return b.bitcast(b.trunc(self.load(name), I32), F32)
 

@@ -1,1 +1,1 @@
-"""How `lower-lpu-to-isa` turns each operation of the `lpu` dialect into instructions."""
+"""Lowering of the operations of the `lpu` dialect to instructions, for `lower-lpu-to-isa`."""

@@ -1,4 +1,4 @@
-"""The state of lowering one function: where its values lie, and how instructions are emitted."""
+"""The state of lowering one function: the places of its values, and the emission of instructions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hyperdex_ir.memory.map import FunctionMap, MemoryMap
 from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementwise_blocks
 from hyperdex_ir.support.xdsl import module_path
 
-#: Registers by what the lowering uses them for; 0 to 7 are named in the instruction table.
-ONE = 8  # holds 1: the rows of what is the same for all tokens
+#: Registers by their use in the lowering; 0 to 7 are named in the instruction table.
+ONE = 8  # holds 1: the number of rows of a value that is the same for all tokens
 QUERY, OUTPUT, KEYS, VALUES = 9, 10, 11, 12  # words into query and output rows, bytes into the KV cache
 LAYER, KIND = 13, 14  # the number of the running layer, and that of its function
 HEAD = 15  # the number of a query head among those of all devices
@@ -50,7 +50,7 @@ Place = View | Index | Scalar
 
 @dataclass
 class Shared:
-    """What the lowering of all functions shares."""
+    """State that the lowering of all functions shares."""
 
     module: ModuleOp
     layout: ModelLayout
@@ -70,7 +70,7 @@ class FunctionLowering:
         self.block = block
         self.places: dict[SSAValue, Place] = {}
         self.loads: dict[tuple[Block, str], View] = {}
-        self.targets: dict[SSAValue, View] = {}  # results that have to lie in a certain place
+        self.targets: dict[SSAValue, View] = {}  # required places of results
         self.gathers: dict[lpu.AllGatherOp, SSAValue] = {}  # the buffers of all parts
         self.op: Operation
 
@@ -126,7 +126,7 @@ class FunctionLowering:
 
     # ------------------------------------------------------------------------------------------------ values
     def place(self, value: SSAValue) -> Place:
-        """Where a value is; parameters of f32 are loaded when they are first met."""
+        """The place of a value; parameters of f32 are loaded when they are first met."""
         if isinstance(value.owner, lpu.HoldsParameter) and value not in self.places:
             return self._load(value.owner)
         return self.places[value]
@@ -151,7 +151,7 @@ class FunctionLowering:
         return self.loads[key]
 
     def address(self, op: lpu.HoldsParameter) -> HbmRef:
-        """Where a parameter lies in HBM."""
+        """The HBM address of a parameter."""
         parameter = parameter_of(op)
         if self.is_main or is_shared(parameter):
             return HbmRef(self.shared.memory.main.parameters[parameter.name])
@@ -165,7 +165,7 @@ class FunctionLowering:
         return op
 
     def optional_address(self, value: SSAValue | None) -> HbmRef | None:
-        """Where an optional f32 parameter lies."""
+        """The HBM address of an optional f32 parameter; None when it is absent."""
         return None if value is None else self.address(self.weight(value, ("f32",)))
 
     def fresh(self, rows: int | str, dims: Sequence[int], hint: str | None = None) -> View:
@@ -175,7 +175,7 @@ class FunctionLowering:
         return View(self.buffer(rows, width, hint), 0, tuple(dims), strides)
 
     def result(self, value: SSAValue, rows: int | str) -> View:
-        """Where an operation's result goes."""
+        """The view into which an operation's result goes."""
         if value in self.targets:
             view = self.targets[value]
         else:
@@ -184,7 +184,7 @@ class FunctionLowering:
         return view
 
     def copied(self, view: View, hint: str | None = None) -> View:
-        """The value again, in a new buffer, contiguous."""
+        """A contiguous copy of the value in a new buffer."""
         target = self.fresh(view.rows, view.dims, hint)
         self.copy(view, target)
         return target
@@ -220,7 +220,7 @@ def features(value: SSAValue) -> tuple[int, ...]:
 
 
 def common_rows(views: Sequence[View]) -> int | str:
-    """The rows of what is computed from these: those of the first that has more than one."""
+    """The rows of a result computed from these views: those of the first view that has more than one row."""
     return next((view.rows for view in views if view.rows != 1), 1)
 
 

@@ -27,7 +27,7 @@ from hyperdex_ir.passes.lowering.function import (
 from hyperdex_ir.passes.lowering.views import View
 from hyperdex_ir.targets import LANES
 
-_WORD_BYTES = 4  # of an f32
+_WORD_BYTES = 4  # bytes of an f32
 
 
 @lowers(lpu.EmbeddingOp)
@@ -80,7 +80,8 @@ def lower_rotary_table(to: FunctionLowering, op: lpu.RotaryTableOp) -> None:
 
 @lowers(lpu.LinearOp)
 def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
-    """One `matmul`; one a head where a matrix works on each head, one a chunk where the result goes around the ring."""
+    """One `matmul`; one for each head where a matrix works on each head, one for each chunk where the result goes
+    around the ring."""
     linear = _Linear.of(to, op)
     gather = ring.gather_of(op.res)
     if gather is not None and ring.is_written_in_place(op.res):
@@ -96,7 +97,7 @@ def lower_linear(to: FunctionLowering, op: lpu.LinearOp) -> None:
 
 @dataclass(frozen=True)
 class _Linear:
-    """A linear layer with n outputs of k inputs, and where its operands lie."""
+    """A linear layer with n outputs of k inputs, and the places of its operands."""
 
     op: lpu.LinearOp
     weight: lpu.WeightOp
@@ -205,13 +206,13 @@ def _cache_of(to: FunctionLowering, op: lpu.AttentionOp) -> CacheMap:
 
 
 def _from_base(to: FunctionLowering, register: int, distance: int) -> None:
-    """The register becomes the base of the KV cache and the bytes that the register `distance` holds."""
+    """Sets the register to the base of the KV cache plus the bytes in the register `distance`."""
     base = to.shared.memory.kv_start if to.is_main else 0
     to.emit("add", dst=register, a=ZERO if to.is_main else KV_BASE, b=distance, value=base)
 
 
 def _look_up(to: FunctionLowering, op: lpu.AttentionOp, cache: CacheMap) -> None:
-    """Which KV head the next query head of this device uses is in a table."""
+    """Looks up, in a table, the KV head that the next query head of this device uses."""
     assert op.kv_heads_key is not None
     assert op.kv_head_table is not None
     table = HbmRef(to.shared.memory.main.parameters[op.kv_heads_key.data])

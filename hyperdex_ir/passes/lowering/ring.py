@@ -1,7 +1,8 @@
-"""Values that go around the ring: every device puts its part into a buffer of all parts, and hands on what comes.
+"""Values that go around the ring: every device puts its part into a buffer of all parts, and hands on the parts that it
+receives.
 
-What a matrix makes is written where it belongs right away, in chunks of columns, each of which travels while the next
-is computed.
+The result of a matrix is written into that buffer right away, in chunks of columns, each of which travels while the
+next one is computed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from hyperdex_ir.passes.lowering.views import View, contiguous_strides, elementw
 
 @dataclass(frozen=True)
 class OwnPart:
-    """Where a chunk of this device's part lies: from column `first` of the part on, the part at `R[register]`."""
+    """Place of a chunk of this device's part: from column `first` of the part on, the part at `R[register]`."""
 
     gather: lpu.AllGatherOp
     buffer: SSAValue
@@ -36,7 +37,7 @@ class OwnPart:
 
 
 def gather_of(value: SSAValue) -> lpu.AllGatherOp | None:
-    """The collective that is all that uses a value, in the same block; None when there is none."""
+    """The collective in the same block that is the only user of a value; None when there is none."""
     if not value.has_one_use():
         return None
     user, owner = next(iter(value.uses)).operation, value.owner
@@ -57,17 +58,17 @@ def _position(op: Operation) -> int:
 
 
 def is_written_in_place(value: SSAValue) -> bool:
-    """Whether the operation that makes the value writes it where it is sent from."""
+    """Test that the operation that makes the value writes it to the place from which it is sent."""
     return isinstance(value.owner, lpu.LinearOp) and len(shape_of(value)) == 2 and gather_of(value) is not None
 
 
 def fits_in(gather: lpu.AllGatherOp, view: View) -> bool:
-    """Whether the rows of a view's buffer have room for all parts, padding included."""
+    """Test that the rows of a view's buffer have room for all parts, padding included."""
     return view.offset == 0 and buffer_type(view.buffer).width >= gather.count * gather.part
 
 
 def own_part(to: FunctionLowering, value: SSAValue, gather: lpu.AllGatherOp, rows: int | str) -> OwnPart:
-    """Where a value that is gathered has to be written."""
+    """The place to which a value that is gathered has to be written."""
     if gather not in to.gathers:
         known = to.targets.get(gather.res)
         width = gather.count * gather.part
@@ -99,7 +100,7 @@ def pass_on(to: FunctionLowering, part: OwnPart, first: int, columns: int) -> No
 
 @lowers(lpu.AllGatherOp)
 def lower_all_gather(to: FunctionLowering, op: lpu.AllGatherOp) -> None:
-    """What no matrix has written to the buffer of all parts is copied there."""
+    """Copies chunks that no matrix has written to the buffer of all parts into that buffer."""
     for chunk in op.chunks:
         if is_written_in_place(chunk):
             continue

@@ -1,7 +1,8 @@
 """Routed experts: columns chosen by the vector engine, and loops over rows and ranks around a matrix.
 
-Each trip fetches the number of an expert from the LMU into a register and makes the address of its matrix of it. What
-moves on from trip to trip are offsets in registers, so neither experts nor rows make instructions.
+Each trip fetches the number of an expert from the LMU into a register and computes the address of its matrix from it.
+Only offsets in registers change from trip to trip, so the number of instructions depends neither on the experts nor on
+the rows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from hyperdex_ir.memory.map import matrix_bytes
 from hyperdex_ir.passes.lowering.function import HEAD, KEYS, OUTPUT, QUERY, VALUES, FunctionLowering, lowers
 from hyperdex_ir.passes.lowering.views import View
 
-#: What attention keeps in its registers is of no use outside of it.
+#: Registers of attention: their values are of no use outside of it.
 SOURCE, TARGET, RANK, WEIGHT, BIAS = QUERY, OUTPUT, HEAD, KEYS, VALUES
 
 
@@ -70,7 +71,7 @@ def lower_expert_linear(to: FunctionLowering, op: lpu.ExpertLinearOp) -> None:
 
 @dataclass(frozen=True)
 class _Experts:
-    """The matrices of an operation, and where its operands lie, rank by rank in each row."""
+    """The matrices of an operation, and the places of its operands, rank by rank in each row."""
 
     op: lpu.ExpertLinearOp
     weight: lpu.WeightOp
@@ -94,7 +95,7 @@ class _Experts:
         return cls(op, weight, source, indices, weights, target)
 
     def one_row(self, to: FunctionLowering) -> None:
-        """All ranks of a row; then on to the next row."""
+        """Emits all ranks of a row, then the step to the next row."""
         op = self.op
         source_step = op.weight_columns if len(self.source.dims) == 2 else 0
         target_step = op.columns if self.weights is None else 0
@@ -143,7 +144,7 @@ class _Experts:
             to.emit("binary", function="add", dst=whole, a=whole, b=scaled, **common)
 
     def _addresses(self, to: FunctionLowering) -> HbmRef | None:
-        """Puts the distances to the expert's matrix and bias into registers; gives the address of the bias."""
+        """Puts the distances to the expert's matrix and bias into registers; returns the address of the bias."""
         op = self.op
         rows = shape_of(op.weight)[1]
         index = LmuUse(self.indices.buffer, self.indices.offset, RANK)
@@ -176,6 +177,6 @@ def _by_rank(to: FunctionLowering, view: View) -> View:
 
 
 def _alone(to: FunctionLowering, view: View) -> View:
-    """A value whose rows have nothing else in them: row after row, one rank follows another."""
+    """A value in a buffer of its own: row after row, one rank follows another."""
     is_alone = view.is_contiguous and buffer_type(view.buffer).width == view.columns
     return view if is_alone else to.copied(view)

@@ -55,7 +55,7 @@ def _lower(to: FunctionLowering, op: Operation) -> None:
 
 # ---------------------------------------------------------------------------------------------------- main
 def lower_main(shared: Shared, source: FuncOp) -> FuncOp:
-    """@main: what comes before the layers, the layers, the head; then the logits go to HBM."""
+    """Lowers @main: the operations before the layers, the layers, the head; then the logits go to HBM."""
     block = Block()
     to = FunctionLowering(shared, "main", block)
     for argument, index in zip(source.body.block.args, ("token", "position"), strict=True):
@@ -99,14 +99,14 @@ def _function(name: str, block: Block, source: FuncOp) -> FuncOp:
 # ---------------------------------------------------------------------------------------------------- layers
 @dataclass(frozen=True)
 class _Passed:
-    """What a function is passed: its buffers, and where in them (by number) each argument lies."""
+    """Arguments passed to a function: the buffers, and the place of each argument in them (by the buffer's number)."""
 
     buffers: tuple[SSAValue, ...]
     places: tuple[Place, ...]
     numbers: tuple[int, ...]
 
     def described(self) -> list[object]:
-        """All but the identity of the buffers."""
+        """Description of everything except the identity of the buffers."""
         return [
             (number, buffer_type(place.buffer).at(None), place.offset, place.dims, place.strides)
             if isinstance(place, View)
@@ -132,7 +132,8 @@ def lower_layer(to: FunctionLowering, op: lpu.LayerOp) -> None:
 
 @lowers(lpu.LayersOp)
 def lower_layers(to: FunctionLowering, op: lpu.LayersOp) -> None:
-    """A repeat over the layers: the table gives the number of the function, each call is skipped unless it is that."""
+    """A repeat over the layers: the table gives the number of the function, and each call is skipped unless it has that
+    number."""
     to.places[op.res] = hidden = _owned(to, op.inputs[0])
     places = [hidden, *(to.place(value) for value in op.inputs[1:])]
     count = len(op.numbers)
@@ -175,7 +176,7 @@ def _call(to: FunctionLowering, name: str, places: list[Place]) -> None:
 
 
 def _owned(to: FunctionLowering, value: SSAValue) -> View:
-    """The buffer of a value that nobody else looks at, to be overwritten; a copy when there is none."""
+    """The buffer of a value that no other operation reads, to be overwritten; a copy when there is no such buffer."""
     view = to.view(value)
     if _is_own(to.op, value) and value.has_one_use() and view.is_front and view.rows != 1:
         return view
@@ -185,8 +186,8 @@ def _owned(to: FunctionLowering, value: SSAValue) -> View:
 
 
 def _is_own(op: Operation, value: SSAValue) -> bool:
-    """Whether the buffer is made anew each time that the operation runs: not outside of a repeat around it, not by the
-    caller of a layer, but for the hidden buffer.
+    """Test that the buffer is made anew each time that the operation runs: neither outside of a repeat around it nor by
+    the caller of a layer. The hidden buffer counts as made anew.
     """
     owner = value.owner
     if isinstance(value, BlockArgument):
@@ -216,7 +217,7 @@ def lower_repeat(to: FunctionLowering, op: lpu.RepeatOp) -> None:
 def _copy_unless_there(to: FunctionLowering, view: View, target: View) -> None:
     if view.buffer is not target.buffer:
         to.copy(view, target)
-    elif not view.is_front:  # a copy may take several instructions, which must not see what the first ones wrote
+    elif not view.is_front:  # a copy may take several instructions, which must not see words that the first ones wrote
         to.copy(to.copied(view), target)
 
 
@@ -245,10 +246,10 @@ def lower_layer_function(shared: Shared, source: FuncOp, passed: _Passed) -> Fun
 
 # ---------------------------------------------------------------------------------------------------- in place
 def _may_work_in_place(block: Block, result: SSAValue, hidden: View) -> bool:
-    """Whether the operation that makes the result can write it over the hidden value.
+    """Test that the operation that makes the result can write it over the hidden value.
 
-    It can when nothing behind it looks at the hidden value, and when it reads that itself only element by element, at
-    the place that it then writes.
+    It can when no operation behind it reads the hidden value, and when it reads the hidden value itself only element by
+    element, at the place that it then writes.
     """
     producer = result.owner
     if not isinstance(producer, Operation) or hidden.dims != shape_of(result)[1:]:
@@ -274,7 +275,7 @@ def _writes_once(op: Operation) -> bool:
 
 
 def _views_of(argument: BlockArgument) -> list[SSAValue]:
-    """The value and all that may lie in its buffer: views, and what a repeat carries."""
+    """The value and all values that may lie in its buffer: views, and values carried by a repeat."""
     found: list[SSAValue] = [argument]
     for value in found:
         users = [use.operation for use in value.uses]

@@ -1,4 +1,4 @@
-"""Elementwise operations, reductions, norms, rotary positions, and what only moves elements."""
+"""Elementwise operations, reductions, norms, rotary positions, and operations that only move elements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values in the LMU: which words of a buffer's rows hold a value, and in which order."""
+"""Values in the LMU: the words of a buffer's rows that hold a value, and their order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def contiguous_strides(dims: Sequence[int]) -> tuple[int, ...]:
 class View:
     """A value of which each row lies in a row of a buffer: element i, j, ... at word `offset + i*strides[0] + ...`.
 
-    dims leave out the token dimension. A buffer with one row holds what is the same for all tokens.
+    dims leave out the token dimension. A buffer with one row holds a value that is the same for all tokens.
     """
 
     buffer: SSAValue
@@ -44,17 +44,17 @@ class View:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether a row's elements lie one after another."""
+        """True if a row's elements lie one after another."""
         merged = merge_dims(self.dims, [self.strides])
         return not merged or (len(merged) == 1 and merged[0].strides == (1,))
 
     @property
     def is_front(self) -> bool:
-        """Whether the value is all of its buffer, in order, but for padding behind it."""
+        """True if the value is all of its buffer, in order, except padding behind it."""
         return self.offset == 0 and self.is_contiguous
 
     def reshaped(self, dims: Sequence[int]) -> View | None:
-        """The same elements in the same order with other dimensions; None when no strides say that."""
+        """The same elements in the same order with other dimensions; None when no strides describe that."""
         left = [(dim.extent, dim.strides[0]) for dim in merge_dims(self.dims, [self.strides])]
         strides: list[int] = []
         for extent in dims:
@@ -94,14 +94,14 @@ class View:
 
 @dataclass(frozen=True)
 class Dim:
-    """One loop over elements: how often, and the step that each of several views takes."""
+    """One loop over elements: the number of trips, and the step of each of several views."""
 
     extent: int
     strides: tuple[int, ...]
 
 
 def merge_dims(dims: Sequence[int], strides: Sequence[Sequence[int]]) -> list[Dim]:
-    """As few loops as visit the same elements of every view in the same order."""
+    """The fewest loops that visit the same elements of every view in the same order."""
     merged: list[Dim] = []
     for i, extent in enumerate(dims):
         if extent == 1:

@@ -1,4 +1,4 @@
-"""The layers of a function as a chain: what each captures, what it hands on, and which of them are alike."""
+"""The layers of a function as a chain: the values that each captures and hands on, and the kinds of equal layers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from hyperdex_ir.passes.outlining.match import LayerStack
 class Layer:
     """One layer: its operations in order, without parameters and constants.
 
-    carried: the value that the layer before it hands on; invariants: what else it captures, in order of first use.
+    carried: the value that the layer before it hands on; invariants: the other values that it captures, in order of
+    first use.
     constants: the numbers that its operations take, one for each operand that is a constant.
     """
 
@@ -35,8 +36,8 @@ class Layer:
 class LayerChain:
     """Layers in running order, and the operations that need the last one's output.
 
-    order: for each layer that runs, which of `layers` stands for it: all of them, unless those that are alike are
-    there once.
+    order: for each layer that runs, the number of the one in `layers` that stands for it. These are all of them, unless
+    equal layers are present only once.
     """
 
     layers: list[Layer]
@@ -78,11 +79,11 @@ def find_chain(block: Block, stack: LayerStack, order: Sequence[int] | None = No
     return chain
 
 
-# ---------------------------------------------------------------------------------------------------- whose is it
+# ---------------------------------------------------------------------------------------------------- layers of ops
 def _numbers(block: Block, stack: LayerStack) -> dict[Operation, int | None]:
     """The layer of every operation but parameters and constants.
 
-    What layers share (a reshape of the rotary tables, made once by CSE) belongs to none of them.
+    An operation that layers share (a reshape of the rotary tables, made once by CSE) belongs to none of them.
     """
     numbers = {op: stack.number_of(op) for op in block.ops if not has_trait(op, Source)}
     for op, number in numbers.items():
@@ -160,7 +161,7 @@ def _make_layer(number: int, ops: list[Operation], before: list[Layer]) -> Layer
 
 
 def _is_closed(chain: LayerChain, numbers: dict[Operation, int | None]) -> bool:
-    """Whether layers take only what is there before the first, and hand on only to the next."""
+    """Test that layers take only values made before the first layer, and hand on only to the next one."""
     for layer in chain.layers:
         for value in (*layer.invariants, *([layer.carried] if layer is chain.layers[0] else ())):
             if value.owner in chain.behind or numbers.get(value.owner) is not None:  # pyright: ignore[reportArgumentType]
@@ -172,7 +173,7 @@ def _is_closed(chain: LayerChain, numbers: dict[Operation, int | None]) -> bool:
     return True
 
 
-# ---------------------------------------------------------------------------------------------------- which are alike
+# ---------------------------------------------------------------------------------------------------- equal layers
 def _number_kinds(chain: LayerChain, stack: LayerStack) -> None:
     kinds: dict[str, int] = {}
     outside: dict[SSAValue, int] = {}
@@ -185,7 +186,7 @@ def _number_kinds(chain: LayerChain, stack: LayerStack) -> None:
 
 
 def _fingerprint(layer: Layer, stack: LayerStack, outside: dict[SSAValue, int]) -> str:
-    """A text that is equal for layers that are equal up to their number and their constants."""
+    """A text that is the same for layers that are equal up to their number and their constants."""
     names = {value: f"outside{number}" for value, number in outside.items()} | {layer.carried: "carried"}
     lines: list[str] = []
     for op in layer.ops:

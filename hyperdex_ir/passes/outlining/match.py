@@ -1,4 +1,4 @@
-"""Which layer of the stack an operation belongs to, told from its module path."""
+"""The layer of the stack to which an operation belongs, found from its module path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a sequence of layers is written down: nested repeats over runs and periods, or a table."""
+"""Forms of a sequence of layers: nested repeats over runs and periods, or a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CALL, _REPEAT, _TABLE, _SKIP = 3, 1, 4, 1
 def compress(kinds: Sequence[int]) -> list[Item]:
     """A sequence as nested repeats: (count, items), or a kind that stands alone.
 
-    From the left, the period that covers most is taken; of equals, the shortest.
+    From the left, the period that covers most items is taken; of equal ones, the shortest.
     """
     items: list[Item] = []
     place = 0
@@ -38,13 +38,14 @@ def _best_period(kinds: Sequence[int]) -> tuple[int, int]:
 
 
 def instructions(items: Sequence[Item]) -> int:
-    """How many instructions nested repeats take in main."""
+    """Number of instructions that nested repeats take in main."""
     return sum(_CALL if isinstance(item, int) else _REPEAT + instructions(item[1]) for item in items)
 
 
 def is_shorter_as_table(kinds: Sequence[int]) -> bool:
-    """Whether a table of function numbers takes fewer instructions than nested repeats.
+    """Test that a table of function numbers takes fewer instructions than nested repeats.
 
-    What the table takes depends on the number of distinct functions alone, so neither grows with the layers.
+    The instructions of the table depend on the number of distinct functions alone, so neither form grows with the
+    layers.
     """
     return instructions(compress(kinds)) > _TABLE + len(set(kinds)) * (_SKIP + _CALL)
