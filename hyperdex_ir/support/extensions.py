@@ -1,4 +1,4 @@
-"""What installed packages add to this one, by entry point. Nothing of theirs is imported before it is asked for.
+"""Extensions by installed packages, found as entry points. Nothing of theirs is imported before it is asked for.
 
 | group | an entry names |
 | --- | --- |
@@ -45,7 +45,7 @@ def _loader(group: str, entry: EntryPoint) -> Callable[[], Any]:
     def load() -> Any:
         try:
             return entry.load()
-        except Exception as error:  # whatever the package does when it is imported
+        except Exception as error:  # the package may do anything when it is imported
             raise ExtensionError(
                 f"entry point {entry.name} of {group}: {entry.value} cannot be imported:"
                 f" {type(error).__name__}: {error}",
