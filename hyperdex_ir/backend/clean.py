@@ -1,4 +1,4 @@
-"""Removes what no compile uses from the folder of a model, or everything that was compiled."""
+"""Removes the files that no compile uses from the folder of a model, or everything that was compiled."""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ class Compilation:
     def _is_own(self, name: str) -> bool:
         return (is_fetched if self.folder.gguf is None else is_made)(self.folder, name)
 
-    # --------------------------------------------------------------------------------------------- what is done
+    # ------------------------------------------------------------------------------------------ finished phases
     @cached_property
     def _config_digest(self) -> str:
         return sha256(read_bytes(self.folder.source / "config.json", CONFIG)).hexdigest()

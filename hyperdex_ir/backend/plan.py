@@ -1,4 +1,4 @@
-"""`hyperdex plan`: what a model needs on device and host, from config.json and the headers of its weights."""
+"""`hyperdex plan`: the needs of a model on device and host, from config.json and the headers of its weights."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class Ceiling:
     def block_bytes(self, layout: ModelLayout) -> int:
         """The size of the blocks in which weights are read. Call it when the model is traced.
 
-        Raises MemoryCeilingError, with the numbers, when the largest row does not fit beside what is resident.
+        Raises MemoryCeilingError, with the numbers, when the largest row does not fit beside the resident memory.
         """
         if self.limit is None:
             return BLOCK_BYTES

@@ -49,8 +49,8 @@ def show_ir(
     pipeline: by name, file or text; None: the one that the model was compiled with, else the compiler's own. after: the
     name of a pass (the last of that name), `import`, or a number of passes; None: all. allowed: passes of installed
     packages that the manifest may name. function: only this one. locations: with module paths. Raises NotCompiledError
-    when there is no config.json, OptionError for a pass or function that is not there, and what the frontend and the
-    passes raise.
+    when there is no config.json, OptionError for a pass or function that is not there, and the errors of the frontend
+    and the passes.
     """
     if not (folder.source / "config.json").is_file():
         raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {shlex.quote(name)}")

@@ -144,7 +144,7 @@ def module_for(imported: ImportedModel, num_device: int) -> ModuleOp:
 
 
 def resume(folder: ModelFolder, options: CompileOptions, dump: Dump) -> Traced:
-    """Goes on from a dump of the `lpu` level: the passes that are left before lowering.
+    """Continues from a dump of the `lpu` level: runs the passes that are left before lowering.
 
     Raises PassError when it does not parse, OptionError when it is no such dump or is not what the options ask for.
     """
@@ -155,7 +155,7 @@ def resume(folder: ModelFolder, options: CompileOptions, dump: Dump) -> Traced:
 
 
 def resume_lowered(folder: ModelFolder, options: CompileOptions, dump: Dump) -> ModuleOp:
-    """Goes on from a dump of the `isa` level: the rest of the pipeline, on a model whose phases 2 and 3 are finished.
+    """Continues from a dump of the `isa` level: runs the rest of the pipeline. Phases 2 and 3 must be finished.
 
     Raises as `resume`, and OptionError when the dump was made for another length or matrix type than those phases.
     """
