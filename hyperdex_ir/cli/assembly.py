@@ -17,7 +17,7 @@ from hyperdex_ir.support.reading import ASSEMBLY, TABLE, read_object, read_text
 def disassemble(path: Path, out: TextIO) -> None:
     """Writes the text of an instruction file. The .json beside it, if there is one, gives labels and comments.
 
-    Raises FileFormatError when the file, or the .json, is not what it should be.
+    Raises FileFormatError when the file, or the .json, is not valid.
     """
     payload = read_binary(path, Kind.INSTRUCTIONS)
     try:

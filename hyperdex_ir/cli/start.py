@@ -10,7 +10,7 @@ _ASK_HUB = (["compile"], ["plan"])
 
 
 def interrupted(command: str) -> int:
-    """Says on stderr that Ctrl+C ended a command; returns its exit code."""
+    """Prints on stderr that Ctrl+C ended a command; returns its exit code."""
     line_end = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C on the same line
     print(f"{line_end}{command}: interrupted", file=sys.stderr)
     return INTERRUPTED
