@@ -86,7 +86,7 @@ class Redaction(logging.Filter):
 
 
 def usable_token(text: str) -> str | None:
-    """The token in a text, None when it is blank. Raises OptionError for what no HTTP header can carry."""
+    """The token in a text, None when it is blank. Raises OptionError for a text that no HTTP header can carry."""
     token = text.strip()
     if not re.fullmatch(r"[!-~]*", token):
         raise OptionError("the access token holds blanks or other characters that none has", "copy it again")

@@ -206,7 +206,7 @@ def _fetch_weights(folder: ModelFolder, options: HubOptions, name: str) -> None:
         _remove(folder, name)
 
 
-# --------------------------------------------------------------------------------------------- what was put there
+# ---------------------------------------------------------------------------------------------- files of the tool
 def _tree(folder: ModelFolder) -> FolderTree:
     """The folder that `source` lies in, for writing."""
     return FolderTree(folder.source.parent)

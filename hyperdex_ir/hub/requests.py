@@ -70,7 +70,7 @@ class Listing:
     files: Mapping[str, RemoteFile]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The listing as JSON values."""
         files = {name: {"bytes": file.size, "digest": file.digest} for name, file in self.files.items()}
         return {"commit": self.commit, "files": files}
 

@@ -26,7 +26,7 @@ _ALTERED = "run again; when it stays so, something on the way alters files: a pr
 def fetch_file(
     hub: HubModel, commit: str, name: str, expected: RemoteFile, folder: Path, root: Path | None = None
 ) -> None:
-    """Downloads a file of a commit into a folder, or what is missing of it.
+    """Downloads a file of a commit into a folder, or the missing rest of it.
 
     root: as of `files.atomic_file`; None: the folder itself. Raises DownloadError, with the fault and its byte,
     AccessError, StorageError.
