@@ -99,7 +99,7 @@ class DiskCache:
             raise _refusal(self.folder / name, "it has a second name")
 
     def _check_owner(self, descriptor: int, path: Path) -> None:
-        """Raises OSError, after one log line, unless what is open belongs to this user."""
+        """Raises OSError, after one log line, unless the open file or folder belongs to this user."""
         owner = os.fstat(descriptor).st_uid
         if owner != os.geteuid():
             raise _refusal(path, f"it belongs to user {owner}, not to {os.geteuid()}")
@@ -156,7 +156,7 @@ def _followed(path: Path, outer: int) -> tuple[int, bool]:
 
 @contextmanager
 def _opened_file(folder: int, name: str) -> Iterator[int]:
-    """A descriptor of a file in an open folder. Raises OSError for what is no file, a link included."""
+    """A descriptor of a file in an open folder. Raises OSError for anything but a file, a link included."""
     file = os.open(name, _READ, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):

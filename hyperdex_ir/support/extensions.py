@@ -21,7 +21,7 @@ FUSION_PATTERNS = "hyperdex_ir.fusion_patterns"
 
 
 def find_extensions(group: str, taken: tuple[str, ...] = ()) -> dict[str, Callable[[], Any]]:
-    """The entries of a group by name, in order of names, each as a function that imports what it names.
+    """The entries of a group by name, in order of names, each as a function that imports the named object.
 
     Raises ExtensionError when two packages use one name, or one uses a name that is `taken`.
     """

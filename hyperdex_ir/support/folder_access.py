@@ -39,7 +39,7 @@ _UNFINISHED = re.compile(r"\.([^/]+)\.[0-9a-z]{1,32}\.part")
 
 @dataclass(frozen=True)
 class FolderTree:
-    """A folder by its path, `root`, and what lies below it by name: relative, with `/`, without `..`.
+    """A folder by its path, `root`, and the files below it by name: relative, with `/`, without `..`.
 
     Every method raises StorageError where a component below the root is a link or no folder, and OSError where the file
     system refuses.

@@ -92,7 +92,7 @@ class ModelFolder:
 
     root: everything that the compiler writes goes below it.
     source: the folder with config.json, tokenizer and safetensors.
-    hub_id: what to download into `source`, or None when the checkpoint is there already.
+    hub_id: the model to download into `source`, or None when the checkpoint is there already.
     gguf: the GGUF file to make the files in `source` from, or None.
     made_by_tool: the weights in `source` may be the tool's own copy: markers there say which files are.
     """
