@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-_LONGEST_WORD = 400  # of an error, in characters: longer than a path, shorter than what a spoiled file may hold
+_LONGEST_WORD = 400  # characters of a word in an error: longer than a path, shorter than a spoiled file's words
 _LONGEST_LINE = 1 << 14  # of an error or a log line, in characters
 _ENDS = " \t\n'\"<>"  # some of the characters that end an address
 _WORD = re.compile(r"[^\s'\"<>]+")
 
-#: Hints of errors in files: of what the compiler wrote, and of what was downloaded.
+#: Hints of errors in files: in those that the compiler wrote, and in downloaded ones.
 COMPILE_AGAIN, DOWNLOAD_AGAIN = "compile the model again", "download the file again"
 
 
 class HyperdexError(Exception):
     """Base of all errors of this package that a user can meet.
 
-    `str(error)` is one line. `hint` says what to do about it, in one line, or is empty. Notes, as `add_note` leaves
+    `str(error)` is one line. `hint` is the remedy, in one line, or is empty. Notes, as `add_note` leaves
     them, are excerpts of several lines: a text with a caret, an operation with its neighbours.
     """
 
