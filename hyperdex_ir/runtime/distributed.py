@@ -93,7 +93,7 @@ class LinkedMachine:
 
 
 def exchange(connection: Connection, note: Mapping[str, object]) -> list[Fields]:
-    """The notes of all devices, by device. Raises PeerError when one is not what this program writes."""
+    """The notes of all devices, by device. Raises PeerError for a note that this program would not write."""
     notes = []
     for device, found in enumerate(connection.exchange(json.dumps(note).encode())):
         try:
@@ -112,7 +112,7 @@ def check_equal(connection: Connection, notes: Sequence[Fields], names: Iterable
 
 
 def _read_fault(connection: Connection, device: int, note: Fields) -> NumericFault | None:
-    """The fault in a device's note. Raises PeerError when it is not what this program writes."""
+    """The fault in a device's note. Raises PeerError for a note that this program would not write."""
     if note.value("fault") is None:
         return None
     try:

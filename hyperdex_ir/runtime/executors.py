@@ -108,7 +108,7 @@ class Engine:
     ) -> StepMachine:
         """The machine of one device. images: its parameters, by channel. device, link: its place on a ring.
 
-        Raises FileFormatError when the images are not what the map says.
+        Raises FileFormatError when the images do not fit the map.
         """
         place = {"chunk": chunk, "lmu_words": memory_map.target.lmu_words, "device": device, "link": link}
         return self._executor.machine(program, images, memory_map, self.threads, **place)

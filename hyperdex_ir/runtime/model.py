@@ -24,7 +24,7 @@ from hyperdex_ir.support.locations import ModelFolder
 
 
 class CompiledModel:
-    """A model ready to run. It holds one conversation state: the KV cache of what it ran last.
+    """A model ready to run. It holds one conversation state: the KV cache of the tokens that it ran last.
 
     Threads that call it take turns. Raises OptionError when `on_token` calls the model that calls it.
     """
@@ -158,7 +158,7 @@ class SharedDevice(Protocol):
 def read_eos_ids(*folders: Path) -> tuple[int, ...]:
     """End-of-text ids: generation_config.json's, else config.json's, of the first of `folders` that names any.
 
-    Raises FileFormatError for what are no whole numbers.
+    Raises FileFormatError for values that are no whole numbers.
     """
     for folder in folders:
         for name in ("generation_config.json", "config.json"):

@@ -1,7 +1,7 @@
 """The rendezvous of a distributed run: its processes find each other, and make sure that they run the same.
 
-A key-value store at the master's address, in the process of rank 0 or in torchrun's own, holds what each is about to
-run.
+A key-value store at the master's address, in the process of rank 0 or in torchrun's own, holds the facts of the program
+that each process is about to run.
 
 1. Each process leaves a greeting there, sealed with the secret of the run (`runtime.secret`): a number used once.
 2. The greetings of all and the secret give the key of this run, which seals everything further, in the store and on the
@@ -61,7 +61,7 @@ def words_told(told: bytes) -> str:
 
 
 def read_texts(note: bytes) -> dict[str, str]:
-    """The texts by name in what a process wrote. Raises PeerError when it is something else."""
+    """The texts by name in a process's note. Raises PeerError when it is something else."""
     try:
         found = json.loads(note)
         return {name: Fields(found, "").text(name) for name in found}

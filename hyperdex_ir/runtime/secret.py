@@ -2,7 +2,7 @@
 
 It is the value of HYPERDEX_RUN_SECRET, or the file that HYPERDEX_RUN_SECRET_FILE names. When neither is set and all
 processes are on one host, the first to come makes one and leaves it to the others in a file that only this user can
-read, until all have it. It is never printed: the output of a terminal ends in logs. Processes on several hosts must be
+read, until all have it. It is never printed: text on a terminal ends in logs. Processes on several hosts must be
 given one. It must be random, never a phrase: a stranger who reads a seal can try guesses at it without being noticed.
 """
 
