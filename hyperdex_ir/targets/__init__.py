@@ -1,7 +1,7 @@
 """Targets: the machines that programs are made for, each described by a TOML file, in this folder or of a user.
 
 A target is referred to by a text: the name of one of the package, or the name and the numbers of a user's own, as
-`spell_target` writes them. So all that was made for it (modules, dumps, manifest) says what it is without the file.
+`spell_target` writes them. So everything made for a target (modules, dumps, manifest) describes it without the file.
 """
 
 from __future__ import annotations
