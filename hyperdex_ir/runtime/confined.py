@@ -51,9 +51,9 @@ class Limits:
 
 
 class Confined:
-    """The child process. It is started when it is first needed, and again when it was lost after its `setup`.
+    """The child process. It is started when it is first needed, and again when it was lost.
 
-    setup: the work that comes before any other. Several threads may use this object, also after a fork.
+    setup: the first work after each start. Several threads may use this object, also after a fork.
     """
 
     def __init__(self, setup: Mapping[str, Any] | None = None, limits: Limits | None = None, what: str = ""):

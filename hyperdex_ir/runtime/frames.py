@@ -113,7 +113,7 @@ class Channel:
         return packed, None if inside else frame.content
 
     def unpack(self, packed: np.ndarray) -> tuple[Frame, bytes]:
-        """The next frame. If its content is still to come, the frame has room for it, and its SHA-256 goes with it.
+        """The next frame, and the SHA-256 of its content if that is still to come; the frame has room for it then.
 
         Raises FrameError when it is none of this channel, or announces more content than the program can send.
         """

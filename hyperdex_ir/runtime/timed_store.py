@@ -43,8 +43,8 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 class TimedStore:
     """The calls of a store that a rendezvous makes. seconds: the longest wait for an answer.
 
-    All raise SilenceError. After the first one all raise it at once: its call holds the store, so that others would
-    wait.
+    All raise SilenceError when none comes. After the first time all raise it at once: that call holds the store, so
+    that others would wait.
     """
 
     def __init__(self, store: Store, seconds: float):
