@@ -20,7 +20,7 @@ _Result = TypeVar("_Result")
 
 
 class _TakingFields(Generic[_Declared]):
-    """A decorator: a method that takes `CompileArguments` takes their fields, for callers and type checkers."""
+    """A decorator that lets a method with `CompileArguments` take their fields, for callers and type checkers."""
 
     def __init__(self, declared: Callable[_Declared, CompileArguments]):
         hints = get_type_hints(declared)
@@ -59,8 +59,8 @@ class AutoCompiler:
     def compile(self, arguments: CompileArguments) -> CompiledFiles:
         """Compiles a model into its folder (see `hyperdex_ir.support.locations`); finished phases are not done again.
 
-        Takes the fields of `CompileArguments`, which says what they mean.
-        Returns the paths of what was written. Raises HyperdexError subclasses; then nothing is half-written.
+        Takes the fields of `CompileArguments`, which explains them.
+        Returns the paths of the written files. Raises HyperdexError subclasses; then nothing is half-written.
         """
         from hyperdex_ir.backend.compilation import Compilation
 
@@ -69,9 +69,9 @@ class AutoCompiler:
 
     @_TakingFields(CompileArguments)
     def compile_to(self, level: str, arguments: CompileArguments) -> str:
-        """The IR at a level: `import`, `lpu` (before lowering) or `isa`, as text that `compile_from` goes on from.
+        """The IR at a level: `import`, `lpu` (before lowering) or `isa`, as text for `compile_from`.
 
-        Takes the level, then what `compile` takes. Reads no weights and writes nothing but what dump_ir asks for.
+        Takes the level, then the arguments of `compile`. Reads no weights; writes only the files that dump_ir asks for.
         Raises as `compile`.
         """
         from hyperdex_ir.backend.show import compile_to
@@ -81,9 +81,9 @@ class AutoCompiler:
 
     @_TakingFields(CompileArguments)
     def plan(self, arguments: CompileArguments) -> dict[str, Any]:
-        """What a model needs on the device and on the host, as `hyperdex plan --json` prints it.
+        """The needs of a model on the device and on the host, as `hyperdex plan --json` prints them.
 
-        Takes what `compile` takes. Reads config.json and the headers of the weights; writes nothing. Raises as
+        Takes the arguments of `compile`. Reads config.json and the headers of the weights; writes nothing. Raises as
         `compile`.
         """
         from hyperdex_ir.backend.plan import plan_model

@@ -26,14 +26,14 @@ __all__ = ["AutoModelForCausalLM", "AutoTokenizer", "TextStreamer"]
 
 #: New tokens when neither the call nor generation_config.json says how many.
 DEFAULT_NEW_TOKENS = 20
-_SEED_BOUND = 1 << 32  # of seeds drawn by torch
-#: Settings of generation_config.json that are not followed, with the value that asks for nothing.
+_SEED_BOUND = 1 << 32  # upper bound of seeds drawn by torch
+#: Settings of generation_config.json that are not followed, with their neutral values.
 _NEUTRAL = {"no_repeat_ngram_size": 0, "num_beams": 1, "min_length": 0, "min_new_tokens": 0}
 _NEUTRAL_WHEN_SAMPLING = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None}
 
 
 class Streamer(Protocol):
-    """What takes tokens while they are generated: our TextStreamer, and those of transformers."""
+    """The receiver of tokens while they are generated: our TextStreamer, and those of transformers."""
 
     def put(self, value: Any) -> None: ...
 
@@ -129,7 +129,7 @@ class LpuModelForCausalLM:
         return result
 
     def _new_tokens(self, prompt: int, max_new_tokens: int | None, max_length: int | None) -> int:
-        """How many new tokens at most: the call's arguments before the file's, `max_new_tokens` before `max_length`."""
+        """The most new tokens: the call's arguments before the file's, `max_new_tokens` before `max_length`."""
         own = [_count_in(self.generation_config, name) for name in ("max_new_tokens", "max_length")]
         for new, total in ((max_new_tokens, max_length), own):
             if new is not None:
@@ -161,7 +161,7 @@ class AutoTokenizer:
 
 
 class Encoding(dict[str, Any]):
-    """What tokenizing returns: `input_ids` and `attention_mask`, as keys and as attributes."""
+    """The result of tokenizing: `input_ids` and `attention_mask`, as keys and as attributes."""
 
     def __getattr__(self, name: str) -> Any:
         try:

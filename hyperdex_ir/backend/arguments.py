@@ -1,7 +1,7 @@
 """The arguments of a compile, each declared once, as a field of `CompileArguments`.
 
-From it follow a parameter of `AutoCompiler.compile`, an option of the command line, the check of its kind and range,
-and its place in the command that compiles the same. The command line imports this module, which imports little.
+Each field gives a parameter of `AutoCompiler.compile`, an option of the command line, the check of its kind and range,
+and its place in the command that compiles the same. The command line imports this module, so it imports little.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hyperdex_ir.isa.operands import MOST_POSITION
 from hyperdex_ir.targets import DEFAULT_TARGET
 
 DEFAULT_MODEL = "facebook/opt-1.3b"
-#: The default of `max_length`, as the product has it: not chosen.
+#: The default of `max_length`, the same as the product's: not chosen.
 NOT_CHOSEN = 1
 
 
@@ -27,9 +27,9 @@ NOT_CHOSEN = 1
 class Option:
     """An argument on the command line.
 
-    help: its text. brief: that of `plan`, where it is another. flag: its name without `--`, where it is not the
-    argument's. metavar: the name of its value. is_path: it is taken as a path. same: it is part of the command that
-    compiles the same model in the same way. low, high: the range of a number.
+    help: its text. brief: the text in `plan`, where it differs. flag: its name without `--`, where it is not the
+    argument's. metavar: the name of its value. is_path: the value is a path. same: the option is part of the command
+    that compiles the same model in the same way. low, high: the range of a number.
     """
 
     help: str
@@ -51,10 +51,10 @@ class CompileArguments:
     model's own limit, or the most that fits the target. low_memory_usage: delete the original weights and the
     converted checkpoint at the end, in a folder that the compiler made. token, revision, local_files_only: for
     the Hub. type_device: target, by its name, or the path of a user's own. dtype: `auto` (the checkpoint's), `f16` or
-    `bf16`. fast_compile: what is finished is not compared with the checkpoint's files again. pipeline: name, file or
+    `bf16`. fast_compile: finished phases are not compared with the checkpoint's files again. pipeline: name, file or
     text of the passes. dump_ir: a folder for the IR as numbered text files. output_dir: the folder to write to.
-    max_ram: the most that the process may have resident, bytes or a text such as `1536MiB`. force: do everything anew.
-    compile_from: a file that dump_ir wrote, to go on from; pipeline is then what is left of the passes.
+    max_ram: most resident memory of the process, bytes or a text such as `1536MiB`. force: do everything anew.
+    compile_from: a file that dump_ir wrote, to continue from; pipeline then names the passes that are left.
     allow_passes: passes and fusion patterns of installed packages that this file may name.
     """
 
@@ -116,7 +116,7 @@ class CompileArguments:
 
 @dataclass(frozen=True)
 class Declared:
-    """A declared argument that is an option. types: those that its value may have."""
+    """A declared argument that is an option. types: the types that its value may have."""
 
     name: str
     option: Option

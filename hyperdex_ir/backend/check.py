@@ -1,4 +1,4 @@
-"""Reads every byte of a compiled model and compares it with what the manifest recorded when it was written."""
+"""Check of every byte of a compiled model against the manifest's record of the files as they were written."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ from hyperdex_ir.support.reading import read_bytes, read_object
 if TYPE_CHECKING:
     from hyperdex_ir.frontend import ImportedModel
 
-#: Links that lead to each other, as many as Linux follows.
+#: Length of the longest chain of links that is followed: Linux's own limit.
 _MOST_LINKS = 40
 
 
 def stored_matrix_type(source: Path, summary: ModelSummary) -> str:
-    """What dtype `auto` stands for. Raises CheckpointError when the checkpoint's headers do not hold."""
+    """The matrix type that dtype `auto` stands for. Raises CheckpointError when the checkpoint's headers are wrong."""
     return matrix_type_for(open_checkpoint(source), summary)
 
 
@@ -60,9 +60,9 @@ def checkpoint_blocks(
     block_bytes: int = BLOCK_BYTES,
     watch: Callable[[Checkpoint], None] | None = None,
 ) -> Blocks:
-    """The tensors of a model by key, derived ones included; quantized ones as what they stand for.
+    """The tensors of a model by key, derived ones included; quantized ones as the values that they stand for.
 
-    block_bytes: about as many are read at a time. watch: as of `open_checkpoint`.
+    block_bytes: about how many bytes are read at a time. watch: as of `open_checkpoint`.
 
     Raises CheckpointError when the checkpoint's tensors are not those of the model.
     """
@@ -114,9 +114,9 @@ def copy_small_files(folder: ModelFolder) -> list[Path]:
 
 
 def small_files(folder: ModelFolder) -> dict[str, Path]:
-    """The files that belong into `ckpt/` as copies: by name, each where its content lies.
+    """The files that belong into `ckpt/` as copies: name -> path of the content.
 
-    Raises StorageError for a link that leads out of the checkpoint: a copy would give away what is behind it. Links
+    Raises StorageError for a link that leads out of the checkpoint: a copy would disclose the file behind it. Links
     into the cache of the Hub that the checkpoint is part of, and to the same file of another checkpoint, are followed.
     """
     source = folder.source
@@ -126,7 +126,7 @@ def small_files(folder: ModelFolder) -> dict[str, Path]:
 
 
 def _content_of(source: Path, name: str) -> Path:
-    """The places that links lead to from a file of the checkpoint, one by one."""
+    """The path that a file of the checkpoint leads to, by links that are checked one by one."""
     place = source.resolve() / name
     for _ in range(_MOST_LINKS):
         if not place.is_symlink():

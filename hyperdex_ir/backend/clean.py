@@ -1,4 +1,4 @@
-"""Removes what no compile uses from the folder of a model, or everything that was compiled."""
+"""Removes the files that no compile uses from the folder of a model, or everything that was compiled."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hyperdex_ir.support.progress import log
 
 
 def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[tuple[Path, int]]:
-    """The files that go, by name, with their sizes in bytes. Waits for a compile that works on the folder.
+    """The files to remove, by name, with their sizes in bytes. Waits for a compile that works on the folder.
 
-    compiled: everything that the compiler has written goes; the original checkpoint stays. dry_run: nothing is removed.
+    compiled: also all files that the compiler has written; the original checkpoint stays. dry_run: nothing is removed.
     Raises StorageError when the file system refuses, or a folder is a link that is not to be followed.
     """
     if not folder.root.is_dir():
@@ -40,7 +40,7 @@ def clean_folder(folder: ModelFolder, *, compiled: bool, dry_run: bool) -> list[
 
 
 def _settle(folder: ModelFolder) -> None:
-    """Moves staged files into place. Where something is in the way, removes them; the old model stays."""
+    """Moves staged files into place. If something is in the way, removes them; the old model stays."""
     try:
         check_places(folder)
     except StorageError as error:

@@ -1,4 +1,4 @@
-"""One compile of one model: the five phases in order, each left out when what it would write is there already."""
+"""One compile of one model: the five phases in order. A phase is skipped when its output is there already."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ CONVERT = "2"
 
 @dataclass(frozen=True)
 class CompiledFiles:
-    """Where a compiled model lies.
+    """The paths of a compiled model.
 
     root: its folder. model: the converted checkpoint, None once it has been deleted. parameters: one image a channel,
     device after device.
@@ -65,7 +65,7 @@ class CompiledFiles:
 
 
 class Compilation:
-    """The state of one compile; `run` does it."""
+    """The state of one compile; `run` performs it."""
 
     def __init__(self, folder: ModelFolder, options: CompileOptions):
         self.folder = folder
@@ -80,7 +80,7 @@ class Compilation:
         self.program = f"4-{options.num_device}lpu"
 
     def run(self) -> CompiledFiles:
-        """Compiles. Raises HyperdexError subclasses; then what was compiled before is as it was."""
+        """Compiles. Raises HyperdexError subclasses; an earlier compiled model is unchanged then."""
         log_banner()
         with locked_folder(self.folder.root), _empty_folders_removed(self.folder):
             check_links(self.folder)
@@ -109,7 +109,7 @@ class Compilation:
         self.state = settle(self.folder)
 
     def _discard_outdated(self) -> None:
-        """What a compile that broke off has staged goes, unless it is what this one would write."""
+        """Removes the staged files of an interrupted compile, unless this compile would write the same."""
         self.state.discard(lambda phase: phase not in self._phases or not self._is_done(phase))
 
     # ------------------------------------------------------------------------------------------------ phases
@@ -145,7 +145,7 @@ class Compilation:
         fetch_model(folder, self.options.hub)
 
     def _check_weights(self) -> None:
-        """Raises CheckpointError when they were deleted, and cannot be had again."""
+        """Raises CheckpointError when the weights were deleted and cannot be downloaded or made again."""
         downloadable = self.folder.hub_id is not None and not self.options.hub.local_files_only
         if downloadable or self.folder.gguf is not None or not self._were_weights_deleted():
             return
@@ -185,7 +185,7 @@ class Compilation:
             return
         from hyperdex_ir.backend.convert import model_bytes, write_model
 
-        small_files(self.folder)  # refused before the work
+        small_files(self.folder)  # raises before the work begins
         sources = SourceWatch(weight_files_of(self.folder))
         plan_memory(self._traced.layout, load_target(self.options.target), self._traced.max_length)
         whole = self._whole
@@ -242,7 +242,7 @@ class Compilation:
         log(f"Save the optimized instruction at {self.folder.root / 'inst'}")
 
     def _write_manifest(self) -> None:
-        """Reads back what was written and writes its manifest: from now on only renames are left."""
+        """Reads back the written files and writes their manifest: from now on only renames are left."""
         table, own = read_table(self._current.model_config), (self.images, self.program)
         doomed = self.options.asked.low_memory_usage and self._kept_weights() is None
         log("Verify what was written")
@@ -282,9 +282,9 @@ class Compilation:
         log(f"Delete the original weights and the converted checkpoint in {self.folder.source}")
 
     def _kept_weights(self) -> str | None:
-        """Why the original weights must not be deleted; None when the tool has downloaded or made every one of them.
+        """The reason not to delete the original weights; None when the tool has downloaded or made all of them.
 
-        To be asked anew before each use: a compile takes its time, and the user may put other weights there meanwhile.
+        Call this anew before each use: the user may put other weights there while a compile works.
         """
         if not self.folder.made_by_tool:
             return "the folder is not the compiler's own"
@@ -294,13 +294,13 @@ class Compilation:
     def _is_own(self, name: str) -> bool:
         return (is_fetched if self.folder.gguf is None else is_made)(self.folder, name)
 
-    # --------------------------------------------------------------------------------------------- what is done
+    # ------------------------------------------------------------------------------------------ finished phases
     @cached_property
     def _config_digest(self) -> str:
         return sha256(read_bytes(self.folder.source / "config.json", CONFIG)).hexdigest()
 
     def _key(self, phase: str) -> str:
-        """What a phase's outputs depend on, apart from the weights."""
+        """Digest of the inputs of a phase, apart from the weights."""
         if self.dump is not None and phase == self.program:
             return digest({"request": self._request_key(phase), "module": digest(self.dump.text)})
         if self.dump is not None and not self.dump.is_lowered:
@@ -308,7 +308,7 @@ class Compilation:
         return self._request_key(phase)
 
     def _content_key(self, phase: str) -> str:
-        """The same by what the request came to: the layout, whichever pipeline led to it."""
+        """Digest of the inputs actually used, such as the layout: it is the same whichever pipeline led to them."""
         facts: dict[str, Any] = {"versions": versions(), "compiler": code_digest(), "config": self._config_digest}
         if phase == CONVERT:
             traced = self._whole
@@ -341,7 +341,7 @@ class Compilation:
         return digest({**request, **table, "target": options.target, "num_device": options.num_device})
 
     def _unchosen_length(self) -> str:
-        """What decided a length that was not chosen: the model's own limit, or else the HBM of so many devices."""
+        """The limit that decides a length that was not chosen: the model's own, or else the HBM of so many devices."""
         number = self.options.num_device
         memory = self.options.target if number == 1 else f"{self.options.target} x {number}"
         try:
@@ -353,7 +353,7 @@ class Compilation:
         return "limit" if table["max_length"] == self.summary.max_positions else memory
 
     def _table_digest(self, phase: str) -> str:
-        """A digest of what the phase depends on in the table of the converted checkpoint: the program on no tensor.
+        """Digest of the phase's inputs in the table of the converted checkpoint. The program depends on no tensor.
 
         Empty when there is no table that can be read.
         """
@@ -376,7 +376,7 @@ class Compilation:
         return listed and self.options.dump_ir is None and all(map(self._is_done, self._phases))
 
     def _has_converted(self) -> bool:
-        """Whether phase 2 is finished and what it wrote, as far as phase 3 will need it, is still there."""
+        """Test that phase 2 is finished and that those of its files that phase 3 will need are still there."""
         return self._is_done(CONVERT) and (self._current.model_binary.is_file() or self._is_done(self.images))
 
     # -------------------------------------------------------------------------------------------------- places
@@ -390,7 +390,7 @@ class Compilation:
 
     @property
     def _current(self) -> ModelFolder:
-        """The folder with the converted checkpoint that this compile uses: the old one, or its own."""
+        """The folder with the converted checkpoint that this compile uses: an earlier compile's, or its own."""
         root = self.state.staging if CONVERT in self.state.staged else self.folder.root
         return compile_folder(self.folder, self.folder.root, root / self.folder.ckpt.name)
 
@@ -416,13 +416,13 @@ class Compilation:
 
     @cached_property
     def _whole(self) -> Traced:
-        """The model as one device stores it, whatever the number of devices: what phase 2 writes."""
+        """The model as one device stores it, whatever the number of devices. Phase 2 writes this form."""
         if self.options.num_device == 1:
             return self._traced
         return self._traced.whole(self.options, self.passes)
 
     def _encoded(self, vocab_size: int) -> Encoded:
-        """The program: of the trace, which may have another model's, or of the dump to continue from."""
+        """The program of the trace, perhaps shared with another model, or of the dump to continue from."""
         if self.dump is None or not self.dump.is_lowered:
             from hyperdex_ir.backend.shared_instructions import encode_shared
 
@@ -457,7 +457,7 @@ class Compilation:
 
 @contextlib.contextmanager
 def _empty_folders_removed(folder: ModelFolder) -> Iterator[None]:
-    """A compile that fails leaves no empty folders that were not there before."""
+    """Removes empty folders after a failed compile, `ckpt/` only if it was not there before."""
     new = not folder.ckpt.exists()
     try:
         yield

@@ -44,7 +44,7 @@ def _write_key(
 
 
 def _blocks_of(parameter: Parameter, blocks: Blocks) -> Blocks:
-    """Where the parameter's values come from: the checkpoint, or the layout itself."""
+    """The source of the parameter's values: the checkpoint, or the layout itself."""
     if parameter.values is None:
         return blocks
     values = np.array(parameter.values, ELEMENTS[parameter.dtype].dtype).reshape(parameter.shape)
@@ -86,7 +86,7 @@ def write_model(
 ) -> list[Path]:
     """Writes `hyperdex_model.bin` and `hyperdex_config.json`; returns their paths.
 
-    `facts` are what else goes into the table (target, max_length, ...); `advance` is told of bytes written.
+    facts: further entries of the table (target, max_length, ...). advance: called with the bytes written.
     Raises CheckpointError for values that the wanted type cannot hold, StorageError when the file system refuses.
     """
     tensors: list[dict[str, Any]] = []

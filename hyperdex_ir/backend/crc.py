@@ -1,7 +1,7 @@
 """CRC-32 of a payload from the CRCs of its parts, so that parts can be written in any order.
 
-The CRC is a remainder modulo a polynomial over bits: n more bytes multiply what was there by x to the 8n. Numbers here
-hold such polynomials with the highest power in the lowest bit, as zlib's CRC-32 does.
+The CRC is a remainder modulo a polynomial over bits: n more bytes multiply the earlier part by x to the 8n. Numbers
+here hold such polynomials with the highest power in the lowest bit, as zlib's CRC-32 does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The IR of a compile as text files that a compile can be continued from.
 
-Each file begins with comments: where in the pipeline it stands, the command that continues from it, the passes that
-have run and those that are left. Locations are always written: the table of instructions is made from them.
+Each file begins with comments: its place in the pipeline, the command that continues from it, the passes that have run
+and those that are left. Locations are always written: the table of instructions is made from them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _COLUMNS = 120
 
 
 def dump_text(module: ModuleOp, run: Sequence[ModulePass], left: Sequence[ModulePass], command: Sequence[str]) -> str:
-    """A module with its header; `command` is what continues from it."""
+    """The text of a module with its header. command: the command that continues from it."""
     place = f"after {run[-1].name}, pass {len(run)} of {len(run) + len(left)}" if run else "as imported"
     lines = [
         f"// hyperdex-ir {__version__}, {place}; continue with",
@@ -58,8 +58,8 @@ def _passes_lines(start: str, passes: Sequence[ModulePass]) -> list[str]:
 class IrDump(Observer):
     """Writes a file after import and one after each pass: `00_import.mlir`, `01_lpu-token-major.mlir`, ...
 
-    folder: where. shown: the folder as the user named it, for the command. command: the compile itself.
-    passes: all of the pipeline. done: how many have run.
+    folder: the folder to write to. shown: the folder as the user named it, for the command. command: the command of the
+    compile itself. passes: the whole pipeline. done: number of passes that have run.
     """
 
     folder: Path
@@ -85,7 +85,7 @@ class IrDump(Observer):
 
 @dataclass(frozen=True, eq=False)
 class Dump:
-    """A file to continue from. text: all of it. run: the passes that its header says have run; left: those to come."""
+    """A file to continue from. text: the whole file. run: the passes that have run, by its header. left: the others."""
 
     path: Path
     text: str
@@ -99,7 +99,7 @@ class Dump:
 
     @property
     def is_lowered(self) -> bool:
-        """Whether it is an `isa` module."""
+        """Test for a dump of an `isa` module."""
         return LOWERING in [one.name for one in self.run]
 
     def module(self) -> ModuleOp:
@@ -108,7 +108,7 @@ class Dump:
 
 
 def read_dump(path: Path, pipeline: str | None, allowed: Collection[str] = ()) -> Dump:
-    """Reads a dump. `pipeline`, by name, file or text, takes the place of what its header says is left.
+    """Reads a dump. `pipeline`, by name, file or text, replaces the header's list of passes that are left.
 
     allowed: passes of installed packages that the header may name. Raises OptionError when the file cannot be read,
     its header names another pass than `parse_pipeline` knows, or nothing says which passes are left.

@@ -1,8 +1,8 @@
-"""One parameter on one device: put together from rows that come in any order, dealt out to the channels' images.
+"""One parameter of one device: assembled from rows in any order, and distributed over the channels' images.
 
 HBM is filled in whole groups: `trees` rows of a matrix, one stripe of anything else. A group is written as soon as all
-its units (rows of a matrix, bytes of anything else) are there; only groups that are there in part are kept in memory.
-Of the matrices of several experts, each starts with a group of its own.
+its units (rows of a matrix, bytes of anything else) are there; only incomplete groups are kept in memory. The matrix of
+each of several experts starts with a group of its own.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class Assembler:
         return ceil_div(self._units, self._group) * self._group
 
     def put_columns(self, row: int, column: int, part: np.ndarray) -> None:
-        """Takes, of rows from `row` on, what lies from `column` on: storage type, [rows, columns, ...].
+        """Takes a part of the rows from `row` on that begins at `column`: storage type, [rows, columns, ...].
 
-        Of the matrices [experts, n, k] of experts, the rows are the experts and the columns the n.
+        In the matrices [experts, n, k] of experts, a row is an expert, and the columns are the n rows of its matrix.
         """
         for number, columns in enumerate(part, row):
             data = np.ascontiguousarray(columns).view(self._dtype).reshape(-1, *self._unit)
@@ -99,7 +99,7 @@ class Assembler:
             self._put(first, np.zeros((min(step, stop - first), *self._unit), self._dtype))
 
     def _put(self, start: int, units: np.ndarray) -> None:
-        """Takes units from `start` on: whole groups at once, what is before and behind them is kept."""
+        """Takes units from `start` on: writes whole groups at once, and keeps the units before and behind them."""
         self.missing -= len(units)
         head = min(-start % self._group, len(units))
         whole = (len(units) - head) // self._group * self._group

@@ -1,7 +1,7 @@
 """Phase 3: `hyperdex_model.bin` -> one parameter image for each HBM channel of each device, and the memory map.
 
-Reads nothing but `hyperdex_model.bin` and its table, each byte once: while blocks of rows stream by, each goes to all
-the devices that hold some of it. What no checkpoint holds comes from the layout.
+Reads nothing but `hyperdex_model.bin` and its table, each byte once: each block of rows goes to all devices that hold
+some of it. Values that no checkpoint holds come from the layout.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hyperdex_ir.support.reading import open_regular
 from hyperdex_ir.targets import load_target
 
 _FORCE = "compile with --force"
-_OTHER_FILES = 64  # that a process may have open besides the images
+_OTHER_FILES = 64  # files that a process may have open besides the images
 
 
 class ModelReader:
@@ -42,7 +42,7 @@ class ModelReader:
         self._crc = 0
 
     def skip_to(self, offset: int) -> None:
-        """Passes over the padding before a tensor. Raises FileFormatError when it lies behind."""
+        """Skips the padding before a tensor. Raises FileFormatError when the tensor lies before the current place."""
         if not 0 <= offset - self._offset < UNIT:
             raise FileFormatError(f"{self._path}: no tensor at {offset}, next is {self._offset}", _FORCE)
         self.read(offset - self._offset)
@@ -57,7 +57,7 @@ class ModelReader:
         return np.frombuffer(data, np.uint8)
 
     def finish(self) -> None:
-        """Reads what is left. Raises FileFormatError when the payload is not what was written."""
+        """Reads the rest. Raises FileFormatError when the payload is not the one that was written."""
         while self._offset < self.size:
             self.read(min(BLOCK_BYTES, self.size - self._offset))
         if self._crc != self._expected:
@@ -100,7 +100,7 @@ def write_images(
 ) -> list[Path]:
     """Writes `param/param_*` of all devices and `config/config_*`; returns their paths.
 
-    layout: what each of several devices stores; None: that of the converted checkpoint, for one. `advance` is told of
+    layout: the layout of each of several devices; None: the converted checkpoint's, for one. advance: called with the
     bytes read, about `block_bytes` at a time. Raises CapacityError when the model does not fit, FileFormatError when
     the converted checkpoint is missing or damaged, StorageError when the file system refuses. The image files appear
     together or not at all.

@@ -1,4 +1,4 @@
-"""Phase 4: an allocated `isa` module -> `inst/inst_{n}lpu.bin` and the table of where each instruction came from.
+"""Phase 4: an allocated `isa` module -> `inst/inst_{n}lpu.bin` and the table of the origin of each instruction.
 
 Neither depends on weights: two checkpoints of one architecture give the same bytes.
 """
@@ -23,7 +23,7 @@ from hyperdex_ir.targets import load_target
 
 @dataclass(frozen=True)
 class Encoded:
-    """A program as it is stored. code: the encoded instructions. origins: the table of where each came from, JSON."""
+    """A program as it is stored. code: the encoded instructions. origins: the table of the origin of each, JSON."""
 
     code: bytes
     origins: str
@@ -35,7 +35,7 @@ def _not_left(attribute: str, kind: str) -> PassError:
 
 
 def program_facts(module: ModuleOp, vocab_size: int) -> ProgramFacts:
-    """What the runtime must know of a program. Raises PassError when the pipeline did not leave it."""
+    """The facts of a program that the runtime needs. Raises PassError when the pipeline did not leave them."""
     facts = ModuleFacts(module, _not_left)
     return ProgramFacts(
         chunk=facts.chunk,

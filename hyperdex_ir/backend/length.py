@@ -1,4 +1,4 @@
-"""How many positions a model gets when the user has not chosen."""
+"""The number of positions of a model when the user has not chosen one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hyperdex_ir.targets import Target
 
 
 def layout_at(layout: ModelLayout, tables: Collection[str], traced: int, length: int) -> ModelLayout:
-    """The layout that tracing for `length` positions gives, from that for `traced`: these tables have a row each."""
+    """The layout of a trace for `length` positions, from that for `traced`: `tables` have a row for each position."""
 
     def resize(function: FunctionLayout) -> FunctionLayout:
         parameters = tuple(

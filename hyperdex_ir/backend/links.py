@@ -1,9 +1,9 @@
 """Links that a user has made on purpose: `ckpt/` or `param/` on another disk.
 
-A link from a stranger's archive belongs to the user too, once it is unpacked. So what the link leads to decides: a
-folder that is empty, or that holds nothing but what a compile of this very folder has written, known by size and
-modification time; or, for `ckpt`, the checkpoint that is compiled, where the compiler only adds files. It is never the
-folder of another model.
+A link from a stranger's archive belongs to the user too, once it is unpacked. So the folder that it leads to decides.
+It must be empty, or hold nothing but files that a compile of this very folder has written, known by size and
+modification time. For `ckpt` it may also be the checkpoint that is compiled, where the compiler only adds files. It is
+never the folder of another model.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from hyperdex_ir.hub.download import CONFIG
 from hyperdex_ir.support.folder_access import LINKED, FolderTree, link_refused
 from hyperdex_ir.support.locations import GGUF_MARKER, MARKER, ModelFolder, hub_root
 
-#: Only the compiler makes them in the folder of a model; what a stranger's link leads to is the user's.
+#: Files that only the compiler makes, in the folder of a model: a folder with one holds a model of the user's.
 _OF_A_MODEL = (STATE_FILE, STAGING, LOCK_FILE)
 
 
 def check_links(folder: ModelFolder) -> None:
     """Check the links `ckpt` and `param`: raises StorageError where one leads to files that are not this model's.
 
-    For who holds the folder; before anything is written. Where the output goes elsewhere, the `ckpt` that is downloaded
-    into is checked too: files are removed there.
+    The caller must hold the folder's lock, and must call this before anything is written. Where the output goes
+    elsewhere, the `ckpt` of the download is checked too: files are removed there.
     """
     places = [(FolderTree(folder.root), name) for name in LINKED]
     source = folder.source
@@ -79,7 +79,7 @@ def _is_below_hub(path: Path) -> bool:
 
 
 def _is_checkpoint(folder: ModelFolder, tree: FolderTree, names: list[str]) -> bool:
-    """Whether `ckpt` is the checkpoint to compile, or one that is being downloaded."""
+    """Test that `ckpt` is the checkpoint to compile, or one that is being downloaded."""
     is_there = f"ckpt/{CONFIG}" in names or f"ckpt/{MARKER}" in names
     return is_there and folder.gguf is None and tree.info(CONFIG) is None
 

@@ -1,4 +1,4 @@
-"""One process at a time works on the folder of a model; another waits, and finds what the first has left."""
+"""The lock of a model's folder: one process at a time works on it, another waits and finds the first one's result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOCK_FILE = ".hyperdex.lock"
 
 @contextmanager
 def locked_folder(root: Path) -> Iterator[None]:
-    """Holds the folder, which is made if it is not there; the system lets go of it when the process dies.
+    """Holds the folder, which is made if it is not there; the system releases it when the process dies.
 
     Folders that were made and hold nothing at the end are removed again. Raises StorageError when the file system
     refuses, or the lock is not a file with one name.
@@ -33,13 +33,13 @@ def locked_folder(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        tree.remove(LOCK_FILE)  # while it is held: who waits for it notices and begins again
+        tree.remove(LOCK_FILE)  # while it is held: a process that waits for it notices and begins again
         lock.release()
         _remove_empty(new)
 
 
 def _check_lock(tree: FolderTree, path: Path) -> None:
-    """Another file must not be opened, and locked, by this name. filelock itself follows no link."""
+    """Raises StorageError when another file would be opened, and locked, by this name. filelock follows no link."""
     found = tree.info(LOCK_FILE)
     if found is not None and not (tree.is_file(LOCK_FILE) and found.st_nlink == 1):
         raise StorageError(f"{path}: not a file with one name", "remove it")

@@ -2,7 +2,7 @@
 
     {"format", "model", "files": of ckpt/, "devices": {"1": {"versions", "target", "options", "files"}, "2": ...}}
 
-One model can be compiled for several numbers of devices; each has an entry, and what it lists is its own.
+One model can be compiled for several numbers of devices; each has an entry, with files of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KINDS = {"param": Kind.PARAMETERS, "inst": Kind.INSTRUCTIONS, "ckpt": Kind.MODE
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What a file of a compiled model holds, by its place; None for text."""
+    """The kind of a file of a compiled model, by its place; None for text."""
     return _KINDS.get(path.parent.name) if path.suffix == ".bin" else None
 
 
@@ -55,7 +55,7 @@ def describe_file(path: Path, kind: Kind | None, advance: Callable[[int], None])
 def describe_files(
     state: State, phases: Iterable[str], advance: Callable[[int], None], without: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The manifest's table of the files of finished phases; what the state has no hash of is read, and then it has.
+    """The manifest's table of the files of finished phases; files without a hash in the state are read to record one.
 
     without: names of files to leave out. Raises FileFormatError when a file is damaged.
     """
@@ -73,7 +73,7 @@ def describe_files(
 
 
 def unread_bytes(state: State, phases: Iterable[str]) -> int:
-    """How many bytes `describe_files` would read."""
+    """Number of bytes that `describe_files` would read."""
     entries = [entry for phase in phases for entry in state.entries(phase).values()]
     return sum(entry["bytes"] for entry in entries if "sha256" not in entry)
 
@@ -81,7 +81,7 @@ def unread_bytes(state: State, phases: Iterable[str]) -> int:
 def write_manifest(
     path: Path, folder: ModelFolder, head: Mapping[str, Any], num_device: int, entry: Mapping[str, Any]
 ) -> None:
-    """Writes a manifest with an entry for `num_device`; those for other numbers are as in that of the folder.
+    """Writes a manifest with an entry for `num_device`; entries for other numbers are those of the folder's manifest.
 
     head: `model` and the `files` that the compiles for all numbers of devices share. entry: target, options, files.
     """

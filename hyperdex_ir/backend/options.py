@@ -24,11 +24,11 @@ _PARTITION = "lpu-partition"
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What is asked of a compile, read.
+    """The checked arguments of a compile.
 
-    asked: the arguments, as they were given. target: as `load_target` takes it. max_length None: the largest that
-    fits. matrix_type None: the checkpoint's. pipeline None: `default`, or what the header of `compile_from` says is
-    left. max_ram: bytes.
+    asked: the arguments, as they were given. target: the text that `load_target` takes. max_length None: the largest
+    that fits. matrix_type None: the checkpoint's. pipeline None: `default`, or the passes that the header of
+    `compile_from` lists as left. max_ram: bytes.
     """
 
     asked: CompileArguments

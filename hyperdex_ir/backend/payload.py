@@ -65,7 +65,7 @@ class PlacedWriter:
     def __init__(self, file: IO[bytes], kind: Kind):
         self._file = file
         self._kind = kind
-        self._ends: dict[int, _Segment] = {}  # by where they stop: what follows one belongs to it
+        self._ends: dict[int, _Segment] = {}  # by their stop: data that begins there extends the segment
 
     def write(self, offset: int, data: Any) -> None:
         """Writes data from an offset of the payload on."""
@@ -91,7 +91,7 @@ class PlacedWriter:
 
 
 class Writer(Protocol):
-    """What writes one file's payload."""
+    """The writer of one file's payload."""
 
     def finish(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""`hyperdex plan`: what a model needs on device and host, from config.json and the headers of its weights."""
+"""`hyperdex plan`: the needs of a model on device and host, from config.json and the headers of its weights."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from hyperdex_ir.performance.inspection import inspect_program
 from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.targets import Target, load_target
 
-#: So much memory that everything fits: what does not fit a target still has sizes.
+#: Bytes of a memory in which everything fits: a model that does not fit its target still has sizes.
 _BOUNDLESS = 1 << 60
 
 
@@ -51,7 +51,7 @@ def plan_model(name: str, folder: ModelFolder, options: CompileOptions) -> dict[
 
 @contextmanager
 def _configured(folder: ModelFolder, options: CompileOptions) -> Iterator[tuple[ModelFolder, int]]:
-    """A folder that holds config.json, and how many bytes of weights belong to it."""
+    """A folder that holds config.json, and the bytes of the weights that belong to it."""
     if folder.hub_id is None or is_complete(folder, options.hub):
         if not (folder.source / "config.json").is_file():
             raise ConfigError(f"{folder.source}: no config.json", "give the directory of a Hugging Face checkpoint")
@@ -121,7 +121,7 @@ def _device(memory: MemoryMap, target: Target, longest: int) -> dict[str, Any]:
 
 
 def _host(checkpoint: int, converted: int, images: int, memory: int) -> dict[str, int]:
-    """Room on the disk, beside which the program and the tables are small, and memory for a compile."""
+    """Disk space and memory for a compile. The program and the tables are small and not counted."""
     return {
         "checkpoint_bytes": checkpoint,
         "converted_bytes": converted,

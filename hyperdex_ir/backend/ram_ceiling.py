@@ -1,6 +1,6 @@
-"""The ceiling on a compile's memory: what it will need, how large its blocks may be, and a watch while it works.
+"""The ceiling on a compile's memory: its expected need, the size of its blocks, and checks while it works.
 
-What counts is resident memory, imported libraries and mapped pages included. A compile is one process.
+Resident memory counts, imported libraries and mapped pages included. A compile is one process.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
 #: The libraries and the trace of a model, as measured (332 and 60 MiB for 24 layers of OPT), and some to spare.
 _LIBRARIES = 368 * MIB
 _TRACE = 80 * MIB
-#: Of a block: as it is read, converted and checked; its tiles and their beats; and what sorting it out takes besides.
+#: Copies of a block in memory: as read, converted and checked; its tiles and their beats; and those made by sorting.
 _COPIES = 8
 _SMALLEST_BLOCK = 64 << 10
-_OTHER_BUFFERS = 24 * MIB  # what turns matrices, and reads files back
+_OTHER_BUFFERS = 24 * MIB  # buffers for turning matrices, and for reading files back
 _WIDEST_ITEM = 4  # bytes: a checkpoint's float32 becomes a matrix of fewer
 
 
@@ -54,7 +54,7 @@ def peak_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    """What is resident now; where the system does not say, the most that was."""
+    """Bytes that are resident now; where the system does not say, the most that were."""
     try:
         return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
@@ -62,34 +62,34 @@ def resident_bytes() -> int:
 
 
 def largest_row(layout: ModelLayout) -> int:
-    """Bytes of the largest row in a checkpoint, which is never taken apart; of experts, a row is one's matrix."""
+    """Bytes of the largest row in a checkpoint. A row is never split; for experts, a row is the matrix of one."""
     return max((prod(parameter.shape[1:]) * _WIDEST_ITEM for parameter in layout.parameters()), default=0)
 
 
 def base_bytes() -> int:
-    """What a compile takes before it touches a weight: what is resident, and what it has yet to import and trace."""
+    """Memory of a compile before it reads a weight: resident bytes, and those of imports and a trace still to come."""
     return resident_bytes() + _TRACE + (0 if "torch" in sys.modules else _LIBRARIES - min(resident_bytes(), 40 * MIB))
 
 
 def needed_bytes(layout: ModelLayout) -> int:
-    """A ceiling that a process of its own will hold while it compiles the model, with the usual blocks."""
+    """A ceiling that a new process will not exceed while it compiles the model, with the usual blocks."""
     return _LIBRARIES + _TRACE + _OTHER_BUFFERS + _COPIES * max(BLOCK_BYTES, largest_row(layout))
 
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What a compile may have resident, in bytes; None: as much as it needs."""
+    """The most bytes that a compile may have resident; None: as many as it needs."""
 
     limit: int | None = None
 
     def check_base(self) -> None:
-        """To be called before anything is done. Raises MemoryCeilingError when not even small blocks fit."""
+        """Raises MemoryCeilingError when not even small blocks fit. Call it before any work."""
         self._check(base_bytes() + _OTHER_BUFFERS + _COPIES * _SMALLEST_BLOCK, "libraries and trace")
 
     def block_bytes(self, layout: ModelLayout) -> int:
-        """How large the blocks may be in which weights are read; to be called when the model is traced.
+        """The size of the blocks in which weights are read. Call it when the model is traced.
 
-        Raises MemoryCeilingError, with the numbers, when the largest row does not fit beside what is resident.
+        Raises MemoryCeilingError, with the numbers, when the largest row does not fit beside the resident memory.
         """
         if self.limit is None:
             return BLOCK_BYTES
@@ -98,15 +98,15 @@ class Ceiling:
         return max(min((self.limit - now) // _COPIES, BLOCK_BYTES), _SMALLEST_BLOCK)
 
     def check(self) -> None:
-        """To be called between two steps. Raises MemoryCeilingError when more is resident than allowed."""
+        """Raises MemoryCeilingError when more is resident than allowed. Call it between two parts of the work."""
         self._check(resident_bytes(), "resident now")
 
     def check_room(self, count: int, what: str) -> None:
-        """To be called before so many bytes are taken. Raises MemoryCeilingError when that would be too much."""
+        """Raises MemoryCeilingError when `count` more bytes would be too much. Call it before they are taken."""
         self._check(resident_bytes() + count, what)
 
     def watched(self, advance: Callable[[int], None]) -> Callable[[int], None]:
-        """`advance`, and a check after each block."""
+        """A function that calls `advance`, and checks after each block."""
         if self.limit is None:
             return advance
 
@@ -124,7 +124,7 @@ class Ceiling:
             )
 
     def report(self) -> str:
-        """How much memory the process has had resident at most, for the log."""
+        """The most memory that the process has had resident, for the log."""
         allowed = "" if self.limit is None else f" of {_mib(self.limit)} allowed"
         return f"Peak memory: {_mib(peak_bytes())}{allowed}"
 

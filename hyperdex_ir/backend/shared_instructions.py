@@ -1,8 +1,8 @@
-"""Instructions that models share: what one compile has encoded, a model of the same architecture and options takes.
+"""Cache of encoded instructions, shared by models of the same architecture and options.
 
-That two models may share is seen, not known in advance: the key of an entry is a hash of the module that is to be
-lowered, all of it, with its locations, and of everything else that the bytes follow from. An entry holds both files of
-phase 4 and is written like any other result of it, so a model's folder has files of its own.
+The key of an entry decides which models share it: a hash of the whole module that is to be lowered, with its locations,
+and of everything else that determines the bytes. An entry holds both files of phase 4. They are written into a model's
+folder like any other result of that phase, so the folder has files of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hyperdex_ir.support.progress import log
 from hyperdex_ir.support.xdsl import print_module
 from hyperdex_ir.targets import load_target
 
-#: Entries that stay when one is added; those of small programs have 7 kB, of large ones 100.
+#: Entries that stay when one is added. An entry of a small program has 7 kB, of a large one 100 kB.
 _KEEP = 200
 _MAGIC = b"HDXP\x01\x00\x00\x00"
 _NAMES = r"[0-9a-f]{32}\.bin"
@@ -29,9 +29,9 @@ _LENGTH_BYTES = 8
 
 
 def encode_shared(traced: Traced, vocab_size: int, num_device: int, *, anew: bool) -> Encoded:
-    """The program of a traced model: what another has left, or else lowered, which is to be done once, and encoded.
+    """The program of a traced model: taken from the cache, or else lowered and encoded. Call it once for a trace.
 
-    A lowering that is watched (`--dump-ir`) is done in any case, and so it is when `anew`. Raises what passes raise,
+    The model is always lowered when observers watch (`--dump-ir`), and when `anew`. Raises the errors of the passes,
     and PassError when they did not leave an allocated `isa` module.
     """
     key = _key(traced, vocab_size, num_device)

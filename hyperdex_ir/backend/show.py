@@ -47,10 +47,10 @@ def show_ir(
     """The text of a model's IR, for `num_device` devices.
 
     pipeline: by name, file or text; None: the one that the model was compiled with, else the compiler's own. after: the
-    name of a pass (the last of that name), `import`, or how many passes; None: all. allowed: passes of installed
+    name of a pass (the last of that name), `import`, or a number of passes; None: all. allowed: passes of installed
     packages that the manifest may name. function: only this one. locations: with module paths. Raises NotCompiledError
-    when there is no config.json, OptionError for a pass or function that is not there, and what the frontend and the
-    passes raise.
+    when there is no config.json, OptionError for a pass or function that is not there, and the errors of the frontend
+    and the passes.
     """
     if not (folder.source / "config.json").is_file():
         raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {shlex.quote(name)}")
@@ -93,7 +93,7 @@ def _function(module: ModuleOp, name: str) -> FuncOp:
 
 
 def likely_matrix_type(folder: ModelFolder, summary: ModelSummary) -> str:
-    """What dtype `auto` stands for: by the weights when they are there, else by what config.json says of them."""
+    """The matrix type that dtype `auto` stands for: by the weights when they are there, else by config.json."""
     if weight_files_of(folder):
         return stored_matrix_type(folder.source, summary)
     config = read_config_json(folder.source / "config.json")
@@ -102,9 +102,9 @@ def likely_matrix_type(folder: ModelFolder, summary: ModelSummary) -> str:
 
 # ---------------------------------------------------------------------------------------------------- --compile-to
 def compile_to(folder: ModelFolder, options: CompileOptions, level: str) -> str:
-    """A compile that stops at a level, `import`, `lpu` or `isa`: the module's text, from which a compile can go on.
+    """The module's text at a level, `import`, `lpu` or `isa`, where the compile stops. A compile can continue from it.
 
-    Nothing but config.json is downloaded, and nothing is written but what `options.dump_ir` asks for.
+    Nothing but config.json is downloaded, and nothing is written but the files that `options.dump_ir` asks for.
     Raises OptionError for another level, or one that lies before what the compile continues from; else as a compile.
     """
     if level not in LEVELS:
@@ -117,7 +117,7 @@ def compile_to(folder: ModelFolder, options: CompileOptions, level: str) -> str:
 
 
 def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tuple[ModuleOp, list[ModulePass], int]:
-    """The module, the whole pipeline, and how much of it has run."""
+    """The module, the whole pipeline, and the number of its passes that have run."""
     if (dump := read_chosen_dump(options)) is not None:
         return _resumed_at(folder, options, dump, level)
     summary = read_config(folder.source)

@@ -1,7 +1,7 @@
-"""By what the original weights are known again: hashes of the tensors that a conversion used, taken as it read them.
+"""Fingerprint of the source weights: hashes of the tensors that a conversion used, taken while it read them.
 
-What is kept of a file: its place on the disk, a hash of what its header lists, and for each tensor that was used the
-hash of its bytes and their order (`checkpoint/hashing.py`). A tensor that was not used cannot have changed the result.
+The record of a file: its place on the disk, a hash of its header's entries, and for each tensor that was used the hash
+of its bytes and their order (`checkpoint/hashing.py`). A tensor that was not used cannot have changed the result.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from hyperdex_ir.support.progress import byte_progress
 
 
 class SourceWatch:
-    """What a conversion reads of the weight files `paths`; to be made before it reads the first of them."""
+    """The tensors that a conversion reads from the weight files `paths`. Make it before the first file is read."""
 
     def __init__(self, paths: Sequence[Path]):
         self._places = {path: describe_place(path) for path in paths}
         self._tensors: dict[Path, dict[str, Watched]] = {path: {} for path in paths}
 
     def watch(self, checkpoint: Checkpoint) -> None:
-        """Has the tensors of a checkpoint watched; before anything is made of them."""
+        """Makes the tensors of a checkpoint hash themselves while they are read. Call it before they are used."""
         for path, tensors in self._tensors.items():
             tensors.update({name: Watched(tensor) for name, tensor in _tensors_of(checkpoint, path).items()})
             checkpoint.tensors.update(tensors)
 
     def describe(self) -> dict[str, Any]:
-        """What is to be kept of the files, by name, when the conversion is finished.
+        """The records of the files, by name, when the conversion is finished.
 
-        Raises CheckpointError when a file has changed since this was made.
+        Raises CheckpointError when a file has changed since this object was made.
         """
         used = {
             path: {name: one for name, one in tensors.items() if one.order} for path, tensors in self._tensors.items()
@@ -61,13 +61,13 @@ class SourceWatch:
 
 
 class KnownSources:
-    """Whether weight files are those that a phase used; files that are not are read for that once."""
+    """Comparison of weight files with those that a phase used. Files that differ are read only once to find that."""
 
     def __init__(self) -> None:
         self._others = ""
 
     def are_unchanged(self, state: State, phase: str, paths: Sequence[Path]) -> bool:
-        """Whether the weight files hold what the finished phase used; the state learns where they are now."""
+        """Test that the weight files hold the tensors that the finished phase used; records their present places."""
         kept = state.inputs(phase)
         before = digest(kept)
         asked = digest([before, *map(_place, paths)])
@@ -82,7 +82,7 @@ class KnownSources:
 
 
 def is_unchanged(record: Any, paths: Sequence[Path]) -> bool:
-    """Whether the weight files hold what they held when `record` was described; it learns where they are now.
+    """Test that the weight files hold what they held when `record` was made; updates the places in `record`.
 
     Only files that were touched are read, and of these the tensors that were used. `record` may be any JSON value.
     """
@@ -105,7 +105,7 @@ def is_unchanged(record: Any, paths: Sequence[Path]) -> bool:
 
 
 def _place(path: Path) -> dict[str, int] | None:
-    """Where a file is; None when there is none."""
+    """The place of a file (`describe_place`); None when there is no file."""
     try:
         return describe_place(path)
     except OSError:
@@ -113,7 +113,7 @@ def _place(path: Path) -> dict[str, int] | None:
 
 
 def _hold(paths: Sequence[Path], record: dict[str, dict[str, Any]]) -> bool:
-    """Whether these files, of one checkpoint, have the header and the tensors that are recorded of each."""
+    """Test that these files, of one checkpoint, have the recorded headers and tensors."""
     expected: list[tuple[Watched, Any]] = []
     try:
         checkpoint = Checkpoint(paths[0].parent)
@@ -124,12 +124,12 @@ def _hold(paths: Sequence[Path], record: dict[str, dict[str, Any]]) -> bool:
             expected += [(Watched(tensors[name], one["order"]), one["sha256"]) for name, one in kept["tensors"].items()]
         with _hashing(sum(tensor.unseen_bytes for tensor, _ in expected)) as advance:
             return all(tensor.sha256(advance) == sha256 for tensor, sha256 in expected)
-    except CheckpointError:  # not the checkpoint that it was: the conversion will say what is wrong with it
+    except CheckpointError:  # no longer the same checkpoint: the conversion will say what is wrong with it
         return False
 
 
 def _is_listed(kept: Any, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether it tells of the order and the hash of some of the tensors."""
+    """Test that a record gives the order and the hash of some of the tensors, and nothing else."""
     if not isinstance(kept, dict) or not kept.keys() <= tensors.keys():
         return False
     return all(isinstance(one, dict) and one.keys() == {"order", "sha256"} for one in kept.values())
@@ -140,7 +140,7 @@ def _tensors_of(checkpoint: Checkpoint, path: Path) -> dict[str, Tensor]:
 
 
 def _header_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of the names, types and shapes of a file's tensors."""
+    """Hash of the names, types and shapes of a file's tensors."""
     return digest([[name, tensors[name].dtype, list(tensors[name].shape)] for name in sorted(tensors)])
 
 

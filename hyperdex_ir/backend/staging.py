@@ -1,9 +1,9 @@
 """The files of an unfinished compile, in a folder of their own: the earlier model stays whole and can be run.
 
-Everything goes into a hidden folder, in the folder of the model. When the last phase is finished, the state and then
-the manifest as they are to be are written there too; from then on there are only renames, the manifest's last. A
-process that is killed among these leaves a manifest that does not fit the files: who opens the model notices, and the
-next compile goes on.
+Everything goes into a hidden folder, in the folder of the model. When the last phase is finished, the final state and
+then the final manifest are written there too. From then on there are only renames; the manifest's is the last. A
+process that is killed between these leaves a manifest that does not fit the files: opening the model detects that, and
+the next compile continues.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def compile_folder(folder: ModelFolder, root: Path, converted: Path) -> CompileF
 
 
 def holds_checkpoint(folder: ModelFolder) -> bool:
-    """Whether the original checkpoint lies in `ckpt/`, where the compiler writes too."""
+    """Test that the original checkpoint lies in `ckpt/`, where the compiler writes too."""
     is_made_there = folder.hub_id is not None or folder.gguf is not None
     return folder.source == folder.ckpt and (is_made_there or FolderTree(folder.root).info(CONFIG) is None)
 
@@ -52,7 +52,7 @@ def holds_checkpoint(folder: ModelFolder) -> bool:
 def settle(folder: ModelFolder) -> State:
     """Moves the staged files into place once their manifest is there; returns the state of the folder.
 
-    Raises StorageError when the file system refuses, or as `check_places`; then to be called again.
+    Raises StorageError when the file system refuses, or as `check_places`; call it again then.
     """
     root, tree = folder.root, FolderTree(folder.root)
     if tree.is_file(_NEXT_MANIFEST):
@@ -78,10 +78,10 @@ def check_places(folder: ModelFolder) -> None:
 
 
 def _moved(tree: FolderTree, old: State, new: State, beside_checkpoint: bool) -> list[str]:
-    """The staged files that go to their places, in order.
+    """The staged files to move to their places, in order.
 
-    No copies join a checkpoint in `ckpt/`: a compile of that makes none, so they are a stranger's. Where its
-    config.json is itself a recorded copy, it is the output of a compile of a checkpoint elsewhere.
+    Copies are not put beside a checkpoint in `ckpt/`: a compile of that makes none, so they are a stranger's. Where its
+    config.json is itself a recorded copy, `ckpt/` is the output of a compile of a checkpoint elsewhere.
     """
     # The program first: an opened model sees at once that it does not fit the manifest. The tokenizer comes last.
     names = [name for phase in sorted(new.phases, reverse=True) for name in new.entries(phase)]

@@ -1,8 +1,8 @@
 """The record of finished phases in a model's folder, and of their inputs: the memory between two compiles.
 
 Kept in a hidden file beside the manifest, because it holds what the manifest must not: modification times and inodes,
-by which a file that has not changed is known without being read. Losing it costs a compile from the beginning; where
-`ckpt` or `param` is a link, what was compiled behind it must first be deleted by hand (`links.py` says what).
+which identify an unchanged file without reading it. Losing it costs a compile from the beginning; where `ckpt` or
+`param` is a link, the compiled files behind it must first be deleted by hand (`links.py` says which).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class State:
     """The recorded files of the folder `root`, each with its size, its hash once known, and its place on the disk.
 
     phases: the finished phases by name, whose files are where they belong. staged: those that a compile has finished
-    since; their files are below `staging`. The inputs of a phase, if it has any, are what `sources.py` keeps of them.
+    since; their files are below `staging`. The inputs of a phase, if it has any, are the records of `sources.py`.
     """
 
     root: Path
@@ -93,9 +93,9 @@ class State:
         return FolderTree(self.root)
 
     def is_done(self, phase: str, key: str) -> bool:
-        """Whether the phase has finished with this key and its files are all there.
+        """Test that the phase has finished with this key and that its files are all there.
 
-        key: that of the request, or of what the request came to. A file that was touched is read again.
+        key: digest of the request, or of the inputs actually used. A file that was touched is read again.
         """
         record = self.staged.get(phase) or self.phases.get(phase)
         if not record or key not in (record.get("key"), record.get("content")):
@@ -114,7 +114,7 @@ class State:
     ) -> bool:
         """Test that the file written under this name has the contents of its entry.
 
-        One that was touched gets into `touched`, with its place.
+        A file that was touched is added to `touched`, with its place.
         """
         name = self.tree.name_of(path)
         found = self.tree.info(name)
@@ -134,8 +134,8 @@ class State:
     def discard(self, is_outdated: Callable[[str], bool]) -> None:
         """Removes the files of the staged phases that are outdated.
 
-        They are asked for by name: phase 2 first, for the others depend on whether it is staged. The state is written
-        once, before the first file is removed.
+        `is_outdated` takes a phase's name; it is called for phase 2 first, for the others depend on whether that is
+        staged. The state is written once, before the first file is removed.
         """
         paths: list[Path] = []
         before = len(self.staged)
@@ -166,13 +166,14 @@ class State:
     def finish(self, phase: str, key: str, content: str) -> None:
         """Records that the phase, whose files are staged, is finished.
 
-        key: what was asked for. content: what that came to; who knows that too finds the phase done by it.
+        key: digest of the request. content: digest of the inputs actually used. A later compile with the same digest
+        skips the phase.
         """
         self.staged[phase] |= {"key": key, "content": content}
         self.save()
 
     def files(self, phase: str) -> dict[str, Path]:
-        """The files of a finished phase: name in the folder -> where it is now."""
+        """The files of a finished phase: name in the folder -> present path."""
         record, place = (self.staged[phase], self.staging) if phase in self.staged else (self.phases[phase], self.root)
         return {name: place / name for name in record["files"]}
 
@@ -190,10 +191,10 @@ class State:
         return next((record["files"][name] for record in self.phases.values() if name in record["files"]), None)
 
     def may_replace(self, name: str, *, beside_checkpoint: bool) -> bool:
-        """Whether a file that a finished phase lists may be replaced or removed: it must not be a checkpoint's own.
+        """Test that a file listed by a finished phase may be replaced or removed: it must not be a checkpoint's own.
 
         beside_checkpoint: the original checkpoint is in `ckpt/`, where its files have the names of copies. Then only
-        the file counts that was there when it was written, by size, time and inode.
+        the file that the compiler wrote may be, known by size, time and inode.
         """
         if not (beside_checkpoint and is_copy(name)):
             return True
@@ -202,7 +203,7 @@ class State:
     def is_in_place(self, name: str) -> bool:
         """Test that the file in its place is the recorded one, by size, time and inode.
 
-        Who makes a folder for others can write a state too, but does not know the inodes that its files will have.
+        A stranger who makes a folder for others can write a state too, but does not know the inodes of its files.
         """
         found, entry = self.tree.info(name), self.entry(name)
         return found is not None and entry is not None and place_of(found).items() <= entry.items()

@@ -57,8 +57,8 @@ def _weights(place: Path) -> list[Path]:
 def stale_files(root: Path) -> list[str]:
     """The files that no model uses, by name: unfinished ones, and the compiler's own that no record lists.
 
-    Links among them count, not what they lead to. For a caller that holds the folder's lock: the files of a compile at
-    work are among them. Raises StorageError where a folder is a link that is not to be followed.
+    Links among them count, not their targets. The caller must hold the folder's lock: the files of a compile at work
+    are among them. Raises StorageError where a folder is a link that is not to be followed.
     """
     used = {name for record in State.load(root).phases.values() for name in record["files"]}
     return sorted(name for name in own_files(FolderTree(root)) if is_unfinished(name) or name not in used)

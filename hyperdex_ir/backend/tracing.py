@@ -34,9 +34,9 @@ from hyperdex_ir.targets import load_target, shown_target
 
 @dataclass(eq=False)
 class Traced:
-    """A model's IR: `module` has been through the `lpu` passes; `layout` is what it stores.
+    """A model's IR. module: the IR after the `lpu` passes. layout: the layout of its stored parameters.
 
-    lowering: the passes that are left. imported: what the frontend gave, None when the module was read from a dump.
+    lowering: the passes that are left. imported: the frontend's result, None when the module was read from a dump.
     """
 
     module: ModuleOp
@@ -50,14 +50,14 @@ class Traced:
     imported: ImportedModel | None = None
 
     def lower(self) -> ModuleOp:
-        """Runs the rest of the pipeline on `module`, which becomes an `isa` module. To be called once."""
+        """Runs the rest of the pipeline on `module`, which becomes an `isa` module. Call it once."""
         run_passes(self.module, self.lowering, observers=self.observers, repro=self.folder.root / FOLDER)
         return self.module
 
     def open_blocks(self, block_bytes: int, watch: Callable[[Checkpoint], None]) -> Blocks:
-        """The tensors of the checkpoint, which `watch` is given as they are stored, and the derived ones.
+        """The tensors of the checkpoint, and the derived ones. watch: called with the checkpoint as it is stored.
 
-        block_bytes: about as many are read at a time.
+        block_bytes: about how many bytes are read at a time.
 
         Raises CheckpointError when they do not fit the model.
         """
@@ -88,7 +88,7 @@ def trace(
 ) -> Traced:
     """Imports and optimizes the model; `known` is the table of its converted checkpoint, if that is used as it is.
 
-    Raises UnsupportedOpError and others of the frontend, PassError, CapacityError.
+    Raises UnsupportedOpError and other errors of the frontend, PassError, CapacityError.
     """
     traced = _trace(folder, summary, options, passes, known)
     assert traced.imported is not None
@@ -136,7 +136,7 @@ def _optimize_imported(
 
 
 def module_for(imported: ImportedModel, num_device: int) -> ModuleOp:
-    """A copy of the imported module, for passes to work on, which says how many devices it is for; nothing when one."""
+    """A copy of the imported module for the passes. It records its number of devices, unless that is one."""
     module = imported.module.clone()
     if num_device > 1:
         module.attributes[lpu.GRID] = lpu.GridAttr(num_device)
@@ -144,7 +144,7 @@ def module_for(imported: ImportedModel, num_device: int) -> ModuleOp:
 
 
 def resume(folder: ModelFolder, options: CompileOptions, dump: Dump) -> Traced:
-    """Goes on from a dump of the `lpu` level: the passes that are left before lowering.
+    """Continues from a dump of the `lpu` level: runs the passes that are left before lowering.
 
     Raises PassError when it does not parse, OptionError when it is no such dump or is not what the options ask for.
     """
@@ -155,9 +155,9 @@ def resume(folder: ModelFolder, options: CompileOptions, dump: Dump) -> Traced:
 
 
 def resume_lowered(folder: ModelFolder, options: CompileOptions, dump: Dump) -> ModuleOp:
-    """Goes on from a dump of the `isa` level: the rest of the pipeline, on a model whose phases 2 and 3 are finished.
+    """Continues from a dump of the `isa` level: runs the rest of the pipeline. Phases 2 and 3 must be finished.
 
-    Raises what `resume` raises, and OptionError when the dump was made for another length or matrix type than those.
+    Raises as `resume`, and OptionError when the dump was made for another length or matrix type than those phases.
     """
     module = dump.module()
     known = read_table(folder.model_config)
@@ -192,7 +192,7 @@ def _optimize(
 
 
 def dump_observers(options: CompileOptions, passes: Sequence[ModulePass], done: int = 0) -> list[Observer]:
-    """What writes the IR into files, when that is asked for; `done` of the passes have run before."""
+    """The observers that write the IR into files, if that is asked for. done: number of passes that have run before."""
     if options.dump_ir is None:
         return []
     return [IrDump(options.dump_ir, str(options.asked.dump_ir), command_line(options.asked), passes, done)]
@@ -203,7 +203,7 @@ def _not_of_a_dump(attribute: str, kind: str) -> OptionError:
 
 
 def check_facts(module: ModuleOp, options: CompileOptions, name: str) -> None:
-    """Raises OptionError when the module was made for something else than the options ask for, or does not say."""
+    """Raises OptionError when the module was made for something else than the options ask for, or records nothing."""
     facts = ModuleFacts(module, _not_of_a_dump)
     for fact in ("num_device", "target", "max_length", "matrix_type"):
         found, asked = getattr(facts, fact), getattr(options, fact)
@@ -215,7 +215,7 @@ def check_facts(module: ModuleOp, options: CompileOptions, name: str) -> None:
 
 
 def place_of_lowering(passes: Sequence[ModulePass]) -> int:
-    """How many passes come before lowering. Raises OptionError when the pipeline does not lower."""
+    """Number of passes before lowering. Raises OptionError when the pipeline does not lower."""
     names = [one.name for one in passes]
     if LOWERING not in names:
         raise OptionError(f"the pipeline has no {LOWERING}", "a pipeline for a compile ends with an isa module")

@@ -1,7 +1,7 @@
-"""From the rows of `hyperdex_model.bin` to the parameters that hold some of them, on every device.
+"""Routes from the rows of `hyperdex_model.bin` to the parameters that hold some of them, on every device.
 
-The source's tensors are those of a compile for one device, where the rows of several keys may be one tensor; a divided
-model puts keys together in other ways, and a tensor may go to two parameters.
+The source's tensors are those of a compile for one device, where the rows of several keys may be one tensor. A divided
+model may merge other keys, and a tensor may go to two parameters.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _FORCE = "compile with --force"
 
 @dataclass(frozen=True)
 class _Route:
-    """From a source tensor's rows to the rows of a parameter on one device, `row` and what follows; or, where several
-    parts of each row stand side by side, to `column` and what follows."""
+    """The route from a source tensor's rows to a parameter's rows on one device, from `row` on; or, where several
+    parts of each row stand side by side, to its columns from `column` on."""
 
     assembler: Assembler
     row: int
@@ -37,7 +37,7 @@ class _Route:
     column: int | None = None
 
     def put(self, first: int, rows: np.ndarray) -> None:
-        """Takes what the device holds of rows `first`, `first + 1`, ... of the source."""
+        """Takes the device's share of rows `first`, `first + 1`, ... of the source."""
         if self.shard is None:
             self.assembler.put_rows(self.row + first, rows)
         elif self.shard.dim == 0:
@@ -52,7 +52,7 @@ class _Route:
 
 
 class Routes:
-    """Where the rows of each source tensor go. What the compiler provides, and padding, is put in place at once.
+    """The destinations of each source tensor's rows. Values that the compiler provides, and padding, are put at once.
 
     tensors: the source's, as `hyperdex_config.json` lists them. devices: the writers of each device's channels.
     """
@@ -85,7 +85,7 @@ class Routes:
             self._plan_keys(assembler, device)
 
     def _plan_keys(self, assembler: Assembler, device: int) -> None:
-        """Each key of a parameter by itself, one after another, and zeros behind what the device holds of it."""
+        """Plans each key of a parameter by itself, one after another, and zeros behind the device's share of it."""
         parameter, row = assembler.parameter, 0
         if parameter.shards is not None and len(parameter.shards) > 1 and parameter.shards[0].dim == 1:
             self._plan_columns(assembler, device, parameter.keys[0], parameter.shards)
@@ -100,7 +100,7 @@ class Routes:
             row += shard.size
 
     def _plan_columns(self, assembler: Assembler, device: int, key: str, shards: Sequence[Shard]) -> None:
-        """Several parts of each row of one tensor, side by side."""
+        """Plans several parts of each row of one tensor, side by side."""
         for shard, column in zip(shards, accumulate((shard.size for shard in shards), initial=0), strict=False):
             self._add((key,), _Route(assembler, 0, shard, device, column))
 
@@ -144,7 +144,7 @@ class Routes:
 
 
 def _rows_of_keys(layout: ModelLayout, tensors: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """How many rows the tensor of each key has, by where it stands by itself, or is divided."""
+    """Number of rows of each key's tensor, known where the key stands by itself, or is divided."""
     rows = {tensor["keys"][0]: prod(tensor["shape"][:1]) for tensor in tensors if len(tensor["keys"]) == 1}
     for parameter in layout.parameters():
         for key, shard in zip(parameter.keys, parameter.shards or (None,) * len(parameter.keys), strict=True):

@@ -1,6 +1,6 @@
 """The names of the files that a compile writes into the folder of a model. No others are replaced or removed there.
 
-What a folder says of itself, as its state does, counts only as far as these names go.
+A folder's record of itself, such as its state, is trusted for these names only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from hyperdex_ir.support.folder_access import FolderTree, final_name
 from hyperdex_ir.support.locations import GGUF_MARKER, SMALL_FILES
 from hyperdex_ir.support.reading import PROGRAM, TABLE, TOKENIZER
 
-#: Beside the manifest: what is known of the files, and the folder of what is not in its place yet.
+#: Beside the manifest: the record of the files, and the folder of the files that are not in their places yet.
 STATE_FILE = ".hyperdex_state.json"
 STAGING = ".hyperdex_next"
 MANIFEST = "manifest.json"
@@ -23,7 +23,7 @@ _CONVERTED = r"ckpt/hyperdex_(?:model\.bin|config\.json)"
 _COPY = f"ckpt/(?:{'|'.join(map(re.escape, SMALL_FILES))})"
 _IMAGES = r"param/param_{count}lpu_[0-9a-f]{{2,8}}_[0-9a-f]{{2,8}}\.bin|config/config_{count}lpu_hbm\.json"
 _PROGRAM = r"inst/inst_{count}lpu\.(?:bin|json)"
-#: The name of a phase -> the names of its files; `count` is that of devices in both.
+#: The name of a phase -> the names of its files; `count`: number of devices, in both.
 _PHASES = {"2": f"{_CONVERTED}|{_COPY}", "3-{count}lpu": _IMAGES, "4-{count}lpu": _PROGRAM}
 _OWN = re.compile("|".join((_CONVERTED, *(text.format(count=_COUNT) for text in (_IMAGES, _PROGRAM)))))
 _COPIES = re.compile(_COPY)
@@ -46,17 +46,17 @@ def is_larger_than_written(name: str, size: int) -> bool:
 
 
 def is_own(name: str) -> bool:
-    """Whether only the compiler writes a file of this name."""
+    """Test for a name of files that only the compiler writes."""
     return _OWN.fullmatch(name) is not None
 
 
 def is_copy(name: str) -> bool:
-    """Whether it is the name of a copy of a checkpoint's small file, where the checkpoint itself may lie."""
+    """Test for the name of a copy of a checkpoint's small file. The checkpoint itself may lie in the same folder."""
     return _COPIES.fullmatch(name) is not None
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether it is the name of a file that a compile or a download had not finished."""
+    """Test for the name of a file that a compile or a download had not finished."""
     folder, _, last = name.rpartition("/")
     final = final_name(last)
     if final is None:
@@ -69,7 +69,7 @@ def is_unfinished(name: str) -> bool:
 def own_files(tree: FolderTree) -> list[str]:
     """The files in the folder of a model that the compiler has written, finished or not; of copies only staged ones.
 
-    Links among them count, not what they lead to. Raises StorageError where one of its folders is a link.
+    Links among them count, not their targets. Raises StorageError where one of its folders is a link.
     """
     found = [name for folder in ("", *FOLDERS) for name in tree.names(folder) if is_own(name) or is_unfinished(name)]
     for folder in ("", *FOLDERS):

@@ -17,7 +17,7 @@ from hyperdex_ir.support.reading import ASSEMBLY, TABLE, read_object, read_text
 def disassemble(path: Path, out: TextIO) -> None:
     """Writes the text of an instruction file. The .json beside it, if there is one, gives labels and comments.
 
-    Raises FileFormatError when the file, or the .json, is not what it should be.
+    Raises FileFormatError when the file, or the .json, is not valid.
     """
     payload = read_binary(path, Kind.INSTRUCTIONS)
     try:
@@ -28,7 +28,7 @@ def disassemble(path: Path, out: TextIO) -> None:
 
 
 def assemble(path: Path, output: Path) -> None:
-    """Writes the instruction file that a text stands for; it appears whole or not at all.
+    """Assembles a text into an instruction file, which appears whole or not at all.
 
     Raises AssemblyError with line and column, StorageError when the file cannot be written.
     """
@@ -42,7 +42,7 @@ def assemble(path: Path, output: Path) -> None:
 
 
 def read_origins(path: Path, program: Program) -> tuple[Origin, ...]:
-    """Where each instruction came from, by the file beside the program; empty when there is no such file.
+    """The origin of each instruction, from the file beside the program; empty when there is no such file.
 
     Raises FileFormatError when the file is no JSON of that form, or belongs to another program.
     """

@@ -1,4 +1,4 @@
-"""`hyperdex check`: whether the files of a compiled model are what the compiler wrote."""
+"""`hyperdex check`: compares the files of a compiled model with those that the compiler wrote."""
 
 from __future__ import annotations
 

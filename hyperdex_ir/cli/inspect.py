@@ -74,7 +74,7 @@ def _memory(memory: dict[str, Any]) -> list[str]:
 
 
 def _division(division: dict[str, int]) -> list[str]:
-    """What a device holds of the parameters: 1/n of them, replication, padding."""
+    """The lines on a device's share of the parameters: 1/n of them, replication, padding."""
     n, total = division["devices"], division["total"]
     rows = [
         (f"1/{n} of {total:,}", total),

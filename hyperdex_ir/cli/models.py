@@ -1,4 +1,4 @@
-"""`hyperdex models`: what can be compiled, from the table that the compiler checks a config.json against."""
+"""`hyperdex models`: the models that can be compiled, from the table that the compiler checks a config.json against."""
 
 from __future__ import annotations
 

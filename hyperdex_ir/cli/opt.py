@@ -50,7 +50,7 @@ class HyperdexOptMain(xDSLOptMain):
         return super().prepare_output()
 
     def get_input_stream(self) -> tuple[IO[bytes], str]:
-        """As xdsl-opt's, with no more than the largest module in memory. A pipe is read too: a person names it."""
+        """The input as in xdsl-opt, read only up to the size of the largest module. The user may name a pipe too."""
         file, extension = super().get_input_stream()
         text = file.read(DUMP.limit + 1)
         if len(text) > DUMP.limit:

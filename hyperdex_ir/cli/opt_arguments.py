@@ -18,7 +18,7 @@ _FLAGS = {
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """IR and tables go to stderr, so that stdout stays the result."""
+    """Adds the arguments. IR and tables go to stderr, so that stdout holds the result only."""
     parser.add_argument(
         "--pipeline",
         metavar="NAME|FILE|TEXT",

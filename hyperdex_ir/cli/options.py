@@ -28,7 +28,7 @@ AllowPass = Annotated[list[str] | None, typer_option(ARGUMENTS["allow_passes"])]
 def with_options(
     names: Sequence[str], arguments: dict[str, Declared] = ARGUMENTS, *, brief: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Makes a command take declared arguments in the place of its `**values`, which are those of `CompileArguments`.
+    """Gives a command declared arguments, those of `CompileArguments` by default, in place of its `**values`.
 
     names: all options in order, the command's own among them.
     """

@@ -1,4 +1,4 @@
-"""What commands print on standard output: texts of files may hold what a terminal would obey, and what UTF-8 cannot."""
+"""Standard output of the commands: it makes control characters, and text that UTF-8 cannot encode, harmless."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _UNSHOWN = re.compile(r"[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def json_line(value: Any) -> str:
-    """JSON on one line in UTF-8; what is no text, and what a terminal would obey, is written as `\\uXXXX`."""
+    """JSON on one line in UTF-8; characters that are no text, and control characters, are written as `\\uXXXX`."""
     text = json.dumps(value, ensure_ascii=False)
     return _UNSHOWN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def print_error(code: str, message: str, hint: str, notes: Sequence[str] = ()) -> None:
-    """An error on standard error, after what has been printed: its line, notes and hint."""
+    """Prints an error on standard error, after all earlier output: its line, notes and hint."""
     sys.stdout.flush()
     print(f"error[{code}]: {printable(message)}", *notes, sep="\n", file=sys.stderr)
     if hint:
@@ -34,7 +34,7 @@ def print_error(code: str, message: str, hint: str, notes: Sequence[str] = ()) -
 
 
 class Command(TyperCommand):
-    """A command whose output on a terminal commands it nothing."""
+    """A command whose output cannot control a terminal."""
 
     def invoke(self, ctx: Any) -> Any:
         with harmless_stdout():
@@ -43,7 +43,7 @@ class Command(TyperCommand):
 
 @contextmanager
 def harmless_stdout() -> Iterator[None]:
-    """Standard output takes any text; to a terminal, control characters are written as Python writes them."""
+    """Lets standard output take any text; to a terminal, control characters are written as Python writes them."""
     stdout = sys.stdout
     if isinstance(stdout, TextIOWrapper):
         stdout.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""`hyperdex plan`: whether a model can be compiled, what it will need and how fast it should be, before it is there."""
+"""`hyperdex plan`: support, needs and expected speed of a model, before it is downloaded or compiled."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def run(
 
 
 def is_first() -> bool:
-    """Whether this process prints: it is the only one, or that of rank 0."""
+    """Test for the process that prints: the only one, or that of rank 0."""
     launch = current_launch()
     return launch is None or launch.rank == 0
 
@@ -131,7 +131,7 @@ def stream_answer(
     eos_ids: Sequence[int],
     sampling: Sampling | None = None,
 ) -> Generation:
-    """Generates, writing the text to standard output as it comes."""
+    """Generates, and writes the text to standard output as it comes."""
     from hyperdex_ir.runtime.stream import TextStreamer
 
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)

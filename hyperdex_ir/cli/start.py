@@ -1,4 +1,4 @@
-"""The installed commands. Nothing but this is imported before Ctrl+C is one line."""
+"""The installed commands. Nothing but this module is imported before Ctrl+C is reported in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ASK_HUB = (["compile"], ["plan"])
 
 
 def interrupted(command: str) -> int:
-    """Says on stderr that Ctrl+C ended a command; returns its exit code."""
+    """Prints on stderr that Ctrl+C ended a command; returns its exit code."""
     line_end = "\n" if sys.stderr.isatty() else ""  # the terminal shows ^C on the same line
     print(f"{line_end}{command}: interrupted", file=sys.stderr)
     return INTERRUPTED
@@ -19,8 +19,8 @@ def interrupted(command: str) -> int:
 def hide_token() -> None:
     """Takes the value of --token out of the process list, where everybody on the machine could read it.
 
-    The process goes on as the same command without it, and with HF_TOKEN; the value was to be seen for the moment until
-    here.
+    The process continues as the same command without it, and with HF_TOKEN. Until then the value was visible for a
+    moment.
     """
     arguments, values = _without_token(sys.argv[1:])
     if not values:
@@ -30,7 +30,7 @@ def hide_token() -> None:
 
 
 def _without_token(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The arguments of a command that asks the Hub without those of --token, and the values of these."""
+    """The arguments, without --token, of a command that asks the Hub; and the values that --token had."""
     kept, values, left = list[str](), list[str](), iter(arguments if arguments[:1] in _ASK_HUB else ())
     for argument in left:
         name, equals, value = argument.partition("=")

@@ -1,4 +1,4 @@
-"""`hyperdex status` and `hyperdex clean`: what the folders of models hold, and what of it can go."""
+"""`hyperdex status` and `hyperdex clean`: the contents of models' folders, and the removal of unused files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def clean(
 
 
 def _each(folders: list[ModelFolder], action: Callable[[ModelFolder], T]) -> tuple[list[T], bool]:
-    """The results of an action on every folder, and whether it failed on one, which is said: the others are done."""
+    """The results of an action on all folders, and whether it failed on one. A failure is printed; the rest is done."""
     results, failed = [], False
     for folder in folders:
         try:
@@ -64,7 +64,7 @@ def _each(folders: list[ModelFolder], action: Callable[[ModelFolder], T]) -> tup
 
 
 def _folders(model: str | None) -> list[ModelFolder]:
-    """The folder of a model, or of each that lies under the hub root."""
+    """The folder of a model, or the folders of all models under the hub root."""
     from hyperdex_ir.runtime.model_folders import compiled_folder
 
     if model is not None:

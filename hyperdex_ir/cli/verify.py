@@ -1,4 +1,4 @@
-"""`hyperdex verify`: does every pass keep the logits of a model?"""
+"""`hyperdex verify`: checks that every pass keeps the logits of a model."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def parse_tokens(text: str) -> list[int]:
 
 
 def print_result(result: Result) -> None:
-    """One line of the table, and what differs below it."""
+    """Prints one line of the table, and the differences below it."""
     if result.error:
         found = "FAILED"
     elif result.equal:

@@ -1,23 +1,23 @@
-"""Errors that a user can meet: each has a code, one line that says what, where and with which numbers, and a hint."""
+"""Errors that a user can meet: each has a code, one line with the fault, its place and numbers, and a hint."""
 
 from __future__ import annotations
 
 import re
 from typing import ClassVar
 
-_LONGEST_WORD = 400  # of an error, in characters: longer than a path, shorter than what a spoiled file may hold
+_LONGEST_WORD = 400  # characters of a word in an error: longer than a path, shorter than a spoiled file's words
 _LONGEST_LINE = 1 << 14  # of an error or a log line, in characters
 _ENDS = " \t\n'\"<>"  # some of the characters that end an address
 _WORD = re.compile(r"[^\s'\"<>]+")
 
-#: Hints of errors in files: of what the compiler wrote, and of what was downloaded.
+#: Hints of errors in files: in those that the compiler wrote, and in downloaded ones.
 COMPILE_AGAIN, DOWNLOAD_AGAIN = "compile the model again", "download the file again"
 
 
 class HyperdexError(Exception):
     """Base of all errors of this package that a user can meet.
 
-    `str(error)` is one line. `hint` says what to do about it, in one line, or is empty. Notes, as `add_note` leaves
+    `str(error)` is one line. `hint` is the remedy, in one line, or is empty. Notes, as `add_note` leaves
     them, are excerpts of several lines: a text with a caret, an operation with its neighbours.
     """
 
@@ -34,12 +34,12 @@ class HyperdexError(Exception):
 
 
 def redact(text: str) -> str:
-    """The text with addresses as they may be shown: without user and password, and without what a query says."""
+    """The text with addresses as they may be shown: without user, password and the contents of a query."""
     return _WORD.sub(_redact_word, text) if "://" in text else text
 
 
 def _redact_word(found: re.Match[str]) -> str:
-    """Each step is one pass over the word, however many addresses it looks like."""
+    """The word redacted. Each stage reads the word once, however many addresses it looks like."""
     start, mark, address = found[0].partition("://")
     if not mark:
         return start
@@ -49,7 +49,7 @@ def _redact_word(found: re.Match[str]) -> str:
 
 
 def _bounded(text: str) -> str:
-    """The text, cut short where it is too long for a line; of an address that the cut is in, nothing is left."""
+    """The text, cut short where it is too long for a line. An address that the cut is in is left out whole."""
     if len(text) <= _LONGEST_LINE:
         return text
     text = text[:_LONGEST_LINE]
@@ -59,14 +59,14 @@ def _bounded(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Printable, and without line ends or words of any length: errors quote files."""
+    """The text on one printable line, with words of bounded length: errors quote files."""
     text = redact(_bounded(text))  # before a word is cut short behind a password
     shown = " ".join(word if len(word) <= _LONGEST_WORD else f"{word[:_LONGEST_WORD]}..." for word in text.split())
     return printable(shown)
 
 
 def printable(text: str) -> str:
-    """A bounded line as it may be shown: redacted, and what a terminal would obey or not show as Python writes it."""
+    """A bounded line as it may be shown: redacted, with control and unprintable characters as Python writes them."""
     text = redact(_bounded(text))
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 

@@ -1,4 +1,4 @@
-"""What each error code means, from errors.toml: the one text behind `hyperdex explain` and docs/errors.md."""
+"""Meanings of the error codes, from errors.toml: the one text behind `hyperdex explain` and docs/errors.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FILE = "errors.toml"
 
 @dataclass(frozen=True)
 class Explanation:
-    """One code: what it stands for, what causes it, a line as it is printed, what to do about it."""
+    """One code: its meaning, its causes, a line as it is printed, the remedy."""
 
     code: str
     title: str
@@ -23,7 +23,7 @@ class Explanation:
     remedy: str
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The text for a terminal."""
         return [
             f"{self.code}: {self.title}",
             "",

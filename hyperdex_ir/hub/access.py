@@ -1,7 +1,8 @@
-"""Who asks the Hub, and what it says when it refuses.
+"""The access token for the Hub, and the errors for the Hub's refusals.
 
 The access token is the `token` argument, else `HF_TOKEN`, else that of a stored login; when the Hub wants one and there
-is none, a prompt on the terminal. It is sent to the Hub's own address only and is in no text that this package writes.
+is none, the user is asked on the terminal. It is sent to the Hub's own address only, and no text that this package
+writes holds it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from hyperdex_ir.errors import (
 )
 
 _GATED = "GatedRepo"
-_LONGEST = 200  # characters of a server's own words
+_LONGEST = 200  # characters of a server's own words, at most
 
 
 class Credential:
@@ -51,7 +52,7 @@ class Credential:
         return self._found
 
     def ask(self) -> bool:
-        """Asks for the token on the terminal, once; whether there is one now that was not there before."""
+        """Asks for the token on the terminal, once; returns whether there is one now that was not there before."""
         if self._asked or self.token is not None:
             return False
         self._asked = True
@@ -67,7 +68,7 @@ class Credential:
 
 
 def check_endpoint() -> None:
-    """Raises OptionError when HF_ENDPOINT is such that huggingface_hub cannot be imported; it may hold a password."""
+    """Raises OptionError when HF_ENDPOINT keeps huggingface_hub from being imported. The value may hold a password."""
     try:
         _ = urlsplit(os.environ.get("HF_ENDPOINT", "")).port
     except ValueError:
@@ -77,7 +78,7 @@ def check_endpoint() -> None:
 
 
 class Redaction(logging.Filter):
-    """For a handler of another library's log lines, which quote addresses."""
+    """The filter for a handler of another library's log lines, which quote addresses."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()), ()
@@ -85,7 +86,7 @@ class Redaction(logging.Filter):
 
 
 def usable_token(text: str) -> str | None:
-    """The token in a text, None when it is blank. Raises OptionError for what no HTTP header can carry."""
+    """The token in a text, None when it is blank. Raises OptionError for a text that no HTTP header can carry."""
     token = text.strip()
     if not re.fullmatch(r"[!-~]*", token):
         raise OptionError("the access token holds blanks or other characters that none has", "copy it again")
@@ -130,7 +131,7 @@ def refusal(
 ) -> HyperdexError:
     """The error for an answer 4xx of the Hub.
 
-    name: the file asked for, empty for the list of files. revision: that asked for. page: the model's.
+    name: the file asked for, empty for the list of files. revision: the one asked for. page: the model's page.
     """
     code, words = headers.get("X-Error-Code", ""), credential.scrub(headers.get("X-Error-Message", ""))
     if code == "RepoNotFound":
@@ -170,7 +171,7 @@ def _no_model(hub_id: str, credential: Credential) -> ModelNotFoundError:
 
 
 def _no_access(hub_id: str, status: int, code: str, words: str, credential: Credential, page: str) -> HyperdexError:
-    """Three cases that look alike to who meets them: no token, a token without access, a licence not accepted."""
+    """The error for three cases that a user cannot tell apart: no token, one without access, no accepted licence."""
     if credential.token is None:
         return AccessError(
             f"{hub_id}: the Hub gives access on request only, and there is no access token",

@@ -1,7 +1,7 @@
-"""Phases 0 and 1 against the Hugging Face Hub: a model into `ckpt/`, only the files that a compile and a run need.
+"""Phases 0 and 1: download of a model from the Hub into `ckpt/`, only the files that a compile and a run need.
 
 The first request finds the commit that a branch stands for; everything else is of that commit. Its files, with lengths
-and hashes, are in the marker in `ckpt/`, so that a later run goes on with the same, or sees what has changed.
+and hashes, are in the marker in `ckpt/`, so that a later run continues with the same files, or detects changes.
 config.json comes first, small files next, weights last. Weights in torch's own format are fetched only where there are
 no safetensors, and rewritten. `huggingface_hub` is imported when something has to be fetched.
 """
@@ -45,7 +45,7 @@ _WEIGHTS = re.compile(r"[\w.-]+\.safetensors|pytorch_model[\w.-]*\.bin", re.ASCI
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How to fetch.
+    """The options of a download.
 
     token: access token. revision: branch, tag or commit. local_files_only: without the network. refresh: ask the Hub
     whether a branch has moved, although all files are there.
@@ -63,13 +63,13 @@ class HubOptions:
 
 
 def is_part(name: str) -> bool:
-    """Whether it is the name, in `source`, of a file that a download, or what is made of one, had not finished."""
+    """Test for the name, in `source`, of an unfinished download, or of an unfinished file made from one."""
     final = final_name(name) or ""
     return final in (*SMALL_FILES, *_INDEXES, MARKER) or _WEIGHTS.fullmatch(final) is not None
 
 
 def is_complete(folder: ModelFolder, options: HubOptions) -> bool:
-    """Whether `source` holds every file of the wanted revision: config.json, small ones as far as known, weights."""
+    """Test that `source` has all files of the wanted revision: config.json, small ones as far as known, weights."""
     listing = _recorded(folder)
     small = [folder.source / name for name in SMALL_FILES if listing is not None and name in listing.files]
     present = all(path.is_file() for path in (*small, *weight_files(folder.source)))
@@ -82,7 +82,7 @@ def _has_config(folder: ModelFolder, options: HubOptions) -> bool:
 
 
 def _is_settled(folder: ModelFolder) -> bool:
-    """Whether the folder has once been complete: then the commit stays as it is until something else is asked for."""
+    """Test that the folder has once been complete: then its commit stays until something else is asked for."""
     marker = read_marker(folder.source)
     if marker is None or marker.get("complete") is True:
         return True
@@ -92,7 +92,7 @@ def _is_settled(folder: ModelFolder) -> bool:
 def fetch_config(folder: ModelFolder, options: HubOptions) -> None:
     """Fetches config.json, so that an unsupported model costs no download. A failed first fetch leaves no folder.
 
-    Files of another commit are removed: what is there afterwards is of the wanted one.
+    Files of another commit are removed: afterwards all files are of the wanted one.
 
     Raises ModelNotFoundError when the Hub has no such model, ConfigError when that has no config.json, AccessError when
     it is gated, and DownloadError when it has no such revision, or cannot be reached.
@@ -120,13 +120,13 @@ def fetch_config(folder: ModelFolder, options: HubOptions) -> None:
 
 
 def fetch_anything(folder: ModelFolder, options: HubOptions) -> None:
-    """For who needs config.json and nothing else: fetched when there is none of the revision. As `fetch_config`."""
+    """Fetches config.json if the folder has none of this revision. Raises as `fetch_config`."""
     if not _has_config(folder, options):
         fetch_config(folder, options)
 
 
 def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
-    """Fetches what is still missing: tokenizer and generation files, then the weights. Raises as `fetch_config`."""
+    """Fetches the missing files: tokenizer and generation files, then the weights. Raises as `fetch_config`."""
     if folder.hub_id is None or (is_complete(folder, options) and _is_settled(folder)):
         return
     if options.local_files_only:
@@ -159,7 +159,7 @@ def _has_safetensors(listing: Listing) -> bool:
 
 
 def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[str]:
-    """The files of weights to fetch; those in torch's format where there are no others."""
+    """The weight files to fetch; those in torch's format where there are no others."""
     of_torch = torch_weights.SINGLE, TORCH_INDEX
     single, index = (SAFETENSORS, SAFETENSORS_INDEX) if _has_safetensors(listing) else of_torch
     if single in listing.files:
@@ -177,7 +177,7 @@ def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[
 
 
 def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:
-    """Raises StorageError when the disk cannot hold what is missing."""
+    """Raises StorageError when the disk cannot hold the missing files."""
     files = [(name, listing.files[name]) for name in shards if not _weights_of(source, name).is_file()]
     parts = [part for name, file in files if (part := part_of(source, name, file)).is_file()]
     needed = sum(file.size or 0 for _, file in files) - sum(part.stat().st_size for part in parts)
@@ -189,7 +189,7 @@ def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:
 
 
 def _weights_of(source: Path, name: str) -> Path:
-    """Where the tensors of a file of weights are: in itself, or in what is made of torch's."""
+    """The file with the tensors of a weight file: itself, or the safetensors file made from torch's format."""
     return source / (name if name.endswith(".safetensors") else torch_weights.safetensors_name(name))
 
 
@@ -206,9 +206,9 @@ def _fetch_weights(folder: ModelFolder, options: HubOptions, name: str) -> None:
         _remove(folder, name)
 
 
-# --------------------------------------------------------------------------------------------- what was put there
+# ---------------------------------------------------------------------------------------------- files of the tool
 def _tree(folder: ModelFolder) -> FolderTree:
-    """The folder that `source` lies in, as it is written to."""
+    """The folder that `source` lies in, for writing."""
     return FolderTree(folder.source.parent)
 
 
@@ -221,9 +221,9 @@ def _remove(folder: ModelFolder, name: str) -> None:
 
 
 def is_fetched(folder: ModelFolder, name: str) -> bool:
-    """Whether the file in `source` is the one that this tool has put there, by size, time and inode.
+    """Test that the file in `source` is the one that this tool has put there, by size, time and inode.
 
-    Who makes a folder for others can write a marker too, but does not know the inodes that its files will have.
+    A stranger who makes a folder for others can write a marker too, but does not know the inodes of its files.
     """
     entry = _fetched(folder).get(name)
     if entry is None:
@@ -233,7 +233,7 @@ def is_fetched(folder: ModelFolder, name: str) -> bool:
 
 
 def _fetched(folder: ModelFolder) -> dict[str, Any]:
-    """By the marker: name -> size, time and inode of what was downloaded, or made of a download."""
+    """The marker's record: name -> size, time and inode of each file that was downloaded, or made from a download."""
     found = (read_marker(folder.source) or {}).get("fetched")
     return found if isinstance(found, dict) else {}
 
@@ -246,7 +246,7 @@ def _record_fetched(folder: ModelFolder, name: str) -> None:
 
 
 def _undo(folder: ModelFolder, missing: Path) -> None:
-    """Removes what a first fetch that failed has left, and the folders that were made for it, from `missing` on."""
+    """Removes the files of a failed first fetch, and the folders that were made for it, from `missing` on."""
     for name in (MARKER, *_fetched_files(folder.source)):
         _remove(folder, name)
     for path in (folder.source, *folder.source.parents):
@@ -276,9 +276,9 @@ def _recorded(folder: ModelFolder) -> Listing | None:
 
 
 def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
-    """Makes the folder one of this commit: files of other content go, then the marker names what is to be there.
+    """Makes the folder one of this commit: removes files of other content, then lists the expected ones in the marker.
 
-    Only files that this tool has put there are removed, and links: the hashes in a marker may be a stranger's words.
+    Only files that this tool has put there are removed, and links: the hashes in a marker may come from a stranger.
     """
     before = _recorded(folder)
     known = {} if before is None else before.files
@@ -298,7 +298,7 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
 
 
 def _fetched_files(source: Path) -> list[str]:
-    """The names of what a download puts into a folder, as far as it is there; parts of files too."""
+    """The names of a download's files that are in a folder; parts of files too."""
     found = [path for pattern in ("*.safetensors", "pytorch_model*.bin") for path in sorted(source.glob(pattern))]
     found += [path for path in sorted(source.glob(".*.part")) if is_part(path.name)]
     paths = (*found, *(source / name for name in (*SMALL_FILES, *_INDEXES)))
@@ -306,7 +306,7 @@ def _fetched_files(source: Path) -> list[str]:
 
 
 def _belongs(path: Path, known: Mapping[str, RemoteFile], listing: Listing) -> bool:
-    """Whether a file is what a download of this commit would put there. known: what was to be there before."""
+    """Test that a file is the one that a download of this commit would put there. known: the files expected before."""
     listed, source = listing.files, path.parent
     if path.suffix == ".part":
         return any(path == part_of(source, name, file) for name, file in listed.items())
@@ -333,7 +333,7 @@ def _put_marker(folder: ModelFolder, marker: Mapping[str, Any]) -> None:
 
 
 def _is_wanted(name: str) -> bool:
-    """Whether a file may be among those to fetch: which weights are, the index says."""
+    """Test for a file that may be among those to fetch. The index decides which weights are."""
     return "/" not in name and (name in SMALL_FILES or name in _INDEXES or name.endswith((".safetensors", ".bin")))
 
 

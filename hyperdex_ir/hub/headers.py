@@ -1,7 +1,7 @@
-"""What `hyperdex plan` fetches of a model on the Hub: config.json, the index, and the headers of the safetensors.
+"""Download for `hyperdex plan` of a model on the Hub: config.json, the index, and the headers of the safetensors.
 
-The headers are put into files of the weights' names and lengths that hold nothing else: sparse, so they take no room,
-and whoever reads headers of a checkpoint can read these.
+The headers are put into files of the weights' names and lengths that hold nothing else. The files are sparse, so they
+take no room, and every reader of a checkpoint's headers can read them.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _LONGEST = 1 << 42  # bytes of a file whose length is not known
 def fetch_headers(hub_id: str, folder: Path, options: HubOptions) -> int:
     """Puts config.json and the headers of the weights into a folder; returns the bytes of all weight files.
 
-    Of weights in torch's format nothing is fetched. Raises as `hub.fetch_config`, and CheckpointError when a header is
-    none.
+    Nothing is fetched of weights in torch's format. Raises as `hub.fetch_config`, and CheckpointError when a header is
+    not valid.
     """
     if options.local_files_only:
         raise DownloadError(f"{hub_id}: not downloaded, and only local files are allowed", "drop --local-files-only")
@@ -53,7 +53,7 @@ def fetch_headers(hub_id: str, folder: Path, options: HubOptions) -> int:
 
 
 def _torch_bytes(listing: Listing) -> int:
-    """Of the files in torch's format, by their usual names."""
+    """Bytes of the files in torch's format, by their usual names."""
     names = [name for name in listing.files if name.startswith("pytorch_model") and name.endswith(".bin")]
     if torch_weights.SINGLE in names:
         names = [torch_weights.SINGLE]
@@ -61,7 +61,7 @@ def _torch_bytes(listing: Listing) -> int:
 
 
 def _write_header(hub_id: str, path: Path, header: Any, listed: RemoteFile | None) -> int:
-    """A file with the header, a `SafetensorsFileMetadata`, and a hole in the place of the tensors.
+    """Writes a file with the header, a `SafetensorsFileMetadata`, and a hole in the place of the tensors.
 
     Returns the length of the Hub's file; of this one, where the Hub does not say it.
     """

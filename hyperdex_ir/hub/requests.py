@@ -1,7 +1,7 @@
-"""What this package asks of the Hub, by way of `huggingface_hub`: the list of files, a file's facts, bytes and header.
+"""Requests to the Hub, by way of `huggingface_hub`: the list of files, a file's facts, bytes and header.
 
-The library makes the requests, follows redirects and reads the Hub's refusals; here they become one-line errors, and
-what may pass is tried again. Why not its `hf_hub_download`: docs/decisions/0014-resuming-downloads.md.
+The library makes the requests, follows redirects and reads the Hub's refusals. Here they become one-line errors, and
+transient failures are tried again. Why not its `hf_hub_download`: docs/decisions/0014-resuming-downloads.md.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ _ENDPOINT = "look at HF_ENDPOINT, and at what answers there"
 _FIRST = "no such directory, and not fetched from the Hub"  # when the list of files cannot be had
 _NETWORK = "check the name and the network, or give a directory that holds the checkpoint"
 _REDACTION = Redaction()
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # how the library takes another's answer
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # the library's errors on bad answers
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """What the Hub says of a file. size: bytes. digest: SHA-256 (64 digits) of a large file, git's hash of another.
+    """The Hub's facts of a file. size: bytes. digest: SHA-256 (64 digits) of a large file, git's hash of another.
 
-    None: it does not say.
+    None: the Hub does not give it.
     """
 
     size: int | None
@@ -57,7 +57,7 @@ class RemoteFile:
 
     @staticmethod
     def of(size: Any, digest: Any) -> RemoteFile:
-        """From a server's words: what is no size and no hash counts as not said."""
+        """The facts in a server's words. A value that is no size, or no hash, counts as not given."""
         known = isinstance(digest, str) and _HASH.fullmatch(digest)
         return RemoteFile(size if type(size) is int and size >= 0 else None, digest if known else None)
 
@@ -70,13 +70,13 @@ class Listing:
     files: Mapping[str, RemoteFile]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The listing as JSON values."""
         files = {name: {"bytes": file.size, "digest": file.digest} for name, file in self.files.items()}
         return {"commit": self.commit, "files": files}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Listing | None:
-        """What `to_json` gave, or None when it is not that."""
+        """The listing in a result of `to_json`; None for any other value."""
         commit, files = value.get("commit"), value.get("files")
         if not isinstance(commit, str) or not _COMMIT.fullmatch(commit) or not isinstance(files, dict):
             return None
@@ -86,7 +86,7 @@ class Listing:
 
 
 class Transient(Exception):
-    """What may go well another time. wait: the seconds that the server asks for, None: it does not say."""
+    """A failure that may not come again. wait: the seconds that the server asks for; None: it names none."""
 
     def __init__(self, reason: str, hint: str = _AGAIN, wait: float | None = None):
         super().__init__(reason)
@@ -184,9 +184,9 @@ class HubModel:
     def persist(
         self, what: str, action: Callable[[], T], attempts: int = 0, progress: Callable[[], int] = lambda: 0
     ) -> T:
-        """The result of an action that is tried until it ends well; so many failures without progress are the end.
+        """The result of an action that is tried until it succeeds, or fails `attempts` times without progress.
 
-        attempts 0: as many as are set. progress: a number that grows when an attempt was not in vain.
+        attempts 0: the number that the object has. progress: a number that grows when an attempt made progress.
         """
         failures, wait, reached = 0, FIRST_WAIT, progress()
         while True:
@@ -216,7 +216,7 @@ class HubModel:
         return HfApi(self.endpoint, token, "hyperdex-ir", __version__)
 
     def _headers(self) -> dict[str, str]:
-        """Of a request for a file; a redirect to another host leaves the token out."""
+        """The headers of a request for a file; a redirect to another host leaves the token out."""
         from huggingface_hub.utils import build_hf_headers
 
         token = self.credential.token or False
@@ -230,7 +230,7 @@ class HubModel:
 
     @contextmanager
     def _errors(self, name: str, revision: str | None = None) -> Iterator[None]:
-        """What the library raises becomes Transient or an error of this package.
+        """Turns the library's errors into Transient or an error of this package.
 
         name: the file that is asked for, empty for the list of files.
         """
@@ -259,7 +259,7 @@ class HubModel:
             raise DownloadError(f"{place}: HF_HUB_OFFLINE forbids the network", "unset it and run again") from None
 
     def _refused(self, response: Any, name: str, revision: str | None) -> Exception:
-        """The error for an answer that has not what was asked for."""
+        """The error for an answer without the contents that were asked for."""
         status, is_hub = response.status_code, _origin(response.url) == _origin(self.endpoint)
         who = "the Hub" if is_hub else _origin(response.url)
         if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or status >= 500:
@@ -273,7 +273,7 @@ class HubModel:
 
 
 def _listed(one: Any) -> RemoteFile:
-    """An entry of the list of files; large files lie apart, and git knows a pointer to them."""
+    """An entry of the list of files. Large files are stored apart, and git has a pointer to them."""
     return RemoteFile.of(one.lfs.size, one.lfs.sha256) if one.lfs else RemoteFile.of(one.size, one.blob_id)
 
 

@@ -1,8 +1,8 @@
-"""One file of the Hub into a folder: whole and verified, or not at all.
+"""Download of one file of the Hub into a folder: whole and verified, or not at all.
 
-It takes its name only when length and hash are those of the listing; until then it is `.NAME.HASH.part` beside it, from
-which another attempt, or a later run, goes on. `hf_xet` is not used, even where it is installed: it can neither go on
-from a part nor hand over the bytes to be hashed as they come.
+It takes its name only when length and hash are those of the listing. Until then it is `.NAME.HASH.part` beside it, from
+which another attempt, or a later run, continues. `hf_xet` is not used, even where it is installed: it can neither
+continue from a part nor hand over the bytes to be hashed as they come.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _ALTERED = "run again; when it stays so, something on the way alters files: a pr
 def fetch_file(
     hub: HubModel, commit: str, name: str, expected: RemoteFile, folder: Path, root: Path | None = None
 ) -> None:
-    """Downloads a file of a commit into a folder, or what is missing of it.
+    """Downloads a file of a commit into a folder, or the missing rest of it.
 
-    root: as of `files.atomic_file`; None: the folder itself. Raises DownloadError, with what is wrong and at which
-    byte, AccessError, StorageError.
+    root: as of `files.atomic_file`; None: the folder itself. Raises DownloadError, with the fault and its byte,
+    AccessError, StorageError.
     """
     tree = FolderTree(root or folder)
     part = tree.name_of(part_of(folder, name, expected))
@@ -53,12 +53,12 @@ def fetch_file(
 
 
 def part_of(folder: Path, name: str, expected: RemoteFile) -> Path:
-    """Where the file grows."""
+    """The path of the growing, unfinished file."""
     return folder / f".{name}.{(expected.digest or 'unknown')[:16]}.part"
 
 
 def same_content(path: Path, expected: RemoteFile) -> bool:
-    """Whether a file is there that has the length and the hash; False when the Hub does not say them."""
+    """Test for a file with the expected length and hash; False when the Hub does not give them."""
     if None in (expected.size, expected.digest) or not path.is_file() or path.stat().st_size != expected.size:
         return False
     with open_regular(path, StorageError) as file:
@@ -66,7 +66,7 @@ def same_content(path: Path, expected: RemoteFile) -> bool:
 
 
 def _hashed(file: IO[bytes], expected: RemoteFile) -> Any:
-    """The hash, of the kind of `expected.digest`, of a file's content; as git makes it, the length goes before."""
+    """The hash, of the kind of `expected.digest`, of a file's content. Git's kind begins with the length."""
     small = expected.digest is not None and len(expected.digest) == 40
     digest = hashlib.sha1(b"blob %d\0" % (expected.size or 0), usedforsecurity=False) if small else hashlib.sha256()
     while block := file.read(_BLOCK):
@@ -75,7 +75,7 @@ def _hashed(file: IO[bytes], expected: RemoteFile) -> Any:
 
 
 def _grow(hub: HubModel, commit: str, name: str, listed: RemoteFile, tree: FolderTree, part: str) -> None:
-    """One attempt: what is missing of the part, and whether it is right then. What is of no use is removed."""
+    """Makes one attempt: fetches the missing bytes of the part, then verifies it. A useless part is removed."""
     expected = _agreed(hub, commit, name, listed)
     with tree.grown_file(part) as file:
         if expected.size is not None and file.tell() > expected.size:
@@ -103,7 +103,7 @@ def _grow(hub: HubModel, commit: str, name: str, listed: RemoteFile, tree: Folde
 
 
 def _agreed(hub: HubModel, commit: str, name: str, listed: RemoteFile) -> RemoteFile:
-    """The file as listed, and what the list does not say, from the file's own facts. Raises when these contradict."""
+    """The facts of a file by the list, completed by the file's own facts. Raises when these contradict."""
     found_commit, found = hub.facts(commit, name)
     what = f"{hub.hub_id}: {name}: what the Hub sends"
     if found_commit not in (None, commit):
@@ -121,7 +121,7 @@ def _agreed(hub: HubModel, commit: str, name: str, listed: RemoteFile) -> Remote
 def _receive(
     hub: HubModel, commit: str, name: str, expected: RemoteFile, file: IO[bytes], digest: Any
 ) -> tuple[Any, int]:
-    """Appends what the Hub sends; the hash of the whole, and from which byte on it was sent."""
+    """Appends the bytes that the Hub sends; returns the hash of the whole, and the first byte that was sent."""
     start = file.tell()
     with hub.content(commit, name, start) as (continues, blocks):
         if start and not continues:

@@ -1,4 +1,4 @@
-"""Addresses at which a process of a distributed run listens: those that were asked for, not every one of its host."""
+"""Addresses at which a process of a distributed run listens: the ones that were asked for, not all of its host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HINT = "MASTER_ADDR must be an address of the host of rank 0, by which the othe
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address leads back to the host itself and nowhere else.
+    """Test for a host name or address that leads back to the host itself and nowhere else.
 
     Raises OptionError when it is no address.
     """

@@ -1,7 +1,7 @@
 """The causes for which a distributed run ends, told by each process to every other.
 
-Each process expects one frame from each of the others, on a tag of its own, from the beginning: what is expected comes
-without a question first, and whoever reads the connection reads what was sent before it closed.
+Each process expects one frame from each of the others, on a tag of its own, from the beginning. An expected frame comes
+without a question first, and a reader of the connection still reads frames that were sent before it closed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _NAMES_A_DEVICE = re.compile(r"device \d+[: ]")
 class Alarm:
     """The causes of failure that go between this process and all others.
 
-    key: of the run. heard: called with the cause that another process tells. closed: called with the device whose
-    connection closed before it told any, or that it has finished. Both are called by threads of the alarm, at most once
-    for each device.
+    key: the key of the run. heard: called with the cause that another process tells. closed: called with the device
+    whose connection closed before it told a cause, or told that it has finished. Both are called by threads of the
+    alarm, at most once for each device.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Alarm:
         self._send(Frame.of_text(words))
 
     def part(self, seconds: float) -> bool:
-        """Tells all others that this process has finished, and waits for them; whether all have answered in time.
+        """Tells all others that this process has finished, and waits; returns whether all have answered in time.
 
         No thread of the alarm is left then. One that waited while Python ends would end the process with a signal.
         """
@@ -88,9 +88,9 @@ class Alarm:
                 self._sent.append((self._group.send([tensor], other, _TAG), tensor))
 
     def linger(self) -> None:
-        """Returns when each of the others has told the cause too, or is gone; or after a time, if one stands still.
+        """Waits until each of the others has told the cause too, or is gone; or for a time, if one stands still.
 
-        A process that closes its connections before might be taken for the one that was lost.
+        A process that closes its connections earlier might be taken for the one that was lost.
         """
         with self._settling:
             self._settling.wait_for(lambda: not self._unsettled, _LINGER_SECONDS)

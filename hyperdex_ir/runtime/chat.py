@@ -15,8 +15,8 @@ _WHAT = "the chat template"
 
 
 class ChatTemplate:
-    """A chat template. process: the one to render it in, by default one of its own. Raises PromptError when the text is
-    too long."""
+    """A chat template. process: the process that renders it, by default one of its own. Raises PromptError when the
+    text is too long."""
 
     def __init__(self, source: str, process: Confined | None = None):
         size = len(source.encode("utf-8", "surrogatepass"))
@@ -31,7 +31,8 @@ class ChatTemplate:
         """The prompt text for a conversation of messages with `role` and `content`.
 
         Messages and variables are what JSON can hold. Raises OptionError when they are not; PromptError when the
-        template is none, refuses the conversation, fails, or takes more than 5 s, 512 MiB, or 32 MiB of text as JSON.
+        template is not valid, refuses the conversation, fails, or takes more than 5 s, 512 MiB, or 32 MiB of text as
+        JSON.
         """
         given = {**variables, "messages": messages, "add_generation_prompt": add_generation_prompt}
         try:

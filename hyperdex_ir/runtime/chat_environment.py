@@ -1,4 +1,4 @@
-"""Jinja, in a sandbox, with what transformers offers to a chat template. Runs in the child process of confined.py."""
+"""Jinja in a sandbox, with transformers' additions for chat templates. Runs in the child process of confined.py."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _raise_exception(message: str) -> NoReturn:
 
 
 def _environment() -> Environment:
-    # Not optimized: what a template computes from constants belongs to its rendering.
+    # Not optimized: the work that a template does on constants belongs to its rendering.
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_GenerationTag, loopcontrols]
     )

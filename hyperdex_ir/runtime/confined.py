@@ -1,7 +1,7 @@
-"""A child process with little memory and time, for what a stranger's tokenizer and chat template make it do.
+"""A child process with limited memory and time, to run a stranger's tokenizer and chat template in.
 
 The library of tokenizers panics on some files and ends its process on others; a template is a program. So both are
-read and used in a process that is started for one tokenizer, knows of the environment the time zone only, and may be
+read and used in a process that is started for one tokenizer, sees only the time zone of the environment, and may be
 lost.
 """
 
@@ -26,23 +26,23 @@ from typing import Any, NoReturn
 from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, PromptError
 
 _WORKER = Path(__file__).with_name("confined_worker.py")
-#: Where the child finds what it imports; it has no other folders than these and the standard library's.
+#: Packages that the child imports; it has no other folders than theirs and the standard library's.
 _PACKAGES = ("hyperdex_ir", "tokenizers", "jinja2", "markupsafe")
-#: What reaches the child of the environment: a template may ask for the time.
+#: Variables of the environment that reach the child: a template may ask for the time.
 _ENVIRONMENT = ("TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _ERRORS = {kind.__name__: kind for kind in (ConfigError, OptionError, PromptError)}
 #: Wall-clock seconds for each second of processor time: other programs want the processor too.
 _PATIENCE = 4
 _READ_BYTES = 1 << 16
-#: Held for a few instructions, and by whoever forks.
+#: Held for a few instructions, and by a thread that forks.
 _LOCKS = threading.Lock()
 os.register_at_fork(before=_LOCKS.acquire, after_in_parent=_LOCKS.release, after_in_child=_LOCKS.release)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one piece of work. seconds: of processor time. memory: bytes of addresses, of the whole process or, with
-    `grown`, more than it has. answer: bytes of the result as JSON. Memory is limited on Linux only."""
+    """Limits of one piece of work. seconds: processor time. memory: bytes of addresses, of the whole process or, with
+    `grown`, in addition to those in use. answer: bytes of the result as JSON. Memory is limited on Linux only."""
 
     seconds: int
     memory: int
@@ -51,9 +51,9 @@ class Limits:
 
 
 class Confined:
-    """The child process. It is started when it is first needed, and again, after `setup`, when it was lost.
+    """The child process. It is started when it is first needed, and again when it was lost.
 
-    setup: the work that comes before any other. May be used by several threads, and after a fork.
+    setup: the first work after each start. Several threads may use this object, also after a fork.
     """
 
     def __init__(self, setup: Mapping[str, Any] | None = None, limits: Limits | None = None, what: str = ""):
@@ -82,7 +82,7 @@ class Confined:
             return self._ask(work, limits, what, failure)
 
     def _own_lock(self) -> threading.Lock:
-        """The lock of this process: who held it at a fork is not here to release it."""
+        """The lock of this process: a thread that held it at a fork is not here to release it."""
         with _LOCKS:
             if self._lock_owner != os.getpid():
                 self._lock, self._lock_owner = threading.Lock(), os.getpid()
@@ -129,7 +129,7 @@ class Confined:
             self._end()
             reason = str(error) or _ending(process.returncode, limits)
             raise failure(f"{what} {reason}", "download the checkpoint again, from those who made it") from None
-        except BaseException:  # an answer that nobody waits for is not to be taken for the next one
+        except BaseException:  # a late answer must not be taken for the next one
             self._end()
             raise
         if "value" in answer:
@@ -153,7 +153,7 @@ class _LostError(Exception):
 
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: Limits) -> bytes:
-    """The line that answers. Raises _LostError when the process ends, takes too long or gives too much."""
+    """The line of the answer. Raises _LostError when the process ends, takes too long or gives too much."""
     end = time.monotonic() + _PATIENCE * limits.seconds
     try:
         _send(process, request, end)
@@ -190,7 +190,7 @@ def _receive(process: subprocess.Popen[bytes], end: float, limits: Limits) -> by
 
 
 def _wait(descriptor: int, event: int, end: float) -> None:
-    """Returns when the descriptor can be used. Raises TimeoutError when that is not so before `end`."""
+    """Waits until the descriptor can be used. Raises TimeoutError when it cannot before `end`."""
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, event)
         if not selector.select(max(0.0, end - time.monotonic())):
@@ -198,7 +198,7 @@ def _wait(descriptor: int, event: int, end: float) -> None:
 
 
 def _ending(code: int, limits: Limits) -> str:
-    """Why a process has ended."""
+    """The reason for the end of a process."""
     if code == -signal.SIGXCPU:
         return f"takes more than {limits.seconds} s"
     name = signal.Signals(-code).name if code < 0 else f"code {code}"
@@ -211,7 +211,7 @@ def _raise(answer: Mapping[str, Any], what: str, failure: type[HyperdexError]) -
 
 
 def _stop(process: subprocess.Popen[bytes], owner: int) -> None:
-    """Ends the process, unless it is another one's, from before a fork."""
+    """Ends the child process, unless it belongs to another process, from before a fork."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             with contextlib.suppress(OSError):

@@ -16,7 +16,7 @@ _LONGEST_MESSAGE = 1000
 
 
 def _limit(seconds: int, memory: int, grown: bool) -> None:
-    """Sets what the next piece of work may take; the limit of time counts from now."""
+    """Sets the limits of the next piece of work; the limit of time counts from now."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -26,7 +26,7 @@ def _limit(seconds: int, memory: int, grown: bool) -> None:
 
 
 def _set_limit(kind: int, value: int, hard: bool = False) -> None:
-    """The soft limit, so that the next piece of work may have another one. hard: the hard limit too."""
+    """Sets the soft limit, so that the next piece of work may have another one. hard: sets the hard limit too."""
     import resource
 
     most = resource.getrlimit(kind)[1]
@@ -41,7 +41,7 @@ def _addresses() -> int:
 
 
 def _close_doors() -> None:
-    """No core file, no file written, and nothing that the terminal sends."""
+    """Forbids core files and writing files, and ignores the terminal's interrupts."""
     import resource
 
     _set_limit(resource.RLIMIT_CORE, 0, hard=True)
@@ -50,7 +50,7 @@ def _close_doors() -> None:
 
 
 class _Work:
-    """What can be asked for, by name."""
+    """The pieces of work that can be asked for, by name."""
 
     def __init__(self) -> None:
         self._backend: Any = None
@@ -90,7 +90,7 @@ def _answer(work: Callable[..., Any], arguments: dict[str, Any]) -> bytes:
 
 def main() -> None:
     sys.path.extend(sys.argv[1:])
-    # What a library prints is no answer.
+    # Text that a library prints is no answer.
     answers = os.dup(1)
     os.dup2(2, 1)
     _close_doors()

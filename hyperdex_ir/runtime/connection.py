@@ -1,18 +1,18 @@
-"""The ring between the processes of a distributed run: messages, and signs of life that tell busy from lost.
+"""The ring between the processes of a distributed run: messages, and heartbeats that tell a busy peer from a lost one.
 
 Each process sends to the next on the ring and receives from the one before. It sends a beat whenever it has sent
 nothing for a while, however long its device computes. Between all pairs of processes is an alarm (`runtime.alarm`).
 
-A device is lost when its connection with the one that says so closes, or when nothing has come from it for `timeout`
-seconds, by a clock that stands still while the process that counts does. Then:
+A device counts as lost for another when the connection between them closes, or when nothing has come from it for
+`timeout` seconds. The clock for this stands still while the process that counts stands still. Then:
 
-1. Who notices a failure, its own or another's, asks the store of the run whether somebody has noticed one before,
-   which decides between two that fail at once, and tells the cause to all others.
-2. Who is told a cause takes it for its own and tells it to all others too, which is the answer. A cause that was told
-   is never replaced by a guess.
-3. No process closes its connections before it has the answer of all others, or theirs have closed (1.5 s at most). So
-   a connection that closes without a cause is that of a process that was killed; even so, a cause from elsewhere is
-   waited for before it is named.
+1. A process that notices a failure, its own or another's, asks the store of the run whether another process has noticed
+   one before. That decides between two that fail at once. Then it tells the cause to all others.
+2. A process that is told a cause adopts it and tells it to all others too; that is the answer. A cause that was told is
+   never replaced by a guess.
+3. No process closes its connections before it has the answers of all others, or theirs have closed (1.5 s at most). So
+   a connection that closes without a cause belongs to a process that was killed. Even so, its device is named only
+   after a wait for a cause from elsewhere.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup, Work
 
 _FRAME_TAG, _CONTENT_TAG = 0, 1
-_BEATS = 5  # that fit into the timeout
-_TICKS = 20  # of the clock within the timeout
-_AHEAD = 4  # frames that are expected at a time: what is expected comes without a question first
-_NOTES = 2  # of each device that may wait: of this pass and the next
-_GRACE_SECONDS = 0.3  # for a cause to come before a connection that closed is taken for one
-_EVIDENCE_SECONDS = 2.0  # for the alarm to say why a message could not be sent or received
+_BEATS = 5  # beats that fit into the timeout
+_TICKS = 20  # ticks of the clock within the timeout
+_AHEAD = 4  # frames that are expected at a time: an expected frame comes without a question first
+_NOTES = 2  # notes of each device that may wait: those of this step and the next
+_GRACE_SECONDS = 0.3  # wait for a cause before a closed connection is taken for one
+_EVIDENCE_SECONDS = 2.0  # wait for the alarm to say why a message could not be sent or received
 _NOTICE_SECONDS = 1.5
 
 
 class Connection:
-    """The end of one device: what it sends goes to the next on the ring, what it receives is from the one before.
+    """The end of one device: it sends to the next device on the ring and receives from the one before.
 
-    It is the `interpreter.link.Link` of the device's machine. group: of all processes. key: of the run, with which
-    frames are sealed. most: bytes of the longest message that the program sends; a longer one is refused before there
-    is room for it. timeout: seconds without a sign of life after which a device counts as lost. verdict: from the
-    failure that this device has noticed to the one that was noticed first; it must not take long. unheard: called by
-    another thread when the ring has failed and the one that uses the connection has not noticed for seconds, because it
-    computes. room: bytes of content that wait here at most.
+    It is the `interpreter.link.Link` of the device's machine. group: all processes. key: the key of the run, which
+    seals frames. most: bytes of the longest message that the program sends; a longer one is refused before there is
+    room for it. timeout: seconds without a sign of life after which a device counts as lost. verdict: maps the failure
+    that this device has noticed to the one that was noticed first; it must not take long. unheard: called by another
+    thread when the ring has failed and the thread that uses the connection has not noticed for seconds, because it
+    computes. room: most bytes of content that wait here.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Connection:
         return self._error
 
     def linger(self) -> None:
-        """To be called after a failure, before the process ends: returns when all others know of it."""
+        """Waits until all others know of a failure. Call it after a failure, before the process ends."""
         self._alarm.linger()
 
     def _noticed(self, words: str) -> None:
@@ -230,7 +230,7 @@ class Connection:
             self._raise_failure()
 
     def _watch_sent(self) -> None:
-        """Sees what was posted arrive, and posts a beat when nothing was for a while."""
+        """Sees posted frames arrive, and posts a beat when nothing was posted for a while."""
         try:
             while not self._last_posted.is_set() or not self._posted.empty():
                 try:
@@ -289,7 +289,7 @@ class Connection:
             self._changed.notify_all()
 
     def _keep(self, frame: Frame) -> None:
-        """Raises FrameError when more waits than all devices together may have sent and not received."""
+        """Keeps a frame. Raises FrameError when more wait than all devices may have sent and not received."""
         self._inbox.append(frame)
         self._waiting += len(frame.content)
         if len(self._inbox) > self._frames or self._waiting > self._room:
@@ -299,7 +299,7 @@ class Connection:
             )
 
     def _watch_clock(self) -> None:
-        """Finds that nothing has come for too long. A tick that is late, as this process stood still, counts as one."""
+        """Detects that nothing has come for too long. A late tick, as this process stood still, counts as one."""
         tick = self.timeout / _TICKS
         arrivals, silence = 0, 0
         while silence < _TICKS:

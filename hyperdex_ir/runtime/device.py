@@ -1,4 +1,4 @@
-"""A device that runs a whole model: a machine, or a ring of them, with the model's program; any engine executes it."""
+"""A device that runs a whole model: a machine, or a ring of them, with the model's program, on any executor."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ M = TypeVar("M", bound=StepRunner)
 
 
 class MachineDevice(Generic[M]):
-    """Splits what it is given into passes of at most `chunk` tokens, and collects their logits.
+    """Splits its input into steps of at most `chunk` tokens, and collects their logits.
 
-    head_rows: most rows whose logits one pass can give.
+    head_rows: most rows whose logits one step can give.
     """
 
     def __init__(self, machine: M, memory_map: MemoryMap, chunk: int, head_rows: int):
@@ -35,12 +35,12 @@ class MachineDevice(Generic[M]):
         self.map = memory_map
         self.chunk = chunk
         self.head_rows = head_rows
-        self._filled = 0  # positions of the KV cache, from 0 on, that passes have written
+        self._filled = 0  # positions of the KV cache, from 0 on, that steps have written
         self._next = 0  # the position that the states of short convolutions stand at; 0 also when that is not known
         self.set_sampling(Settings())
 
     def set_sampling(self, settings: Settings) -> None:
-        """Says how tokens are chosen from now on, greedily at first. A text begins: no token of it has been seen."""
+        """Sets the choice of tokens from now on, greedy at first. A text begins: no token of it has been seen."""
         self._settings = settings
         self._seen = np.zeros(8 * ceil_div(self.map.vocab_size, 8), np.uint8)
         self.machine.write_hbm(self.map.sampling, np.frombuffer(settings.pack(), np.int64))
@@ -50,7 +50,7 @@ class MachineDevice(Generic[M]):
         self.machine.write_hbm(self.map.sampling + SETTINGS_BYTES, self._seen.view(np.int64))
 
     def _see(self, tokens: Sequence[int]) -> None:
-        """Marks tokens as part of the text, where that counts. What is no token the program refuses."""
+        """Marks tokens as part of the text, where that counts. The program refuses other numbers."""
         if self._settings.repetition_penalty == 1:
             return
         self._seen[[token for token in tokens if 0 <= token < self.map.vocab_size]] = 1
@@ -58,7 +58,7 @@ class MachineDevice(Generic[M]):
 
     @property
     def next_token(self) -> int:
-        """The token chosen from the last row of the last pass. Raises MachineFault when no pass has run."""
+        """The token chosen from the last row of the last step. Raises MachineFault when no step has run."""
         value = self.machine.registers[NEXT_TOKEN]
         if value is None:
             raise MachineFault("no pass has chosen a next token yet")
@@ -115,7 +115,7 @@ class MachineDevice(Generic[M]):
             raise PromptError(f"logits wanted from row {first} on, there are {count} rows")
 
     def _pass_size(self, done: int, count: int, first: int) -> int:
-        """Tokens of the next pass: all that fit, but no more wanted rows than the head takes."""
+        """Number of tokens of the next step: all that fit, but no more wanted rows than the head takes."""
         size = min(self.chunk, count - done)
         return min(size, max(0, first - done) + self.head_rows)
 
@@ -146,7 +146,7 @@ class InterpreterDevice(MachineDevice[Machine]):
 
 
 class RingDevice(MachineDevice[Ring]):
-    """All devices of a ring in one process, used like one. machines, links: of each device, of either engine."""
+    """All devices of a ring in one process, used like one. machines, links: one of each device, on either executor."""
 
     def __init__(
         self,

@@ -29,13 +29,13 @@ from hyperdex_ir.runtime.program import check_images, listed_files, read_program
 from hyperdex_ir.runtime.rendezvous import Meeting
 from hyperdex_ir.support.locations import ModelFolder
 
-_LONGEST_PATH = 1000  # characters of a module's path, of which no more than a frame has room for
+_LONGEST_PATH = 1000  # characters of a module's path, so that a frame has room for it
 
 
 class LinkedMachine:
-    """This process's machine, its link led to the other processes; all run their passes together.
+    """This process's machine, its link led to the other processes; all run their steps together.
 
-    What all have in common (logits, registers) is this one's; the fault is the first of all.
+    Values that all have in common (logits, registers) are this machine's; the fault is the first of all.
     """
 
     def __init__(self, machine: StepMachine, connection: Connection):
@@ -56,15 +56,15 @@ class LinkedMachine:
         self.machine.write_hbm(address, data)
 
     def clear(self) -> None:
-        """Forgets the sticky flag, and counts passes from 0 again."""
+        """Forgets the sticky flag, and counts steps from 0 again."""
         self.fault = None
         self.machine.clear()
 
     def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One pass, together with the other processes, each of which must run the same.
+        """Runs one step, together with the other processes, each of which must run the same.
 
-        Raises PeerError when one is lost or fails; MachineFault, which names the device, when it is this one that does
-        what is forbidden.
+        Raises PeerError when one is lost or fails; MachineFault, which names the device, when this one does what the
+        machine forbids.
         """
         device = self._connection.device
         try:
@@ -79,7 +79,7 @@ class LinkedMachine:
         self._agree([list(tokens), position, first_row])
 
     def _agree(self, request: object) -> None:
-        """Makes sure that all ran the same pass to the same token, and takes the first fault of all."""
+        """Makes sure that all ran the same step to the same token, and takes the first fault of all."""
         fault = self.machine.fault
         mine = {
             "pass": digest(request),
@@ -93,7 +93,7 @@ class LinkedMachine:
 
 
 def exchange(connection: Connection, note: Mapping[str, object]) -> list[Fields]:
-    """The notes of all devices, by device. Raises PeerError when one is not what this program writes."""
+    """The notes of all devices, by device. Raises PeerError for a note that this program would not write."""
     notes = []
     for device, found in enumerate(connection.exchange(json.dumps(note).encode())):
         try:
@@ -112,7 +112,7 @@ def check_equal(connection: Connection, notes: Sequence[Fields], names: Iterable
 
 
 def _read_fault(connection: Connection, device: int, note: Fields) -> NumericFault | None:
-    """The fault in a device's note. Raises PeerError when it is not what this program writes."""
+    """The fault in a device's note. Raises PeerError for a note that this program would not write."""
     if note.value("fault") is None:
         return None
     try:
@@ -155,7 +155,7 @@ def open_distributed(
 ) -> tuple[DistributedDevice, ProgramFacts]:
     """The device of this process, and the facts of its program; only the images of this device are read.
 
-    The processes of a host share its cores, where the engine has no number of threads.
+    The processes of a host share its cores, unless the executor has a number of threads.
     At the end of the process the devices part in good order, unless one has failed.
     Raises what `CompiledModel.open` raises, and PeerError when another process is not there or runs something else.
     """
@@ -196,7 +196,7 @@ def largest_message(program: Program, memory_map: MemoryMap, chunk: int) -> int:
 
 
 def _identity(files: Mapping[str, Any]) -> dict[str, str]:
-    """What all processes must have in common: the hashes of the compiled model, by what the manifest lists."""
+    """Values that all processes must have in common: the hashes of the compiled model, by the manifest's names."""
     kinds = {"model": "param/", "memory map": "config/", "program": "inst/"}
     return {
         kind: digest({name: entry for name, entry in files.items() if name.startswith(folder)})

@@ -1,4 +1,4 @@
-"""The engines that can execute a compiled model: the same bits from each, on one device or on several."""
+"""The executors of compiled models: the same bits from each, on one device or on several."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _native(
 
 @dataclass(frozen=True)
 class _Executor:
-    """What runs programs. why_unavailable: why it cannot run on this computer, in one line; empty when it can."""
+    """An executor of programs. why_unavailable: the reason why this computer cannot run it, one line; else empty."""
 
     machine: Callable[..., StepMachine]
     threaded: bool = False
@@ -54,9 +54,9 @@ _MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine that was asked for. threads: of a native machine, all cores when None.
+    """The executor that was asked for. threads: number of threads of a native machine, all cores when None.
 
-    Raises OptionError unless there is such an engine, and that can be a number of threads.
+    Raises OptionError unless there is such an executor, and `threads` can be a number of threads.
     """
 
     name: str = DEFAULT_ENGINE
@@ -75,7 +75,7 @@ class Engine:
         return _EXECUTORS[self.name]
 
     def available(self) -> Engine:
-        """This one; where it cannot run, says so on standard error and returns the interpreter."""
+        """This executor. Where it cannot run, says so on standard error and returns the interpreter."""
         reason = self._executor.why_unavailable()
         if not reason:
             return self
@@ -83,11 +83,11 @@ class Engine:
         return replace(self, name=_FALLBACK)
 
     def shared_by(self, processes: int) -> Engine:
-        """For one of several processes on this host: its share of the cores, where no number of threads was given."""
+        """The executor for one of several processes on this host: its share of the cores, if no number was given."""
         return self if self.threads is not None else self._share(processes)
 
     def divided(self, devices: int) -> Engine:
-        """For each of several devices that run at once in this process: its share of the threads."""
+        """The executor for each of several devices that run at once in this process: its share of the threads."""
         return self if devices == 1 else self._share(devices)
 
     def _share(self, count: int) -> Engine:
@@ -108,7 +108,7 @@ class Engine:
     ) -> StepMachine:
         """The machine of one device. images: its parameters, by channel. device, link: its place on a ring.
 
-        Raises FileFormatError when the images are not what the map says.
+        Raises FileFormatError when the images do not fit the map.
         """
         place = {"chunk": chunk, "lmu_words": memory_map.target.lmu_words, "device": device, "link": link}
         return self._executor.machine(program, images, memory_map, self.threads, **place)

@@ -1,11 +1,11 @@
-"""Frames: what goes over the connection between two processes of a run, of one size, long contents behind them.
+"""Frames: the units sent between two processes of a run. All have one size; long contents follow behind them.
 
 A frame is 16 KiB: eight little-endian i64 (magic, kind, number, part, rows, columns, bytes of content, 0), a seal of 32
 bytes, then the content, if it fits; else its SHA-256, and the content follows by itself.
 
-The seal is an HMAC-SHA256 with the key of the run: over who sends to whom on which tag, the frame's number in that
-order, the eight numbers, and what is behind the seal. It is checked before anything else is believed: what a stranger
-sends, or sends again, is no frame.
+The seal is an HMAC-SHA256 with the key of the run: over sender, receiver and tag, the frame's number in their order,
+the eight numbers, and the bytes behind the seal. It is checked before anything else is believed: bytes that a stranger
+sends, or sends again, are no frame.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ ROOM = FRAME_BYTES - _START
 
 
 class FrameKind(IntEnum):
-    """MESSAGE: of a program's `send`. BEAT: nothing, but the sender is alive. NOTE: of host to host, as `exchange`
-    passes them on. FAILURE: why the sender ends, as text. BYE: the sender has finished."""
+    """MESSAGE: a program's `send`. BEAT: no content, the sender is alive. NOTE: from host to host, for `exchange`.
+    FAILURE: the reason why the sender ends, as text. BYE: the sender has finished."""
 
     MESSAGE = 1
     BEAT = 2
@@ -42,7 +42,7 @@ class FrameKind(IntEnum):
 
 
 class FrameError(Exception):
-    """What came is no frame of this run."""
+    """The bytes received are no frame of this run."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Frame:
 class Channel:
     """The frames from one device to another on one tag, in their order; both ends have one.
 
-    key: of the run. most: bytes of the longest message that the program sends.
+    key: the key of the run. most: bytes of the longest message that the program sends.
     """
 
     def __init__(self, key: bytes, sender: int, receiver: int, tag: int, most: int = 0):
@@ -113,9 +113,9 @@ class Channel:
         return packed, None if inside else frame.content
 
     def unpack(self, packed: np.ndarray) -> tuple[Frame, bytes]:
-        """The next frame; and, when its content is still to come, for which it has room then, the SHA-256 of that.
+        """The next frame, and the SHA-256 of its content if that is still to come; the frame has room for it then.
 
-        Raises FrameError when it is none of this channel, or says that more is to come than the program can send.
+        Raises FrameError when it is none of this channel, or announces more content than the program can send.
         """
         magic, kind, number, part, rows, columns, size, _ = (int(n) for n in packed[:_HEAD_BYTES].view("<i8"))
         if magic != _MAGIC or size < 0:

@@ -16,13 +16,13 @@ from hyperdex_ir.runtime.sampling import Sampling
 
 
 class Device(Protocol):
-    """What executes a program: token ids in, logits and the next token out."""
+    """A device that runs a program: token ids in, logits and the next token out."""
 
     @property
     def next_token(self) -> int: ...
 
     def set_sampling(self, settings: Settings) -> None:
-        """Says how `next_token` is chosen from now on; a text begins."""
+        """Sets the choice of `next_token` from now on; a text begins."""
         ...
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray: ...
@@ -30,9 +30,9 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a compiled program takes.
+    """Limits of a compiled program.
 
-    chunk: most tokens in one pass; head_rows: most rows of logits from one pass; max_length: positions, prompt and
+    chunk: most tokens in one step; head_rows: most rows of logits from one step; max_length: positions, prompt and
     response together; vocab_size: ids are below it.
     """
 
@@ -43,20 +43,20 @@ class Limits:
 
     @classmethod
     def of(cls, facts: ProgramFacts) -> Limits:
-        """By what inst_{n}lpu.json says of a program."""
+        """The limits in inst_{n}lpu.json, the facts of a program."""
         return cls(facts.chunk, facts.head_rows, facts.max_length, facts.vocab_size)
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What came of one call: the new tokens, why they ended, and how long it took."""
+    """The result of one call: the new tokens, the reason for their end, and the times."""
 
     tokens: tuple[int, ...]
     finish: Literal["eos", "max_new_tokens", "max_length"]
     prompt_tokens: int
     first_token_seconds: float  # from the call to the first new token
     decode_seconds: float  # from the first new token to the last
-    seed: int | None = None  # what the same tokens come of again; None when they were not drawn
+    seed: int | None = None  # gives the same tokens again; None when they were not drawn
 
     @property
     def tokens_per_second(self) -> float:
@@ -80,7 +80,7 @@ def check_prompt(ids: Sequence[int], limits: Limits, room: int) -> None:
 
 
 def prefill(device: Device, ids: Sequence[int], chunk: int) -> None:
-    """Runs the whole prompt from position 0, at most `chunk` tokens a pass; the device then holds the next token."""
+    """Runs the whole prompt from position 0, at most `chunk` tokens a step; the device then holds the next token."""
     for start in range(0, len(ids), chunk):
         device.forward(ids[start : start + chunk], start)
 
@@ -102,7 +102,7 @@ def generate(
     on_token: Callable[[int], None] | None = None,
     sampling: Sampling | None = None,
 ) -> Generation:
-    """Generates token by token: at each position the one with the largest logit, or what `sampling` says.
+    """Generates token by token: at each position the one with the largest logit, or the one that `sampling` chooses.
 
     Stops after an id of `eos_ids` (which is part of the result), after `max_new_tokens`, or when prompt and response
     together fill the positions that the model was compiled for. Raises PromptError or OptionError before anything runs.

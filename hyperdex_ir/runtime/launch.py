@@ -1,6 +1,6 @@
 """A process of a distributed run, by the environment: RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT, LOCAL_WORLD_SIZE.
 
-torchrun sets them, or whoever starts the processes.
+torchrun sets them, or another program that starts the processes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Launch:
 
 
 def current_launch() -> Launch | None:
-    """What the environment says; None when this is no distributed run. Raises OptionError when it makes no sense."""
+    """The launch in the environment; None when this is no distributed run. Raises OptionError if it makes no sense."""
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     values = {name: os.environ.get(name) for name in names}
     if None in values.values() or values["WORLD_SIZE"] == "1":

@@ -24,7 +24,7 @@ from hyperdex_ir.support.locations import ModelFolder
 
 
 class CompiledModel:
-    """A model ready to run. It holds one conversation state: the KV cache of what it ran last.
+    """A model ready to run. It holds one conversation state: the KV cache of the tokens that it ran last.
 
     Threads that call it take turns. Raises OptionError when `on_token` calls the model that calls it.
     """
@@ -48,13 +48,13 @@ class CompiledModel:
         name: str | None = None,
         peer_timeout: float = PEER_SECONDS,
     ) -> CompiledModel:
-        """Opens what `hyperdex compile` left in `model_dir`; `name` is what errors call the model.
+        """Opens the compiled model in `model_dir`. name: the model's name in errors.
 
-        num_device: how many devices the model is divided over, 1 when not given; all of them run in this process. In a
+        num_device: number of devices that the model is divided over, 1 when not given; all run in this process. In a
         process of a distributed run, as torchrun starts it, this process is one of as many devices as there are
         processes; another that gives no sign of life for `peer_timeout` seconds is lost.
-        engine: `native`, or `interpreter`, the reference: the same bits. threads: of the native engine, by default all
-        cores that the process may use, in a distributed run its share of them.
+        engine: `native`, or `interpreter`, the reference: the same bits. threads: number of threads of the native
+        executor, by default all cores that the process may use, in a distributed run its share of them.
         Raises NotCompiledError when the model is not compiled for `num_device`, OptionError when that is no positive
         whole number, FileFormatError when a file is missing, truncated, corrupted or does not belong to the others,
         PeerError when the processes do not run the same.
@@ -82,7 +82,7 @@ class CompiledModel:
         return self.limits.vocab_size
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray:
-        """One pass over at most `chunk` tokens at absolute positions from `position` on.
+        """Runs at most `chunk` tokens, one step, at absolute positions from `position` on.
 
         Returns float32 [wanted rows, vocab_size]: from `first_row` on; None: the last row only.
         """
@@ -158,7 +158,7 @@ class SharedDevice(Protocol):
 def read_eos_ids(*folders: Path) -> tuple[int, ...]:
     """End-of-text ids: generation_config.json's, else config.json's, of the first of `folders` that names any.
 
-    Raises FileFormatError for what are no whole numbers.
+    Raises FileFormatError for values that are no whole numbers.
     """
     for folder in folders:
         for name in ("generation_config.json", "config.json"):

@@ -1,4 +1,4 @@
-"""From the name of a model to the folders that running it reads."""
+"""The folders that running a model reads, by the model's name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compiled_folder(model: str | os.PathLike[str]) -> ModelFolder:
 
 
 def checkpoint_folders(folder: ModelFolder) -> tuple[Path, ...]:
-    """Where tokenizer and configuration may lie, the likeliest first."""
+    """Folders that may hold tokenizer and configuration, the likeliest first."""
     return tuple(dict.fromkeys((folder.source, folder.ckpt, folder.root)))
 
 

@@ -1,4 +1,4 @@
-"""The program and images of a compiled model on disk, checked against each other: what the manifest says of them."""
+"""The program and images of a compiled model on disk, checked against each other and against the manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyperdex_ir.support.locations import ModelFolder
 
 
 def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Program, MemoryMap, ProgramFacts]:
-    """The program of a compiled model, its memory map, and what inst_{n}lpu.json says of it; `param/` is not read.
+    """The program of a compiled model, its memory map, and its facts in inst_{n}lpu.json; `param/` is not read.
 
     Raises NotCompiledError when the model, which errors call `name`, is not compiled for `num_device`, OptionError when
     that can be no number of devices, FileFormatError when a file is missing, corrupted or does not belong to the
@@ -95,7 +95,7 @@ def _check_hash(path: Path, kind: reading.FileKind, entry: Any) -> None:
 
 
 def _read_facts(path: Path, table: dict[str, Any], memory_map: MemoryMap) -> ProgramFacts:
-    """What inst_{n}lpu.json says of the program, checked against the memory map."""
+    """The facts of the program in inst_{n}lpu.json, checked against the memory map."""
     try:
         return facts_from_json(table, memory_map)
     except KeyError as error:

@@ -1,11 +1,11 @@
 """The rendezvous of a distributed run: its processes find each other, and make sure that they run the same.
 
-A key-value store at the master's address, in the process of rank 0 or in torchrun's own, holds what each is about to
-run.
+A key-value store at the master's address, in the process of rank 0 or in torchrun's own, holds the facts of the program
+that each process is about to run.
 
 1. Each process leaves a greeting there, sealed with the secret of the run (`runtime.secret`): a number used once.
-2. The greetings of all and the secret give the key of this run, with which everything further is sealed, in the store
-   and on the connections. What was recorded of another run is of no use in this one.
+2. The greetings of all and the secret give the key of this run, which seals everything further, in the store and on the
+   connections. A recording of another run is of no use in this one.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.05
 _LINGER_SECONDS = 2.0
-_REFUSAL_SECONDS = 10.0  # for the others to come, without whom there is no key to tell them anything
+_REFUSAL_SECONDS = 10.0  # wait for the others: without them there is no key to tell them anything
 _VERDICT_SECONDS = 0.5
-_REFUSED_SECONDS = 2.0  # for torch to say that it found nobody
+_REFUSED_SECONDS = 2.0  # wait for torch to say that it found nobody
 _MISMATCH, _FAILURE = "mismatch", "failure"
 #: How long processes wait for each other at the start; importing torch alone takes seconds.
 START_SECONDS = 60.0
@@ -51,17 +51,17 @@ _GREETING = struct.Struct(f"<{_NONCE_BYTES}sQ")  # number used once, number of p
 
 
 def words_to_tell(words: str) -> bytes:
-    """Words for the other processes, as far as they show them."""
+    """Words for the other processes, cut to the length that those show."""
     return words.encode(errors="replace")[:TEXT_BYTES]
 
 
 def words_told(told: bytes) -> str:
-    """The words of another process, which may have written anything, as far as an error shows them."""
+    """The words of another process, which may have written anything, cut to the length that an error shows."""
     return told[:TEXT_BYTES].decode(errors="replace")
 
 
 def read_texts(note: bytes) -> dict[str, str]:
-    """The texts by name in what a process wrote. Raises PeerError when it is something else."""
+    """The texts by name in a process's note. Raises PeerError when it is something else."""
     try:
         found = json.loads(note)
         return {name: Fields(found, "").text(name) for name in found}
@@ -72,8 +72,8 @@ def read_texts(note: bytes) -> dict[str, str]:
 class Meeting:
     """The processes of a run around one store.
 
-    key: with which everything is sealed once `compare` has returned. wait_seconds: how long the others are waited for.
-    Raises OptionError when there is no secret or no such address, PeerError when there is no store at the address.
+    key: the key that seals everything once `compare` has returned. wait_seconds: seconds to wait for the others. Raises
+    OptionError when there is no secret or no such address, PeerError when there is no store at the address.
     """
 
     def __init__(self, launch: Launch, wait_seconds: float = START_SECONDS):
@@ -143,8 +143,8 @@ class Meeting:
             self._greetings.set(f"greeting/{launch.rank}", greeting)
 
     def _greet(self, seconds: float) -> SealedStore:
-        """Makes the key of the run; the store that it seals. Raises PeerError when a process does not come in time, or
-        has another secret."""
+        """Makes the key of the run; returns the store that it seals. Raises PeerError when a process does not come in
+        time, or has another secret."""
         if self._store is None:
             deadline = time.monotonic() + seconds
             try:
@@ -157,7 +157,7 @@ class Meeting:
         return self._store
 
     def _greeting_of(self, rank: int, deadline: float) -> bytes:
-        """The number used once of a process. Raises PeerError when it believes in another number of processes.
+        """The number used once of a process. Raises PeerError when that expects another number of processes.
 
         This process's own is not read: the store could hold one of an earlier run.
         """
@@ -177,9 +177,9 @@ class Meeting:
 
     # ------------------------------------------------------------------------------------------------ facts
     def compare(self, facts: Mapping[str, str]) -> None:
-        """Returns when all processes have come with the same facts: name -> value.
+        """Waits until all processes have come with the same facts: name -> value.
 
-        Raises PeerError that names what differs, or who did not come, or has another secret.
+        Raises PeerError that names the difference, or the process that did not come or has another secret.
         """
         try:
             with self._store_errors():
@@ -205,7 +205,7 @@ class Meeting:
     def _wait_for(self, store: SealedStore, key: str, rank: int, deadline: float) -> bytes:
         """The value that a process sets.
 
-        Raises PeerError when it is another's, when one runs something else, or when it does not come.
+        Raises PeerError when the value is another's, when a process runs something else, or when no value comes.
         """
         while True:
             self._check_mismatch()
@@ -225,7 +225,7 @@ class Meeting:
             ) from None
 
     def _check_mismatch(self) -> None:
-        """Raises PeerError when a process has told that it cannot take part; what a stranger tells does not count."""
+        """Raises PeerError when a process has told that it cannot take part. A stranger's words do not count."""
         if self._store is None or not self._store.check([_MISMATCH]):
             return
         with suppress(SealError):
@@ -238,7 +238,7 @@ class Meeting:
         self._linger()
 
     def _linger(self) -> None:
-        """The store may be in the process of rank 0: the others are to read there what is wrong."""
+        """Waits, as the store may be in the process of rank 0, until the others have read there what is wrong."""
         rank = self.launch.rank
         with suppress(RuntimeError):
             self._open.set(f"seen/{rank}", "")
@@ -248,7 +248,7 @@ class Meeting:
 
     @contextmanager
     def _store_errors(self) -> Iterator[None]:
-        """Turns what the store raises into PeerError."""
+        """Turns the store's errors into PeerError."""
         rank = self.launch.rank
         try:
             yield
@@ -282,7 +282,7 @@ class Meeting:
             raise PeerError(f"device {launch.rank}: no connection to the others: {error}", _START_HINT) from None
 
     def _networks(self) -> list[Any]:
-        """Where gloo listens: at what GLOO_SOCKET_IFNAME names, else where this host is on the way to the store."""
+        """The networks that gloo listens at: those in GLOO_SOCKET_IFNAME, else this host's on the way to the store."""
         from torch.distributed import ProcessGroupGloo
 
         names = os.environ.get("GLOO_SOCKET_IFNAME")
@@ -293,7 +293,7 @@ class Meeting:
         return [ProcessGroupGloo.create_device(hostname=here)]
 
     def verdict(self, words: str) -> str:
-        """What is wrong with the run: what the first process said that noticed something, perhaps this one."""
+        """The failure of the run: the words of the first process that noticed one, perhaps this one."""
         with suppress(RuntimeError, SealError):
             return words_told(within(_VERDICT_SECONDS, lambda: self._run_store.first(_FAILURE, words_to_tell(words))))
         return words
@@ -310,7 +310,7 @@ class Meeting:
         os._exit(1)
 
     def part(self) -> None:
-        """Returns when all have come here, so that no connection closes on one that still uses it."""
+        """Waits until all have come here, so that no connection closes on a process that still uses it."""
         rank, store = self.launch.rank, self._run_store
         with self._store_errors():
             store.set(f"done/{rank}", "")

@@ -1,8 +1,8 @@
 """The devices of a ring in one process: they run at once, each on a thread of its own.
 
-What a device does depends on its program and the messages it takes, in their order, and on nothing else. When one
-faults, the others therefore go on up to where they need a message of it: what is found then does not depend on timing.
-Their machines may be of any engine, as long as they have the protocol `StepMachine`.
+The work of a device depends on its program and the messages it takes, in their order, and on nothing else. When one
+faults, the others therefore go on until they need a message of it: the faults that are found do not depend on timing.
+Their machines may be of any executor, as long as they have the protocol `StepMachine`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hyperdex_ir.native.pool import Pool
 
 
 class Ring:
-    """Machines with the links between them, by device. What all have (logits, registers) is read from the first.
+    """Machines with the links between them, by device. Values of all (logits, registers) are read from the first.
 
-    deadline: seconds of `time.monotonic`, None for none; a pass that is not over by then ends in DeadlineError.
+    deadline: seconds of `time.monotonic`, None for none; a step that is not over by then ends in DeadlineError.
     """
 
     def __init__(self, machines: Sequence[StepMachine], links: Sequence[MemoryLink]):
@@ -39,7 +39,7 @@ class Ring:
 
     @property
     def fault(self) -> NumericFault | None:
-        """The first of all in program order; of those at the same instruction, that of the lowest device."""
+        """The first fault of all in program order; of those at the same instruction, that of the lowest device."""
         faults = (machine.fault for machine in self.machines)
         return min(filter(None, faults), key=lambda fault: fault.order, default=None)
 
@@ -53,16 +53,16 @@ class Ring:
             machine.write_hbm(address, data)
 
     def clear(self) -> None:
-        """Forgets the sticky flags, and counts passes from 0 again."""
+        """Forgets the sticky flags, and counts steps from 0 again."""
         for machine in self.machines:
             machine.clear()
 
     def run(self, tokens: Sequence[int], position: int, first_row: int) -> None:
-        """One pass of all devices, each with the same tokens. Passes of several Python threads take turns.
+        """Runs one step of all devices, each with the same tokens. Steps of several Python threads take turns.
 
         Raises MachineFault as the machines do: the first in program order, then of the lowest device, which it names;
-        and when all that are left wait for messages; DeadlineError when the deadline passes. That, Ctrl+C and whatever
-        else a machine raises end all devices at once.
+        and when all that are left wait for messages; DeadlineError when the deadline is over. That, Ctrl+C and any
+        other error of a machine end all devices at once.
         """
         with self._running:
             self._round.begin()
@@ -75,7 +75,7 @@ class Ring:
 
 
 class _Round:
-    """A pass of all devices, and how it ended for each. It does not know the ring, so that this can be collected."""
+    """A step of all devices, and its end for each. It has no reference to the ring, so that can be collected."""
 
     def __init__(self, machines: Sequence[StepMachine], wires: Wires):
         self._machines, self._wires = machines, wires
@@ -88,7 +88,7 @@ class _Round:
         self._wires.begin()
 
     def run_device(self, device: int) -> None:
-        """Runs a device to its end: by halt, by a fault, or where it waits for what nobody sends."""
+        """Runs a device to its end: by halt, by a fault, or where it waits for a message that nobody sends."""
         try:
             self._run(device)
         except MachineFault as fault:
@@ -113,7 +113,7 @@ class _Round:
             machine.stop()
 
     def check(self) -> None:
-        """Raises what the pass ended with, when not with a halt of all devices."""
+        """Raises the error that the step ended with, unless all devices halted."""
         if self._errors:
             raise self._errors[min(self._errors)]
         if self._faults:

@@ -1,4 +1,4 @@
-"""How tokens are chosen: the settings of one call, with the meanings and defaults that transformers gives them."""
+"""The choice of tokens: the settings of one call, with the meanings and defaults that transformers gives them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.isa.settings import GREEDY, SAMPLE, Settings
 
-#: What transformers takes when neither the call nor generation_config.json says anything.
+#: Defaults of transformers, for settings that neither the call nor generation_config.json gives.
 DEFAULTS = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "repetition_penalty": 1.0}
 SEED_LIMIT = 1 << 64
 _TOP_K_LIMIT = 1 << 63
@@ -26,7 +26,7 @@ def draw_seed() -> int:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen.
+    """The choice of the next token.
 
     repetition_penalty: logits of tokens that the text holds are divided by it where positive, else multiplied; 1: none.
     Without do_sample the token with the largest logit then follows, and nothing else counts. With it: temperature
@@ -53,14 +53,14 @@ class Sampling:
             raise OptionError(f"seed is {self.seed}; it must be from 0 to 2^64 - 1", "leave it out to have one drawn")
 
     def seeded(self, draw: Callable[[], int] = draw_seed) -> Sampling:
-        """With a seed drawn where one is needed and none is given."""
+        """The same settings, with a seed drawn where one is needed and none is given."""
         if not self.do_sample or self.seed is not None:
             return self
         return replace(self, seed=draw())
 
     @property
     def settings(self) -> Settings:
-        """What the machine gets; floats are rounded to float32."""
+        """The settings for the machine; floats are rounded to float32."""
         penalty = float(self.repetition_penalty)
         if not self.do_sample:
             return Settings(GREEDY, repetition_penalty=penalty)

@@ -1,7 +1,7 @@
-"""A store of torch.distributed whose values are sealed: who has no key can neither write one nor move it elsewhere.
+"""A store of torch.distributed with sealed values: without the key, nobody can write one or move it elsewhere.
 
-The store itself knows no secret: whoever reaches its port reads all of it, may remove what is there, fill it, or put
-something else there, which is refused when it is read. gloo finds the other processes by such a store too.
+The store itself knows no secret. A stranger who reaches its port can read all of it, remove values, fill it, or replace
+a value, which is then refused when it is read. gloo finds the other processes by such a store too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST_VALUE = 1 << 16
 
 
 class SealedStore(Store):
-    """Values in `store` under their keys. timeout: how long a key is waited for that nobody has set.
+    """Values in `store` under their keys. timeout: the longest wait for a key that is not set.
 
     All calls raise RuntimeError when the store is gone, SilenceError when it does not answer.
     """
@@ -39,7 +39,7 @@ class SealedStore(Store):
         return self._opened(key, self._store.get(key))
 
     def check(self, keys: Sequence[str]) -> bool:
-        """Whether there is something under each key, of whoever."""
+        """Test that there is a value under each key, also a stranger's."""
         return self._store.check(keys)
 
     def wait(self, keys: Sequence[str], timeout: timedelta | None = None) -> None:
@@ -60,7 +60,7 @@ class SealedStore(Store):
         return seal(self._key, "store", key.encode(), content) + content
 
     def _opened(self, key: str, value: bytes) -> bytes:
-        if len(value) > SEAL_BYTES + LONGEST_VALUE:  # of nobody who has the key
+        if len(value) > SEAL_BYTES + LONGEST_VALUE:  # no holder of the key writes that
             raise SealError(key)
         found, content = value[:SEAL_BYTES], value[SEAL_BYTES:]
         if not hmac.compare_digest(found, seal(self._key, "store", key.encode(), content)):

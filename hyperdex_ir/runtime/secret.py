@@ -1,9 +1,9 @@
 """The secret of a distributed run, and the seals that its processes make with it.
 
-It is what HYPERDEX_RUN_SECRET holds, or the file that HYPERDEX_RUN_SECRET_FILE names. When neither is set and all
+It is the value of HYPERDEX_RUN_SECRET, or the file that HYPERDEX_RUN_SECRET_FILE names. When neither is set and all
 processes are on one host, the first to come makes one and leaves it to the others in a file that only this user can
-read, until all have it. It is never printed: what a terminal shows ends in logs. Processes on several hosts must be
-given one. It must be random, never a phrase: whoever reads a seal can try guesses at it without being noticed.
+read, until all have it. It is never printed: text on a terminal ends in logs. Processes on several hosts must be
+given one. It must be random, never a phrase: a stranger who reads a seal can try guesses at it without being noticed.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class RunSecret:
     is_own: bool = False
 
     def forget(self) -> None:
-        """Removes the file; to be called when all processes have the secret, or when the one that left it fails."""
+        """Removes the file. Call it when all processes have the secret, or when the one that left it fails."""
         if self.made is not None:
             with suppress(OSError):
                 self.made.unlink(missing_ok=True)
 
 
 def seal(key: bytes, purpose: str, *parts: bytes | memoryview) -> bytes:
-    """The HMAC-SHA256 of bytes in their order; that of another purpose is another."""
+    """The HMAC-SHA256 of bytes in their order; each purpose has another one."""
     lengths = struct.pack(f"<{len(parts) + 1}Q", len(purpose), *map(len, parts))
     return hmac.digest(key, b"".join((lengths, purpose.encode(), *parts)), "sha256")
 
@@ -66,7 +66,7 @@ def seal(key: bytes, purpose: str, *parts: bytes | memoryview) -> bytes:
 def run_secret(run: str, one_host: bool) -> RunSecret:
     """The secret that this process was given, else that of the run of this name, when all of it is on one host.
 
-    Raises OptionError when there is none, or it is no secret: too short, or in a file that others can read.
+    Raises OptionError when there is none, or it is not secret: too short, or in a file that others can read.
     """
     text, file = os.environ.get(VARIABLE), os.environ.get(FILE_VARIABLE)
     if text and file:

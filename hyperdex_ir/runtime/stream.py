@@ -12,7 +12,7 @@ _REPLACEMENT = "\ufffd"
 
 
 class Decoder(Protocol):
-    """What turns ids to text: our tokenizers, and transformers' own."""
+    """A decoder of ids to text: our tokenizers, and transformers' own."""
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = ...) -> str: ...
 
@@ -36,7 +36,7 @@ class Detokenizer:
         return self._take(final=False)
 
     def finish(self) -> str:
-        """Returns what is held back, an unfinished character as U+FFFD, and starts anew."""
+        """Returns the text that is held back, an unfinished character as U+FFFD, and starts anew."""
         text = self._take(final=True)
         self._ids, self._context, self._read = [], 0, 0
         return text
@@ -77,7 +77,7 @@ class TextStreamer:
             self.on_finalized_text(self._detokenizer.push(token))
 
     def end(self) -> None:
-        """Writes what is held back, and a line end."""
+        """Writes the text that is held back, and a line end."""
         self._in_prompt = True
         self.on_finalized_text(self._detokenizer.finish(), stream_end=True)
 

@@ -1,4 +1,4 @@
-"""A store of torch.distributed whose calls end: torch's own wait for an answer without a limit, whoever listens."""
+"""A store of torch.distributed with limited waits: torch's own wait without end, whatever process listens."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
 
 T = TypeVar("T")
-#: For the store to say that a wait was in vain.
+#: Further wait for the store to say that a wait was in vain.
 _SAY_SECONDS = 2.0
 
 
 class SilenceError(RuntimeError):
-    """Nobody has answered in time, as `RuntimeError` of torch's stores says that the connection is gone."""
+    """No answer came in time. `RuntimeError` of torch's stores, in contrast, says that the connection is gone."""
 
 
 def within(seconds: float, call: Callable[[], T]) -> T:
@@ -41,9 +41,10 @@ def within(seconds: float, call: Callable[[], T]) -> T:
 
 
 class TimedStore:
-    """The calls of a store that a rendezvous makes. seconds: how long an answer is waited for.
+    """The calls of a store that a rendezvous makes. seconds: the longest wait for an answer.
 
-    All raise SilenceError, and at once after the first that has: its call holds the store, so that others would wait.
+    All raise SilenceError when none comes. After the first time all raise it at once: that call holds the store, so
+    that others would wait.
     """
 
     def __init__(self, store: Store, seconds: float):

@@ -23,15 +23,15 @@ _LARGEST_ID = 2**32 - 1
 #: A vocabulary of 262,144 tokens and 514,000 merges takes 0.4 GB and 1.5 s; a megabyte of text some 0.1 GB and 2 s.
 _LOADING = Limits(seconds=20, memory=2 << 30, answer=1 << 20)
 _WORKING_SECONDS, _SECONDS_A_MEGABYTE = 10, 10
-_ANSWER = 32 << 20  # and some times what was asked
+_ANSWER = 32 << 20  # bytes, and some multiple of the request
 
 
 class Tokenizer:
     """Text to token ids and back, and conversations to text.
 
-    folder: of the files. special_tokens: text of each of `SPECIAL_TOKENS` that the checkpoint names. config: the
-    contents of tokenizer_config.json. Raises ConfigError when the files make no tokenizer, or take more than 20 s or
-    2 GiB to read.
+    folder: the folder of the files. special_tokens: text of each of `SPECIAL_TOKENS` that the checkpoint names. config:
+    the contents of tokenizer_config.json. Raises ConfigError when the files make no tokenizer, or take more than 20 s
+    or 2 GiB to read.
     """
 
     def __init__(self, folder: Path, special_tokens: Mapping[str, str], config: Mapping[str, Any]):
@@ -92,7 +92,7 @@ class Tokenizer:
         return self._ask(size, "decoding with it", work="decode", ids=numbers, skip_special_tokens=skip_special_tokens)
 
     def _ask(self, size: int, what: str, **work: Any) -> Any:
-        """The child's answer; size: of what is asked, in bytes."""
+        """The child's answer. size: bytes of the request."""
         seconds = _WORKING_SECONDS + _SECONDS_A_MEGABYTE * (size >> 20)
         limits = Limits(seconds, _LOADING.memory, _ANSWER + 16 * size)
         return self._process.ask(work, limits, f"{self._name}: {what}", ConfigError)
@@ -128,7 +128,7 @@ def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _is_text(text: str) -> bool:
-    """Whether it has a UTF-8 form: JSON can hold half a character."""
+    """Test for a text with a UTF-8 form: JSON can hold half a character."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

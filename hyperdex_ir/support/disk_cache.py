@@ -1,8 +1,8 @@
-"""Files kept because making them takes long: each is whole and what was made for its key, or counts as not there.
+"""Cache of files that take long to make: an entry is whole and was made for its key, or counts as not there.
 
-A hash says that an entry is whole, not who made it: anyone can compute it. So an entry counts only when it and its
-folder belong to this user and nobody else may write them. Both are looked at through open descriptors, so that what was
-looked at is what is read.
+A hash shows that an entry is whole, not who made it: anyone can compute it. So an entry counts only when it and its
+folder belong to this user and nobody else may write them. Both are checked through open descriptors, so that the file
+that was checked is the one that is read.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _TEMPORARY = r"(\.[0-9a-f]{16}\.tmp)?"
-#: A larger file is no entry; the engine's machine code has about 1 MB.
+#: A larger file is no entry; the native executor's machine code has about 1 MB.
 _LARGEST = 1 << 28
 
 
@@ -45,7 +45,7 @@ class DiskCache:
     keep: int
 
     def read(self, name: str, key: str) -> bytes | None:
-        """The data in a file; None when there is none that can be read, or it is not what was written for this key."""
+        """The data of an entry; None when it cannot be read, or was not written for this key."""
         try:
             with self._opened() as folder, _opened_file(folder, name) as file:
                 self._check_file(file, name)
@@ -57,8 +57,8 @@ class DiskCache:
         return data if entry[:head] == self.magic + _digest(key, data) else None
 
     def write(self, name: str, key: str, data: bytes) -> None:
-        """Keeps data, whole or not at all. A folder that cannot be written or trusted keeps nothing, which is no error:
-        the caller has the data.
+        """Keeps data, whole or not at all. A folder that cannot be written or trusted keeps nothing. That is no error:
+        the caller has the data, and makes it again next time.
         """
         try:
             os.makedirs(self.folder, mode=0o700, exist_ok=True)
@@ -99,13 +99,13 @@ class DiskCache:
             raise _refusal(self.folder / name, "it has a second name")
 
     def _check_owner(self, descriptor: int, path: Path) -> None:
-        """Raises OSError, after one log line, unless what is open belongs to this user."""
+        """Raises OSError, after one log line, unless the open file or folder belongs to this user."""
         owner = os.fstat(descriptor).st_uid
         if owner != os.geteuid():
             raise _refusal(path, f"it belongs to user {owner}, not to {os.geteuid()}")
 
     def _prune(self, folder: int) -> None:
-        """Removes the oldest entries and what killed writers left. A file by another name, or without the magic, is
+        """Removes the oldest entries and the files of killed writers. A file by another name, or without the magic, is
         not the cache's; neither is anything in a folder that is a link. Another process may prune at the same time.
         """
         if self.folder.is_symlink():
@@ -156,7 +156,7 @@ def _followed(path: Path, outer: int) -> tuple[int, bool]:
 
 @contextmanager
 def _opened_file(folder: int, name: str) -> Iterator[int]:
-    """A descriptor of a file in an open folder. Raises OSError for what is no file, a link included."""
+    """A descriptor of a file in an open folder. Raises OSError for anything but a file, a link included."""
     file = os.open(name, _READ, dir_fd=folder)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):

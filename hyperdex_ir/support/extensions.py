@@ -1,4 +1,4 @@
-"""What installed packages add to this one, by entry point. Nothing of theirs is imported before it is asked for.
+"""Extensions by installed packages, found as entry points. Nothing of theirs is imported before it is asked for.
 
 | group | an entry names |
 | --- | --- |
@@ -21,7 +21,7 @@ FUSION_PATTERNS = "hyperdex_ir.fusion_patterns"
 
 
 def find_extensions(group: str, taken: tuple[str, ...] = ()) -> dict[str, Callable[[], Any]]:
-    """The entries of a group by name, in order of names, each as a function that imports what it names.
+    """The entries of a group by name, in order of names, each as a function that imports the named object.
 
     Raises ExtensionError when two packages use one name, or one uses a name that is `taken`.
     """
@@ -45,7 +45,7 @@ def _loader(group: str, entry: EntryPoint) -> Callable[[], Any]:
     def load() -> Any:
         try:
             return entry.load()
-        except Exception as error:  # whatever the package does when it is imported
+        except Exception as error:  # the package may do anything when it is imported
             raise ExtensionError(
                 f"entry point {entry.name} of {group}: {entry.value} cannot be imported:"
                 f" {type(error).__name__}: {error}",

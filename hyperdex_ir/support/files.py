@@ -28,7 +28,7 @@ HEADER_BYTES = _HEADER.size
 
 
 class Kind(IntEnum):
-    """What a binary file holds."""
+    """The kind of a binary file's contents."""
 
     INSTRUCTIONS = 1
     PARAMETERS = 2
@@ -104,8 +104,8 @@ def atomic_file(
     """A file open for writing (and reading) that takes its name, synced, only when the block ends well.
 
     root: the folder of the model that it belongs to, below which no link is followed (`folder_access.py`). None: where
-    the user asked for it. ready: as of `FolderTree.new_file`. Raises StorageError when what is there is no file: the
-    rename would put one in the place of a device.
+    the user asked for it. ready: as of `FolderTree.new_file`. Raises StorageError when something is there that is no
+    file: the rename would put a file in the place of a device.
     """
     tree = FolderTree(path.parent if root is None else root)
     with storage_errors(path), tree.new_file(tree.name_of(path), ready) as file:

@@ -1,11 +1,11 @@
 """The one way to write, rename, remove and lock below the folder of a model, whose contents a stranger may have made.
 
-The user names the root, and links on the way to it are his. Below it, every component is opened relative to the folder
-that it lies in, without following links; a file is always made anew under a name that no one can foresee, and takes its
-own by a rename. So whatever the folder holds, nothing outside it changes.
+The user names the root, and links on the way to it are the user's. Below it, every component is opened relative to the
+folder that it lies in, without following links. A file is always made anew under a name that no one can foresee, and
+takes its own by a rename. So nothing outside the folder changes, whatever the folder holds.
 
 One exception: `ckpt` and `param` may be links to another disk. They are followed where the user owns both the link and
-the folder that it leads to. What may be in that folder is for `backend/links.py` to say.
+the folder that it leads to. `backend/links.py` decides what may be in that folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _UNFINISHED = re.compile(r"\.([^/]+)\.[0-9a-z]{1,32}\.part")
 
 @dataclass(frozen=True)
 class FolderTree:
-    """A folder by its path, `root`, and what lies below it by name: relative, with `/`, without `..`.
+    """A folder by its path, `root`, and the files below it by name: relative, with `/`, without `..`.
 
     Every method raises StorageError where a component below the root is a link or no folder, and OSError where the file
     system refuses.
@@ -81,7 +81,7 @@ class FolderTree:
         return self._followed(outer, path, target)
 
     def _followed(self, outer: int, path: Path, target: str) -> int:
-        """A descriptor of the folder that the text of a link of the user's own names."""
+        """A descriptor of the folder that a link names by its text; the link must be the user's own."""
         try:
             descriptor = os.open(target, _REACHED, dir_fd=outer)
         except (FileNotFoundError, NotADirectoryError):
@@ -104,7 +104,7 @@ class FolderTree:
         return path.relative_to(self.root).as_posix()
 
     def info(self, name: str) -> os.stat_result | None:
-        """The facts of what has the name, of a link itself; None when there is nothing, or no file can be named so."""
+        """The facts of the file with this name, of a link itself; None if there is none or none can have the name."""
         try:
             with self._place(name) as (folder, last):
                 return os.stat(last, dir_fd=folder, follow_symlinks=False)
@@ -116,17 +116,17 @@ class FolderTree:
             raise
 
     def is_file(self, name: str) -> bool:
-        """Whether a regular file has the name; a link is none."""
+        """Test for a regular file with this name; a link is none."""
         found = self.info(name)
         return found is not None and stat.S_ISREG(found.st_mode)
 
     def is_no_folder(self, name: str) -> bool:
-        """Whether something has the name that is no folder: a file, a link, a device."""
+        """Test for something with this name that is no folder: a file, a link, a device."""
         found = self.info(name)
         return found is not None and not stat.S_ISDIR(found.st_mode)
 
     def names(self, folder: str = "") -> list[str]:
-        """What a folder holds, sorted, each with the folder's name before it; nothing when the folder is not there."""
+        """The names in a folder, sorted, each with the folder's name before it; none when the folder is not there."""
         try:
             with self.folder(folder) as descriptor:
                 found = os.listdir(descriptor)
@@ -171,7 +171,7 @@ class FolderTree:
         raise StorageError(f"{self.root / name}: not a file", "remove it")
 
     def remove(self, name: str) -> None:
-        """Removes a file, a link and not what it leads to; nothing when there is none.
+        """Removes a file, or a link and not its target; does nothing when there is none.
 
         Raises StorageError when it is a folder.
         """
@@ -216,7 +216,7 @@ class FolderTree:
     def new_file(self, name: str, ready: Callable[[os.stat_result], None] | None = None) -> Iterator[IO[bytes]]:
         """A file open for writing and reading that takes its name, synced, only when the block ends well.
 
-        ready: is told the facts of the file, which it keeps, just before it takes its name.
+        ready: called with the facts of the file just before it takes its name; the rename does not change them.
         """
         new = NewFile(self, name)
         try:
@@ -231,9 +231,9 @@ class FolderTree:
 
 
 class NewFile:
-    """A file that is written under a hidden name, made for it, until `rename`. To be ended with `discard`.
+    """A file that is written under a hidden name, made for it, until `rename`. `discard` must end it.
 
-    It is not there before `begin`: an interrupt in there leaves nothing behind when `discard` has been arranged before.
+    It is not there before `begin`. If the caller arranges `discard` before, an interrupt in `begin` leaves nothing.
     """
 
     def __init__(self, tree: FolderTree, name: str):
@@ -257,7 +257,7 @@ class NewFile:
         return self._file
 
     def finish(self) -> None:
-        """Has all of it on the disk."""
+        """Syncs all of the file to the disk."""
         assert self._file is not None
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -299,7 +299,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def final_name(name: str) -> str | None:
-    """The name that a file is to have which is now unfinished, by its name in its folder; None for any other file."""
+    """The final name of an unfinished file, by its present name in its folder; None for any other file."""
     found = _UNFINISHED.fullmatch(name)
     return None if found is None else found[1]
 
@@ -319,7 +319,7 @@ def link_refused(path: Path, why: str, hint: str = "remove the link, or put a fo
 
 
 def _link(name: str, outer: int, path: Path) -> tuple[int, str]:
-    """Owner and text of a link. Raises StorageError for what is none."""
+    """Owner and text of a link. Raises StorageError for anything else."""
     try:
         return read_link(name, outer)
     except OSError as error:
@@ -329,9 +329,9 @@ def _link(name: str, outer: int, path: Path) -> tuple[int, str]:
 
 
 def read_link(name: str, outer: int) -> tuple[int, str]:
-    """Owner and text of one and the same link in an open folder, whoever may exchange it meanwhile.
+    """Owner and text of one and the same link in an open folder, even if another process exchanges it meanwhile.
 
-    Raises OSError, with EINVAL for what is no link.
+    Raises OSError, with EINVAL for a file that is no link.
     """
     if not hasattr(os, "O_PATH"):  # only Linux can open a link itself
         return os.stat(name, dir_fd=outer, follow_symlinks=False).st_uid, os.readlink(name, dir_fd=outer)

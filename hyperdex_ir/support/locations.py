@@ -1,9 +1,9 @@
-"""Where a model lies: the folder that everything of it goes into, and the folder of its original checkpoint.
+"""The places of a model: the folder of everything that is made of it, and the folder of its original checkpoint.
 
 A model is named by (a) a Hub id; (b) an existing directory that holds a checkpoint directly or in `ckpt/`, or one GGUF
 file, or by a path to that file; (c) an absolute path that does not exist or is empty, whose last two components are the
 Hub id to download. A marker in `ckpt/` tells (c) from (b) the next time. Only in the checkpoints of (a), (c) and GGUF
-files may the tool delete weights, and of these only what the markers say it has put there (`hub.py`,
+files may the tool delete weights, and there only the files that it has made, by the markers (`hub/download.py`,
 `checkpoint/gguf.py`).
 """
 
@@ -44,7 +44,7 @@ def hub_root() -> Path:
 
 
 def engine_cache() -> Path:
-    """The native engine's machine code: `$HYPERDEX_HOME/engine`, by default `~/.cache/hyperdex/engine`."""
+    """The folder of the native executor's machine code: `$HYPERDEX_HOME/engine`, else `~/.cache/hyperdex/engine`."""
     return _home() / "engine"
 
 
@@ -74,7 +74,7 @@ def _home() -> Path:
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """The path with `~` and `~user` in its place. Raises OptionError when there is no such home directory."""
+    """The path with `~` and `~user` expanded. Raises OptionError when there is no such home directory."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -82,7 +82,7 @@ def user_path(path: str | os.PathLike[str]) -> Path:
 
 
 def is_hub_id(text: str) -> bool:
-    """Whether the text has the form of a Hub id: `name` or `organisation/name`."""
+    """Test for a text with the form of a Hub id: `name` or `organisation/name`."""
     return _HUB_ID.fullmatch(text) is not None and ".." not in text and "--" not in text
 
 
@@ -92,7 +92,7 @@ class ModelFolder:
 
     root: everything that the compiler writes goes below it.
     source: the folder with config.json, tokenizer and safetensors.
-    hub_id: what to download into `source`, or None when the checkpoint is there already.
+    hub_id: the model to download into `source`, or None when the checkpoint is there already.
     gguf: the GGUF file to make the files in `source` from, or None.
     made_by_tool: the weights in `source` may be the tool's own copy: markers there say which files are.
     """
@@ -201,7 +201,9 @@ def _existing(path: Path, redirected: Path | None) -> ModelFolder | None:
 
 
 def _of_gguf(file: Path, root: Path) -> ModelFolder:
-    """A GGUF file, whose checkpoint in `ckpt/` the tool makes; of a path to it in the folder of its own name."""
+    """The folder of a GGUF file, in whose `ckpt/` the tool makes the checkpoint. A path to the file stands for the
+    folder of the file's name without its suffix.
+    """
     return ModelFolder(root, root / "ckpt", None, made_by_tool=True, gguf=file)
 
 
@@ -220,7 +222,7 @@ def _install(path: Path, redirected: Path | None) -> ModelFolder:
 
 
 def read_marker(ckpt: Path) -> dict[str, Any] | None:
-    """What `write_marker` left in a folder that the tool downloads into, or None: it may name no Hub id but a path."""
+    """The marker in a folder that the tool downloads into; None if there is none that names a Hub id."""
     try:
         value = reading.read_object(ckpt / MARKER, reading.MARKER)
     except (FileNotFoundError, FileFormatError):

@@ -1,4 +1,4 @@
-"""The identity of the code that makes what is kept between runs: files of this package and of extensions, libraries."""
+"""The identity of the code that makes kept results: the files of this package and of extensions, and libraries."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 
 from hyperdex_ir import __version__
 
-#: Libraries that shape what is kept; the others show, find or transport it.
+#: Libraries that shape the kept results; the others show, find or transport them.
 LIBRARIES = ("gguf", "llvmlite", "numpy", "safetensors", "tokenizers", "torch", "transformers", "xdsl")
 _PACKAGE = Path(__file__).parents[1]
 #: Stands for code that is in no file: another process cannot tell that it has the same.
 _SESSION = uuid.uuid4().hex
-#: Those that are recorded with what they shape.
+#: Libraries whose versions are recorded with the results.
 _RECORDED = ("xdsl", "torch", "transformers", "numpy")
 
 
 @cache
 def versions() -> Mapping[str, str]:
-    """Versions of this package and of those that shape what it writes, as far as they are installed, by name."""
+    """Versions of this package and of the recorded libraries, as far as they are installed, by name."""
     found = {"hyperdex-ir": __version__}
     for name in _RECORDED:
         with suppress(metadata.PackageNotFoundError):
@@ -59,7 +59,7 @@ def foreign_digest(modules: Iterable[str]) -> str:
 
 
 def _file_hashes(name: str) -> list[str]:
-    """Of a package or module that has been imported."""
+    """Hashes of the files of a package or module that has been imported."""
     module = sys.modules.get(name)
     paths = sorted(path for folder in getattr(module, "__path__", ()) for path in Path(folder).rglob("*.py"))
     if not paths and (file := getattr(module, "__file__", None)) is not None:

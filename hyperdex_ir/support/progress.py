@@ -1,4 +1,4 @@
-"""What a compile says while it works: log lines and progress bars, all on stderr, no bars when it is not a terminal."""
+"""Output of a compile while it works: log lines and progress bars, all on stderr; bars on a terminal only."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _REDRAW = 0.1  # seconds
 
 
 def log(message: str) -> None:
-    """One log line."""
+    """Prints one log line."""
     print(f"[ INFO ] : {printable(message)}", file=sys.stderr, flush=True)
 
 
 def log_banner() -> None:
-    """Name, version and copyright."""
+    """Prints name, version and copyright."""
     log(f"** hyperdex-ir Model SDK Version {__version__} **")
     log("** Copyright (c) 2026 the hyperdex-ir authors, Apache-2.0 **")
 
 
 def log_phase(number: int, title: str, *lines: str) -> None:
-    """The heading of a phase and what it is about to do."""
+    """Prints the heading of a phase, and lines about its work."""
     log(f"** Phase-{number} : {title} **")
     for line in lines:
         log(line)
@@ -34,7 +34,7 @@ def log_phase(number: int, title: str, *lines: str) -> None:
 
 @contextmanager
 def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar over `total` bytes; yields the function that is told of each further count of bytes done."""
+    """A progress bar over `total` bytes; yields the function to call with each further count of bytes done."""
     if not sys.stderr.isatty():
         yield lambda count: None
         return
@@ -51,7 +51,7 @@ def byte_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
 def file_progress(name: str, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
     """The bar of a download, as the product page shows it; elsewhere than on a terminal a line when the file is there.
 
-    total: bytes, None: not known. done: bytes of an earlier attempt. Yields what is told of further bytes.
+    total: bytes, None: not known. done: bytes of an earlier attempt. Yields the function to call with further bytes.
     """
     if not sys.stderr.isatty():
         yield lambda count: None

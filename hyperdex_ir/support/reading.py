@@ -1,7 +1,7 @@
-"""Files as they are read: regular ones only, small ones whole and up to a limit of their kind, JSON in its strict form.
+"""Safe reading of files: regular ones only, small ones whole and up to a limit of their kind, JSON in its strict form.
 
 A file that somebody else has made may be a link to a device, a FIFO that nobody writes to, or of any size. Links are
-followed: a cache of the Hub consists of them. What is looked at is what has been opened.
+followed: a cache of the Hub consists of them. Checks look at the opened file.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class FileKind:
 
     @property
     def most_values(self) -> int:
-        """Values of the file that are made objects; so they take a small multiple of the limit in memory."""
+        """The most values of a file that become objects; so they take a small multiple of the limit in memory."""
         return self.limit // _BYTES_OF_A_VALUE
 
 
@@ -75,7 +75,7 @@ SMALL_FILES = {
 }
 #: A checkpoint's weights in several files: the names of the index of safetensors, and of torch's format.
 SAFETENSORS_INDEX, TORCH_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
-#: All that transformers looks for in the folder of a checkpoint.
+#: All files that transformers looks for in the folder of a checkpoint.
 _OF_CHECKPOINTS = {
     **SMALL_FILES,
     "adapter_config.json": CONFIG,
@@ -89,7 +89,7 @@ MOST_DIMENSIONS = 8
 MAX_DEPTH = 64
 #: Digits of a whole number in a JSON file: tokenizers have 10**30 for a length without limit.
 _MOST_DIGITS = 64
-#: A file has at most a value for as many bytes of its limit: an empty object takes 3 in a file, 72 in memory.
+#: Bytes of a file's limit for each value that it may have: an empty object takes 3 bytes in a file, 72 in memory.
 _BYTES_OF_A_VALUE = 16
 _BLOCK_BYTES = _MIB
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -184,7 +184,7 @@ def read_text(path: Path, kind: FileKind) -> str:
 
 # ---------------------------------------------------------------------------------------------------- JSON
 def read_json(path: Path, kind: FileKind) -> Any:
-    """The value in a JSON file. Raises as `read_bytes`, and the kind's error unless it is as `parse_json` wants it."""
+    """The value in a JSON file. Raises as `read_bytes`, and the kind's error unless `parse_json` takes it."""
     data = read_bytes(path, kind)
     try:
         return parse_json(data.decode(), kind)

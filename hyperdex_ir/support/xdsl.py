@@ -1,4 +1,4 @@
-"""What this package adds to xDSL, in one place: locations that survive rewriting, dominance, short errors, text."""
+"""Additions to xDSL, in one place: locations that survive rewriting, dominance, short errors, text."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 
 #: The strings of xDSL 0.74's own pattern, which takes time exponential in the length of one that does not end.
 MLIRLexer._unescaped_characters_regex = re.compile(r'"(?:[^"\\\n\v\f]++|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*+"')
-#: Regions, attributes and types of a text inside each other, and the operators of an affine expression: what works on a
-#: module calls itself for each, and Python allows a thousand calls.
+#: Depth of the regions, attributes and types of a text, and the operators of an affine expression: functions that work
+#: on a module call themselves for each, and Python allows a thousand calls.
 MAX_DEPTH = 64
-#: Elements of the dense attributes of a text, which may be written as one of them. Our own texts have none.
+#: Elements of the dense attributes of a text, where one written element may stand for all. Our own texts have none.
 _MOST_ELEMENTS = 1 << 18
 #: Characters that the aliases of a text stand for. Our own texts have none.
 _MOST_ALIASED = 1 << 20
 #: Bits of an integer type.
 _MOST_BITS = 9999
 _WIDE = re.compile(r"[su]?i[0-9]{5,}")
-#: What matters for depth: strings, comments and arrows do not count, the next operand ends an expression.
+#: Tokens that matter for depth: strings, comments and arrows do not count, the next operand ends an expression.
 _NESTING = re.compile(
     r'"(?:[^"\\\n\v\f]|\\.)*+"?|//[^\n]*+|->|[><=]=|[][{}()<>+*,%=-]|\b(?:floordiv|ceildiv|mod)\b|\b[0-9]\w{1000,}',
     re.ASCII,
@@ -83,14 +83,14 @@ def installed_universe() -> Universe:
 
 @functools.cache
 def _universe(path: tuple[str, ...]) -> Universe:
-    """The same for the packages on a path: each pass of a compile asks, and the answer takes the metadata of all."""
+    """The same for the packages on a path. Kept: each pass of a compile asks, and an answer reads all metadata."""
     from xdsl.universe import Universe
 
     return Universe.get_multiverse()
 
 
 def parse_module(text: str, name: str = "<text>") -> ModuleOp:
-    """The module that the text says. Raises PassError, one line, when it does not parse."""
+    """The module of a text. Raises PassError, one line, when it does not parse."""
     check_text(text, name)
     try:
         with value_errors(name):
@@ -104,7 +104,7 @@ def parse_module(text: str, name: str = "<text>") -> ModuleOp:
 
 @contextmanager
 def value_errors(name: str) -> Iterator[None]:
-    """Turns what xDSL's parser does not check itself, numbers beyond their type and depth, into PassError."""
+    """Turns faults that xDSL's parser does not report itself, numbers beyond their type and depth, into PassError."""
     try:
         yield
     except (OverflowError, MemoryError):
@@ -118,8 +118,8 @@ def value_errors(name: str) -> Iterator[None]:
 def check_text(text: str, name: str) -> None:
     """Raises PassError when a text nests deeper than `MAX_DEPTH`, or has a number of too many digits.
 
-    Whether it is a module is not looked at. xDSL finds depth by running out of Python's stack, or only those that work
-    on the module do.
+    Does not check that the text is a module. xDSL finds depth by running out of Python's stack, in the parser or only
+    later, in functions that work on the module.
     """
     depths, operators = dict.fromkeys(_OPENING, 0), 0
     for found in _NESTING.finditer(text):
@@ -147,7 +147,7 @@ def _place(text: str, position: int) -> str:
 
 # ---------------------------------------------------------------------------------------------------- short texts
 class _Aliases(dict[str, Attribute]):
-    """The aliases of a text, and what their uses stand for: aliases of aliases double with each line.
+    """The aliases of a text, and the sizes of the texts that they stand for: aliases of aliases double with each line.
 
     sizes: characters of a definition and of the aliases in it, and elements of its dense attributes. depths: brackets
     inside each other. used: the sizes of all uses so far; deepest: the depth of them. elements: of dense attributes.
@@ -167,7 +167,7 @@ class _Aliases(dict[str, Attribute]):
         return super().__getitem__(name)
 
     def define(self, name: str, text: str, used: int) -> None:
-        """Notes an alias. used: what was used and made in its definition."""
+        """Notes an alias. used: the sizes used and made in its definition."""
         self.sizes[name], self.depths[name] = len(text) + used, _depth(text) + self.deepest
         if self.depths[name] > MAX_DEPTH:
             raise ValueError(f"alias {name} is nested too deeply, the most is {MAX_DEPTH}")
@@ -188,7 +188,7 @@ def _bounded_parser(self: Parser, *arguments: Any, **named: Any) -> None:
 
 
 def _bounded_alias(self: Parser) -> None:
-    """xDSL's own, for as much as a text may stand for."""
+    """xDSL's own function, bounded by the size that a text may stand for."""
     aliases, name, start = self.attribute_aliases, self._current_token.text, self.pos
     assert isinstance(aliases, _Aliases)
     before, aliases.deepest = aliases.used + aliases.elements, 0
@@ -198,14 +198,14 @@ def _bounded_alias(self: Parser) -> None:
 
 
 def _bounded_dense(self: AttrParser, type: Any) -> Any:
-    """xDSL's own; a type that is known before is counted as one that is read."""
+    """xDSL's own function; a type that is known before is counted as one that is read."""
     if type is not None:
         _count_elements(self, type)
     return _DENSE(self, type)
 
 
 def _bounded_literal_type(self: AttrParser) -> Any:
-    """xDSL's own, for a number of elements that there is memory for."""
+    """xDSL's own function, bounded to a number of elements that there is memory for."""
     type_ = _LITERAL_TYPE(self)
     _count_elements(self, type_)
     return type_
@@ -221,12 +221,12 @@ def _count_elements(parser: AttrParser, type_: Any) -> None:
 
 
 def _refusal(parser: AttrParser, message: str) -> ValueError:
-    """An error with its place, for `value_errors`: of one line also where xDSL shows its own at length."""
+    """An error with its place, for `value_errors`: one line also where xDSL shows its own errors at length."""
     return ValueError(f"{message}, {_place(parser.lexer.input.content, parser.pos)}")
 
 
 def _bounded_number_type(self: AttrParser) -> Any:
-    """xDSL's own, for a width that there is memory for: values up to 2 to its power are made."""
+    """xDSL's own function, bounded to a width that there is memory for: values up to 2 to its power are made."""
     name = self._current_token.text
     if _WIDE.fullmatch(name):
         raise _refusal(self, f"integer type of {name.lstrip('sui')[:20]} bits, the most is {_MOST_BITS}")
@@ -234,12 +234,12 @@ def _bounded_number_type(self: AttrParser) -> Any:
 
 
 def _bounded_dimensions(self: AttrParser) -> list[int]:
-    """xDSL's own, of a tensor or memref, bounded: to multiply all takes the square of their number."""
+    """xDSL's own function for a tensor or memref, bounded: to multiply all takes the square of their number."""
     return _check_dimensions(self, _DIMENSIONS(self))
 
 
 def _bounded_vector(self: AttrParser) -> Any:
-    """The same of a vector, which xDSL reads in another place."""
+    """The same for a vector, which xDSL reads in another place."""
     type_ = _VECTOR(self)
     _check_dimensions(self, list(type_.get_shape()))
     return type_
@@ -310,20 +310,20 @@ def module_path(op: Operation) -> str:
 
 
 def path_location(path: str) -> LocationAttr:
-    """The location that says a module path."""
+    """The location for a module path."""
     return NameLoc(StringAttr(path), NoneAttr()) if path else UNKNOWN_LOC
 
 
 # ---------------------------------------------------------------------------------------------------- rewriting
 def _keep_location(op: Operation, new_results: Sequence[SSAValue | None]) -> None:
-    """xDSL drops locations when it replaces an operation."""
+    """Keeps the location of a replaced operation, which xDSL drops."""
     for result in new_results:
         if isinstance(result, OpResult) and isinstance(result.op.location, UnknownLoc):
             result.op.location = op.location
 
 
 def apply_patterns(module: ModuleOp, *patterns: RewritePattern) -> bool:
-    """Applies the patterns until none fits; says whether one did. What is dead goes on the way.
+    """Applies the patterns until none fits; returns whether one did. Dead operations are removed on the way.
 
     New operations take the location of the one they replace.
     """
@@ -344,7 +344,7 @@ def replace_with(rewriter: PatternRewriter, op: Operation, new: Operation, origi
 def check_module(module: ModuleOp) -> None:
     """Verifies every operation, and that values are defined before they are used.
 
-    Raises VerifyException whose text is short: what is wrong, the operation with its two neighbours, its module path.
+    Raises VerifyException with a short text: the fault, the operation with its two neighbours, its module path.
     """
     for op in module.walk():
         try:
@@ -356,13 +356,13 @@ def check_module(module: ModuleOp) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """What is wrong; where xDSL says only where on the first line, the second goes with it."""
+    """The fault in an error's text: its first line; if xDSL gives only the place on that, the second line too."""
     lines = [line.strip() for line in str(error).strip().split("\n")]
     return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
 
 
 def _check_dominance(region: Region, visible: set[SSAValue]) -> None:
-    """Our regions have one block each; several blocks are only checked one by one."""
+    """Checks definition before use. Our regions have one block each; several blocks are only checked one by one."""
     for block in region.blocks:
         known = visible | set(block.args)
         for op in block.ops:
@@ -380,7 +380,7 @@ def _check_operands(op: Operation, known: set[SSAValue]) -> None:
 
 
 def _from_other_block(op: Operation, operand: SSAValue) -> bool:
-    """Whether the value comes from another block of the same region, where order is a matter of control flow."""
+    """Test for a value from another block of the same region, where control flow decides the order."""
     owner = operand.owner
     block = owner if isinstance(owner, Block) else owner.parent
     return (
@@ -433,7 +433,7 @@ def pass_failed(name: str, error: Exception) -> HyperdexError:
 
 
 def operation_at(error: BaseException) -> Operation | None:
-    """The operation that was worked on when an exception was raised: the innermost function's that has one."""
+    """The operation that a function worked on when an exception was raised: that of the innermost with one."""
     frames: list[dict[str, object]] = []
     traceback = error.__traceback__
     while traceback is not None:

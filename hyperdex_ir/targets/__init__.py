@@ -1,7 +1,7 @@
 """Targets: the machines that programs are made for, each described by a TOML file, in this folder or of a user.
 
 A target is referred to by a text: the name of one of the package, or the name and the numbers of a user's own, as
-`spell_target` writes them. So all that was made for it (modules, dumps, manifest) says what it is without the file.
+`spell_target` writes them. So everything made for a target (modules, dumps, manifest) describes it without the file.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from hyperdex_ir.support.reading import TARGET, read_text
 
 DEFAULT_TARGET = "u55c"
 LANES = 64  # of a MAC tree: part of the arithmetic, not a choice of the target
-BEAT_BYTES = 64  # what an HBM channel delivers at a time
-TREE_CHANNELS = 2  # that feed a MAC tree, and no other
-STREAM_LANES = LANES // TREE_CHANNELS  # of a step, that come from one of them
-TREE_BYTES = TREE_CHANNELS * BEAT_BYTES  # of a stripe, that one tree takes
-#: Bytes that HBM addresses reach, and more than anything that is counted.
+BEAT_BYTES = 64  # bytes that an HBM channel delivers at a time
+TREE_CHANNELS = 2  # channels that feed one MAC tree, and no other
+STREAM_LANES = LANES // TREE_CHANNELS  # lanes of a tree that one of its channels feeds
+TREE_BYTES = TREE_CHANNELS * BEAT_BYTES  # bytes of a stripe that one tree takes
+#: Bytes that HBM addresses reach, and more than any other count.
 MOST = 1 << 40
 #: Words that LMU addresses reach.
 MOST_LMU_WORDS = 1 << 24
@@ -72,7 +72,7 @@ _Positive = Annotated[float, _Rate()]
 class Target:
     """A machine: HBM channels, MAC trees, sizes in bytes, rates in units a second.
 
-    What follows `link_latency_seconds` says how long instructions take, see `performance/cost.py`.
+    The fields after `link_latency_seconds` give the durations of instructions, see `performance/cost.py`.
     """
 
     name: str
@@ -93,7 +93,7 @@ class Target:
 
     @property
     def stripe_bytes(self) -> int:
-        """One beat of every channel: what the trees take in a cycle."""
+        """Bytes of one beat of every channel, which the trees take in a cycle."""
         return self.channels * BEAT_BYTES
 
     @property
@@ -103,7 +103,7 @@ class Target:
 
     @property
     def hbm_bytes_per_cycle(self) -> int:
-        """What the HBM delivers a cycle: a beat of every channel, or less where the memory is slower."""
+        """Bytes that the HBM delivers in a cycle: a beat of every channel, or less where the memory is slower."""
         return min(self.stripe_bytes, int(self.hbm_bytes_per_second / self.clock_hz))
 
     @property
@@ -113,7 +113,7 @@ class Target:
 
     @property
     def link_bytes_per_cycle(self) -> int:
-        """What a link takes a cycle in each direction."""
+        """Bytes that a link takes in a cycle in each direction."""
         return max(1, int(self.link_bytes_per_second / self.clock_hz))
 
     @property
@@ -133,7 +133,7 @@ _RANGES: dict[str, Range] = {
 
 
 def make_target(values: Mapping[str, Any], prefix: str = "") -> Target:
-    """The target of these values, by name, which may be anything; `prefix` stands before the names in errors.
+    """The target with these values by name, which may be anything. prefix: stands before the names in errors.
 
     Raises KeyError when one is missing, TypeError when it is of another kind, out of its range, or does not fit others.
     """
@@ -180,7 +180,7 @@ def spell_target(target: Target) -> str:
 
 
 def shown_target(text: str) -> str:
-    """The name alone, of a text that refers to a target."""
+    """The name alone in a text that refers to a target."""
     return text.partition("{")[0]
 
 
