@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FunctionType
 from typing import Any, NoReturn
 
@@ -159,6 +160,8 @@ class _Description:
             return type(value), tuple(sorted(map(str, value)))
         if isinstance(value, dict):
             return type(value), tuple((key, self._value(item)) for key, item in value.items())
+        if isinstance(value, partial):
+            return "partial", tuple(map(self._value, (value.func, value.args, value.keywords)))
         return self._function(value) if isinstance(value, FunctionType) else ("object", id(value))
 
     def _function(self, function: FunctionType) -> object:

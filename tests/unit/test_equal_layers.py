@@ -28,7 +28,8 @@ def test_the_module_is_that_of_the_whole_trace(name: str, tmp_path: Path) -> Non
     folder = write_case(CASES[name], tmp_path / "model", 0)
     architecture = read_config(folder).architecture
     once, whole = trace(folder, architecture, once=True), trace(folder, architecture)
-    assert once.equal is not None
+    if name in CHOICE:  # each layer of gpt2-scales has a scale of its own
+        assert (once.equal is None) == (name == "gpt2-scales")
     assert len(once.program.graph.nodes) <= len(whole.program.graph.nodes)
     imported = [_imported(traced, architecture, "f16", outlined=True) for traced in (once, whole)]
     texts = [print_module(one.module, locations=True) for one in imported]
