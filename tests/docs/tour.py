@@ -46,9 +46,9 @@ def _run(command: list[str], folder: Path) -> str:
 
 def print_graph(folder: str) -> None:
     """Prints the torch graph of a Llama, one node a line: module path, result, operation and inputs."""
-    from hyperdex_ir.frontend import model
+    from hyperdex_ir.frontend.trace import trace
 
-    traced = model.trace(Path(folder), "LlamaForCausalLM", 128)
+    traced = trace(Path(folder), "LlamaForCausalLM")
     for node in traced.program.graph.nodes:
         modules = node.meta.get("nn_module_stack")
         if node.op != "call_function" or not modules:

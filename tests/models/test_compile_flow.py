@@ -250,8 +250,8 @@ def test_the_ir_is_dumped(model: Path, tmp_path: Path, capsys):
     names = ["import", *(one.name for one in parse_pipeline("default"))]
     assert list(texts) == [f"{number:02d}_{name}.mlir" for number, name in enumerate(names)]
     assert b"lpu.reshape" in texts["00_import.mlir"]
-    assert b"lpu.layer" in texts["10_lpu-outline-layers.mlir"]
-    assert b"isa.repeat" in texts["12_lower-lpu-to-isa.mlir"]
+    assert b"lpu.layer" in texts["12_lpu-outline-layers.mlir"]
+    assert b"isa.repeat" in texts["14_lower-lpu-to-isa.mlir"]
 
 
 def test_low_memory_usage_deletes_in_the_tools_own_folder_only(model: Path, tmp_path: Path, monkeypatch, capsys):

@@ -108,7 +108,7 @@ def test_what_is_changed_by_hand_counts(dumped: tuple[Path, Path], tmp_path: Pat
     model, ir = Path(shutil.copytree(dumped[0], tmp_path / "model")), dumped[1]
     before = AutoCompiler().compile(model)
     images = before.parameters[0].stat().st_size
-    path = next(ir.glob("10_lpu-outline-layers*"))
+    path = next(ir.glob("*_lpu-outline-layers*"))
     changed = tmp_path / "changed.mlir"
     changed.write_text(path.read_text().replace("lpu.repeat 2", "lpu.repeat 1"))
     assert changed.read_text() != path.read_text()

@@ -54,7 +54,7 @@ COMMANDS: dict[str, list[str]] = {
         "{F}",
         "--local-files-only",
         "--compile-from",
-        "{F}/ir/08_lpu-fuse-epilogue.mlir",
+        "{F}/ir/10_lpu-fuse-epilogue.mlir",
     ],
     "ir": ["ir", "{F}"],
     "verify": ["verify", "{F}", "--num-tokens", "2"],
