@@ -188,7 +188,7 @@ def test_compile_to_needs_a_config_only(dumped: tuple[Path, Path], tmp_path: Pat
     with pytest.raises(OptionError, match="--compile-to nowhere: no such level"):
         AutoCompiler().compile_to("nowhere", tmp_path)
     with pytest.raises(OptionError, match="lies behind --compile-to lpu"):
-        AutoCompiler().compile_to("lpu", tmp_path, compile_from=next(dumped[1].glob("12_*")))
+        AutoCompiler().compile_to("lpu", tmp_path, compile_from=next(dumped[1].glob("*_lower-lpu-to-isa*")))
 
 
 def test_print_pipeline(dumped: tuple[Path, Path], capsys, monkeypatch) -> None:

@@ -13,12 +13,13 @@ import pytest
 from tiny import tiny_llama_config, write_checkpoint
 from typer.testing import CliRunner
 from xdsl.context import Context
-from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp, StringAttr, f32
+from xdsl.dialects.builtin import FloatAttr, IntegerAttr, ModuleOp, f32
 from xdsl.dialects.func import FuncOp
 from xdsl.ir import Operation
 
 from hyperdex_ir.cli.main import app
 from hyperdex_ir.dialects import lpu
+from hyperdex_ir.dialects.lpu_ops.choices import ChoiceAttr
 from hyperdex_ir.errors import PromptError
 from hyperdex_ir.passes.pipeline import parse_pipeline
 from hyperdex_ir.support.xdsl import module_path
@@ -77,7 +78,8 @@ def set_property(name: str, path: str, key: str, value: object) -> Callable[[Mod
         if value is None:
             del op.properties[key]
         elif isinstance(value, str):
-            op.properties[key] = StringAttr(value)
+            assert isinstance(old, ChoiceAttr)
+            op.properties[key] = type(old)(value)
         elif isinstance(value, float):
             op.properties[key] = FloatAttr(value, f32)
         else:
