@@ -109,13 +109,14 @@ def _shares_parameters(model: Module, path: str) -> bool:
 
 def _find_numbers(layers: ModuleList) -> frozenset[tuple[str, str]]:
     """Attributes that hold the layer's number in every layer that has them, as (path in the layer, name)."""
-    found: dict[tuple[str, str], bool] = {}
+    found: dict[tuple[str, str], list[bool]] = {}
     for number, layer in enumerate(layers):
         for path, module in layer.named_modules():
             for name, value in vars(module).items():
                 is_number = type(value) is int and value == number
-                found[path, name] = found.get((path, name), True) and is_number
-    return frozenset(place for place, is_number in found.items() if is_number)
+                found.setdefault((path, name), []).append(is_number)
+    # In one layer alone, an attribute may have the layer's number by chance.
+    return frozenset(place for place, held in found.items() if len(held) > 1 and all(held))
 
 
 # ---------------------------------------------------------------------------------------------------- modules

@@ -19,7 +19,10 @@ from hyperdex_ir.frontend.trace import trace
 from hyperdex_ir.support.xdsl import print_module
 
 #: One for each way in which layers are kinds: all equal, windows, tables, experts, convolutions, closures, scales.
-CHOICE = ("llama", "gpt2", "qwen3-windows", "gemma3", "mixtral", "deepseek_v3", "lfm2", "falcon-slopes", "gpt2-scales")
+CHOICE = (
+    "llama", "gpt2", "qwen3-windows", "gemma3", "mixtral", "deepseek_v3", "deepseek_v3-plain", "lfm2", "falcon-slopes",
+    "gpt2-scales",
+)  # fmt: skip
 
 
 @pytest.mark.slow
