@@ -169,7 +169,7 @@ def converted(folder: Path) -> dict[str, np.ndarray]:
 
 
 def held(parameter: dict[str, Any], tensors: dict[str, np.ndarray], device: int, layer: int | None) -> np.ndarray:
-    """What a device holds of a parameter, from whole tensors."""
+    """Part of a parameter that a device holds, cut from whole tensors."""
     parts = []
     for number, key in enumerate(parameter["keys"]):
         tensor = tensors[key.replace("*", str(layer))]

@@ -107,7 +107,7 @@ class SecondMachine:
     # Operands
 
     def at(self, v: Values, name: str) -> int:
-        """Where an operand starts: a byte of HBM or a word of the LMU."""
+        """Start of an operand: a byte of HBM or a word of the LMU."""
         start = v.get(f"{name}.offset", v.get(f"{name}.address"))
         return start + self.registers[v[f"{name}.register"]]
 

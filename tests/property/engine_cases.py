@@ -210,7 +210,7 @@ def _last_written(operand: Lmu | View) -> bool:
 
 
 def _any(m: Maker, name: str) -> list[Instruction]:
-    """What the table alone can say."""
+    """Operands made from the table alone."""
     return [m.instruction(name)]
 
 

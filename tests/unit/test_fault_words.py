@@ -60,7 +60,7 @@ def test_both_machines_are_compared_on_every_kind() -> None:
 
 @pytest.mark.parametrize("kind", sorted(compiled_kinds()), ids=lambda kind: kind.name)
 def test_compiled_code_gives_the_numbers_that_the_words_need(kind: Fault) -> None:
-    """Those behind them are of an earlier fault."""
+    """The numbers behind them are of an earlier fault and have no say."""
     count = faults.number_count(kind)
     assert count <= FAULT_NUMBERS
     assert faults.message(kind, [1] * FAULT_NUMBERS) == faults.message(kind, [1] * count)
