@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 from hypothesis import settings
-
-SOAK = os.environ.get("SOAK") == "1"
+from support import SOAK
+from support.once import make_once
 
 # CI tells about the change, not about luck: the same examples every time; a soak draws new ones.
 settings.register_profile("hyperdex", derandomize=not SOAK)
@@ -72,17 +71,6 @@ def shared_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that all workers of this run share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-
-
-def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """`folder` as `make` leaves it, made by whichever worker comes first; the others wait."""
-    done = folder.with_name(folder.name + ".done")
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if not done.exists():
-            folder.mkdir(exist_ok=True)
-            make(folder)
-            done.touch()
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from architectures import CASES, write_case
-from page_code import python_blocks, read_page, run_blocks
 from safetensors.numpy import load_file
-from tiny import tiny_llama_config, write_checkpoint
+from support.models.architectures import CASES, write_case
+from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.page_code import python_blocks, read_page, run_blocks
 
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine

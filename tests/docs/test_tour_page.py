@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tour
-from page_code import python_blocks, read_page, run_blocks
+from support.page_code import python_blocks, read_page, run_blocks
 
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from page_code import ROOT, python_blocks
+from support.page_code import ROOT, python_blocks
 
 PAGES = (ROOT / "docs" / "tour.md", ROOT / "README.md")
 _SHOWN = r"^(```(?:text|mlir|asm)\n(?:// |; )?\$ ([^\n]*)\n).*?^```$"

@@ -1,4 +1,4 @@
-"""Configuration of lit for the IR tests: `lit tests/filecheck`, or `pytest tests/unit/test_filecheck.py`.
+"""Configuration of lit for the IR tests: `lit tests/filecheck`, or `pytest tests/unit/passes/test_filecheck.py`.
 
 The line `// RUN: HYPERDEX_ROUNDTRIP` prints in generic form, parses that, and checks the custom form;
 `// RUN: HYPERDEX_GENERIC_ROUNDTRIP` prints in custom form, parses that, and checks the generic form.

@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 
 import atheris
+
+sys.path.append(str(Path(__file__).parents[1]))
 from fuzz_targets import TARGETS
 
 MOST_SECONDS = 10

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import struct
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -171,9 +170,8 @@ def ir() -> tuple[Check, list[bytes]]:
 
 def programs() -> tuple[Check, list[bytes]]:
     """Programs between guard pages on 1 to 3 threads, which the bytes choose: the interpreter's bits or its fault."""
-    sys.path.append(str(Path(__file__).parents[1] / "property"))
-    from engine_guarded import World
-    from engine_programs import FromBytes, Rolled, make_program, start_world
+    from support.programs.guard_pages import World
+    from support.programs.random_programs import FromBytes, Rolled, make_program, start_world
 
     worlds = [World(start_world(Rolled(seed))) for seed in range(4)]
 

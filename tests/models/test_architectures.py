@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from architectures import CASES, write_case
-from conftest import SOAK
-from recorded import MACHINE, POSITIONS, has_recorded_bytes
-from routing_gaps import Reference, clear_positions, clear_text
+from support import SOAK
+from support.models.architectures import CASES, write_case
+from support.models.recorded import MACHINE, POSITIONS, has_recorded_bytes
+from support.models.routing_gaps import Reference, clear_positions, clear_text
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from hyperdex_ir.frontend.families import FAMILIES

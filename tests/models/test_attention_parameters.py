@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from imported import MAX_LENGTH, TOKENS, Parameters, lpu_logits, random_parameters
-from second_implementation import ROUND, Attention, Cache
+from support.models.imported import MAX_LENGTH, TOKENS, Parameters, lpu_logits, random_parameters
+from support.models.second_implementation import ROUND, Attention, Cache
 from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.dialects import lpu

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interruptions import contents
-from test_compile_flow import STATE, compile_model, phases_done
-from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.models.compiles import STATE, compile_model, phases_done
+from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.processes.interruptions import contents
 
 from hyperdex_ir.backend import compilation
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from tiny import tiny_llama_config, write_checkpoint
+from support.models.tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.backend.state import STAGING
 from hyperdex_ir.cli.main import main

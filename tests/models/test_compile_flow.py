@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hub_server import hub_of_tests
-from interruptions import contents
 from safetensors import safe_open
-from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.models.compiles import STATE, compile_model, phases_done
+from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.processes.hub_server import hub_of_tests
+from support.processes.interruptions import contents
 
 from hyperdex_ir.backend import compilation, length
 from hyperdex_ir.backend.arguments import CompileArguments
@@ -36,11 +37,8 @@ from hyperdex_ir.support.files import HEADER_BYTES, Kind, read_binary
 from hyperdex_ir.support.folder_access import FolderTree, place_of
 from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.targets import load_target
-from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow
-
-STATE = ".hyperdex_state.json"
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +49,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def model(checkpoint: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(checkpoint, tmp_path / "model"))
-
-
-def compile_model(model: Path | str, **options):
-    return AutoCompiler().compile(str(model), **options)
-
-
-def phases_done(capsys) -> list[str]:
-    """Which of the phases wrote something, by the log lines since the last call."""
-    log = capsys.readouterr().err
-    return [number for number, words in (("2", "converted checkpoint at"), ("3", "data at"), ("4", "instruction at"))
-            if f"[ INFO ] : Save the {'optimized ' * (number != '2')}{words}" in log]  # fmt: skip
 
 
 def test_what_a_compile_writes(model: Path, capsys):

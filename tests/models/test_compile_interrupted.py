@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SOAK
-from interruptions import CompileServer, Disk, contents
-from tiny import tiny_llama_config, write_checkpoint
+from support import SOAK
+from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.processes.interruptions import CompileServer, Disk, contents
 
 from hyperdex_ir.backend.state import STAGING
 from hyperdex_ir.errors import StorageError

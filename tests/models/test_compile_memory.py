@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from tiny import tiny_config, tiny_llama_config, write_checkpoint
+from support.models.tiny import tiny_config, tiny_llama_config, write_checkpoint
 from transformers import GPT2Config
 
 from hyperdex_ir.backend import ram_ceiling as memory

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SOAK
-from hub_server import hub_of_tests
-from interruptions import Disk, contents, path_of
-from tiny import tiny_llama_config, write_checkpoint
+from support import SOAK
+from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.processes.hub_server import hub_of_tests
+from support.processes.interruptions import Disk, contents, path_of
 
 from hyperdex_ir.backend.check import check_file, listed_files
 from hyperdex_ir.errors import CheckpointError, FileFormatError, StorageError

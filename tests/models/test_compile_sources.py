@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import CASES, write_case
-from interruptions import contents
 from safetensors.torch import load_file, save_file
-from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.models.architectures import CASES, write_case
+from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.processes.interruptions import contents
 
 from hyperdex_ir.backend.ram_ceiling import Ceiling
 from hyperdex_ir.backend.sources import is_unchanged

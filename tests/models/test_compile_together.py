@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import tiny_llama_config, write_checkpoint
+from support.models.tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.backend.check import check_file, listed_files
 from hyperdex_ir.backend.lock import LOCK_FILE, locked_folder

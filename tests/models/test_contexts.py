@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from architectures import CASES, write_case
+from support.models.architectures import CASES, write_case
 from transformers import AutoModelForCausalLM
 
 from hyperdex_ir.errors import PromptError

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SOAK, make_once
-from ring_processes import START_SECONDS, WORKER, Ended, RingProcesses, free_port, run_all
-from tiny import tiny_llama_config, write_checkpoint
+from support import SOAK
+from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.once import make_once
+from support.processes.ring_processes import START_SECONDS, WORKER, Ended, RingProcesses, free_port, run_all
 
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
 from hyperdex_ir.support.locations import ModelFolder

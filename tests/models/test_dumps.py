@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from interruptions import contents
-from test_compile_flow import STATE
-from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.models.compiles import STATE
+from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.processes.interruptions import contents
 
 from hyperdex_ir.backend import tracing
 from hyperdex_ir.backend.dumps import read_dump

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import COMMIT, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
-from tiny import tiny_llama_config, write_checkpoint
+from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.processes.hub_server import COMMIT, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.errors import PassError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import tiny_llama_config, write_checkpoint
+from support.models.tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.runtime.executors import ENGINES

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny import tiny_llama_config, write_checkpoint
+from support.models.tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.runtime.inspect import inspect_model

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_llama_config, write_checkpoint
+from support.models.tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.backend.staging import settle
 from hyperdex_ir.backend.state import State

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from architectures import CASES, write_case
 from safetensors.torch import load_file, save_file
+from support.models.architectures import CASES, write_case
 from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 

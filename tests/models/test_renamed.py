@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from architectures import _LLAMA3, Case, write_case
 from safetensors.numpy import load_file, save_file
+from support.models.architectures import _LLAMA3, Case, write_case
 from transformers import AutoModelForCausalLM
 
 from hyperdex_ir.runtime.model import CompiledModel

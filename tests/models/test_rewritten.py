@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import SOAK
-from rewritten import REWRITERS, rewrite
+from support import SOAK
+from support.models.rewritten import REWRITERS, rewrite
 
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.tokenizer import Tokenizer

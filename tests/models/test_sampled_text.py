@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from second_sampling import Choice, chosen
-from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.models.second_sampling import Choice, chosen
+from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.sampling import Sampling

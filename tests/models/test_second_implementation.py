@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from second_implementation import Floats, frequencies, llama_logits, opt_logits
-from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.models.second_implementation import Floats, frequencies, llama_logits, opt_logits
+from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 from transformers import LlamaConfig, OPTConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 

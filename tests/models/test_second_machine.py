@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_code import python_blocks, read_page, run_blocks
-from second_machine import SecondMachine, SecondRing
-from tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.models.second_machine import SecondMachine, SecondRing
+from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.page_code import python_blocks, read_page, run_blocks
 
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler

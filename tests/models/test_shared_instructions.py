@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interruptions import contents
-from test_compile_flow import STATE
-from tiny import EOS, tiny_llama_config, write_checkpoint
+from support.models.compiles import STATE
+from support.models.tiny import EOS, tiny_llama_config, write_checkpoint
+from support.processes.interruptions import contents
 
 from hyperdex_ir.backend.arguments import CompileArguments
 from hyperdex_ir.backend.instructions import Encoded

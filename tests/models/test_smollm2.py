@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SOAK
-from recorded import MACHINE, has_recorded_bytes
+from support import SOAK
+from support.models.recorded import MACHINE, has_recorded_bytes
 from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.backend.tracing import place_of_lowering

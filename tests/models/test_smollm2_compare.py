@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import SOAK
-from program_mutations import MUTATIONS, edited_device
+from support import SOAK
+from support.models.program_mutations import MUTATIONS, edited_device
 from test_smollm2 import PROMPTS
 
 from hyperdex_ir.passes.pipeline import parse_pipeline

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 
 import numpy as np
-from conftest import SOAK
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import SOAK
 
 from hyperdex_ir.interpreter import arithmetic, attention
 from hyperdex_ir.isa.formats import BF16, F16, FORMATS

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import SOAK
 from fuzz_targets import TARGETS, Check
+from support import SOAK, TESTS
 
 from hyperdex_ir.errors import HyperdexError
 
-FUZZ = Path(__file__).parents[1] / "fuzz"
+FUZZ = TESTS / "fuzz"
 #: Calls of each target; parsing a module takes milliseconds, running a program too.
 RUNS = dict.fromkeys(("ir", "programs"), 20_000 if SOAK else 200)
 OTHER_RUNS = 500_000 if SOAK else 2_000

@@ -1,7 +1,7 @@
-"""Spoiled files, forged or not, at every place that reads one: what comes of it is one clear line or a correct run.
+"""Spoiled files, forged or not, at every place that reads one: the result is one clear line or a correct run.
 
-Never another exception, a crash, a hang, or more memory than `hostile_worker` allows; and what the interpreter runs,
-the native engine runs with the same bits. 2,000 cases, and 100,000 in a soak.
+No other exception, no crash or hang, and no more memory than `support/hostile/file_worker.py` allows. The native
+executor gives the interpreter's bits. 2,000 cases, and 100,000 in a soak.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SOAK
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import SOAK, TESTS
 
 pytestmark = pytest.mark.slow
 
 CASES = 100_000 if SOAK else 2_000
-HERE = Path(__file__).parent
 
 #: What is spoiled -> how, and its share of the cases, of 100.
 SURFACES: dict[str, tuple[str, int]] = {
@@ -69,15 +68,14 @@ class Worker:
     """The process that tries the cases; `answers` counts what came of them."""
 
     def __init__(self, folder: Path):
-        path = os.pathsep.join(str(HERE.parent / name) for name in ("models", "property"))
         self._log = folder / "worker.log"
         self._process = subprocess.Popen(
-            [sys.executable, HERE / "hostile_worker.py", folder],
+            [sys.executable, TESTS / "support/hostile/file_worker.py", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.open("w"),
             text=True,
-            env={**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"},
+            env={**os.environ, "PYTHONPATH": str(TESTS), "MALLOC_ARENA_MAX": "2"},
         )
         self.answers: Counter[str] = Counter()
         self.surfaces: list[str] = self._read()["ready"]

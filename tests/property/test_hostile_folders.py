@@ -1,7 +1,7 @@
 """Hostile folders through every command: nothing outside changes, no process starts, one error line, bounded time.
 
-A folder with each fault of `hostile_folders.py` through an eighth of the commands in turn; in a soak 500 folders, with
-several faults, through every command. `folder_worker.py` watches the processes.
+A folder with each fault of `support/hostile/folders.py` through an eighth of the commands in turn; in a soak 500
+folders, with several faults, through every command. `folder_worker.py` watches the processes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import SOAK
+from support import SOAK, TESTS
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,20 +24,18 @@ pytestmark = [
 
 SHARES = 8
 PARTS = 4 if SOAK else 1
-HERE = Path(__file__).parent
 
 
 class Worker:
     """The process that makes the folders and runs the commands. facts: what it knows."""
 
     def __init__(self, folder: Path):
-        path = os.pathsep.join(str(HERE.parent / name) for name in ("models", "property"))
         home = folder / "home"
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        own = {"PYTHONPATH": path, "HYPERDEX_HOME": str(home), "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1"}
+        own = {"PYTHONPATH": str(TESTS), "HYPERDEX_HOME": str(home), "HF_HOME": str(home / "hf"), "HF_HUB_OFFLINE": "1"}
         self._log = folder / "worker.log"
         self._process = subprocess.Popen(
-            [sys.executable, HERE / "folder_worker.py", folder],
+            [sys.executable, TESTS / "support/hostile/folder_worker.py", folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log.open("w"),

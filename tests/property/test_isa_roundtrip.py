@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from isa_strategies import EXAMPLES, any_instruction, instructions, plain_instruction, programs
+from support.programs.strategies import EXAMPLES, any_instruction, instructions, plain_instruction, programs
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, ModuleOp
 from xdsl.dialects.func import Func, FuncOp, ReturnOp

@@ -1,0 +1,308 @@
+"""Tiny models of the supported architectures, with their options on: a new architecture is a new entry in CASES."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from support.models.tiny import BOS, EOS, write_tokenizer
+
+#: No size is a multiple of 64; the heads are not hidden / heads where a configuration can say so.
+SIZES = {
+    "vocab_size": 263,
+    "hidden_size": 108,
+    "intermediate_size": 150,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+}
+_GPT2_SIZES = {"n_embd": 108, "n_layer": 3, "n_head": 6, "n_positions": 64}
+_BIASES = {"attention_bias": True, "mlp_bias": True}
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 16}
+_LLAMA3 = {
+    "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}  # fmt: skip
+_LINEAR = {"rope_type": "linear", "rope_theta": 5e5, "factor": 4.0}
+_DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 3.0}
+_LONG = {
+    "rope_type": "longrope", "rope_theta": 1e4,
+    "short_factor": [1.0 + i / 16 for i in range(9)], "long_factor": [1.5 + i for i in range(9)],
+}  # fmt: skip
+_KINDS = {
+    "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 1e3},
+}
+#: 26 layers of Gemma 3 in small: repeated periods of one that sees all after others, and then a part of a period.
+_LAYER_TYPES = (["sliding_attention"] * 2 + ["full_attention"]) * 3 + ["sliding_attention"] * 2
+
+_LATENT = {
+    "num_key_value_heads": 6, "moe_intermediate_size": 46, "kv_lora_rank": 29, "qk_nope_head_dim": 14,
+    "qk_rope_head_dim": 10, "v_head_dim": 18,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny model: its model_type, what differs from SIZES, the type of its tensors, a factor of its logits."""
+
+    model_type: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float16"
+    gain: float = 2.0
+
+
+#: Names of tests -> models.
+CASES: dict[str, Case] = {
+    "llama": Case("llama", _BIASES | {"rope_parameters": _LLAMA3}),
+    "llama-dynamic": Case("llama", {"rope_parameters": _DYNAMIC, "max_position_embeddings": 17}),
+    "llama-dynamic-short": Case("llama", {"rope_parameters": _DYNAMIC, "max_position_embeddings": 41}, "bfloat16"),
+    "llama-linear": Case("llama", {"head_dim": 22, "rope_parameters": _LINEAR}, "bfloat16"),
+    "opt": Case("opt", {"ffn_dim": 150, "word_embed_proj_dim": 60, "tie_word_embeddings": True}),
+    "opt-norms-after": Case(
+        "opt", {"ffn_dim": 150, "word_embed_proj_dim": 108, "do_layer_norm_before": False}, "bfloat16"
+    ),
+    "opt-xielu": Case(
+        "opt", {"ffn_dim": 150, "word_embed_proj_dim": 108, "activation_function": "xielu"}, "bfloat16"
+    ),
+    "mistral": Case("mistral", {"head_dim": 22, "sliding_window": 9}, "bfloat16"),
+    "mistral-whole": Case("mistral", {"sliding_window": None, "hidden_size": 111}, "float16"),
+    "qwen2": Case("qwen2", {"tie_word_embeddings": True}, "bfloat16"),
+    "qwen2-windows": Case(
+        "qwen2", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1, "num_key_value_heads": 3}
+    ),
+    "qwen3": Case("qwen3", {"head_dim": 22, "attention_bias": True, "rope_parameters": _YARN}, "bfloat16"),
+    "qwen3-windows": Case(
+        "qwen3", {"head_dim": 14, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2}
+    ),
+    "smollm3": Case(
+        "smollm3",
+        _BIASES
+        | {"no_rope_layer_interval": 2, "use_sliding_window": True, "sliding_window": 11, "num_hidden_layers": 5},
+    ),
+    "arcee": Case("arcee", _BIASES | {"rope_parameters": _YARN}, "bfloat16"),
+    "olmo": Case("olmo", {"attention_bias": True}),
+    "olmo-clipped": Case("olmo", {"clip_qkv": 0.8, "num_key_value_heads": 3}, "bfloat16"),
+    "olmo2": Case("olmo2", {"attention_bias": True}, "bfloat16"),
+    "olmo3": Case(
+        "olmo3",
+        {
+            "attention_bias": True, "sliding_window": 7, "num_hidden_layers": 8,
+            "rope_parameters": _KINDS | {"full_attention": _YARN},
+        },
+        "bfloat16",
+    ),
+    "gemma": Case("gemma", {"head_dim": 22, "tie_word_embeddings": True, "attention_bias": True}, "bfloat16"),
+    "gemma-untied": Case("gemma", {"head_dim": 14, "hidden_size": 111, "num_key_value_heads": 1}),
+    "gemma2": Case(
+        "gemma2",
+        {
+            "head_dim": 22, "sliding_window": 7, "query_pre_attn_scalar": 31, "attn_logit_softcapping": 3.0,
+            "final_logit_softcapping": 20.0, "attention_bias": True,
+        },
+        "bfloat16",
+    ),
+    "gemma2-uncapped": Case(
+        "gemma2",
+        {
+            "head_dim": 14, "sliding_window": 5, "query_pre_attn_scalar": 20, "attn_logit_softcapping": None,
+            "final_logit_softcapping": None, "num_hidden_layers": 5, "tie_word_embeddings": True,
+        },
+    ),
+    "gemma3": Case(
+        "gemma3_text",
+        {
+            "head_dim": 22, "sliding_window": 7, "query_pre_attn_scalar": 31, "layer_types": _LAYER_TYPES,
+            "num_hidden_layers": 11, "rope_parameters": _KINDS, "attention_bias": True,
+        },
+        "bfloat16",
+    ),
+    "gemma3-softcap": Case(
+        "gemma3_text",
+        {
+            "head_dim": 14, "sliding_window": 5, "query_pre_attn_scalar": 20, "sliding_window_pattern": 3,
+            "num_hidden_layers": 4, "final_logit_softcapping": 20.0,
+        },
+    ),
+    "granite": Case(
+        "granite",
+        _BIASES
+        | {"embedding_multiplier": 3.0, "residual_multiplier": 0.7, "logits_scaling": 1.7, "attention_multiplier": 0.3},
+        "bfloat16",
+        4.0,
+    ),
+    "helium": Case("helium", _BIASES | {"head_dim": 18}),
+    "ernie4_5": Case("ernie4_5", {"head_dim": 22, "use_bias": True}, "bfloat16"),
+    "hunyuan": Case("hunyuan_v1_dense", {"head_dim": 22, "attention_bias": True}),
+    "glm": Case("glm", {"head_dim": 28}, "bfloat16"),
+    "glm4": Case("glm4", {"head_dim": 28}),
+    "nemotron": Case("nemotron", _BIASES | {"head_dim": 28}, "bfloat16"),
+    "stablelm": Case("stablelm", {"hidden_size": 144, "use_qkv_bias": True}, "bfloat16"),
+    "stablelm-norms-parallel": Case(
+        "stablelm", {"hidden_size": 144, "qk_layernorm": True, "use_parallel_residual": True}
+    ),
+    "starcoder2": Case("starcoder2", {"sliding_window": 9, "tie_word_embeddings": True}, "bfloat16"),
+    "cohere": Case("cohere", {"tie_word_embeddings": True, "attention_bias": True, "logit_scale": 0.4}),
+    "cohere-norms": Case("cohere", {"use_qk_norm": True, "logit_scale": 0.9}, "bfloat16"),
+    "cohere2": Case(
+        "cohere2",
+        {"attention_bias": True, "sliding_window": 7, "num_hidden_layers": 5, "logit_scale": 0.9},
+        "bfloat16",
+    ),
+    "phi": Case("phi", {"hidden_size": 120, "partial_rotary_factor": 0.4}, "bfloat16"),
+    "phi-norms": Case("phi", {"hidden_size": 120, "qk_layernorm": True}),
+    "phi3": Case("phi3", {"sliding_window": 9, "hidden_size": 120}),
+    "phi3-partial": Case("phi3", {"hidden_size": 144, "partial_rotary_factor": 0.75}, "bfloat16"),
+    "phi3-long": Case("phi3", {"rope_parameters": _LONG, "original_max_position_embeddings": 24}, "bfloat16"),
+    "phi3-long-short": Case("phi3", {"rope_parameters": _LONG, "original_max_position_embeddings": 40}),
+    "gpt_neox": Case("gpt_neox", {"hidden_size": 144}),
+    "gpt_neox-sequential": Case(
+        "gpt_neox", {"hidden_size": 120, "use_parallel_residual": False, "attention_bias": False, "rotary_pct": 0.5},
+        "bfloat16",
+    ),
+    "gpt_bigcode": Case("gpt_bigcode", _GPT2_SIZES | {"n_inner": 150, "tie_word_embeddings": True}),
+    "gpt_bigcode-heads": Case("gpt_bigcode", _GPT2_SIZES | {"multi_query": False}, "bfloat16"),
+    "gptj": Case("gptj", {"n_inner": 150, "rotary_dim": 10}),
+    "gptj-tied": Case("gptj", {"rotary_dim": 18, "tie_word_embeddings": True}, "bfloat16"),
+    "codegen": Case("codegen", {"hidden_size": 88, "num_attention_heads": 4, "rotary_dim": 10}, "bfloat16"),
+    "codegen-tied": Case(
+        "codegen",
+        {"hidden_size": 112, "num_attention_heads": 8, "n_inner": 150, "rotary_dim": 14, "tie_word_embeddings": True},
+    ),
+    "falcon": Case("falcon", {"tie_word_embeddings": True}, "bfloat16"),
+    "falcon-heads-sequential": Case(
+        "falcon", {"multi_query": False, "parallel_attn": False, "bias": True, "ffn_hidden_size": 150}
+    ),
+    "falcon-slopes": Case("falcon", {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True}),
+    "falcon-slopes-shared": Case("falcon", {"alibi": True, "bias": True}, "bfloat16"),
+    "falcon-new": Case("falcon", {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-new-one-norm": Case(
+        "falcon",
+        {"new_decoder_architecture": True, "num_kv_heads": 3, "num_ln_in_parallel_attn": 1, "bias": True,
+         "ffn_hidden_size": 150},
+        "bfloat16",
+    ),
+    "bloom": Case("bloom"),
+    "bloom-norms-residual": Case(
+        "bloom",
+        {"num_attention_heads": 4, "hidden_size": 100, "tie_word_embeddings": True,
+         "apply_residual_connection_post_layernorm": True},
+        "bfloat16",
+    ),
+    "mpt": Case("mpt", {"max_seq_len": 64}),
+    "mpt-clipped": Case(
+        "mpt",
+        {"num_attention_heads": 4, "hidden_size": 100, "tie_word_embeddings": True, "max_seq_len": 64,
+         "attn_config": {"clip_qkv": 0.8, "softmax_scale": 0.3}},
+        "bfloat16",
+    ),
+    "gpt2": Case("gpt2", _GPT2_SIZES | {"n_inner": 150, "tie_word_embeddings": True}),
+    "gpt2-scales": Case(
+        "gpt2", _GPT2_SIZES | {"scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True}, "bfloat16"
+    ),
+    "gpt2-no-scale": Case("gpt2", _GPT2_SIZES | {"scale_attn_weights": False, "activation_function": "relu"}),
+    "exaone4": Case("exaone4", {"head_dim": 22, "sliding_window": 7, "num_hidden_layers": 5}),
+    "seed_oss": Case("seed_oss", _BIASES | {"head_dim": 22, "attention_out_bias": True}, "bfloat16"),
+    "mixtral": Case("mixtral", {"num_local_experts": 5, "head_dim": 22, "sliding_window": 9, "hidden_size": 111}),
+    "mixtral-bfloat16": Case("mixtral", {"num_local_experts": 3, "num_experts_per_tok": 2}, "bfloat16"),
+    "qwen2_moe": Case(
+        "qwen2_moe",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "mlp_only_layers": [1],
+         "shared_expert_intermediate_size": 54, "norm_topk_prob": True},
+    ),
+    "qwen2_moe-windows": Case(
+        "qwen2_moe",
+        {"num_experts": 3, "num_experts_per_tok": 1, "moe_intermediate_size": 46, "decoder_sparse_step": 3,
+         "shared_expert_intermediate_size": 54, "norm_topk_prob": False, "qkv_bias": False,
+         "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 1},
+        "bfloat16",
+    ),
+    "qwen3_moe": Case(
+        "qwen3_moe",
+        {"num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 46, "head_dim": 22,
+         "decoder_sparse_step": 2, "norm_topk_prob": True, "attention_bias": True},
+        "bfloat16",
+    ),
+    "qwen3_moe-sums": Case(
+        "qwen3_moe",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 14,
+         "norm_topk_prob": False, "use_sliding_window": True, "sliding_window": 5},
+    ),
+    "gpt_oss": Case("gpt_oss", {"num_local_experts": 5, "num_experts_per_tok": 2, "head_dim": 22, "sliding_window": 7,
+                                "swiglu_limit": 1.5, "rope_parameters": _YARN, "num_hidden_layers": 4}),
+    "gpt_oss-bfloat16": Case(
+        "gpt_oss",
+        {"num_local_experts": 3, "num_experts_per_tok": 2, "head_dim": 22, "sliding_window": 5, "hidden_size": 111,
+         "num_hidden_layers": 2, "attention_bias": False, "rope_parameters": _LINEAR},
+        "bfloat16",
+    ),
+    "deepseek_v3": Case(
+        "deepseek_v3",
+        _LATENT | {"q_lora_rank": 37, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "num_experts_per_tok": 2,
+                   "first_k_dense_replace": 1, "n_shared_experts": 2, "rope_parameters": _YARN},
+    ),
+    "deepseek_v3-plain": Case(
+        "deepseek_v3",
+        _LATENT | {"q_lora_rank": None, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
+                   "num_experts_per_tok": 2, "first_k_dense_replace": 2, "norm_topk_prob": False,
+                   "rope_interleave": False, "attention_bias": True},
+        "bfloat16",
+    ),
+    "lfm2": Case(
+        "lfm2",
+        {"layer_types": ["conv", "conv", "full_attention", "conv"], "num_hidden_layers": 4, "block_multiple_of": 7,
+         "tie_word_embeddings": True},
+        "bfloat16",
+    ),
+    "lfm2-biases": Case(
+        "lfm2",
+        {"layer_types": ["full_attention", "conv", "full_attention", "conv", "conv"], "num_hidden_layers": 5,
+         "conv_bias": True, "conv_L_cache": 5, "block_auto_adjust_ff_dim": False, "head_dim": 22},
+    ),
+}  # fmt: skip
+
+
+def write_case(case: Case, directory: Path, seed: int) -> Path:
+    """Writes config.json, safetensors with random weights and a tokenizer; gives the directory."""
+    config = AutoConfig.for_model(case.model_type, **(SIZES | case.fields))
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    _randomize(model, seed, case.gain)
+    model.to(getattr(torch, case.dtype)).save_pretrained(directory)
+    write_tokenizer(directory)
+    return directory
+
+
+def _randomize(model: PreTrainedModel, seed: int, gain: float) -> None:
+    """Matrices that keep the variance, an embedding of variance 1, norms near 1, biases near 0; a head with a gain."""
+    generator = torch.Generator().manual_seed(seed)
+    head: Any = model.get_output_embeddings()
+    embedding: Any = model.get_input_embeddings()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            values = torch.randn(parameter.shape, generator=generator)
+            if parameter is embedding.weight:
+                parameter.copy_(values)
+            elif parameter is head.weight:
+                parameter.copy_(values * gain * parameter.shape[1] ** -0.5)
+            elif parameter.dim() >= 2 and "norm" not in name and not name.endswith("bias"):
+                parameter.copy_(values * _inputs(model, name, parameter) ** -0.5)
+            else:
+                parameter.copy_(0.1 * values + (1.0 if name.endswith("weight") else 0.0))
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
+
+
+def _inputs(model: PreTrainedModel, name: str, parameter: torch.Tensor) -> int:
+    """How many numbers a row of a matrix is multiplied with."""
+    experts: Any = model.get_submodule(name.rpartition(".")[0])
+    return parameter.shape[1 if getattr(experts, "is_transposed", False) else -1]
