@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from support.hostile.tokenizers import PROMPT, Surface, configs, generations, templates, tokenizer, tokenizers
+from support.hostile.hostile_tokenizers import PROMPT, Surface, configs, generations, templates, tokenizer, tokenizers
 
 from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, PromptError
 from hyperdex_ir.runtime import chat

@@ -90,7 +90,9 @@ TOUCHES = {
 @pytest.mark.parametrize("name", list(TOUCHES))
 def test_a_fence_notices(name: str) -> None:
     made, touch, ended = TOUCHES[name]
-    code = f"import ctypes; from engine_guarded import Fence; f = {made}; f.bytes[:] = 1; f.check(); {touch}"
+    code = (
+        f"import ctypes\nfrom support.programs.guard_pages import Fence\nf = {made}\nf.bytes[:] = 1\nf.check()\n{touch}"
+    )
     environment = {**os.environ, "PYTHONPATH": str(TESTS)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == (-ended if ended else 1), done.stderr
