@@ -1,7 +1,7 @@
 """Spoiled files, forged or not, at every place that reads one: what comes of it is one clear line or a correct run.
 
 Never another exception, a crash, a hang, or more memory than `hostile_worker` allows; and what the interpreter runs,
-the native engine runs with the same bits. 2,000 cases, and 100,000 in a soak.
+the native executor runs with the same bits. 2,000 cases, and 100,000 in a soak.
 """
 
 from __future__ import annotations
