@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session", autouse=True)
 def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Iterator[Path]:
-    """A HYPERDEX_HOME of the session's own; all workers share the native engine's code."""
+    """A HYPERDEX_HOME of the session's own; all workers share the native executor's code."""
     home = tmp_path_factory.mktemp("home")
     code = shared_dir / "engine"
     code.mkdir(mode=0o700, exist_ok=True)

@@ -18,7 +18,7 @@ from xdsl.passes import ModulePass
 from hyperdex_ir import __version__
 from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.errors import OptionError
-from hyperdex_ir.passes.pipeline import Observer, Step, parse_pipeline, pipeline_spec, typed_pipeline
+from hyperdex_ir.passes.pipeline import Observer, PipelinePlace, parse_pipeline, pipeline_spec, typed_pipeline
 from hyperdex_ir.support.files import write_text
 from hyperdex_ir.support.reading import DUMP, read_text
 from hyperdex_ir.support.xdsl import parse_module, print_module
@@ -72,7 +72,7 @@ class IrDump(Observer):
         if self.done == 0:
             self._write(module)
 
-    def after(self, step: Step, module: ModuleOp) -> None:
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
         self.done += 1
         self._write(module)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyperdex_ir.cli.run import EngineOption, ThreadsOption, print_statistics, prompt_ids, stream_answer
+from hyperdex_ir.cli.run import ExecutorOption, ThreadsOption, print_statistics, prompt_ids, stream_answer
 
 if TYPE_CHECKING:
     from hyperdex_ir.runtime.model import CompiledModel
@@ -21,7 +21,7 @@ def demo(
     max_new_tokens: Annotated[
         int, typer.Option("--max-new-tokens", "--max_new_tokens", min=1, help="Most tokens to generate.")
     ] = 64,
-    engine: EngineOption = "native",
+    engine: ExecutorOption = "native",
     threads: ThreadsOption = None,
 ) -> None:
     """Compile SmolLM2-135M-Instruct and ask it a question."""

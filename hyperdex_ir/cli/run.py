@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 DEFAULT_NEW_TOKENS = 256
 
-EngineOption = Annotated[
+ExecutorOption = Annotated[
     str, typer.Option("--engine", help="native: machine code for this computer; interpreter: the reference.")
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--threads", min=1, help="Threads of the native engine. Default: all cores, under torchrun a share."),
+    typer.Option(
+        "--threads", min=1, help="Threads of the native executor. Default: all cores, under torchrun a share."
+    ),
 ]
 
 
@@ -66,7 +68,7 @@ def run(
         typer.Option("--repetition-penalty", "--repetition_penalty", help="Above 1: makes repeating less likely."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Sample; the same seed gives the same text.")] = None,
-    engine: EngineOption = "native",
+    engine: ExecutorOption = "native",
     threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when done, text and timings.")] = False,
 ) -> None:

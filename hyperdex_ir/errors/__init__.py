@@ -192,7 +192,7 @@ class PromptError(HyperdexError):
 
 
 class DeadlineError(HyperdexError):
-    """A pass took longer than it was allowed to."""
+    """A step took longer than it was allowed to."""
 
     code = "HDX0604"
 

@@ -29,7 +29,7 @@ from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import LoweringError, MachineFault, NumericError, PromptError
 from hyperdex_ir.interpreter import lpu_routing  # noqa: F401  it registers operations
 from hyperdex_ir.interpreter.arithmetic import quiet
-from hyperdex_ir.interpreter.lpu_ops import MEANINGS, Pass
+from hyperdex_ir.interpreter.lpu_ops import MEANINGS, RunState
 from hyperdex_ir.isa.faults import Forbidden
 
 MEANINGS.check_complete(AllGatherOp, LayerOp, LayersOp, RepeatOp, YieldOp)
@@ -60,7 +60,7 @@ class LpuInterpreter:
         if "main" not in self._functions:
             raise LoweringError("the module has no function @main")
         self._devices = grid_of(module)
-        self._pass = Pass(parameters, matrix_type, max_length)
+        self._state = RunState(parameters, matrix_type, max_length)
         self._on_op = on_op
         self._has_states = any(isinstance(op, ShortConvOp) for op in module.walk())
         self._next = 0  # the position behind the last one that the state of operations holds
@@ -69,7 +69,7 @@ class LpuInterpreter:
     @property
     def layer(self) -> int:
         """Layers that have ended in the running step: the number of the running layer."""
-        return self._pass.layer
+        return self._state.layer
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray:
         """Appends tokens, the first of them at `position`, to the KV caches, in one step.
@@ -79,7 +79,7 @@ class LpuInterpreter:
         the last step in a model with short convolutions; MachineFault for an index outside a table; NumericError when a
         NaN or an infinity was made.
         """
-        run, count = self._pass, len(tokens)
+        run, count = self._state, len(tokens)
         first = count - 1 if first_row is None else first_row
         if count == 0:
             raise PromptError("no tokens to run", "give at least one token")
@@ -156,7 +156,7 @@ class LpuInterpreter:
         operation = MEANINGS.get(type(op))
         if operation is None:
             raise LoweringError(f"{op.name}: not an operation that can be run")
-        run = self._pass
+        run = self._state
         run.nonfinite, run.device = False, device
         try:
             results = tuple(np.asarray(result) for result in operation(run, op, tuple(operands)))
@@ -170,7 +170,7 @@ class LpuInterpreter:
 
     def _layer(self, function: FuncOp, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         """Runs the next layer: the slots of its function follow those handed out so far."""
-        run = self._pass
+        run = self._state
         outer = run.slot_base
         run.slot_base = run.next_slot
         results = self._call(function, operands)
@@ -181,7 +181,7 @@ class LpuInterpreter:
 
     def _describe(self, op: Operation) -> str:
         path = op.location.desc.data if isinstance(op.location, NameLoc) else ""
-        path = path.replace("*", str(self._pass.layer))
+        path = path.replace("*", str(self._state.layer))
         return op.name + (f" of {path}" if path else "")
 
 

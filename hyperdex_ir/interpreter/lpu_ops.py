@@ -32,7 +32,7 @@ class Cache:
 
 
 @dataclass
-class Pass:
+class RunState:
     """State that operations need besides their operands. Everything below `states` belongs to the running step.
 
     device: the number of the device that is running; caches, states: by device and slot.
@@ -71,7 +71,7 @@ class Pass:
 
 
 #: The meaning of each operation that is computed on one device.
-MEANINGS = Handlers[Callable[[Pass, Any, Arrays], Arrays]]()
+MEANINGS = Handlers[Callable[[RunState, Any, Arrays], Arrays]]()
 operation = MEANINGS.register
 
 
@@ -79,17 +79,17 @@ operation = MEANINGS.register
 
 
 @operation(lpu.WeightOp)
-def weight(run: Pass, op: lpu.WeightOp, args: Arrays) -> Arrays:
+def weight(run: RunState, op: lpu.WeightOp, args: Arrays) -> Arrays:
     return (local_rows(parameter_of(op).of_layer(run.layer), run.parameters, run.device),)
 
 
 @operation(lpu.ConstantOp)
-def constant(run: Pass, op: lpu.ConstantOp, args: Arrays) -> Arrays:
+def constant(run: RunState, op: lpu.ConstantOp, args: Arrays) -> Arrays:
     return (np.array(op.value.value.data, np.float32),)
 
 
 @operation(lpu.LayerConstantOp)
-def layer_constant(run: Pass, op: lpu.LayerConstantOp, args: Arrays) -> Arrays:
+def layer_constant(run: RunState, op: lpu.LayerConstantOp, args: Arrays) -> Arrays:
     if run.layer >= len(op.values):
         raise Forbidden(Fault.LAYER_NUMBER, layer=run.layer, layers=len(op.values))
     return (np.array(op.values[run.layer], np.float32),)
@@ -99,17 +99,17 @@ def layer_constant(run: Pass, op: lpu.LayerConstantOp, args: Arrays) -> Arrays:
 
 
 @operation(lpu.BinaryOp)
-def binary(run: Pass, op: lpu.BinaryOp, args: Arrays) -> Arrays:
+def binary(run: RunState, op: lpu.BinaryOp, args: Arrays) -> Arrays:
     return (arithmetic.binary(op.mnemonic(), *args),)
 
 
 @operation(lpu.UnaryOp)
-def unary(run: Pass, op: lpu.UnaryOp, args: Arrays) -> Arrays:
+def unary(run: RunState, op: lpu.UnaryOp, args: Arrays) -> Arrays:
     return (arithmetic.unary(op.mnemonic(), *args),)
 
 
 @operation(lpu.ReduceOp)
-def reduce(run: Pass, op: lpu.ReduceOp, args: Arrays) -> Arrays:
+def reduce(run: RunState, op: lpu.ReduceOp, args: Arrays) -> Arrays:
     return (arithmetic.REDUCTIONS[op.mnemonic()](*args),)
 
 
@@ -117,40 +117,40 @@ def reduce(run: Pass, op: lpu.ReduceOp, args: Arrays) -> Arrays:
 
 
 @operation(lpu.ReshapeOp)
-def reshape(run: Pass, op: lpu.ReshapeOp, args: Arrays) -> Arrays:
+def reshape(run: RunState, op: lpu.ReshapeOp, args: Arrays) -> Arrays:
     return (args[0].reshape([-1 if n == DYNAMIC_INDEX else n for n in lpu.shape_of(op.res)]),)
 
 
 @operation(lpu.TransposeOp)
-def transpose(run: Pass, op: lpu.TransposeOp, args: Arrays) -> Arrays:
+def transpose(run: RunState, op: lpu.TransposeOp, args: Arrays) -> Arrays:
     return (args[0].transpose(op.axes),)
 
 
 @operation(lpu.SliceOp)
-def slice_(run: Pass, op: lpu.SliceOp, args: Arrays) -> Arrays:
+def slice_(run: RunState, op: lpu.SliceOp, args: Arrays) -> Arrays:
     dim, start, stop, step = op.bounds
     return (args[0][(slice(None),) * dim + (slice(start, stop, step),)],)
 
 
 @operation(lpu.ConcatOp)
-def concat(run: Pass, op: lpu.ConcatOp, args: Arrays) -> Arrays:
+def concat(run: RunState, op: lpu.ConcatOp, args: Arrays) -> Arrays:
     return (np.concatenate(args, axis=op.dim.value.data),)
 
 
 @operation(lpu.BroadcastOp)
-def broadcast(run: Pass, op: lpu.BroadcastOp, args: Arrays) -> Arrays:
+def broadcast(run: RunState, op: lpu.BroadcastOp, args: Arrays) -> Arrays:
     source = lpu.shape_of(op.x)
     rows = args[0].shape[source.index(DYNAMIC_INDEX)] if DYNAMIC_INDEX in source else run.rows
     return (np.broadcast_to(args[0], [rows if n == DYNAMIC_INDEX else n for n in lpu.shape_of(op.res)]),)
 
 
 @operation(lpu.SelectRowsOp)
-def select_rows(run: Pass, op: lpu.SelectRowsOp, args: Arrays) -> Arrays:
+def select_rows(run: RunState, op: lpu.SelectRowsOp, args: Arrays) -> Arrays:
     return (args[0][run.first_row :],)
 
 
 @operation(lpu.SelectColumnsOp)
-def select_columns(run: Pass, op: lpu.SelectColumnsOp, args: Arrays) -> Arrays:
+def select_columns(run: RunState, op: lpu.SelectColumnsOp, args: Arrays) -> Arrays:
     columns = lpu.shape_of(op.res)[1]
     selected = args[0][:, run.device * columns : (run.device + 1) * columns]
     return (np.pad(selected, [(0, 0), (0, columns - selected.shape[1])]),)
@@ -167,20 +167,20 @@ def _rows_of(table: np.ndarray, index: np.ndarray) -> np.ndarray:
 
 
 @operation(lpu.EmbeddingOp)
-def embedding(run: Pass, op: lpu.EmbeddingOp, args: Arrays) -> Arrays:
+def embedding(run: RunState, op: lpu.EmbeddingOp, args: Arrays) -> Arrays:
     table, index = args
     values = ELEMENTS[str(lpu.element_of(op.table))].load(_rows_of(table, index + op.offset.value.data))
     return (values if op.scale is None else arithmetic.scaled(values, op.scale.value.data),)
 
 
 @operation(lpu.RotaryTableOp)
-def rotary_table(run: Pass, op: lpu.RotaryTableOp, args: Arrays) -> Arrays:
+def rotary_table(run: RunState, op: lpu.RotaryTableOp, args: Arrays) -> Arrays:
     rows = _rows_of(*args)
     return rows[..., 0, :], rows[..., 1, :]
 
 
 @operation(lpu.LinearOp)
-def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
+def linear(run: RunState, op: lpu.LinearOp, args: Arrays) -> Arrays:
     named = iter(args[2:])
     bias, times, plus = (None if v is None else next(named) for v in (op.bias, op.times, op.plus))
     x, matrix = args[:2]
@@ -201,7 +201,7 @@ def linear(run: Pass, op: lpu.LinearOp, args: Arrays) -> Arrays:
     return (y.reshape(*x.shape[:-1], n),)
 
 
-def linear_steps(run: Pass, x: np.ndarray, matrix: np.ndarray, matrix_type: str, **steps: Any) -> np.ndarray:
+def linear_steps(run: RunState, x: np.ndarray, matrix: np.ndarray, matrix_type: str, **steps: Any) -> np.ndarray:
     """MAC with all rows of a matrix, and the steps of `epilogue`, each watched. x: float32 [rows, k]."""
     products = mac(tile_view(matrix, _TREES), run.issue(x), matrix_type)[:, : len(matrix)]
     y = np.empty(0, np.float32)
@@ -211,13 +211,13 @@ def linear_steps(run: Pass, x: np.ndarray, matrix: np.ndarray, matrix_type: str,
 
 
 @operation(lpu.RmsNormOp)
-def rms_norm(run: Pass, op: lpu.RmsNormOp, args: Arrays) -> Arrays:
+def rms_norm(run: RunState, op: lpu.RmsNormOp, args: Arrays) -> Arrays:
     weight = None if op.weight is None else args[1]
     return (arithmetic.rms_norm(args[0], weight, op.epsilon.value.data, op.unit_offset is not None),)
 
 
 @operation(lpu.LayerNormOp)
-def layer_norm(run: Pass, op: lpu.LayerNormOp, args: Arrays) -> Arrays:
+def layer_norm(run: RunState, op: lpu.LayerNormOp, args: Arrays) -> Arrays:
     named = iter(args[1:])
     weight, bias = (None if v is None else next(named) for v in (op.weight, op.bias))
     unit_offset = op.unit_offset is not None
@@ -225,13 +225,13 @@ def layer_norm(run: Pass, op: lpu.LayerNormOp, args: Arrays) -> Arrays:
 
 
 @operation(lpu.RotaryOp)
-def rotary(run: Pass, op: lpu.RotaryOp, args: Arrays) -> Arrays:
+def rotary(run: RunState, op: lpu.RotaryOp, args: Arrays) -> Arrays:
     x, cos, sin = args
     return (arithmetic.rotary(x, cos, sin, op.style.data),)
 
 
 @operation(lpu.AttentionOp)
-def attention_(run: Pass, op: lpu.AttentionOp, args: Arrays) -> Arrays:
+def attention_(run: RunState, op: lpu.AttentionOp, args: Arrays) -> Arrays:
     query, key, value = (run.issue(x) for x in args[:3])
     named = iter(args[3:])
     slopes, sinks = (None if v is None else next(named) for v in (op.slopes, op.sinks))
@@ -258,7 +258,7 @@ def attention_(run: Pass, op: lpu.AttentionOp, args: Arrays) -> Arrays:
 
 
 @operation(lpu.ShortConvOp)
-def short_conv(run: Pass, op: lpu.ShortConvOp, args: Arrays) -> Arrays:
+def short_conv(run: RunState, op: lpu.ShortConvOp, args: Arrays) -> Arrays:
     x, taps, *bias = args
     place = run.device, run.slot_base + op.slot.value.data
     before = run.states.get(place)
@@ -269,7 +269,7 @@ def short_conv(run: Pass, op: lpu.ShortConvOp, args: Arrays) -> Arrays:
     return (arithmetic.short_conv(rows, taps[:, 0].T, *bias),)
 
 
-def _cache_of(run: Pass, slot: int, key: np.ndarray, value: np.ndarray) -> Cache:
+def _cache_of(run: RunState, slot: int, key: np.ndarray, value: np.ndarray) -> Cache:
     place = run.device, slot
     if place not in run.caches:
         heads = key.shape[1]

@@ -6,21 +6,21 @@ import numpy as np
 
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.interpreter import routing
-from hyperdex_ir.interpreter.lpu_ops import Arrays, Pass, linear_steps, operation
+from hyperdex_ir.interpreter.lpu_ops import Arrays, RunState, linear_steps, operation
 
 
 @operation(lpu.TopKOp)
-def top_k(run: Pass, op: lpu.TopKOp, args: Arrays) -> Arrays:
+def top_k(run: RunState, op: lpu.TopKOp, args: Arrays) -> Arrays:
     return (routing.top_k(args[0], op.k.value.data, *op.limits),)
 
 
 @operation(lpu.TakeColumnsOp)
-def take_columns(run: Pass, op: lpu.TakeColumnsOp, args: Arrays) -> Arrays:
+def take_columns(run: RunState, op: lpu.TakeColumnsOp, args: Arrays) -> Arrays:
     return (np.take_along_axis(args[0], args[1], axis=1),)
 
 
 @operation(lpu.ExpertLinearOp)
-def expert_linear(run: Pass, op: lpu.ExpertLinearOp, args: Arrays) -> Arrays:
+def expert_linear(run: RunState, op: lpu.ExpertLinearOp, args: Arrays) -> Arrays:
     """Computes expert by expert, for all rows that chose the expert at once: a row's numbers do not depend on other
     rows."""
     named = iter(args[3:])
@@ -42,7 +42,7 @@ def expert_linear(run: Pass, op: lpu.ExpertLinearOp, args: Arrays) -> Arrays:
     return (y if weights is None else _sum(run, y, weights),)
 
 
-def _sum(run: Pass, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _sum(run: RunState, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     products = y * weights[:, None, :]
     run.watch(products)
     total = products[..., 0]

@@ -65,13 +65,13 @@ class Cache(CostRule):
 class Vector(CostRule):
     """Sweeps over the elements of a row, for each row or the last one.
 
-    passes: the number of sweeps, a sum of numbers and immediates. choice: an immediate; one more sweep where it is
+    sweeps: their number, a sum of numbers and immediates. choice: an immediate; one more sweep where it is
     above 1.
     """
 
     engine = Engine.VXE
     elements: Shape = Columns(("columns",))
-    passes: tuple[int | str, ...] = (1,)
+    sweeps: tuple[int | str, ...] = (1,)
     choice: str | None = None
     last_row: bool = False
 

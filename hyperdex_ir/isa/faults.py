@@ -66,7 +66,7 @@ class Fault(IntEnum):
     NO_LINKS = "this device has no links"
     NO_SENDER = "no other device is there to send a message"
     DEVICE = "device {device} of a program for {parts}"
-    EARLY_RECEIVE = "receive number {number} of the pass, before send number {number}"
+    EARLY_RECEIVE = "receive number {number} of the step, before send number {number}"
     MESSAGE = (
         "message {number} with {rows} x {columns} words of part {part} expected,"
         " the device before sent message {its_number} with {its_rows} x {its_columns} words of part {its_part}"
@@ -76,8 +76,8 @@ class Fault(IntEnum):
         f" the most are {MOST_AHEAD} with {{most}} words"
     )
     # the host
-    TOKENS = "pass of {tokens} tokens, the machine takes 1 to {chunk}"
-    FIRST_ROW = "first row {row} of a pass of {tokens} tokens"
+    TOKENS = "step of {tokens} tokens, the machine takes 1 to {chunk}"
+    FIRST_ROW = "first row {row} of a step of {tokens} tokens"
     GIVEN = "what the program is given: {fault}"
     LEFT = "what the program leaves: {fault}"
     RUN_TIME_AREA = "HBM bytes {first} to {last}, the run-time area is {begin} to {end}"

@@ -238,7 +238,7 @@ _TABLE = (
         " exp(sink - max) is added to the sum last.",
         (Lmu("dst", writes=True, columns=_SEEN), Lmu("src", columns=_SEEN), WINDOW, ROWS,
          Hbm("sink", optional=True, holds=Holds.VECTOR)),
-        Vector(_SEEN, passes=(3,))),
+        Vector(_SEEN, sweeps=(3,))),
     Spec("unary", 0x21,
         "dst = function(a), elementwise over rows, groups and columns.",
         (Enum("function", choices=UNARY), View("dst", writes=True), View("a"), GROUPS, Imm("columns"), ROWS),
@@ -264,13 +264,13 @@ _TABLE = (
         " which 1 is added first where unit_offset says so.",
         (View("dst", writes=True), View("a"), Hbm("weight", optional=True, holds=Holds.VECTOR), F32("epsilon"), GROUPS,
          Imm("columns"), ROWS, UNIT_OFFSET),
-        Vector(_GROUPED, passes=(2,))),
+        Vector(_GROUPED, sweeps=(2,))),
     Spec("layer_norm", 0x26,
         "c = a - mean(a); ((c * rsqrt(mean(c * c) + epsilon)) * weight) + bias over the columns of each row and group;"
         " weight and bias: f32 in HBM; unit_offset as for rms_norm.",
         (View("dst", writes=True), View("a"), Hbm("weight", optional=True, holds=Holds.VECTOR),
          Hbm("bias", optional=True, holds=Holds.VECTOR), F32("epsilon"), GROUPS, Imm("columns"), ROWS, UNIT_OFFSET),
-        Vector(_GROUPED, passes=(3,))),
+        Vector(_GROUPED, sweeps=(3,))),
     Spec("rotary", 0x27,
         "Rotates the first `turned` columns of each group: dst[i] = a[i] * cos[i] + r(a)[i] * sin[i], where r(a)[i] is"
         " the pair's other element, negated for the first of the pair. The other columns up to `columns` are copied.",
@@ -306,7 +306,7 @@ _TABLE = (
         " to choose from.",
         (Lmu("dst", writes=True, columns=Columns(("k",))), Lmu("src", columns=COLUMNS), Imm("columns"), Imm("k"),
          GROUPS, Imm("top_groups", width=16, default=1), ROWS),
-        Vector(passes=("k",), choice="groups")),
+        Vector(sweeps=("k",), choice="groups")),
     Spec("take_columns", 0x2D,
         "Column j of dst is column index[j] of src; the index, an f32, faults unless it is an integer in 0..limit-1.",
         (Lmu("dst", writes=True, columns=COLUMNS), Lmu("src", columns=_LIMIT), Lmu("index", columns=COLUMNS),
@@ -320,7 +320,7 @@ _TABLE = (
         (Lmu("dst", writes=True, columns=COLUMNS), Lmu("src", columns=COLUMNS), Hbm("state", areas=_STATES),
          Hbm("taps", holds=Holds.VECTOR), Hbm("bias", optional=True, holds=Holds.VECTOR),
          Imm("history", "taps - 1, which is rows of the state", width=16), Imm("columns"), ROWS),
-        Vector(passes=("history", 1))),
+        Vector(sweeps=("history", 1))),
     # ------------------------------------------------------------------------------------------------ NET
     Spec("send", 0x40,
         "Sends columns `part * pitch + first` and on of each row, `columns` of them, to the next device on the ring,"
@@ -358,7 +358,7 @@ _TABLE = (
          Imm("limit", "numbers in the table", width=32)),
         Control(reads_hbm=True)),
     Spec("skip_unless", 0x37,
-        "Passes over the next `length` instructions, at least 1, unless R[a] = value. They stay within the body around"
+        "Skips the next `length` instructions, at least 1, unless R[a] = value. They stay within the body around"
         " them, and none of their repeats and skips goes beyond them.",
         (Reg("a"), Imm("value", width=48, signed=True), Imm("length", "instructions in the body", width=24)),
         Control(), Flow.SKIP),

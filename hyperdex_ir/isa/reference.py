@@ -141,7 +141,7 @@ An instruction reads all its operands before it writes. What it writes counts ro
 group column by column: where results lie on each other, the last one stays.
 
 Reading LMU or run-time HBM that nothing has written is an error in a program. The interpreter finds it, word by word;
-the native engine does not. Both refuse tokens at a position when those before have not been run.
+the native executor does not. Both refuse tokens at a position when those before have not been run.
 """
 
 

@@ -79,17 +79,17 @@ class _Call:
     depth: int
 
 
-def fewest_steps(instructions: Sequence[Instruction]) -> int:
+def fewest_executed(instructions: Sequence[Instruction]) -> int:
     """Fewest instructions that a step of a valid program executes: bodies of `skip_unless` are skipped, and one row is
     in flight."""
     starts = function_starts(instructions)
     stops = dict(zip(starts, [*starts[1:], len(instructions)], strict=True))
-    steps: dict[int, int] = {}
+    fewest: dict[int, int] = {}
 
     def of_function(start: int) -> int:
-        if start not in steps:
-            steps[start] = of_block(start, stops[start])
-        return steps[start]
+        if start not in fewest:
+            fewest[start] = of_block(start, stops[start])
+        return fewest[start]
 
     def of_block(index: int, stop: int) -> int:
         total = 0

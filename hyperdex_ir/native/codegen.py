@@ -35,7 +35,7 @@ def new_module(features: Features, name: str = "hyperdex") -> ir.Module:
     return module
 
 
-def engine_module(features: Features) -> ir.Module:
+def native_module(features: Features) -> ir.Module:
     """The whole native executor: `run`, and a function an operation. Raises ValueError as `EMITTERS.check`."""
     EMITTERS.check()
     module = new_module(features)
@@ -94,13 +94,13 @@ class Library:
         machine = llvm.Target.from_triple(features.triple).create_target_machine(
             cpu=features.cpu, features=features.attributes, codemodel="jitdefault", jit=True
         )
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
-        self._engine.finalize_object()
+        self._jit = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        self._jit.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._jit.finalize_object()
 
     def address(self, name: str) -> int:
         """Address of a public function. Raises KeyError when there is none of that name."""
-        address = self._engine.get_function_address(name)
+        address = self._jit.get_function_address(name)
         if not address:
             raise KeyError(name)
         return address

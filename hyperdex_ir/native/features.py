@@ -73,7 +73,7 @@ def host_features() -> Features:
     """
     found = {item.name: item for item in available()}
     if not found:
-        raise OptionError(f"the native engine has no code for the processor {platform.machine()!r}")
+        raise OptionError(f"the native executor has no code for the processor {platform.machine()!r}")
     name = os.environ.get(VARIABLE) or next(iter(found))
     if name not in FEATURES:
         raise OptionError(f"{VARIABLE} is {name!r}; it can be {', '.join(FEATURES)}", f"unset {VARIABLE}")

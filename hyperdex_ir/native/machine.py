@@ -19,13 +19,13 @@ from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.native.attention.head_plan import share_head_loops
 from hyperdex_ir.native.attention.heads import MAX_TRIPS
-from hyperdex_ir.native.code_cache import engine_code, engine_key
+from hyperdex_ir.native.code_cache import native_code, native_key
 from hyperdex_ir.native.codegen import Library
 from hyperdex_ir.native.context import Context, Reason, Thread
 from hyperdex_ir.native.exchange import Exchange
 from hyperdex_ir.native.faults import message
 from hyperdex_ir.native.features import Features, host_features
-from hyperdex_ir.native.mapped_hbm import EngineMemory
+from hyperdex_ir.native.mapped_hbm import NativeMemory
 from hyperdex_ir.native.operation import EMITTERS, Sizes
 from hyperdex_ir.native.pool import Pool
 from hyperdex_ir.native.program_rows import make_plan, operand_values
@@ -41,16 +41,16 @@ def default_threads() -> int:
 
 def library(features: Features) -> Library:
     """The executor's machine code, loaded once a process."""
-    key = engine_key(features)
+    key = native_key(features)
     if key not in _LIBRARIES:
-        _LIBRARIES[key] = Library(engine_code(features), features)
+        _LIBRARIES[key] = Library(native_code(features), features)
     return _LIBRARIES[key]
 
 
-class EngineMachine(MachineBase):
+class NativeMachine(MachineBase):
     """One LPU, run by compiled code: program, HBM, LMU of `lmu_words` words; `chunk` is the most tokens in flight.
 
-    memory: an `EngineMemory`, or the interpreter's `Hbm`, whose bytes are shared. threads: the cores available when not
+    memory: an `NativeMemory`, or the interpreter's `Hbm`, whose bytes are shared. threads: the cores available when not
     given. deadline: seconds of `time.monotonic`, None for none; a step that is not over by then ends in DeadlineError.
     device, link: its number on the ring, and its link to the devices before and after it.
 
@@ -60,7 +60,7 @@ class EngineMachine(MachineBase):
     def __init__(
         self,
         program: Program,
-        memory: EngineMemory | Hbm,
+        memory: NativeMemory | Hbm,
         *,
         chunk: int,
         lmu_words: int,
@@ -73,7 +73,7 @@ class EngineMachine(MachineBase):
     ):
         EMITTERS.check()
         super().__init__(program, chunk, device, origins)
-        self.memory = EngineMemory.from_hbm(memory) if isinstance(memory, Hbm) else memory
+        self.memory = NativeMemory.from_hbm(memory) if isinstance(memory, Hbm) else memory
         self.threads = default_threads() if threads is None else threads
         self.deadline: float | None = None
         self._features = features or host_features()
@@ -226,7 +226,7 @@ class EngineMachine(MachineBase):
 
     def _execute(self) -> None:
         if not self._pool.run(self.stop, self.deadline):
-            raise DeadlineError("the deadline passed before the pass was over")
+            raise DeadlineError("the deadline passed before the step was over")
         if self._exchange is not None and self._exchange.failure is not None:
             raise self._exchange.failure
         faulty = self._faulty()

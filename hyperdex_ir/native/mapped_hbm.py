@@ -20,7 +20,7 @@ from hyperdex_ir.support.reading import open_regular
 from hyperdex_ir.targets import BEAT_BYTES
 
 
-class EngineMemory:
+class NativeMemory:
     """One device's HBM in this process's memory: two regions of addresses, see `context.Region`."""
 
     def __init__(self, memory_map: MemoryMap, parameters: Region, runtime: Region, owners: Sequence[Any]):
@@ -30,7 +30,7 @@ class EngineMemory:
         self._files: list[tuple[Path, mmap.mmap]] = []
 
     @classmethod
-    def from_images(cls, paths: Sequence[Path], memory_map: MemoryMap) -> EngineMemory:
+    def from_images(cls, paths: Sequence[Path], memory_map: MemoryMap) -> NativeMemory:
         """Maps the parameter images of a device's channels, in channel order; nothing is read.
 
         A process that may write the files can change the results of a step, as a private mapping shows later changes of
@@ -52,7 +52,7 @@ class EngineMemory:
         return memory
 
     @classmethod
-    def from_hbm(cls, hbm: Hbm) -> EngineMemory:
+    def from_hbm(cls, hbm: Hbm) -> NativeMemory:
         """The memory of the interpreter's HBM, shared."""
         memory_map, base = hbm.map, hbm.bytes.ctypes.data
         parameters, first = _linear(memory_map, base, 0, memory_map.parameter_end)

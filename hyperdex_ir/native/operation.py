@@ -103,9 +103,9 @@ class Definition:
 
 
 #: The emitter of each instruction.
-EMITTERS: Handlers[Definition] = Handlers("emitter of the native engine")
+EMITTERS: Handlers[Definition] = Handlers("emitter of the native executor")
 #: Emitters of operations that are not instructions, which the executor itself puts into a plan.
-EXTRAS: Handlers[Definition] = Handlers("emitter of the native engine")
+EXTRAS: Handlers[Definition] = Handlers("emitter of the native executor")
 
 #: Elements between two `check_stop`s, where their number is bounded by HBM alone.
 SPAN = 1 << 25

@@ -47,7 +47,7 @@ from hyperdex_ir.support.xdsl import module_path
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Plan:
     """Plan for one operation, decided while all types are still those of whole values.
 
     sharding: that of its first result; needed: those of its operands. None: whole.
@@ -66,12 +66,12 @@ def _error(op: Operation, reason: str) -> LoweringError:
 
 
 # ---------------------------------------------------------------------------------------------------- decisions
-def _decide(op: Operation) -> _Step:
+def _decide(op: Operation) -> _Plan:
     sharding = sharding_of(op)
     if sharding is None:
-        return _Step(op, None, [None] * len(op.operands), (), {})
+        return _Plan(op, None, [None] * len(op.operands), (), {})
     needed, properties = _needed(op, sharding)
-    return _Step(op, sharding, needed, local_shape(op.results[0], sharding), properties)
+    return _Plan(op, sharding, needed, local_shape(op.results[0], sharding), properties)
 
 
 def _needed(op: Operation, sharding: ShardingAttr) -> tuple[Operands, dict[str, Attribute]]:
@@ -143,19 +143,19 @@ class _Partition:
         self.parts: dict[tuple[SSAValue, ShardingAttr], SSAValue] = {}
 
     def run(self) -> None:
-        steps = [_decide(op) for op in self.block.ops]
-        for step in steps:
-            for number, needed in enumerate(step.needed):
-                step.op.operands[number] = self._converted(step.op.operands[number], needed, step.op)
-            if step.sharding is not None:
-                self._localize(step, step.sharding)
+        plans = [_decide(op) for op in self.block.ops]
+        for plan in plans:
+            for number, needed in enumerate(plan.needed):
+                plan.op.operands[number] = self._converted(plan.op.operands[number], needed, plan.op)
+            if plan.sharding is not None:
+                self._localize(plan, plan.sharding)
 
-    def _localize(self, step: _Step, sharding: ShardingAttr) -> None:
-        op, value = step.op, step.op.results[0]
+    def _localize(self, plan: _Plan, sharding: ShardingAttr) -> None:
+        op, value = plan.op, plan.op.results[0]
         del op.attributes[SHARDING]
-        op.properties.update(step.properties)
+        op.properties.update(plan.properties)
         self.shapes[value] = shape_of(value)
-        local = Rewriter.replace_value_with_new_type(value, TensorType(element_of(value), step.shape))
+        local = Rewriter.replace_value_with_new_type(value, TensorType(element_of(value), plan.shape))
         self.shapes[local] = self.shapes.pop(value)
         self.shardings[local] = sharding
 

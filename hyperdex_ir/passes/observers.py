@@ -12,7 +12,7 @@ from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.errors import PassError
-from hyperdex_ir.passes.pipeline import Observer, Step
+from hyperdex_ir.passes.pipeline import Observer, PipelinePlace
 from hyperdex_ir.passes.pipeline_text import pipeline_spec
 from hyperdex_ir.support.files import write_text
 from hyperdex_ir.support.xdsl import parse_module, print_module
@@ -37,15 +37,15 @@ class PrintIr(Observer):
     def start(self, passes: Sequence[ModulePass], module: ModuleOp) -> None:
         self._last = self._text(module) if self.after_change else ""
 
-    def before(self, step: Step, module: ModuleOp) -> None:
-        if self.before_all or step.name in self.before_names:
-            self._print(f"before {step.name}", step.passes[: step.index], self._text(module))
+    def before(self, place: PipelinePlace, module: ModuleOp) -> None:
+        if self.before_all or place.name in self.before_names:
+            self._print(f"before {place.name}", place.passes[: place.index], self._text(module))
 
-    def after(self, step: Step, module: ModuleOp) -> None:
-        wanted = self.after_all or step.name in self.after_names
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
+        wanted = self.after_all or place.name in self.after_names
         text = self._text(module) if wanted or self.after_change else ""
         if wanted or text != self._last:
-            self._print(f"after {step.name}", step.run, text)
+            self._print(f"after {place.name}", place.run, text)
         self._last = text if self.after_change else ""
 
     def _text(self, module: ModuleOp) -> str:
@@ -65,8 +65,8 @@ class IrTree(Observer):
     def start(self, passes: Sequence[ModulePass], module: ModuleOp) -> None:
         self._write("00_input.mlir", (), passes, module)
 
-    def after(self, step: Step, module: ModuleOp) -> None:
-        self._write(f"{step.index + 1:02d}_{step.name}.mlir", step.run, step.left, module)
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
+        self._write(f"{place.index + 1:02d}_{place.name}.mlir", place.run, place.left, module)
 
     def _write(self, name: str, run: Sequence[ModulePass], left: Sequence[ModulePass], module: ModuleOp) -> None:
         path = self.folder / name
@@ -82,8 +82,8 @@ class Times(Observer):
 
     stream: TextIO
 
-    def after(self, step: Step, module: ModuleOp) -> None:
-        print(f"Pass {step.name} took {step.seconds} seconds", file=self.stream)
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
+        print(f"Pass {place.name} took {place.seconds} seconds", file=self.stream)
 
 
 @dataclass
@@ -92,9 +92,9 @@ class PrintBetween(Observer):
 
     stream: TextIO
 
-    def after(self, step: Step, module: ModuleOp) -> None:
-        if step.left:
-            print(f"IR after {step.name}:\n{print_module(module)}\n\n", file=self.stream)
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
+        if place.left:
+            print(f"IR after {place.name}:\n{print_module(module)}\n\n", file=self.stream)
 
 
 @dataclass
@@ -109,10 +109,10 @@ class Statistics(Observer):
     def start(self, passes: Sequence[ModulePass], module: ModuleOp) -> None:
         self._operations, self._numbers, self._rows = _count(module), _numbers(module), []
 
-    def after(self, step: Step, module: ModuleOp) -> None:
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
         operations, numbers = _count(module), _numbers(module)
         new = [f"{name} = {value:,}" for name, value in numbers.items() if self._numbers.get(name) != value]
-        self._rows.append((step.name, self._operations, operations, ", ".join(new)))
+        self._rows.append((place.name, self._operations, operations, ", ".join(new)))
         self._operations, self._numbers = operations, numbers
 
     def end(self, passes: Sequence[ModulePass], module: ModuleOp) -> None:
@@ -135,10 +135,10 @@ def _numbers(module: ModuleOp) -> dict[str, int]:
 class RoundTrip(Observer):
     """Checks after each pass that the module's text, in both forms, reads back as the same module."""
 
-    def after(self, step: Step, module: ModuleOp) -> None:
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
         """Raises PassError."""
         for generic in (False, True):
             text = print_module(module, locations=True, generic=generic)
-            if not parse_module(text, f"the IR after {step.name}").is_structurally_equivalent(module):
+            if not parse_module(text, f"the IR after {place.name}").is_structurally_equivalent(module):
                 form = "generic" if generic else "custom"
-                raise PassError(f"pass {step.name}: the {form} text of the module reads back as another module")
+                raise PassError(f"pass {place.name}: the {form} text of the module reads back as another module")

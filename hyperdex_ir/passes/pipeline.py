@@ -26,7 +26,7 @@ from hyperdex_ir.support.xdsl import check_module, make_context, pass_failed
 
 __all__ = [
     "Observer",
-    "Step",
+    "PipelinePlace",
     "known_passes",
     "parse_pipeline",
     "pipeline_lines",
@@ -40,7 +40,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelinePlace:
     """A place in a pipeline: the pass at `index` of `passes`, and the time that it ran (0 before it has run)."""
 
     passes: Sequence[ModulePass]
@@ -69,10 +69,10 @@ class Observer:
     def start(self, passes: Sequence[ModulePass], module: ModuleOp) -> None:
         """Before the first pass."""
 
-    def before(self, step: Step, module: ModuleOp) -> None:
+    def before(self, place: PipelinePlace, module: ModuleOp) -> None:
         """Before a pass."""
 
-    def after(self, step: Step, module: ModuleOp) -> None:
+    def after(self, place: PipelinePlace, module: ModuleOp) -> None:
         """After a pass whose module has been checked."""
 
     def end(self, passes: Sequence[ModulePass], module: ModuleOp) -> None:
@@ -119,7 +119,7 @@ def run_passes(
         observer.start(passes, module)
     for index, one in enumerate(passes):
         for observer in observers:
-            observer.before(Step(passes, index), module)
+            observer.before(PipelinePlace(passes, index), module)
         before = module.clone() if repro is not None else None
         started = time.perf_counter()
         try:
@@ -132,7 +132,7 @@ def run_passes(
             write_reproducer(repro, before, one, error)
             raise
         for observer in observers:
-            observer.after(Step(passes, index, time.perf_counter() - started), module)
+            observer.after(PipelinePlace(passes, index, time.perf_counter() - started), module)
     for observer in observers:
         observer.end(passes, module)
 

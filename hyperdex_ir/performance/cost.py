@@ -126,10 +126,10 @@ def _matrix(target: Target, rows: int, stripes: int, group: int) -> Cost:
 @_cost.register
 def _vector(rule: rules.Vector, values: Mapping[str, Any], target: Target, rows: int, position: int) -> Cost:
     first, last = rule.elements.span(values, rows, position)
-    passes = sum(item if isinstance(item, int) else values[item] for item in rule.passes)
-    passes += rule.choice is not None and values[rule.choice] > 1
+    sweeps = sum(item if isinstance(item, int) else values[item] for item in rule.sweeps)
+    sweeps += rule.choice is not None and values[rule.choice] > 1
     work = _divide(last - first, target.vector_lanes) * (1 if rule.last_row else rows)
-    cycles = passes * work + (passes - 1) * target.vector_latency_cycles
+    cycles = sweeps * work + (sweeps - 1) * target.vector_latency_cycles
     return Cost(Engine.VXE, max(1, cycles), target.vector_latency_cycles)
 
 

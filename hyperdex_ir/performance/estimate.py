@@ -33,12 +33,12 @@ from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS,
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.performance.scoreboard import Budget
-from hyperdex_ir.performance.simulator import Engines, Step
+from hyperdex_ir.performance.simulator import Engines, Prepared
 from hyperdex_ir.targets import Target
 
 #: Limit for the instructions that are executed one by one, without extrapolated trips. The comparison after a trip
 #: counts as one instruction for each `_COMPARED` numbers.
-MOST_STEPS = 2_000_000
+MOST_EXECUTED = 2_000_000
 _COMPARED = 64
 #: Limit for the number of prepared instructions, one for each combination of the registers that affect them.
 _MOST_KINDS = 1 << 17
@@ -97,7 +97,7 @@ class _Run:
         self.engines = engines
         self.registers = registers
         self.executed = [0] * len(self.code)
-        self.steps: dict[tuple[int, ...], Step] = {}
+        self.prepared: dict[tuple[int, ...], Prepared] = {}
         self.shaping = [_shaping_registers(item) for item in self.code]
         self.watched = sorted({register for registers in self.shaping for register in registers})
         self.choices = _choices(self.code)
@@ -109,11 +109,11 @@ class _Run:
         busy[Engine.ICP] = sum(self.executed)
         cycles = max(engines.end, engines.issue)
         if cycles >= _WORD_LIMIT:
-            raise FileFormatError(f"a pass of 2^{cycles.bit_length() - 1} cycles: too many to estimate", COMPILE_AGAIN)
+            raise FileFormatError(f"a step of 2^{cycles.bit_length() - 1} cycles: too many to estimate", COMPILE_AGAIN)
         touched: dict[int, list[Footprint]] = {}
-        for step in self.steps.values():
-            numbers = (*step.reads, *step.epilogue, *step.writes)
-            touched.setdefault(step.index, []).extend(map(engines.board.footprint, numbers))
+        for item in self.prepared.values():
+            numbers = (*item.reads, *item.epilogue, *item.writes)
+            touched.setdefault(item.index, []).extend(map(engines.board.footprint, numbers))
         moved = engines.weight_stripes, engines.cache_stripes, engines.link_bytes
         return Estimate(cycles, busy, *moved, self.executed, engines.waits, touched)
 
@@ -144,12 +144,12 @@ class _Run:
                 case _ if item.spec.engine is Engine.ICP:
                     self._scalar(index - 1, item)
                 case _:
-                    self.engines.execute(self._step(index - 1, item))
+                    self.engines.execute(self._prepare(index - 1, item))
 
-    def _count(self, steps: int) -> None:
+    def _count(self, number: int) -> None:
         budget = self.engines.budget
-        budget.steps += steps
-        if budget.steps > (most := MOST_STEPS * budget.estimates):
+        budget.executed += number
+        if budget.executed > (most := MOST_EXECUTED * budget.estimates):
             raise FileFormatError(f"{most} instructions and no halt: too many to estimate", COMPILE_AGAIN)
 
     def _register(self, number: int) -> int:
@@ -159,7 +159,7 @@ class _Run:
         """Executes a control instruction that sets registers; numbers from memory are unknown."""
         spec, values = item.spec, cast(Any, item.values)
         if spec.lmu:
-            self.engines.fetch(self._step(index, item))
+            self.engines.fetch(self._prepare(index, item))
         reads_hbm = isinstance(spec.cost, Control) and spec.cost.reads_hbm
         if reads_hbm:
             self.engines.issue += self.engines.target.hbm_latency_cycles
@@ -183,15 +183,15 @@ class _Run:
         self.lookups += 1
         return self.choices[register][(self.lookups - 1) % len(self.choices[register])]
 
-    def _step(self, index: int, item: Instruction) -> Step:
+    def _prepare(self, index: int, item: Instruction) -> Prepared:
         key = (index, *(self._register(register) for register in self.shaping[index]))
-        if key not in self.steps:
-            if len(self.steps) == _MOST_KINDS:
+        if key not in self.prepared:
+            if len(self.prepared) == _MOST_KINDS:
                 raise FileFormatError(
                     f"instructions that work on {_MOST_KINDS} places: too many to estimate", COMPILE_AGAIN
                 )
-            self.steps[key] = self.engines.prepare(index, item, self._register)
-        return self.steps[key]
+            self.prepared[key] = self.engines.prepare(index, item, self._register)
+        return self.prepared[key]
 
     # ------------------------------------------------------------------------------------------------ repeats
     def _repeat(self, start: int, stop: int, count: int) -> None:

@@ -34,7 +34,7 @@ def _describe(rule: rules.CostRule) -> tuple[str, str]:
         case rules.Cache():
             return f"groups of `trees` of `{rule.size}` columns x steps of 64 of the positions seen x rows", _TREE
         case rules.Vector():
-            return _vector(rule), "`vector_latency_cycles` for each pass"
+            return _vector(rule), "`vector_latency_cycles` for each sweep"
         case rules.Rows(tiled=True):
             return f"steps of 64 of `{rule.columns}` x rows, each row in one pair of channels", _requests(rule.index)
         case rules.Rows():
@@ -55,11 +55,11 @@ def _describe(rule: rules.CostRule) -> tuple[str, str]:
 
 
 def _vector(rule: rules.Vector) -> str:
-    passes = " + ".join(str(item) if isinstance(item, int) else f"`{item}`" for item in rule.passes)
-    passes += f" and, of several `{rule.choice}`, one" if rule.choice else ""
+    sweeps = " + ".join(str(item) if isinstance(item, int) else f"`{item}`" for item in rule.sweeps)
+    sweeps += f" and, of several `{rule.choice}`, one" if rule.choice else ""
     rows = "" if rule.last_row else " x rows"
     elements = f"`{rule.elements}`" if isinstance(rule.elements, Columns) else str(rule.elements)
-    return f"{elements} / `vector_lanes`{rows} x passes: {passes}"
+    return f"{elements} / `vector_lanes`{rows} x sweeps: {sweeps}"
 
 
 def _requests(index: str | None) -> str:

@@ -27,12 +27,12 @@ MOST_PAIRS = 5_000_000
 class Budget:
     """Limit for the work of several estimates together: `estimates` times the limit of one.
 
-    steps: instructions counted by `estimate.py`. pairs: pairs counted by scoreboards.
+    executed: instructions counted by `estimate.py`. pairs: pairs counted by scoreboards.
     """
 
     def __init__(self, estimates: int = 1):
         self.estimates = estimates
-        self.steps = self.pairs = 0
+        self.executed = self.pairs = 0
 
 
 class Scoreboard:

@@ -21,7 +21,7 @@ _CLOCKS = ("matrix", "vector", "started", "read", "write", "sent", "received")
 
 
 @dataclass(frozen=True)
-class Step:
+class Prepared:
     """One instruction for certain register values: its cost, and the numbers of the footprints that it touches."""
 
     index: int
@@ -54,7 +54,7 @@ class Engines:
         self.weight_stripes = self.cache_stripes = self.link_bytes = 0
         self.waits: dict[int, int] = {}
 
-    def prepare(self, index: int, item: Instruction, register: Callable[[int], int]) -> Step:
+    def prepare(self, index: int, item: Instruction, register: Callable[[int], int]) -> Prepared:
         """Prepares an instruction for the current register values.
 
         Raises FileFormatError when the machine would stop there because of rows or words of the LMU. HBM accesses are
@@ -77,7 +77,7 @@ class Engines:
                 kind.append(self.board.number(footprint))
         prefetch = values[spec.cost.prefetch] if isinstance(spec.cost, Weights) else 0
         prefetch = min(prefetch, self.target.prefetch_stripes)
-        return Step(index, spec, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
+        return Prepared(index, spec, cost, tuple(reads), tuple(epilogue), tuple(writes), prefetch)
 
     def check_rows(self, index: int, name: str, rows: int) -> None:
         """Raises FileFormatError for an impossible number of rows: each row takes at least one word of the LMU."""
@@ -100,88 +100,88 @@ class Engines:
         return Footprint(low + first, low + last, ref.stride, rows)
 
     # ------------------------------------------------------------------------------------------------ executing
-    def execute(self, step: Step) -> None:
+    def execute(self, prepared: Prepared) -> None:
         """Queues one instruction other than control."""
-        operands = max((self.board.ready(number) for number in step.reads), default=0)
-        free = max((self.board.free(number) for number in step.writes), default=0) - step.cost.latency
-        if step.cost.engine is Engine.SXE:
-            self._multiply(step, operands, free)
-        elif step.cost.engine is Engine.VXE:
+        operands = max((self.board.ready(number) for number in prepared.reads), default=0)
+        free = max((self.board.free(number) for number in prepared.writes), default=0) - prepared.cost.latency
+        if prepared.cost.engine is Engine.SXE:
+            self._multiply(prepared, operands, free)
+        elif prepared.cost.engine is Engine.VXE:
             start = max(self.issue, self.vector, operands, free)
-            self.vector = start + step.cost.cycles
-            self.busy[Engine.VXE] += step.cost.cycles
-            self._finish(step, self.vector)
-        elif step.cost.engine is Engine.ESL:
-            self._send(step, operands) if step.reads else self._receive(step, free)
-        elif step.spec.stores:
+            self.vector = start + prepared.cost.cycles
+            self.busy[Engine.VXE] += prepared.cost.cycles
+            self._finish(prepared, self.vector)
+        elif prepared.cost.engine is Engine.ESL:
+            self._send(prepared, operands) if prepared.reads else self._receive(prepared, free)
+        elif prepared.spec.stores:
             self.started = max(self.issue, self.started, self.write, operands)
-            self.write = self.started + step.cost.cycles
-            self._finish(step, self.write)
+            self.write = self.started + prepared.cost.cycles
+            self._finish(prepared, self.write)
         else:
             self.started = max(self.issue, self.started, self.read, self.write, free)
-            self.read = self.started + step.cost.cycles
-            self.busy[Engine.SMA] += step.cost.cycles
-            self._finish(step, self.read)
+            self.read = self.started + prepared.cost.cycles
+            self.busy[Engine.SMA] += prepared.cost.cycles
+            self._finish(prepared, self.read)
 
-    def fetch(self, step: Step) -> None:
+    def fetch(self, prepared: Prepared) -> None:
         """Makes ICP wait for a word of the LMU."""
-        self.issue = max([self.issue, *map(self.board.ready, step.reads)])
-        for number in step.reads:
+        self.issue = max([self.issue, *map(self.board.ready, prepared.reads)])
+        for number in prepared.reads:
             self.board.read(number, self.issue)
 
-    def _send(self, step: Step, operands: int) -> None:
+    def _send(self, prepared: Prepared, operands: int) -> None:
         start = max(self.issue, self.sent, operands, 0 if self.overlap else self.end)
-        self.sent = start + step.cost.cycles
-        self.arrivals.append(self.sent + step.cost.latency)
-        self.busy[Engine.ESL] += step.cost.cycles
-        self.link_bytes += sum(self.board.footprint(number).words for number in step.reads) * 4
-        for number in step.reads:
+        self.sent = start + prepared.cost.cycles
+        self.arrivals.append(self.sent + prepared.cost.latency)
+        self.busy[Engine.ESL] += prepared.cost.cycles
+        self.link_bytes += sum(self.board.footprint(number).words for number in prepared.reads) * 4
+        for number in prepared.reads:
             self.board.read(number, self.sent)
 
-    def _receive(self, step: Step, free: int) -> None:
+    def _receive(self, prepared: Prepared, free: int) -> None:
         arrival = self.arrivals.popleft() if self.arrivals else 0
         self.received = max(self.issue, self.received, arrival, free)
         if not self.overlap:
             self.issue = self.received
-        self._finish(step, self.received)
+        self._finish(prepared, self.received)
 
-    def _finish(self, step: Step, end: int) -> None:
-        for number in step.reads:
+    def _finish(self, prepared: Prepared, end: int) -> None:
+        for number in prepared.reads:
             self.board.read(number, end)
-        for number in step.writes:
-            self.board.write(number, end + step.cost.latency)
-        self.end = max(self.end, end + step.cost.latency)
+        for number in prepared.writes:
+            self.board.write(number, end + prepared.cost.latency)
+        self.end = max(self.end, end + prepared.cost.latency)
 
-    def _multiply(self, step: Step, operands: int, free: int) -> None:
+    def _multiply(self, prepared: Prepared, operands: int, free: int) -> None:
         """Queues a matrix: SMA streams it, SXE works on the stripes that have arrived."""
-        cost, first_beat = step.cost, self.target.hbm_latency_cycles
+        cost, first_beat = prepared.cost, self.target.hbm_latency_cycles
         streaming = stream_cycles(cost.stripes, self.target)
         could_start = max(self.issue, self.started, self.read, self.write)
-        request = could_start if step.prefetch else max(could_start, operands)
+        request = could_start if prepared.prefetch else max(could_start, operands)
         begin = max(self.matrix, operands, request + first_beat, free - cost.group_cycles)
-        for number in step.epilogue:
+        for number in prepared.epilogue:
             first, last = self.board.ready(number, self.target.trees), self.board.ready(number)
             to_trees = self.target.tree_latency_cycles
             begin = max(begin, first - cost.group_cycles - to_trees, last - cost.cycles - to_trees)
         end = max(begin + cost.cycles, request + first_beat + streaming)
-        buffered = step.prefetch * cost.cycles // max(cost.stripes, 1)
+        buffered = prepared.prefetch * cost.cycles // max(cost.stripes, 1)
         self.started, self.matrix = request, end
         self.read = max(request + streaming, end - first_beat - buffered)
-        self._count_matrix(step, streaming, operands - could_start)
-        for number in (*step.reads, *step.epilogue):
+        self._count_matrix(prepared, streaming, operands - could_start)
+        for number in (*prepared.reads, *prepared.epilogue):
             self.board.read(number, end)
-        for number in step.writes:
+        for number in prepared.writes:
             self.board.write(number, end + cost.latency, begin + cost.latency, cost.group_cycles)
         self.end = max(self.end, end + cost.latency)
 
-    def _count_matrix(self, step: Step, streaming: int, wait: int) -> None:
-        self.busy[Engine.SXE] += step.cost.cycles
+    def _count_matrix(self, prepared: Prepared, streaming: int, wait: int) -> None:
+        self.busy[Engine.SXE] += prepared.cost.cycles
         self.busy[Engine.SMA] += streaming
-        if isinstance(step.spec.cost, Weights):
-            self.weight_stripes += step.cost.stripes
-            self.waits[step.index] = max(wait, self.waits.get(step.index, 0))
+        if isinstance(prepared.spec.cost, Weights):
+            self.weight_stripes += prepared.cost.stripes
+            self.waits[prepared.index] = max(wait, self.waits.get(prepared.index, 0))
         else:
-            self.cache_stripes += step.cost.stripes
+            self.cache_stripes += prepared.cost.stripes
 
     # ------------------------------------------------------------------------------------------------ repeats
     def clocks(self) -> dict[str, int]:

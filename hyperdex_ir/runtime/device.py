@@ -61,7 +61,7 @@ class MachineDevice(Generic[M]):
         """The token chosen from the last row of the last step. Raises MachineFault when no step has run."""
         value = self.machine.registers[NEXT_TOKEN]
         if value is None:
-            raise MachineFault("no pass has chosen a next token yet")
+            raise MachineFault("no step has chosen a next token yet")
         return value
 
     def forward(self, tokens: Sequence[int], position: int, first_row: int | None = None) -> np.ndarray:
@@ -109,7 +109,7 @@ class MachineDevice(Generic[M]):
             raise PromptError(
                 f"tokens from position {position} on; this model has short convolutions, which have gone on to position"
                 f" {self._next}",
-                "continue where the last pass ended, or run the text from its beginning",
+                "continue where the last step ended, or run the text from its beginning",
             )
         if not 0 <= first < count:
             raise PromptError(f"logits wanted from row {first} on, there are {count} rows")

@@ -22,7 +22,7 @@ from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.memory.program_facts import ProgramFacts
 from hyperdex_ir.runtime.connection import Connection
 from hyperdex_ir.runtime.device import MachineDevice
-from hyperdex_ir.runtime.executors import Engine
+from hyperdex_ir.runtime.executors import Executor
 from hyperdex_ir.runtime.frames import FRAME_BYTES
 from hyperdex_ir.runtime.launch import Launch, digest
 from hyperdex_ir.runtime.program import check_images, listed_files, read_program
@@ -82,12 +82,12 @@ class LinkedMachine:
         """Makes sure that all ran the same step to the same token, and takes the first fault of all."""
         fault = self.machine.fault
         mine = {
-            "pass": digest(request),
+            "step": digest(request),
             "next token": self.registers[NEXT_TOKEN],
             "fault": None if fault is None else asdict(fault) | {"module_path": fault.module_path[:_LONGEST_PATH]},
         }
         notes = exchange(self._connection, mine)
-        check_equal(self._connection, notes, ("pass", "next token"))
+        check_equal(self._connection, notes, ("step", "next token"))
         faults = [_read_fault(self._connection, device, note) for device, note in enumerate(notes)]
         self.fault = min(filter(None, faults), key=lambda fault: fault.order, default=None)
 
@@ -151,7 +151,7 @@ class DistributedDevice(MachineDevice[LinkedMachine]):
 
 
 def open_distributed(
-    folder: ModelFolder, num_device: int | None, name: str, launch: Launch, timeout: float, engine: Engine
+    folder: ModelFolder, num_device: int | None, name: str, launch: Launch, timeout: float, executor: Executor
 ) -> tuple[DistributedDevice, ProgramFacts]:
     """The device of this process, and the facts of its program; only the images of this device are read.
 
@@ -178,10 +178,10 @@ def open_distributed(
         room=launch.count * (memory_map.target.lmu_bytes + 2 * FRAME_BYTES),  # messages by docs/isa.md, and notes
     )
     atexit.register(_part, meeting, connection)
-    engine = engine.available().shared_by(launch.local_count)
+    executor = executor.available().shared_by(launch.local_count)
     try:
         images = check_images(folder, launch.count, launch.rank, memory_map)
-        machine = engine.machine(program, images, memory_map, facts.chunk, launch.rank, connection)
+        machine = executor.machine(program, images, memory_map, facts.chunk, launch.rank, connection)
     except HyperdexError as error:
         connection.fail(_failure(launch.rank, error))
         raise

@@ -27,14 +27,14 @@ def _interpreter(program: Program, images: Sequence[Path], memory_map: MemoryMap
 def _native(
     program: Program, images: Sequence[Path], memory_map: MemoryMap, threads: int | None, **place: Any
 ) -> StepMachine:
-    from hyperdex_ir.native.machine import EngineMachine
-    from hyperdex_ir.native.mapped_hbm import EngineMemory
+    from hyperdex_ir.native.machine import NativeMachine
+    from hyperdex_ir.native.mapped_hbm import NativeMemory
 
-    return EngineMachine(program, EngineMemory.from_images(images, memory_map), threads=threads, **place)
+    return NativeMachine(program, NativeMemory.from_images(images, memory_map), threads=threads, **place)
 
 
 @dataclass(frozen=True)
-class _Executor:
+class _Kind:
     """An executor of programs. why_unavailable: the reason why this computer cannot run it, one line; else empty."""
 
     machine: Callable[..., StepMachine]
@@ -42,56 +42,56 @@ class _Executor:
     why_unavailable: Callable[[], str] = lambda: ""
 
 
-_EXECUTORS = {
-    "native": _Executor(_native, threaded=True, why_unavailable=why_unavailable),
-    "interpreter": _Executor(_interpreter),
+_KINDS = {
+    "native": _Kind(_native, threaded=True, why_unavailable=why_unavailable),
+    "interpreter": _Kind(_interpreter),
 }
-ENGINES = tuple(_EXECUTORS)
-DEFAULT_ENGINE = "native"
+EXECUTORS = tuple(_KINDS)
+DEFAULT_EXECUTOR = "native"
 _FALLBACK = "interpreter"
 _MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
-class Engine:
+class Executor:
     """The executor that was asked for. threads: number of threads of a native machine, all cores when None.
 
     Raises OptionError unless there is such an executor, and `threads` can be a number of threads.
     """
 
-    name: str = DEFAULT_ENGINE
+    name: str = DEFAULT_EXECUTOR
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in ENGINES:
+        if self.name not in EXECUTORS:
             raise OptionError(
-                f"no engine {self.name!r}; there are {', '.join(ENGINES)}", "leave it out for the default"
+                f"no executor {self.name!r}; there are {', '.join(EXECUTORS)}", "leave it out for the default"
             )
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise OptionError(f"{self.threads} threads; there can be 1 to {_MOST_THREADS}")
 
     @property
-    def _executor(self) -> _Executor:
-        return _EXECUTORS[self.name]
+    def _kind(self) -> _Kind:
+        return _KINDS[self.name]
 
-    def available(self) -> Engine:
+    def available(self) -> Executor:
         """This executor. Where it cannot run, says so on standard error and returns the interpreter."""
-        reason = self._executor.why_unavailable()
+        reason = self._kind.why_unavailable()
         if not reason:
             return self
-        print(f"hyperdex: the {self.name} engine cannot run here: {reason}; using the {_FALLBACK}", file=sys.stderr)
+        print(f"hyperdex: the {self.name} executor cannot run here: {reason}; using the {_FALLBACK}", file=sys.stderr)
         return replace(self, name=_FALLBACK)
 
-    def shared_by(self, processes: int) -> Engine:
+    def shared_by(self, processes: int) -> Executor:
         """The executor for one of several processes on this host: its share of the cores, if no number was given."""
         return self if self.threads is not None else self._share(processes)
 
-    def divided(self, devices: int) -> Engine:
+    def divided(self, devices: int) -> Executor:
         """The executor for each of several devices that run at once in this process: its share of the threads."""
         return self if devices == 1 else self._share(devices)
 
-    def _share(self, count: int) -> Engine:
-        if not self._executor.threaded:
+    def _share(self, count: int) -> Executor:
+        if not self._kind.threaded:
             return self
         from hyperdex_ir.native.machine import default_threads
 
@@ -111,23 +111,23 @@ class Engine:
         Raises FileFormatError when the images do not fit the map.
         """
         place = {"chunk": chunk, "lmu_words": memory_map.target.lmu_words, "device": device, "link": link}
-        return self._executor.machine(program, images, memory_map, self.threads, **place)
+        return self._kind.machine(program, images, memory_map, self.threads, **place)
 
 
 def open_device(
-    engine: Engine, program: Program, images: Sequence[Sequence[Path]], memory_map: MemoryMap, facts: ProgramFacts
+    executor: Executor, program: Program, images: Sequence[Sequence[Path]], memory_map: MemoryMap, facts: ProgramFacts
 ) -> MachineDevice[Any]:
     """All devices of a model in this process, used like one. images: parameters, by device and channel.
 
-    The devices of a ring run at once and share the threads; each has one at least. Raises as `Engine.machine`.
+    The devices of a ring run at once and share the threads; each has one at least. Raises as `Executor.machine`.
     """
-    engine = engine.available().divided(len(images))
+    executor = executor.available().divided(len(images))
     chunk, head_rows = facts.chunk, facts.head_rows
     if len(images) > 1:
-        links = in_memory_links(len(images), patient=engine.threads in (None, 1))
+        links = in_memory_links(len(images), patient=executor.threads in (None, 1))
         places = enumerate(zip(images, links, strict=True))
-        machines = [engine.machine(program, own, memory_map, chunk, device, link) for device, (own, link) in places]
+        machines = [executor.machine(program, own, memory_map, chunk, device, link) for device, (own, link) in places]
         return RingDevice(machines, links, memory_map, chunk, head_rows)
-    if engine.name == "interpreter":
+    if executor.name == "interpreter":
         return InterpreterDevice(program, Hbm.from_images(images[0], memory_map), memory_map, chunk, head_rows)
-    return MachineDevice(engine.machine(program, images[0], memory_map, chunk), memory_map, chunk, head_rows)
+    return MachineDevice(executor.machine(program, images[0], memory_map, chunk), memory_map, chunk, head_rows)

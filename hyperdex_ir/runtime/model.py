@@ -14,7 +14,7 @@ import numpy as np
 
 from hyperdex_ir.errors import FileFormatError, OptionError
 from hyperdex_ir.memory.program_facts import ProgramFacts
-from hyperdex_ir.runtime.executors import DEFAULT_ENGINE, Engine, open_device
+from hyperdex_ir.runtime.executors import DEFAULT_EXECUTOR, Executor, open_device
 from hyperdex_ir.runtime.generate import Device, Generation, Limits, all_logits, generate
 from hyperdex_ir.runtime.launch import PEER_SECONDS, current_launch, digest
 from hyperdex_ir.runtime.program import check_images, read_program
@@ -42,7 +42,7 @@ class CompiledModel:
         cls,
         model_dir: Path | str,
         num_device: int | None = None,
-        engine: str = DEFAULT_ENGINE,
+        engine: str = DEFAULT_EXECUTOR,
         *,
         threads: int | None = None,
         name: str | None = None,
@@ -59,7 +59,7 @@ class CompiledModel:
         whole number, FileFormatError when a file is missing, truncated, corrupted or does not belong to the others,
         PeerError when the processes do not run the same.
         """
-        chosen = Engine(engine, threads)
+        chosen = Executor(engine, threads)
         folder = ModelFolder(Path(model_dir), Path(model_dir), None, made_by_tool=False)
         shown, launch = name or os.fspath(folder.root), current_launch()
         if launch is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.interpreter.step import BUDGET
 from hyperdex_ir.isa.program import Program
-from hyperdex_ir.isa.structure import fewest_steps
+from hyperdex_ir.isa.structure import fewest_executed
 from hyperdex_ir.memory.map import MemoryMap
 from hyperdex_ir.memory.program_facts import ProgramFacts, facts_from_json, origins_from_json
 from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_map
@@ -38,8 +38,10 @@ def read_program(folder: ModelFolder, num_device: int, name: str) -> tuple[Progr
     table = load_json(where)
     facts = _read_facts(where, table, memory_map)
     instructions = decode_program(read_binary(path, Kind.INSTRUCTIONS)).instructions
-    if (steps := fewest_steps(instructions)) > BUDGET:
-        raise FileFormatError(f"{path}: a pass of {steps} instructions, the machine executes {BUDGET}", COMPILE_AGAIN)
+    if (executed := fewest_executed(instructions)) > BUDGET:
+        raise FileFormatError(
+            f"{path}: a step of {executed} instructions, the machine executes {BUDGET}", COMPILE_AGAIN
+        )
     try:
         origins = origins_from_json(table)
     except (KeyError, TypeError) as error:

@@ -71,7 +71,7 @@ class Ring:
             in_time = self._pool.run(self._round.stop, self.deadline)
             self._round.check()
             if not in_time:
-                raise DeadlineError("the deadline passed before the pass was over")
+                raise DeadlineError("the deadline passed before the step was over")
 
 
 class _Round:

@@ -43,7 +43,7 @@ def hub_root() -> Path:
     return _home() / "hub"
 
 
-def engine_cache() -> Path:
+def native_cache() -> Path:
     """The folder of the native executor's machine code: `$HYPERDEX_HOME/engine`, else `~/.cache/hyperdex/engine`."""
     return _home() / "engine"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hyperdex_ir.runtime.device import InterpreterDevice
-from hyperdex_ir.verify.recorder import Step, record
+from hyperdex_ir.verify.recorder import Executed, record
 
 #: Operands by which an instruction computes more than the module that it is named after -> their neutral values.
 _EPILOGUE = {
@@ -48,41 +48,41 @@ def run_program(device: InterpreterDevice, tokens: Sequence[int], modules: Colle
     for start in range(0, len(tokens), size):
         part = list(tokens[start : start + size])
         first_row = max(0, len(part) - device.head_rows)
-        steps: list[Step] = []
-        with record(machine, steps.append):
+        executed: list[Executed] = []
+        with record(machine, executed.append):
             machine.run(part, start, first_row)
         positions = start + np.arange(len(part))
-        values.extend(_Pass([_named(step, merged) for step in steps], positions, modules).values())
+        values.extend(_Step([_named(one, merged) for one in executed], positions, modules).values())
     return values
 
 
-def _named(step: Step, merged: Mapping[int, str]) -> _Named:
+def _named(executed: Executed, merged: Mapping[int, str]) -> _Named:
     """An executed instruction with the modules that it computes: several when their matrices are merged."""
-    name = None if step.weight is None else merged.get(step.weight)
+    name = None if executed.weight is None else merged.get(executed.weight)
     if name is None:
-        return _Named(step, step.path, (step.path,))
+        return _Named(executed, executed.path, (executed.path,))
     modules = tuple(key.rpartition(".")[0] for key in name.split("+"))
     parents = {module.rpartition(".")[0] for module in modules}
     last = "+".join(module.rpartition(".")[2] for module in modules)
-    return _Named(step, f"{parents.pop()}.{last}" if len(parents) == 1 else "+".join(modules), modules)
+    return _Named(executed, f"{parents.pop()}.{last}" if len(parents) == 1 else "+".join(modules), modules)
 
 
 @dataclass(frozen=True, eq=False)
 class _Named:
     """An executed instruction, its module path, and the modules that it computes."""
 
-    step: Step
+    executed: Executed
     path: str
     modules: tuple[str, ...]
 
 
-class _Pass:
+class _Step:
     """The executed instructions of one step, grouped by module."""
 
-    def __init__(self, steps: Sequence[_Named], positions: np.ndarray, modules: Collection[str]):
-        self._steps, self._positions = steps, positions
+    def __init__(self, executed: Sequence[_Named], positions: np.ndarray, modules: Collection[str]):
+        self._executed, self._positions = executed, positions
         self._of: dict[str, list[_Named]] = {}
-        for named in steps:
+        for named in executed:
             if all(module in modules for module in named.modules):
                 self._of.setdefault(named.path, []).append(named)
 
@@ -91,17 +91,17 @@ class _Pass:
         for group in self._of.values():
             last = group[-1]
             if self._is_output(last):
-                found.append((last.step.number, self._value(last, last.modules, False, last.step.result)))
+                found.append((last.executed.number, self._value(last, last.modules, False, last.executed.result)))
             found.extend(self._inputs(group[0]))
         found.sort(key=lambda entry: entry[0])
         return [value for _, value in found]
 
     def _is_output(self, named: _Named) -> bool:
         """Test for the last instruction of a module, if it computes that module's output and no more."""
-        step = named.step
-        if step.result is None or named is not self._of.get(named.path, [None])[-1]:
+        executed = named.executed
+        if executed.result is None or named is not self._of.get(named.path, [None])[-1]:
             return False
-        return all(step.operands.get(name, plain[0]) in plain for name, plain in _EPILOGUE.items())
+        return all(executed.operands.get(name, plain[0]) in plain for name, plain in _EPILOGUE.items())
 
     def _inputs(self, named: _Named) -> list[tuple[int, ModuleValue]]:
         """Input of the first instruction of a module.
@@ -109,20 +109,20 @@ class _Pass:
         There is none when the input is the output of another module, or only a part because the instruction runs once
         for each row.
         """
-        if sum(other.step.index == named.step.index for other in self._of[named.path]) > 1:
+        if sum(other.executed.index == named.executed.index for other in self._of[named.path]) > 1:
             return []
         maker, of = self._maker(named), named.modules[:1]
         if maker is None or self._is_output(maker):
             return []
-        found = [(maker.step.number, self._value(maker, of, True, named.step.input))]
-        if maker.step.name == "select_rows" and (whole := self._maker(maker)) is not None:
-            found.append((whole.step.number, self._value(whole, of, True, maker.step.input)))
+        found = [(maker.executed.number, self._value(maker, of, True, named.executed.input))]
+        if maker.executed.name == "select_rows" and (whole := self._maker(maker)) is not None:
+            found.append((whole.executed.number, self._value(whole, of, True, maker.executed.input)))
         return found
 
     def _maker(self, named: _Named) -> _Named | None:
         """The instruction that wrote the last part of this one's input."""
-        made_by = [number for number in named.step.input_sources if number >= 0]
-        return self._steps[max(made_by) - self._steps[0].step.number] if made_by else None
+        made_by = [number for number in named.executed.input_sources if number >= 0]
+        return self._executed[max(made_by) - self._executed[0].executed.number] if made_by else None
 
     def _value(self, named: _Named, of: tuple[str, ...], is_input: bool, values: np.ndarray | None) -> ModuleValue:
         assert values is not None  # callers give only instructions with a result or an input

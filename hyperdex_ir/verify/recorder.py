@@ -16,7 +16,7 @@ from hyperdex_ir.isa.program import Origin
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Executed:
     """One executed instruction, control instructions aside.
 
     number: of instructions executed before it. layer: the number of the running layer, None in the main function.
@@ -85,8 +85,8 @@ class _WatchedLmu(Lmu):
 
 
 class _Recorder:
-    def __init__(self, machine: Machine, lmu: _WatchedLmu, on_step: Callable[[Step], None]):
-        self._machine, self._lmu, self._on_step = machine, lmu, on_step
+    def __init__(self, machine: Machine, lmu: _WatchedLmu, on_instruction: Callable[[Executed], None]):
+        self._machine, self._lmu, self._on_instruction = machine, lmu, on_instruction
         self._stores: list[tuple[range, int]] = []  # bytes of the KV cache, and the instruction that wrote them last
 
     def __call__(self, index: int, operands: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ class _Recorder:
         sources = lmu.sources | self._cache_sources(spec.stores, operands)
         origin = machine.program.origins[index] if machine.program.origins else Origin("", "", name)
         layer, weight = machine.layer, operands.get("weight")
-        step = Step(
+        executed = Executed(
             number=lmu.number,
             index=index,
             name=name,
@@ -110,7 +110,7 @@ class _Recorder:
             sources=tuple(sorted(sources)),
             input_sources=tuple(sorted(lmu.input_sources)),
         )
-        self._on_step(step)
+        self._on_instruction(executed)
         lmu.begin(lmu.number + 1)
 
     def _cache_sources(self, stores: bool, operands: Mapping[str, Any]) -> set[int]:
@@ -133,11 +133,11 @@ def _flat(data: np.ndarray) -> np.ndarray:
 
 
 @contextmanager
-def record(machine: Machine, on_step: Callable[[Step], None]) -> Iterator[None]:
-    """Context in which `on_step` is called for every instruction that the machine executes, except control."""
+def record(machine: Machine, on_instruction: Callable[[Executed], None]) -> Iterator[None]:
+    """Context in which `on_instruction` is called for every instruction that the machine executes, except control."""
     state = machine.state
     lmu, watched = state.lmu, _WatchedLmu(state.lmu.size)
-    state.lmu, machine.on_instruction = watched, _Recorder(machine, watched, on_step)
+    state.lmu, machine.on_instruction = watched, _Recorder(machine, watched, on_instruction)
     try:
         yield
     finally:

@@ -16,7 +16,7 @@ from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.runtime.device import InterpreterDevice, RingDevice
 from hyperdex_ir.support.xdsl import module_path
-from hyperdex_ir.verify.recorder import Step, record
+from hyperdex_ir.verify.recorder import Executed, record
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ def trace_program(device: InterpreterDevice | RingDevice, runs: Sequence[Run]) -
     """
     values: list[Value] = []
 
-    def add(step: Step) -> None:
-        digest = None if step.result is None else _digest(step.result)
-        values.append(Value(step.operation, step.path, digest, (), step.sources))
+    def add(executed: Executed) -> None:
+        digest = None if executed.result is None else _digest(executed.result)
+        values.append(Value(executed.operation, executed.path, digest, (), executed.sources))
 
     machine = device.machine if isinstance(device, InterpreterDevice) else device.machine.machines[0]
     assert isinstance(machine, Machine)  # `verify` runs the interpreter

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Compiled:
-    """A compiled model in its folder, the tokens of the test and its logits of them by the native engine; what
+    """A compiled model in its folder, the tokens of the test and its logits of them by the native executor; what
     transformers computes of them in float32 and in the model's type."""
 
     folder: Path
@@ -111,7 +111,7 @@ def test_the_same_bits_by_the_interpreter(compiled: Compiled) -> None:
 
 
 def test_the_same_bits_for_every_prefill_chunk(compiled: Compiled) -> None:
-    """Each pass gives the logits of its last row, which are those of the pass over the whole text."""
+    """Each step gives the logits of its last row, which are those of the step over the whole text."""
     for chunk in CHUNKS:
         for start in range(0, POSITIONS, chunk):
             part = compiled.tokens[start : start + chunk]

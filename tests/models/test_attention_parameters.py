@@ -1,4 +1,4 @@
-"""Slopes and sinks of attention: the bits of docs/arithmetic.md, by every pass, engine, chunk and number of devices."""
+"""Slopes and sinks of attention: the bits of docs/arithmetic.md, by each pass, executor, chunk and device count."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.native.operation import EXTRAS
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import RingDevice
@@ -177,7 +177,7 @@ def ring(module: ModuleOp, local: ModuleOp, parameters: Parameters, devices: int
         return RingDevice.interpreting(program, hbms, memory, CHUNK, CHUNK)
     links = in_memory_links(devices)
     machines = [
-        EngineMachine(program, hbm, chunk=CHUNK, lmu_words=memory.target.lmu_words, threads=2, device=device, link=link)
+        NativeMachine(program, hbm, chunk=CHUNK, lmu_words=memory.target.lmu_words, threads=2, device=device, link=link)
         for device, (hbm, link) in enumerate(zip(hbms, links, strict=True))
     ]
     for machine in machines:

@@ -64,7 +64,7 @@ def test_text_on_stdout_statistics_on_stderr(model: Path) -> None:
         (["--prompt", "x", "--top_k", "-1"], "HDX0302", "top_k is -1; it must be a whole number, 0 or more"),
         (["--prompt", "x", "--seed", "-1"], "HDX0302", "seed is -1; it must be from 0 to 2^64 - 1"),
         (["--prompt", "x", "--repetition-penalty", "0"], "HDX0302", "repetition_penalty is 0.0; it must be a number"),
-        (["--prompt", "x", "--engine", "steam"], "HDX0302", "no engine 'steam'; there are native, interpreter"),
+        (["--prompt", "x", "--engine", "steam"], "HDX0302", "no executor 'steam'; there are native, interpreter"),
     ],
 )
 def test_one_line_errors(model: Path, arguments: list[str], code: str, message: str) -> None:
@@ -93,7 +93,7 @@ def test_damaged_image(model: Path) -> None:
     assert result.stderr.startswith(f"error[HDX0501]: {path}: corrupted")
 
 
-def test_engines_and_threads_write_the_same_text(model: Path) -> None:
+def test_executors_and_threads_write_the_same_text(model: Path) -> None:
     arguments = ["--prompt", "hello", "--max-new-tokens", "6"]
     expected = run(model, *arguments, "--engine", "interpreter").stdout
     assert run(model, *arguments, "--engine", "native", "--threads", "3").stdout == expected != ""

@@ -11,7 +11,7 @@ from support.models.architectures import CASES, write_case
 from transformers import AutoModelForCausalLM
 
 from hyperdex_ir.errors import PromptError
-from hyperdex_ir.runtime.executors import ENGINES
+from hyperdex_ir.runtime.executors import EXECUTORS
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 
@@ -31,7 +31,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def text(folder: Path) -> list[int]:
-    """A prompt of 9 tokens, and what the native engine makes of it until no position is left."""
+    """A prompt of 9 tokens, and what the native executor makes of it until no position is left."""
     AutoCompiler().compile(str(folder), max_length=LENGTH)
     prompt = np.random.default_rng(1).integers(0, 256, 9).tolist()
     result = CompiledModel.open(folder, engine="native").generate(prompt, 1000)
@@ -39,7 +39,7 @@ def text(folder: Path) -> list[int]:
     return [*prompt, *result.tokens]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXECUTORS)
 def test_all_positions_and_no_more(folder: Path, text: list[int], engine: str) -> None:
     assert len(text) == LENGTH
     model = CompiledModel.open(folder, engine=engine)

@@ -94,7 +94,7 @@ sys.stdout.write(f"{logits.shape} {hashlib.sha256(logits.tobytes()).hexdigest()}
 
 
 def check_logits_by_torchrun(model: Path, folder: Path, counts: Sequence[int]) -> None:
-    """The native engine gives the same bits of all logits in one process, and in each of several."""
+    """The native executor gives the same bits of all logits in one process, and in each of several."""
     script = folder / "logits.py"
     script.write_text(LOGITS)
     command = [str(script), str(model)]
@@ -157,7 +157,7 @@ def check_alone_and_together(folder: Path, command: Sequence[str]) -> None:
 
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_a_killed_process_ends_all(model: Path, tmp_path: Path, seed: int):
-    """One of four dies before a random instruction, or message of the native engine: the others stop within 5 s."""
+    """One of four dies before a random instruction, or message of the native executor: the others stop within 5 s."""
     choice = random.Random(seed)
     victim = choice.randrange(4)
     unit, most = (("instruction", 3000), ("message", 300))[seed % 2]
@@ -386,7 +386,7 @@ def test_other_settings_are_refused(model: Path, tmp_path: Path, option: tuple[s
         check_failure(one, f"device 1 has another {what} than device 0")
 
 
-def test_engines_and_threads_may_differ(model: Path, expected: str, tmp_path: Path):
+def test_executors_and_threads_may_differ(model: Path, expected: str, tmp_path: Path):
     command = [*RUN, *arguments(model)]
     ended = run_all(tmp_path, [[*command, "--engine", "interpreter"], [*command, "--threads", "2"]])
     assert [one.code for one in ended.values()] == [0, 0], ended

@@ -1,4 +1,4 @@
-"""Whole models on the native engine: the interpreter's bits, however the work is cut."""
+"""Whole models on the native executor: the interpreter's bits, however the work is cut."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support import SOAK
 from support.models.tiny import VOCABULARY, tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.native.features import VARIABLE, available, host_features
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.runtime.device import MachineDevice
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.sampling import Sampling
@@ -53,7 +53,7 @@ def expected(model_dir: Path) -> np.ndarray:
 def open_native(model_dir: Path, threads: int | None = None) -> CompiledModel:
     model = CompiledModel.open(model_dir, engine="native", threads=threads)
     assert isinstance(model.device, MachineDevice)
-    assert isinstance(model.device.machine, EngineMachine)
+    assert isinstance(model.device.machine, NativeMachine)
     return model
 
 
@@ -64,7 +64,7 @@ def test_logits(model_dir: Path, expected: np.ndarray, threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_prefill_chunks(model_dir: Path, expected: np.ndarray, threads: int) -> None:
-    """Each pass gives the logits of its last row, which are those of the pass over the whole text."""
+    """Each step gives the logits of its last row, which are those of the step over the whole text."""
     model = open_native(model_dir, threads)
     for chunk in CHUNKS:
         for start in range(0, len(TOKENS), chunk):

@@ -19,7 +19,7 @@ from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
 from hyperdex_ir.targets import load_target
@@ -59,7 +59,7 @@ class Lowered:
         links = in_memory_links(len(self.hbms))
         words = self.memory.target.lmu_words
         machines = [
-            EngineMachine(
+            NativeMachine(
                 self.program, hbm, chunk=self.chunk, lmu_words=words, threads=threads, device=device, link=link
             )
             for device, (hbm, link) in enumerate(zip(self.hbms, links, strict=True))

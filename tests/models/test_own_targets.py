@@ -11,7 +11,7 @@ import pytest
 from support.models.tiny import tiny_llama_config, write_checkpoint
 
 from hyperdex_ir.cli.main import main
-from hyperdex_ir.runtime.executors import ENGINES
+from hyperdex_ir.runtime.executors import EXECUTORS
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.targets import load_target, spell_target
 from hyperdex_ir.tools import AutoCompiler
@@ -60,7 +60,7 @@ def test_the_bits_of_another_target(checkpoint: Path, model: Path, tmp_path: Pat
         )
         model = tmp_path / "tiny"
     assert len(list((model / "param").iterdir())) == 2 * count
-    for engine in ENGINES:
+    for engine in EXECUTORS:
         opened = CompiledModel.open(model, count, engine=engine)
         assert opened.target == "tiny"
         np.testing.assert_array_equal(opened.logits(IDS).view(np.uint32), expected.view(np.uint32))

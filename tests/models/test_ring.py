@@ -11,7 +11,7 @@ from support.models.ring_modules import HEADS, INNER, LAYERS, SIZE, VOCAB, WIDTH
 from hyperdex_ir.errors import LoweringError
 from hyperdex_ir.interpreter.link import MemoryLink, Message
 from hyperdex_ir.interpreter.machine import Machine
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.passes.pipeline import run_pipeline
 from hyperdex_ir.performance.estimate import estimate
 from hyperdex_ir.support.xdsl import parse_module
@@ -75,7 +75,7 @@ def test_bytes_sent_are_what_the_formula_and_the_estimate_say(
     device = ring_device(devices, native=native)
     device.forward(TOKENS[:rows], 0)
     machine = device.machine.machines[0]
-    assert isinstance(machine, (Machine, EngineMachine))
+    assert isinstance(machine, (Machine, NativeMachine))
     found = estimate(machine.program, load_target("u55c"), tokens=rows)
     layer = -(-HEADS // devices) * SIZE + sum(-(-columns // devices) for columns in (WIDTH, INNER, WIDTH))
     logits = -(-VOCAB // devices)

@@ -1,4 +1,4 @@
-"""Whole models with routed experts: the same logits at every level, for any chunk, engine and number of devices."""
+"""Whole models with routed experts: the same logits at every level, for any chunk, executor and number of devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.performance.estimate import estimate
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
@@ -68,7 +68,7 @@ class Compiled:
         return attribute.value.data
 
     def logits(self, threads: int | None, step: int) -> bytes:
-        """Of all rows, `step` tokens at a time. threads: of the native engine; None: the interpreter."""
+        """Of all rows, `step` tokens at a time. threads: of the native executor; None: the interpreter."""
         links = in_memory_links(self.devices)
         machines = []
         for number, link in enumerate(links):
@@ -77,7 +77,7 @@ class Compiled:
             machines.append(
                 Machine(self.program, hbm, **options)
                 if threads is None
-                else EngineMachine(self.program, hbm, threads=threads, **options)
+                else NativeMachine(self.program, hbm, threads=threads, **options)
             )
         if self.devices > 1:
             device = RingDevice(machines, links, self.memory, self.chunk, self.head_rows)
@@ -101,7 +101,7 @@ def model(kind: str, matrix: str = "f16") -> tuple[ModuleOp, Parameters]:
     ("matrix", "pipeline", "devices"),
     [("f16", "o0", 1), ("bf16", "default", 1), ("bf16", "default", 2), ("f16", "default", 3)],
 )
-def test_every_level_engine_and_chunk_gives_the_same_bits(kind: str, matrix: str, pipeline: str, devices: int):
+def test_every_level_executor_and_chunk_gives_the_same_bits(kind: str, matrix: str, pipeline: str, devices: int):
     compiled = Compiled(*model(kind, matrix), pipeline, devices)
     assert np.isfinite(np.frombuffer(compiled.expected, np.float32)).all()
     for threads, step in ((None, 5), (1, len(TOKENS)), (2, 5), (2, 1)):

@@ -57,7 +57,7 @@ def test_text_is_that_of_the_document(compiled: Path, engine: str, name: str) ->
 
 
 def test_chunks_and_calls_before_do_not_count(compiled: Path) -> None:
-    """The text depends on prompt, settings and seed: not on passes, nor on what the model generated before."""
+    """The text depends on prompt, settings and seed: not on steps, nor on what the model generated before."""
     model = CompiledModel.open(compiled)
     settings = sampling(CHOICES["all"])
     first = model.generate(PROMPT, NEW_TOKENS, sampling=settings).tokens

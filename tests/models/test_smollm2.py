@@ -146,7 +146,7 @@ def test_the_same_bits_at_every_level(smollm2_short_dir: Path, stages) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 64])
 def test_the_same_bits_for_every_prefill_chunk(smollm2_dir: Path, chunk: int) -> None:
-    """Each pass gives the logits of its last row, which must be the row of the pass over the whole text."""
+    """Each step gives the logits of its last row, which must be the row of the step over the whole text."""
     model = CompiledModel.open(smollm2_dir)
     expected = model.logits(TOKENS)
     for start in range(0, len(TOKENS), chunk):

@@ -1,4 +1,4 @@
-"""Control flow, random, valid or not: the native engine follows and refuses as the interpreter does."""
+"""Control flow, random, valid or not: the native executor follows and refuses as the interpreter does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every instruction on random operands: the native engine leaves the interpreter's bits, flag, registers and faults.
+"""Every instruction on random operands: the native executor leaves the interpreter's bits, flag, registers and faults.
 
 Numbers of every kind, NaNs among them, and every set of vector instructions; `test_engine_hostile.py` has the counts.
 """

@@ -34,9 +34,9 @@ from hyperdex_ir.errors import HyperdexError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.memory.serialize import read_layout
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.performance import estimate
-from hyperdex_ir.runtime.executors import ENGINES
+from hyperdex_ir.runtime.executors import EXECUTORS
 from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
 from hyperdex_ir.support.files import HEADER_BYTES
 from hyperdex_ir.support.locations import MARKER, find_folder
@@ -45,7 +45,7 @@ from support.hostile.edits import edit_bytes, edit_json, edit_program
 #: What a case may add to the memory that is in use, and to the addresses that are.
 MOST_GROWTH = 256 << 20
 MOST_ADDRESSES = 1 << 30
-#: Instructions of a pass; the model needs a tenth. The machine's own limit is for models of a hundred layers.
+#: Instructions of a step; the model needs a tenth. The machine's own limit is for models of a hundred layers.
 BUDGET = 4000
 LMU_BYTES = 1 << 16
 PROMPT = [3, 1, 4, 1, 5]
@@ -145,10 +145,10 @@ class Workshop:
 
     # ------------------------------------------------------------------------------------------------ reading
     def run(self) -> None:
-        """One pass on each engine: what the interpreter does, the native one does with the same bits."""
-        expected, found = (_attempt(lambda engine=engine: self._forward(engine)) for engine in reversed(ENGINES))
+        """One step on each executor: what the interpreter does, the native one does with the same bits."""
+        expected, found = (_attempt(lambda engine=engine: self._forward(engine)) for engine in reversed(EXECUTORS))
         if isinstance(expected, bytes) and found != expected:
-            raise AssertionError(f"the interpreter gives {len(expected)} bytes, the native engine {found!r:.300}")
+            raise AssertionError(f"the interpreter gives {len(expected)} bytes, the native executor {found!r:.300}")
         for result in (expected, found):
             if isinstance(result, HyperdexError):
                 raise result
@@ -159,7 +159,7 @@ class Workshop:
             return model.forward(PROMPT, 0).tobytes()
         finally:
             machine: Any = model.device
-            if isinstance(machine.machine, EngineMachine):
+            if isinstance(machine.machine, NativeMachine):
                 machine.machine.close()
 
     def says(self, command: Callable[..., None], *arguments: Any) -> None:
@@ -337,8 +337,8 @@ def _peak() -> int:
 def main_loop(root: Path) -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    estimate.MOST_STEPS = 10 * BUDGET
-    for machine in (Machine, EngineMachine):
+    estimate.MOST_EXECUTED = 10 * BUDGET
+    for machine in (Machine, NativeMachine):
         machine.__init__.__kwdefaults__["budget"] = BUDGET
     shop = Workshop.build(root)
     shop.run()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hyperdex_ir
-from hyperdex_ir.support.locations import engine_cache, hub_root, instruction_cache, module_cache
+from hyperdex_ir.support.locations import hub_root, instruction_cache, module_cache, native_cache
 from support.hostile.case import Case
 
 #: What is printed at most: IR of the model has 100 kB.
@@ -64,7 +64,7 @@ class Watch:
             case.folder,
             case.out,
             case.cwd / "repro",
-            engine_cache(),
+            native_cache(),
             instruction_cache(),
             module_cache(),
             case.root / "tmp",
@@ -110,7 +110,7 @@ class Watch:
             if not _is_text(path) or not os.path.isabs(path):
                 continue
             place = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
-            if event == "os.mkdir" and os.fsdecode(place) == os.path.realpath(engine_cache().parent):
+            if event == "os.mkdir" and os.fsdecode(place) == os.path.realpath(native_cache().parent):
                 continue  # the folder of the caches, made where it is not there
             if not any(self._is_below(os.fsdecode(place), one) for one in self._own):
                 return ["finding", f"{event} outside the folder: {os.fsdecode(path)!r}"]

@@ -179,7 +179,7 @@ class Server:
             with contextlib.suppress(SystemExit), open(os.devnull, "w") as nothing, contextlib.redirect_stdout(nothing):
                 main([word.format(F=self.good, O=self.root) for word in COMMANDS[name]])
         _alone()
-        for name in COMMANDS:  # the good folder, for all; this makes the native engine's code too
+        for name in COMMANDS:  # the good folder, for all; this makes the native executor's code too
             case, _ = build(self._new_place(), self.good, -1)
             outcome, found = self.try_command(case, self.words(name, case), main)
             assert (outcome, found) == ("done", []), f"{name}: {outcome} {found}"

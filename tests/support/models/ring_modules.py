@@ -10,7 +10,7 @@ from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import in_memory_links
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
 from hyperdex_ir.runtime.device import RingDevice
 from hyperdex_ir.support.xdsl import parse_module
@@ -181,7 +181,7 @@ def module_text(devices: int) -> str:
 
 
 def ring_device(devices: int, pipeline: str = PIPELINE, chunk: int = 8, native: bool = False) -> RingDevice:
-    """The module lowered, on `devices` devices in this process, of the interpreter or of the native engine."""
+    """The module lowered, on `devices` devices in this process, of the interpreter or of the native executor."""
     module = parse_module(module_text(devices))
     layout = collect_layout(module)
     memory = plan_memory(layout, load_target("u55c"), LENGTH)
@@ -193,7 +193,7 @@ def ring_device(devices: int, pipeline: str = PIPELINE, chunk: int = 8, native: 
         return RingDevice.interpreting(program, hbms, memory, chunk, 1)
     links = in_memory_links(devices)
     machines = [
-        EngineMachine(program, hbm, chunk=chunk, lmu_words=memory.target.lmu_words, threads=1, device=device, link=link)
+        NativeMachine(program, hbm, chunk=chunk, lmu_words=memory.target.lmu_words, threads=1, device=device, link=link)
         for device, (hbm, link) in enumerate(zip(hbms, links, strict=True))
     ]
     return RingDevice(machines, links, memory, chunk, 1)

@@ -50,7 +50,7 @@ class Reference:
 
 
 def reference(model: PreTrainedModel, tokens: list[int]) -> Reference:
-    """One forward pass over the text."""
+    """One forward step over the text."""
     with torch.no_grad(), recorded_scores(model) as scores:
         return Reference(model(torch.tensor([tokens])).logits[0].float().numpy(), scores)
 

@@ -1,4 +1,4 @@
-"""Runs a case on the interpreter and on the native engine, and says where they differ."""
+"""Runs a case on the interpreter and on the native executor, and says where they differ."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyperdex_ir.interpreter.lmu import Lmu
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.program import Origin, Program
 from hyperdex_ir.native.features import Features
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from support.programs.instruction_case import LMU_WORDS, VOCABULARY, Case
 
 BUDGET = 500
@@ -27,7 +27,7 @@ _SPECIALS = np.array(
 
 
 class WrittenLmu(Lmu):
-    """An LMU all of whose words an earlier pass has written."""
+    """An LMU all of whose words an earlier step has written."""
 
     def __init__(self, words: np.ndarray):
         super().__init__(words.size)
@@ -181,10 +181,10 @@ def interpreted(case: Case) -> Outcome:
 
 
 def native(case: Case, threads: int, features: Features | None = None) -> Outcome:
-    """The case on the native engine."""
+    """The case on the native executor."""
     start = Start(case)
     hbm = start.memory(case)
-    machine = EngineMachine(
+    machine = NativeMachine(
         program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, threads=threads, features=features,
         **place_of(case),
     )  # fmt: skip
@@ -204,13 +204,13 @@ def native(case: Case, threads: int, features: Features | None = None) -> Outcom
         machine.close()
 
 
-def step_of(machine: Machine | EngineMachine) -> int | None:
+def step_of(machine: Machine | NativeMachine) -> int | None:
     """Instructions before the one that raised the flag."""
     return None if machine.fault is None else machine.fault.step
 
 
-def run_case(machine: Machine | EngineMachine, case: Case, start: Start) -> str | None:
-    """One pass. What is forbidden, with the instructions executed; None when nothing is."""
+def run_case(machine: Machine | NativeMachine, case: Case, start: Start) -> str | None:
+    """One step. What is forbidden, with the instructions executed; None when nothing is."""
     try:
         machine.start(start.tokens, case.position, case.tokens - 1)
         while machine.resume() == "receive":

@@ -1,4 +1,4 @@
-"""The native engine with its LMU, scratch memory and HBM between pages that nothing may touch, against the interpreter.
+"""The native executor with its LMU, scratch memory and HBM between pages that nothing may touch, and the interpreter.
 
 What lies outside ends the process, so this runs in one of its own (`hostile/program_worker.py`). Linux only.
 """
@@ -19,8 +19,8 @@ from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 from hyperdex_ir.native import machine as engine
 from hyperdex_ir.native.context import Region
-from hyperdex_ir.native.machine import EngineMachine
-from hyperdex_ir.native.mapped_hbm import EngineMemory
+from hyperdex_ir.native.machine import NativeMachine
+from hyperdex_ir.native.mapped_hbm import NativeMemory
 from hyperdex_ir.targets import BEAT_BYTES
 from support.programs.both_machines import (
     Outcome,
@@ -158,8 +158,8 @@ class World:
             images.append(image)
         return images
 
-    def memory(self) -> EngineMemory:
-        """The native engine's memory."""
+    def memory(self) -> NativeMemory:
+        """The native executor's memory."""
         m, channels = self.case.map, self.case.map.target.channels
         tables = [(ctypes.c_void_p * channels)() for _ in range(2)]
         base = self._runtime.bytes.ctypes.data
@@ -167,7 +167,7 @@ class World:
         tables[1][:] = [base + BEAT_BYTES * channel for channel in range(channels)]
         parameters = Region(0, self._end, ctypes.addressof(tables[0]), BEAT_BYTES)
         runtime = Region(self._end, m.end, ctypes.addressof(tables[1]), m.target.stripe_bytes)
-        return EngineMemory(m, parameters, runtime, tables)
+        return NativeMemory(m, parameters, runtime, tables)
 
     # ------------------------------------------------------------------------------------------------ running
 
@@ -194,7 +194,7 @@ class World:
         return self._outcome(machine, error, lmu.words, hbm.bytes[self._end :]), machine.executed
 
     def native(self, program: Program, threads: int) -> Outcome:
-        """What the native engine leaves. Raises AssertionError when something outside has been written, or threads have
+        """What the native executor leaves. Raises AssertionError when anything outside was written, or threads have
         come to different registers."""
         with self._fences.in_use(), self._machine(program, threads) as machine:
             error = run_case(machine, self.case, self.start)
@@ -235,10 +235,10 @@ class World:
             image[:] = rng.integers(0, 256, image.size, np.uint8)
 
     @contextmanager
-    def _machine(self, program: Program, threads: int) -> Iterator[EngineMachine]:
+    def _machine(self, program: Program, threads: int) -> Iterator[NativeMachine]:
         case = self.case
         self._runtime.bytes[:] = self.start.hbm[self._end :]
-        machine = EngineMachine(
+        machine = NativeMachine(
             program, self.memory(), chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, threads=threads,
             **place_of(case),
         )  # fmt: skip
@@ -249,13 +249,13 @@ class World:
             machine.close()
 
     def _outcome(
-        self, machine: Machine | EngineMachine, error: str | None, lmu: np.ndarray, area: np.ndarray
+        self, machine: Machine | NativeMachine, error: str | None, lmu: np.ndarray, area: np.ndarray
     ) -> Outcome:
         bits = float_bits(run_time_bits(area, self.case).view(np.float32))  # stores put f32 anywhere
         return Outcome(error, machine.fault, step_of(machine), list(machine.registers), float_bits(lmu), bits)
 
 
-def _check_threads(machine: EngineMachine) -> None:
+def _check_threads(machine: NativeMachine) -> None:
     """All threads have come to the same registers."""
     first, *others = [list(state.registers) for state in machine._states]
     if any(other != first for other in others):

@@ -1,4 +1,4 @@
-"""Calls single kernels of the native engine, and whole programs on it and on the interpreter, for tests."""
+"""Calls single kernels of the native executor, and whole programs on it and on the interpreter, for tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.native.codegen import Library, build, new_module
 from hyperdex_ir.native.emit import F32, I1, I32, I64, POINTER, Emitter, define
 from hyperdex_ir.native.features import Features, available
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from support.programs.machine_programs import layout, memory_map, parameter
 
 CHUNK = 8
@@ -95,15 +95,15 @@ def interpreter(program: Sequence[Instruction], hbm: Hbm, words: np.ndarray) -> 
     return machine
 
 
-def engine(program: Sequence[Instruction], hbm: Hbm, words: np.ndarray, threads: int = 2) -> EngineMachine:
+def engine(program: Sequence[Instruction], hbm: Hbm, words: np.ndarray, threads: int = 2) -> NativeMachine:
     """The native machine, its LMU holding `words`."""
-    machine = EngineMachine(Program(tuple(program)), hbm, chunk=CHUNK, lmu_words=WORDS, threads=threads)
+    machine = NativeMachine(Program(tuple(program)), hbm, chunk=CHUNK, lmu_words=WORDS, threads=threads)
     machine.write_lmu(0, words)
     return machine
 
 
-def run(machine: Machine | EngineMachine, rows: int, position: int = 0) -> str:
-    """One pass; the text of its machine fault, or nothing."""
+def run(machine: Machine | NativeMachine, rows: int, position: int = 0) -> str:
+    """One step; the text of its machine fault, or nothing."""
     try:
         machine.run([0] * rows, position, 0)
     except MachineFault as fault:

@@ -1,4 +1,4 @@
-"""Every activation in transformers' table: the values of torch in float32, and the same bits from both engines."""
+"""Every activation in transformers' table: the values of torch in float32, and the same bits from both executors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.map import plan_memory
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.passes.pipeline import run_pipeline
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice
 from hyperdex_ir.targets import load_target
@@ -51,7 +51,7 @@ class AllOfThem(nn.Module):
 
 @dataclass(frozen=True)
 class Results:
-    """[argument, activation] of float32: by torch, by the operations, by the two engines."""
+    """[argument, activation] of float32: by torch, by the operations, by the two executors."""
 
     torch: np.ndarray
     lpu: np.ndarray
@@ -91,7 +91,7 @@ def results() -> Results:
     program = to_program(module, chunk=CHUNK, head_rows=CHUNK)
     hbm = Hbm.from_parameters(memory, layout, values.__getitem__)
     interpreter = InterpreterDevice(program, hbm, memory, CHUNK, CHUNK)
-    machine = EngineMachine(program, hbm, chunk=CHUNK, lmu_words=memory.target.lmu_words)
+    machine = NativeMachine(program, hbm, chunk=CHUNK, lmu_words=memory.target.lmu_words)
     native = MachineDevice(machine, memory, CHUNK, CHUNK)
     return Results(*map(_by_argument, (expected, found, _run(interpreter, tokens), _run(native, tokens))))
 

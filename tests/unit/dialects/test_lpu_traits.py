@@ -16,7 +16,7 @@ from xdsl.traits import OpTrait, is_side_effect_free
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.interpreter import lpu as interpreter
 from hyperdex_ir.interpreter.arithmetic import quiet
-from hyperdex_ir.interpreter.lpu_ops import MEANINGS, Pass
+from hyperdex_ir.interpreter.lpu_ops import MEANINGS, RunState
 from hyperdex_ir.isa.functions import FUNCTIONS
 from hyperdex_ir.passes.sharding_rules import RULES
 
@@ -102,7 +102,7 @@ def run(op: Operation, arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     meaning = MEANINGS.get(type(op))
     assert meaning is not None
     with quiet():
-        return meaning(Pass(lambda key: np.zeros(0), "f16", 64, rows=TOKENS), op, tuple(arrays))
+        return meaning(RunState(lambda key: np.zeros(0), "f16", 64, rows=TOKENS), op, tuple(arrays))
 
 
 def bits(array: np.ndarray) -> bytes:

@@ -145,7 +145,7 @@ def test_operands_are_checked_when_the_machine_is_made() -> None:
         machine(op("halt", colour=1))
 
 
-def test_nothing_survives_in_the_lmu_from_pass_to_pass() -> None:
+def test_nothing_survives_in_the_lmu_from_step_to_step() -> None:
     target = machine(copy(0, 500), HALT)
     target.state.lmu.write(0, (WIDTH, 1), np.zeros((1, WIDTH), np.float32))
     with pytest.raises(MachineFault, match="LMU word 0 is read"):

@@ -111,7 +111,7 @@ def test_parts_go_around() -> None:
 
 
 def test_a_ring_runs_pass_after_pass_also_behind_a_fault() -> None:
-    """After a fault nothing of that pass is left on the links."""
+    """After a fault nothing of that step is left on the links."""
     target = ring(
         *OWN, *GATHER, op("unary", function="copy", dst=ViewRef(0, 1), a=ViewRef(0, 1), columns=1, rows=2), HALT
     )
@@ -144,7 +144,7 @@ def test_a_machine_stops_at_a_message_that_is_not_there_and_goes_on_when_it_is()
     [
         (
             [exchange("receive", 1)],
-            "device 0: instruction 4 (receive): receive number 0 of the pass, before send number 0",
+            "device 0: instruction 4 (receive): receive number 0 of the step, before send number 0",
         ),
         (
             [exchange("send", 0), exchange("receive", 2)],

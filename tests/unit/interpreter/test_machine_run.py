@@ -1,4 +1,4 @@
-"""What instructions compute, control flow, passes and devices."""
+"""What instructions compute, control flow, steps and devices."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def windowed(window: int) -> list[Instruction]:
 
 @pytest.mark.parametrize("window", [0, 5])
 def test_attention_matches_float64_and_any_chunking(window: int) -> None:
-    """72 tokens cross a step of 64 positions; passes of 4, 3 and 1 must agree to the bit."""
+    """72 tokens cross a tile of 64 positions; steps of 4, 3 and 1 must agree to the bit."""
     tokens = [(7 * i) % VOCAB for i in range(72)]
     results = {}
     for chunk in (4, 3, 1):
@@ -325,7 +325,7 @@ def test_device_splits_into_passes(head_rows: int, first: int | None) -> None:
 
 def test_device_refuses_what_does_not_fit() -> None:
     runner = device()
-    with pytest.raises(MachineFault, match="no pass has chosen"):
+    with pytest.raises(MachineFault, match="no step has chosen"):
         _ = runner.next_token
     with pytest.raises(PromptError, match="no tokens"):
         runner.forward([], 0)

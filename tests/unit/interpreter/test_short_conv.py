@@ -153,7 +153,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["native", "interpreter"])
-def test_a_device_runs_on_from_where_the_last_pass_ended_or_from_the_beginning(compiled: Path, engine: str) -> None:
+def test_a_device_runs_on_from_where_the_last_step_ended_or_from_the_beginning(compiled: Path, engine: str) -> None:
     from hyperdex_ir.runtime.model import CompiledModel
 
     model = CompiledModel.open(compiled, engine=engine)

@@ -45,7 +45,7 @@ GOOD = Spec("noise", 0x61, "", (Lmu("dst", writes=True, columns=Columns(("column
         ),
         (replace(GOOD, operands=(*GOOD.operands, Enum("e", choices=("a", "b", "c"), width=1))), "noise.e has too many"),
         (replace(GOOD, operands=GOOD.operands[:1], cost=Control()), "noise has no immediate columns"),
-        (replace(GOOD, cost=Vector(passes=("times",))), "noise has no immediate times"),
+        (replace(GOOD, cost=Vector(sweeps=("times",))), "noise has no immediate times"),
     ],
 )
 def test_an_entry_that_contradicts_itself_is_refused(spec: Spec, message: str) -> None:

@@ -20,11 +20,11 @@ from hyperdex_ir.isa.handlers import Handlers
 from hyperdex_ir.isa.instructions import BY_NAME, SPECS, TOKENS, Spec
 from hyperdex_ir.isa.operands import LmuRef
 from hyperdex_ir.isa.program import Program
-from hyperdex_ir.native.code_cache import engine_key
-from hyperdex_ir.native.codegen import engine_module
+from hyperdex_ir.native.code_cache import native_key
+from hyperdex_ir.native.codegen import native_module
 from hyperdex_ir.native.emit import F32
 from hyperdex_ir.native.features import host_features
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.native.operation import EMITTERS, EXTRAS, FIRST_EXTRA, Operation, emits, emits_extra
 from hyperdex_ir.support import own_code
 from hyperdex_ir.support.own_code import foreign_digest
@@ -60,7 +60,7 @@ def test_one_that_is_missing_surplus_or_there_twice() -> None:
 def test_names_of_operations_stand_once() -> None:
     with pytest.raises(ValueError, match="a second handler of the interpreter for load"):
         executes("load")(lambda state, values: None)
-    with pytest.raises(ValueError, match="a second emitter of the native engine for head_loop"):
+    with pytest.raises(ValueError, match="a second emitter of the native executor for head_loop"):
         emits_extra("head_loop", ["count"])(lambda operation: None)
 
 
@@ -108,22 +108,22 @@ def test_machines_are_not_made_without_it(added: Spec) -> None:
     plain, _ = programs()
     for kind, missing in (
         (Machine, "no handler of the interpreter"),
-        (EngineMachine, "no emitter of the native engine"),
+        (NativeMachine, "no emitter of the native executor"),
     ):
         with pytest.raises(ValueError, match=f"^{missing} for shift$"):
             made(kind, plain)
-    with pytest.raises(ValueError, match="no emitter of the native engine for shift"):
-        engine_module(host_features())
+    with pytest.raises(ValueError, match="no emitter of the native executor for shift"):
+        native_module(host_features())
 
 
 def test_both_machines_run_it(added: Spec) -> None:
     """Also one that has made machines before: code that was generated without it does not count."""
-    key = engine_key(host_features())
+    key = native_key(host_features())
     executes(added.name)(shift)
     emits(added.name)(emit_shift)
-    assert engine_key(host_features()) != key
+    assert native_key(host_features()) != key
     plain, program = (made(Machine, one) for one in programs())
-    native = made(EngineMachine, programs()[1], threads=2)
+    native = made(NativeMachine, programs()[1], threads=2)
     for machine in (plain, program, native):
         machine.run([1, 5, 39], 0, 2)
     expected = lmu(plain, 0, 3, WIDTH) + np.float32(3)
@@ -133,12 +133,12 @@ def test_both_machines_run_it(added: Spec) -> None:
 
 
 def test_the_key_of_code_is_that_of_all_emitters(added: Spec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    keys = [engine_key(host_features())]
+    keys = [native_key(host_features())]
 
     def register(**options: Any) -> None:
         EMITTERS.pop(added.name, None)
         emits(added.name, **options)(emit_shift)
-        keys.append(engine_key(host_features()))
+        keys.append(native_key(host_features()))
 
     register()
     register(barrier=False)
@@ -154,7 +154,7 @@ def test_the_key_of_code_is_that_of_all_emitters(added: Spec, monkeypatch: pytes
     register()
     assert keys[-1] == keys[-2]
     del EMITTERS[added.name]
-    assert engine_key(host_features()) == keys[0]
+    assert native_key(host_features()) == keys[0]
 
 
 def test_code_in_no_file_is_that_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ MACHINES = [
     for name in ("interpreter", "native")
     for path in sorted((Path(hyperdex_ir.__file__).parent / name).rglob("*.py"))
 ]
-#: Modules of the native engine that do not write code.
+#: Modules of the native executor that do not write code.
 HOST = ("faults.py", "machine.py", "mapped_hbm.py")
 #: Its example takes a machine of its own: `test_the_budget`, in the tests of either machine.
 ELSEWHERE = {Fault.BUDGET}

@@ -18,7 +18,7 @@ from hyperdex_ir.interpreter.lmu import Lmu
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 
 MAP = memory_map()
 HALT = op("halt")
@@ -30,13 +30,13 @@ TRIPS = 3000
 FOUND, SUM = 12, 13
 
 
-def engine(*instructions: Instruction, threads: int, hbm: Hbm | None = None, chunk: int = 4) -> EngineMachine:
+def engine(*instructions: Instruction, threads: int, hbm: Hbm | None = None, chunk: int = 4) -> NativeMachine:
     memory = hbm or Hbm.from_parameters(MAP, layout(), parameter)
-    return EngineMachine(Program(instructions, ()), memory, chunk=chunk, lmu_words=LMU_WORDS, threads=threads)
+    return NativeMachine(Program(instructions, ()), memory, chunk=chunk, lmu_words=LMU_WORDS, threads=threads)
 
 
-def fault_of(machine: Machine | EngineMachine, tokens: int = 1) -> str:
-    """What a pass of so many tokens says is forbidden, or ""."""
+def fault_of(machine: Machine | NativeMachine, tokens: int = 1) -> str:
+    """What a step of so many tokens says is forbidden, or ""."""
     try:
         machine.run([1] * tokens, 0, 0)
     except MachineFault as fault:
@@ -44,11 +44,11 @@ def fault_of(machine: Machine | EngineMachine, tokens: int = 1) -> str:
     return ""
 
 
-def registers_of_each_thread(machine: EngineMachine) -> list[list[int]]:
+def registers_of_each_thread(machine: NativeMachine) -> list[list[int]]:
     return [list(state.registers) for state in machine._states]
 
 
-def write_number(machine: EngineMachine, place: LmuRef, number: int) -> None:
+def write_number(machine: NativeMachine, place: LmuRef, number: int) -> None:
     machine.write_lmu(place.address, np.array([number], np.int64).view(np.float32))
 
 
@@ -183,10 +183,10 @@ class _Written(Lmu):
 
 
 def both(*instructions: Instruction, threads: int) -> tuple[str, np.ndarray]:
-    """What both engines say and leave in the LMU; it must be the same."""
+    """What both executors say and leave in the LMU; it must be the same."""
     words = np.arange(LMU_WORDS, dtype=np.float32)
     results: list[tuple[str, bytes, Any]] = []
-    for kind in (Machine, EngineMachine):
+    for kind in (Machine, NativeMachine):
         hbm = Hbm.from_parameters(MAP, layout(), parameter)
         hbm._written[:] = True
         options: dict[str, Any] = {} if kind is Machine else {"threads": threads}
@@ -274,6 +274,6 @@ _EMPTY = [
 
 @pytest.mark.parametrize("number", range(len(_EMPTY)), ids=lambda number: f"{number}-{_EMPTY[number].name}")
 def test_sizes_of_0(number: int) -> None:
-    """The same bits from both engines, or the same fault."""
+    """The same bits from both executors, or the same fault."""
     for threads in (1, 2):
         both(_EMPTY[number], op("set", dst=9, value=1), threads=threads)

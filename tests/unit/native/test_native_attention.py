@@ -1,4 +1,4 @@
-"""The native engine's attention against the interpreter's: kernels, instructions, and loops over heads."""
+"""The native executor's attention against the interpreter's: kernels, instructions, and loops over heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The native engine's code on disk, what it is generated for, and where it cannot run."""
+"""The native executor's code on disk, what it is generated for, and where it cannot run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hyperdex_ir.native.codegen import (
     assembly,
     build,
     compile_module,
-    engine_module,
+    native_module,
     new_module,
 )
 from hyperdex_ir.native.emit import F32, I64, POINTER, Emitter, define, vector
@@ -33,31 +33,31 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and a compiler that makes `code <n>` the n-th time."""
     monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path))
     count = iter(range(1, 100))
-    monkeypatch.setattr(compiler, "engine_module", lambda chosen: None)
+    monkeypatch.setattr(compiler, "native_module", lambda chosen: None)
     monkeypatch.setattr(compiler, "compile_module", lambda module, chosen: f"code {next(count)}".encode())
     return tmp_path / "engine"
 
 
 def test_code_is_generated_once(folder: Path) -> None:
-    assert cache.engine_code(HOST) == b"code 1"
-    assert cache.engine_code(HOST) == b"code 1"
+    assert cache.native_code(HOST) == b"code 1"
+    assert cache.native_code(HOST) == b"code 1"
     assert [path.suffix for path in folder.iterdir()] == [".o"]
 
 
 def test_each_feature_set_has_its_own(folder: Path) -> None:
-    made = [cache.engine_code(item) for item in FEATURES.values()]
+    made = [cache.native_code(item) for item in FEATURES.values()]
     assert len(set(made)) == len(FEATURES) == len(list(folder.iterdir()))
 
 
 def test_changed_sources_make_it_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache.engine_code(HOST)
+    cache.native_code(HOST)
     monkeypatch.setattr(cache, "code_digest", lambda *_: "others")
-    assert cache.engine_code(HOST) == b"code 2"
+    assert cache.native_code(HOST) == b"code 2"
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "foreign", "other key"])
 def test_a_damaged_entry_is_made_anew(folder: Path, damage: str) -> None:
-    cache.engine_code(HOST)
+    cache.native_code(HOST)
     (path,) = folder.iterdir()
     data = path.read_bytes()
     other = {"flip": data[:-1] + b"\x00", "cut": data[:-1], "empty": b"", "foreign": b"\x7fELF" * 20}
@@ -65,22 +65,22 @@ def test_a_damaged_entry_is_made_anew(folder: Path, damage: str) -> None:
         cache.code_cache().write(path.name, "key", b"code 0")
     else:
         path.write_bytes(other[damage])
-    assert cache.engine_code(HOST) == b"code 2"
-    assert cache.engine_code(HOST) == b"code 2"
+    assert cache.native_code(HOST) == b"code 2"
+    assert cache.native_code(HOST) == b"code 2"
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(folder: Path) -> None:
     folder.write_text("a file where the folder should be")
-    assert cache.engine_code(HOST) == b"code 1"
-    assert cache.engine_code(HOST) == b"code 2"
+    assert cache.native_code(HOST) == b"code 1"
+    assert cache.native_code(HOST) == b"code 2"
 
 
 def test_old_entries_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(30):
         monkeypatch.setattr(cache, "code_digest", lambda *_, number=number: str(number))
-        cache.engine_code(HOST)
+        cache.native_code(HOST)
     assert len(list(folder.iterdir())) == cache._KEEP
-    assert cache.engine_code(HOST) == b"code 30"
+    assert cache.native_code(HOST) == b"code 30"
 
 
 def _open_at_once(home: str, code: bytes) -> bool:
@@ -103,7 +103,7 @@ def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_code_for_another_processor_is_generated_and_compiled() -> None:
     neon = FEATURES["neon"]
-    code = compile_module(engine_module(neon), neon)
+    code = compile_module(native_module(neon), neon)
     assert code[:4] == b"\x7fELF"
     assert int.from_bytes(code[18:20], "little") == 183  # EM_AARCH64
 
@@ -113,7 +113,7 @@ def test_code_for_another_processor_is_generated_and_compiled() -> None:
 def test_the_engine_calls_nothing_but_memory_functions(name: str) -> None:
     """Where LLVM has no instruction for something it calls a library, which the loader would not find."""
     chosen = FEATURES[name]
-    text = assembly(engine_module(chosen), chosen)
+    text = assembly(native_module(chosen), chosen)
     defined = {line.split(":")[0] for line in text.splitlines() if line and not line[0].isspace()}
     verb = "call" if chosen.is_x86 else "bl"
     words = (line.split() for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""Conversions of the native engine between f32 and the matrix types, with and without half conversions in hardware."""
+"""The native executor's conversions between f32 and the matrix types, with and without half conversions in hardware."""
 
 from __future__ import annotations
 

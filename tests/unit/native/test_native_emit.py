@@ -1,4 +1,4 @@
-"""The helpers that the engine's code is written with, on every instruction set of this computer."""
+"""The helpers that the native executor's code is written with, on every instruction set of this computer."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from hyperdex_ir.interpreter.step import NumericFault
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Origin, Program
 from hyperdex_ir.native.features import available
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.native.operation import EMITTERS, Sizes
 from hyperdex_ir.native.pool import Pool
 from hyperdex_ir.native.program_rows import operand_values
@@ -41,13 +41,13 @@ MAP = memory_map()
 ROW, TABLE, NUMBERS = (MAP.addresses[name] for name in ("row", "table", "numbers"))
 
 
-def native(*instructions: Instruction, hbm: Hbm | None = None, **options: Any) -> EngineMachine:
+def native(*instructions: Instruction, hbm: Hbm | None = None, **options: Any) -> NativeMachine:
     origins = tuple(options.pop("origins", ()))
     memory = hbm or Hbm.from_parameters(memory_map(), layout(), parameter)
-    return EngineMachine(Program(instructions, origins), memory, chunk=4, lmu_words=LMU_WORDS, **options)
+    return NativeMachine(Program(instructions, origins), memory, chunk=4, lmu_words=LMU_WORDS, **options)
 
 
-def outcome(machine: Machine | EngineMachine) -> str:
+def outcome(machine: Machine | NativeMachine) -> str:
     try:
         machine.run(TOKENS, POSITION, 2)
     except MachineFault as fault:
@@ -56,12 +56,12 @@ def outcome(machine: Machine | EngineMachine) -> str:
 
 
 def same(*instructions: Instruction, **options: Any) -> str:
-    """Runs a program on both engines; what is forbidden, or "". Everything else must be equal too."""
+    """Runs a program on both executors; what is forbidden, or "". Everything else must be equal too."""
     hbms = [Hbm.from_parameters(memory_map(), layout(), parameter) for _ in range(2)]
     origins = tuple(Origin("main", f"layers.*.{index}", "") for index in range(len(instructions)))
     program = Program(instructions, origins)
     interpreter = Machine(program, hbms[0], chunk=4, lmu_words=LMU_WORDS)
-    engine = EngineMachine(program, hbms[1], chunk=4, lmu_words=LMU_WORDS, **options)
+    engine = NativeMachine(program, hbms[1], chunk=4, lmu_words=LMU_WORDS, **options)
     expected, message = outcome(interpreter), outcome(engine)
     engine.close()
     assert message == expected
@@ -269,7 +269,7 @@ def test_long_loops_cost_nothing_to_open() -> None:
         machine.run([1], 0, 0)
 
 
-def endless(threads: int) -> EngineMachine:
+def endless(threads: int) -> NativeMachine:
     """A program that runs for days when its first token is 1, with barriers; it ends at once for 0."""
     tokens = HbmRef(MAP.tokens)
     days = [op("repeat", count=1 << 31, length=2), op("repeat", count=1 << 31, length=1), embed()]
@@ -303,7 +303,7 @@ LONG = {
 def test_a_deadline_ends_a_single_instruction(case: str) -> None:
     program = Program((op("set", dst=9, value=1 << 17), LONG[case], HALT), ())
     memory = Hbm.from_parameters(memory_map(), layout(), parameter)
-    machine = EngineMachine(program, memory, chunk=1 << 17, lmu_words=1 << 18, threads=1)
+    machine = NativeMachine(program, memory, chunk=1 << 17, lmu_words=1 << 18, threads=1)
     machine.deadline = time.monotonic() + 0.1
     with pytest.raises(DeadlineError):
         machine.run([1], 0, 0)
@@ -399,7 +399,7 @@ def test_threads_end_with_their_machine() -> None:
 def test_more_memory_than_there_is() -> None:
     memory = Hbm.from_parameters(memory_map(), layout(), parameter)
     with pytest.raises(MachineFault, match=r"\d{10,} bytes of scratch memory"):
-        EngineMachine(Program((HALT,), ()), memory, chunk=4, lmu_words=1 << 50)
+        NativeMachine(Program((HALT,), ()), memory, chunk=4, lmu_words=1 << 50)
 
 
 def test_what_can_only_fault_needs_no_scratch_memory() -> None:
@@ -447,6 +447,6 @@ def test_a_matmul_of_nothing_without_an_lmu() -> None:
     program = Program((nothing, HALT), ())
     for machine in (
         Machine(program, memory, chunk=4, lmu_words=0),
-        EngineMachine(program, memory, chunk=4, lmu_words=0),
+        NativeMachine(program, memory, chunk=4, lmu_words=0),
     ):
         machine.run([1], 0, 0)

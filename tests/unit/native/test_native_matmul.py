@@ -1,4 +1,4 @@
-"""The matmul of the native engine against the interpreter's, bit by bit: kernels, epilogue, overlapping operands."""
+"""The matmul of the native executor against the interpreter's, bit by bit: kernels, epilogue, overlapping operands."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.native.features import available
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.targets import load_target
 
 pytestmark = pytest.mark.slow
@@ -48,11 +48,11 @@ class Case:
     source: np.ndarray | None = None
 
     def run(self) -> tuple[np.ndarray, bool]:
-        """The LMU after it, float32, and whether the flag went up: of both engines, which must agree."""
+        """The LMU after it, float32, and whether the flag went up: of both executors, which must agree."""
         hbm, lmu, instruction = self._memory(), self._lmu(), self._instruction()
         program = Program((instruction, op("halt")))
         expected, flag = self._interpreted(program, hbm, lmu)
-        machine = EngineMachine(
+        machine = NativeMachine(
             program, hbm, chunk=CHUNK, lmu_words=LMU_WORDS, threads=self.threads, features=FEATURES[self.features]
         )
         machine.write_lmu(0, lmu)

@@ -1,4 +1,4 @@
-"""The native engine's HBM, mapped and in memory; and its threads."""
+"""The native executor's HBM, mapped and in memory; and its threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from hyperdex_ir.errors import FileFormatError, MachineFault
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.isa.operands import HbmRef, LmuRef
 from hyperdex_ir.isa.program import Program
-from hyperdex_ir.native.machine import EngineMachine
-from hyperdex_ir.native.mapped_hbm import EngineMemory
+from hyperdex_ir.native.machine import NativeMachine
+from hyperdex_ir.native.mapped_hbm import NativeMemory
 from hyperdex_ir.native.pool import Pool
 from hyperdex_ir.support.files import Kind, write_binary
 from hyperdex_ir.targets import BEAT_BYTES
@@ -35,7 +35,7 @@ def images(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def run(memory: EngineMemory | Hbm, threads: int) -> bytes:
+def run(memory: NativeMemory | Hbm, threads: int) -> bytes:
     """The embeddings, and a row of f32 from the middle of a beat on, by way of the run-time area."""
     program = [
         embed(),
@@ -44,7 +44,7 @@ def run(memory: EngineMemory | Hbm, threads: int) -> bytes:
         op("load", dst=LmuRef(5 * WIDTH), src=HbmRef(MAP.logits + 20), columns=2 * WIDTH),
         op("halt"),
     ]
-    machine = EngineMachine(Program(tuple(program)), memory, chunk=4, lmu_words=LMU_WORDS, threads=threads)
+    machine = NativeMachine(Program(tuple(program)), memory, chunk=4, lmu_words=LMU_WORDS, threads=threads)
     machine.run([7, 39, 0], 0, 0)
     return machine.lmu(0, 7, WIDTH).tobytes() + machine.read_hbm(MAP.logits, (800,), np.float32).tobytes()
 
@@ -52,25 +52,25 @@ def run(memory: EngineMemory | Hbm, threads: int) -> bytes:
 def test_mapped_images_and_memory_are_read_alike(images: list[Path]) -> None:
     expected = run(Hbm.from_parameters(MAP, layout(), parameter), 1)
     for threads in (1, 3):
-        assert run(EngineMemory.from_images(images, MAP), threads) == expected
+        assert run(NativeMemory.from_images(images, MAP), threads) == expected
 
 
 def test_images_that_do_not_fit_are_refused(images: list[Path]) -> None:
     with pytest.raises(FileFormatError, match="31 parameter images, u55c has 32 channels"):
-        EngineMemory.from_images(images[1:], MAP)
+        NativeMemory.from_images(images[1:], MAP)
     images[3].write_bytes(images[3].read_bytes()[:-64])
     with pytest.raises(FileFormatError, match=r"3\.bin: \d+ bytes, the memory map says"):
-        EngineMemory.from_images(images, MAP)
+        NativeMemory.from_images(images, MAP)
     images[3].write_bytes(b"")
     with pytest.raises(FileFormatError, match=r"3\.bin: empty"):
-        EngineMemory.from_images(images, MAP)
+        NativeMemory.from_images(images, MAP)
     images[3].unlink()
     with pytest.raises(FileFormatError, match=r"3\.bin: no such file"):
-        EngineMemory.from_images(images, MAP)
+        NativeMemory.from_images(images, MAP)
 
 
 def test_the_host_reaches_the_run_time_area_only(images: list[Path]) -> None:
-    memory = EngineMemory.from_images(images, MAP)
+    memory = NativeMemory.from_images(images, MAP)
     data = np.arange(5, dtype=np.float32)
     for address in (MAP.parameter_end, MAP.end - 20):
         assert not memory.read(address, (5,), np.float32).any()
@@ -85,12 +85,12 @@ def test_the_host_reaches_the_run_time_area_only(images: list[Path]) -> None:
 
 def test_the_host_shares_the_memory_of_an_interpreter() -> None:
     hbm = Hbm.from_parameters(MAP, layout(), parameter)
-    EngineMemory.from_hbm(hbm).write(MAP.tokens, np.array([3, 4], np.int64))
+    NativeMemory.from_hbm(hbm).write(MAP.tokens, np.array([3, 4], np.int64))
     assert hbm.view(MAP.tokens, (2,), np.int64).tolist() == [3, 4]
 
 
 def test_a_forked_process_has_a_run_time_area_of_its_own(images: list[Path]) -> None:
-    memory = EngineMemory.from_images(images, MAP)
+    memory = NativeMemory.from_images(images, MAP)
     memory.write(MAP.logits, np.array([1.5], np.float32))
     child = os.fork()
     if child == 0:

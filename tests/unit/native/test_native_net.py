@@ -1,4 +1,4 @@
-"""Messages of the native machine: rings of it and of both engines, waiting, faults, links that fail."""
+"""Messages of the native machine: rings of it and of both executors, waiting, faults, links that fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hyperdex_ir.interpreter.step import BUDGET
 from hyperdex_ir.isa.instructions import DEVICE
 from hyperdex_ir.isa.operands import MOST_AHEAD, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.runtime.ring import Ring
 
 DEVICES = 3
@@ -26,10 +26,10 @@ DEVICES = 3
 
 def native(
     code: Sequence[Instruction], device: int, link: Link | None, threads: int = 2, budget: int = BUDGET
-) -> EngineMachine:
+) -> NativeMachine:
     hbm = Hbm.from_parameters(memory_map(), layout(), parameter)
     facts = {"chunk": 4, "lmu_words": LMU_WORDS, "threads": threads, "budget": budget}
-    return EngineMachine(Program(tuple(code)), hbm, device=device, link=link, **facts)
+    return NativeMachine(Program(tuple(code)), hbm, device=device, link=link, **facts)
 
 
 def interpreting(code: Sequence[Instruction], device: int, link: Link | None) -> Machine:
@@ -44,8 +44,8 @@ def ring(code: Sequence[Instruction], engines: str = "nnn") -> Ring:
     return Ring([makers[kind](code, device, links[device]) for device, kind in enumerate(engines)], links)
 
 
-def lmu(machine: Machine | EngineMachine, address: int, rows: int, columns: int) -> np.ndarray:
-    if isinstance(machine, EngineMachine):
+def lmu(machine: Machine | NativeMachine, address: int, rows: int, columns: int) -> np.ndarray:
+    if isinstance(machine, NativeMachine):
         return machine.lmu(address, rows, columns)
     return machine.state.lmu.read(address, (rows, columns), (columns, 1), np.zeros((rows, columns), bool))
 
@@ -56,7 +56,7 @@ def test_parts_go_around(engines: str) -> None:
     for _ in range(2):
         target.run(TOKENS, 0, 0)
         for device, machine in enumerate(target.machines):
-            assert isinstance(machine, (Machine, EngineMachine))
+            assert isinstance(machine, (Machine, NativeMachine))
             assert machine.registers[DEVICE] == device
             words = lmu(machine, 1000, 3, 15)
             for part in range(DEVICES):

@@ -1,4 +1,4 @@
-"""Attention at the last positions that an instruction counts, and beyond: the same on the native engine and the
+"""Attention at the last positions that an instruction counts, and beyond: the same on the native executor and the
 interpreter."""
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_the_last_position_counts_not_the_first() -> None:
 
 @pytest.mark.parametrize("position", [LAST - 1, LAST, (1 << 31) + 4096, (1 << 40) - 300])
 def test_a_loop_over_heads_far_away(position: int) -> None:
-    """Its keys and values have no elements; so nothing but the position ends the pass."""
+    """Its keys and values have no elements; so nothing but the position ends the step."""
     slope, *_ = far(position, 1)[2:]
     table, common = LmuRef(100, 20, 20), {"window": 3, "rows": 1}
     body = [

@@ -1,4 +1,4 @@
-"""The native engine's vector kernels and instructions against the interpreter: the same bits, flags and faults."""
+"""The native executor's vector kernels and instructions against the interpreter: the same bits, flags and faults."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from hyperdex_ir.errors import DeadlineError, MachineFault
 from hyperdex_ir.interpreter.link import MemoryLink, Message, in_memory_links
 from hyperdex_ir.isa.instructions import DEVICE, POSITION
 from hyperdex_ir.isa.program import Instruction
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.runtime.executors import Engine
 from hyperdex_ir.runtime.ring import Ring
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 LOOP = [op("repeat", count=1 << 31, length=1), op("set", dst=9, value=1)]
 #: Instructions that a native machine may execute; the default is over within the tests' deadlines.
 ENDLESS = 1 << 40
-#: Device 1 runs for days when the pass begins at position 1, and the others wait for it.
+#: Device 1 runs for days when the step begins at position 1, and the others wait for it.
 UNEVEN = [
     *OWN,
     op("skip_unless", a=DEVICE, value=1, length=3),
@@ -58,7 +58,7 @@ def at_device(number: int, *body: Instruction) -> list[Instruction]:
 def test_the_end_does_not_depend_on_timing(
     engines: str, threads: int, patient: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Messages come late by odd times; one device waits for what nobody sends, then passes are right again."""
+    """Messages come late by odd times; one device waits for what nobody sends, then steps are right again."""
     random = np.random.default_rng(0)
     send = MemoryLink.send
 
@@ -79,7 +79,7 @@ def test_the_end_does_not_depend_on_timing(
 
 @pytest.mark.parametrize("patient", [False, True])
 @pytest.mark.parametrize("engines", ["nnn", "iii"])
-def test_control_c_ends_all_devices_and_the_next_pass_is_right(engines: str, patient: bool) -> None:
+def test_control_c_ends_all_devices_and_the_next_step_is_right(engines: str, patient: bool) -> None:
     target = ring(UNEVEN, engines, patient)
     for _ in range(3):
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -110,7 +110,7 @@ def test_a_deadline_ends_all_devices(engines: str, patient: bool) -> None:
 def test_a_deadline_of_one_device_ends_the_others() -> None:
     target = ring(UNEVEN, "nnn", patient=True)
     for machine in target.machines:
-        assert isinstance(machine, EngineMachine)
+        assert isinstance(machine, NativeMachine)
         machine.deadline = time.monotonic() + 0.1
         with pytest.raises(DeadlineError):
             target.run(TOKENS, 1, 0)

@@ -52,7 +52,7 @@ def test_more_rows_than_words(rows: int) -> None:
 
 
 def test_cycles_that_no_machine_lives_to_see() -> None:
-    refused(deep(TARGET.lmu_words, 3), "a pass of 2\\^[0-9]+ cycles: too many to estimate")
+    refused(deep(TARGET.lmu_words, 3), "a step of 2\\^[0-9]+ cycles: too many to estimate")
 
 
 def waiting(count: int) -> list[Instruction]:
@@ -61,7 +61,7 @@ def waiting(count: int) -> list[Instruction]:
 
 def test_messages_that_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trip compares them with those before."""
-    monkeypatch.setattr(estimates, "MOST_STEPS", 50_000)
+    monkeypatch.setattr(estimates, "MOST_EXECUTED", 50_000)
     refused(waiting(5000), "too many to estimate")
     assert estimate(decode_program(encode_program(waiting(1000))), TARGET).executed == [1, 1000, 1]
 
@@ -69,12 +69,12 @@ def test_messages_that_wait_are_counted(monkeypatch: pytest.MonkeyPatch) -> None
 def test_estimates_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     program, budget = decode_program(encode_program(waiting(500))), Budget()
     estimate(program, TARGET, budget=budget)
-    used = budget.steps
+    used = budget.executed
     assert used > 1000
     estimate(program, TARGET, budget=budget)
-    assert budget.steps == 2 * used
+    assert budget.executed == 2 * used
     assert budget.pairs > 0
-    monkeypatch.setattr(estimates, "MOST_STEPS", 3 * used - 1)
+    monkeypatch.setattr(estimates, "MOST_EXECUTED", 3 * used - 1)
     with pytest.raises(FileFormatError, match="too many to estimate"):
         estimate(program, TARGET, budget=budget)
     assert MOST_PAIRS <= 5_000_000

@@ -22,8 +22,8 @@ from hyperdex_ir.cli.main import main
 from hyperdex_ir.errors import CheckpointError, FileFormatError, MachineFault
 from hyperdex_ir.isa.operands import LmuRef
 from hyperdex_ir.isa.program import Instruction
-from hyperdex_ir.isa.structure import fewest_steps
-from hyperdex_ir.runtime.executors import ENGINES
+from hyperdex_ir.isa.structure import fewest_executed
+from hyperdex_ir.runtime.executors import EXECUTORS
 from hyperdex_ir.runtime.inspect import inspect_model
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.support.locations import find_folder
@@ -77,7 +77,7 @@ TABLES: dict[str, tuple[str, Callable[[Any], object], str]] = {
 def test_tables_that_somebody_has_changed(case: str, model: Path) -> None:
     name, edit, message = TABLES[case]
     change(model, name, edit)
-    for engine in ENGINES:
+    for engine in EXECUTORS:
         with pytest.raises(FileFormatError) as caught:
             CompiledModel.open(model, engine=engine)
         assert message in str(caught.value)
@@ -100,12 +100,12 @@ def test_a_program_that_does_not_end(model: Path) -> None:
         code[last - 1] = Instruction("set", {"dst": 9, "value": 0})
 
     edit_on_disk(model, edit)
-    for engine in ENGINES:
-        with pytest.raises(FileFormatError, match=r"a pass of 214748\d{4} instructions, the machine executes 20000000"):
+    for engine in EXECUTORS:
+        with pytest.raises(FileFormatError, match=r"a step of 214748\d{4} instructions, the machine executes 20000000"):
             CompiledModel.open(model, engine=engine)
 
 
-def test_fewest_steps() -> None:
+def test_fewest_executed() -> None:
     def op(name: str, **values: int) -> Instruction:
         return Instruction(name, values)
 
@@ -113,7 +113,7 @@ def test_fewest_steps() -> None:
         op("repeat", count=10, length=3), op("call", target=8), op("skip_unless", a=1, value=1, length=1), op("set"),
         op("repeat_rows", rows=1, length=1), op("set"), op("call", target=8), op("halt"), op("set"), op("ret"),
     ]  # fmt: skip
-    assert fewest_steps(program) == 1 + 10 * (1 + 2 + 1) + 1 + 1 + 1 + 2 + 1
+    assert fewest_executed(program) == 1 + 10 * (1 + 2 + 1) + 1 + 1 + 1 + 2 + 1
 
 
 def test_what_the_machine_would_not_execute_is_not_estimated(model: Path) -> None:

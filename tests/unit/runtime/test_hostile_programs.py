@@ -16,10 +16,10 @@ from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.instructions import TOKENS, WORD_BYTES
 from hyperdex_ir.isa.operands import HbmRef, LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
-from hyperdex_ir.isa.structure import MAX_DEPTH, MAX_INSTRUCTIONS, StructureError, check_structure, fewest_steps
+from hyperdex_ir.isa.structure import MAX_DEPTH, MAX_INSTRUCTIONS, StructureError, check_structure, fewest_executed
 from hyperdex_ir.native.attention import heads
 from hyperdex_ir.native.attention.heads import MAX_SEARCHED, find_head_loops
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.performance import estimate as estimates
 from hyperdex_ir.performance import inspection, scoreboard
 from hyperdex_ir.performance.estimate import estimate
@@ -98,7 +98,7 @@ def bodies(depth: int) -> list[Instruction]:
 def test_depth(make: Any) -> None:
     code = make(MAX_DEPTH)
     check_structure(code)
-    assert fewest_steps(code) > 0
+    assert fewest_executed(code) > 0
     for depth in (MAX_DEPTH + 1, 20_000):
         with pytest.raises(StructureError, match=r"repeats, skips and calls nested \d+ deep, the most is 16"):
             check_structure(make(depth))
@@ -107,7 +107,7 @@ def test_depth(make: Any) -> None:
 REPEATS = [op("set", dst=9, value=0), *(repeat(1, MAX_DEPTH - depth) for depth in range(MAX_DEPTH)), ADD, HALT]
 
 
-@pytest.mark.parametrize("kind", [Machine, EngineMachine])
+@pytest.mark.parametrize("kind", [Machine, NativeMachine])
 @pytest.mark.parametrize("code", [chain(MAX_DEPTH), REPEATS], ids=["calls", "repeats"])
 def test_machines_execute_what_nests_as_deep_as_it_may(code: list[Instruction], kind: Any) -> None:
     check_structure(code)
@@ -143,7 +143,7 @@ def test_many_functions_and_labels() -> None:
     code = (HALT, *[RET] * 20_000)
     text = print_program(Program(code))
     assert parse_program(text).instructions == code
-    assert fewest_steps(code) == 1
+    assert fewest_executed(code) == 1
     labels = " ".join(f"a{number}:" for number in range(MAX_INSTRUCTIONS))
     assert parse_program(f"{labels} halt").instructions == (HALT,)
     with pytest.raises(AssemblyError, match="t:1:513179: a program has at most 65536 labels"):
@@ -182,7 +182,7 @@ TARGET = load_target("u55c")
     ],
 )
 def test_what_takes_too_long_is_not_estimated(code: list[Instruction], message: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(estimates, "MOST_STEPS", 10_000)
+    monkeypatch.setattr(estimates, "MOST_EXECUTED", 10_000)
     monkeypatch.setattr(estimates, "_MOST_KINDS", 100 if "places" in message else 1 << 17)
     with pytest.raises(FileFormatError, match=message):
         estimate(Program(tuple(code)), TARGET)

@@ -21,7 +21,7 @@ VOCABULARY = 50
 
 
 class CountingDevice:
-    """Wants t + 1 after t; keeps a record of its passes."""
+    """Wants t + 1 after t; keeps a record of its steps."""
 
     def __init__(self) -> None:
         self.passes: list[tuple[list[int], int, int | None]] = []

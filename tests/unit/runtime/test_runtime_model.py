@@ -17,9 +17,9 @@ from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkp
 
 from hyperdex_ir.backend.state import STATE_FILE, State
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError, PromptError
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice
-from hyperdex_ir.runtime.executors import ENGINES
+from hyperdex_ir.runtime.executors import EXECUTORS
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.stream import flat_ids
 from hyperdex_ir.support.files import HEADER_BYTES, Kind, pack_header
@@ -78,7 +78,7 @@ def test_a_second_generation_does_not_see_the_first(compiled: Path) -> None:
     assert model.generate(PROMPT, 12).tokens == first.tokens
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXECUTORS)
 def test_threads_take_turns(compiled: Path, engine: str) -> None:
     model = CompiledModel.open(compiled, engine=engine)
     prompts = [PROMPT[:length] for length in (3, 20, 36, 9)]
@@ -133,8 +133,8 @@ def test_not_compiled(copy: Path) -> None:
     assert caught.value.hint == "hyperdex compile my/model"
 
 
-def test_unknown_engine(compiled: Path) -> None:
-    with pytest.raises(OptionError, match="no engine 'steam'; there are native, interpreter"):
+def test_unknown_executor(compiled: Path) -> None:
+    with pytest.raises(OptionError, match="no executor 'steam'; there are native, interpreter"):
         CompiledModel.open(compiled, engine="steam")
 
 
@@ -144,12 +144,12 @@ def test_impossible_threads(compiled: Path, threads: int) -> None:
         CompiledModel.open(compiled, threads=threads)
 
 
-def test_engines_give_the_same_bits(compiled: Path) -> None:
+def test_executors_give_the_same_bits(compiled: Path) -> None:
     expected = CompiledModel.open(compiled, engine="interpreter").logits(PROMPT).tobytes()
     for threads in (1, 2, 3):
         model = CompiledModel.open(compiled, threads=threads)
         assert isinstance(model.device, MachineDevice)
-        assert isinstance(model.device.machine, EngineMachine)
+        assert isinstance(model.device.machine, NativeMachine)
         assert model.logits(PROMPT).tobytes() == expected
 
 
@@ -161,13 +161,13 @@ def test_where_the_native_engine_cannot_run_the_interpreter_does(
     model = CompiledModel.open(compiled)
     assert isinstance(model.device, InterpreterDevice)
     line = capsys.readouterr().err
-    assert line.startswith("hyperdex: the native engine cannot run here: llvmlite cannot be loaded (")
+    assert line.startswith("hyperdex: the native executor cannot run here: llvmlite cannot be loaded (")
     assert line.endswith("; using the interpreter\n")
     assert line.count("\n") == 1
     assert model.logits(PROMPT).tobytes() == expected
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXECUTORS)
 def test_positions_that_have_not_been_run(compiled: Path, engine: str) -> None:
     model = CompiledModel.open(compiled, engine=engine)
     for position in (1, 5):
@@ -204,10 +204,10 @@ def other_size(path: Path) -> None:
     "name",
     ["inst/inst_1lpu.bin", "inst/inst_1lpu.json", "config/config_1lpu_hbm.json", "param/param_1lpu_00_1f.bin"],
 )
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", EXECUTORS)
 def test_damaged_files_are_named(copy: Path, name: str, damage: Callable[[Path], None], engine: str) -> None:
     if (engine, name, damage) == ("native", "param/param_1lpu_00_1f.bin", flip):
-        pytest.skip("the native engine maps the images, it does not read them")
+        pytest.skip("the native executor maps the images, it does not read them")
     damage(copy / name)
     with pytest.raises(FileFormatError) as caught:
         CompiledModel.open(copy, engine=engine)

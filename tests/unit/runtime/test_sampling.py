@@ -20,7 +20,7 @@ from hyperdex_ir.isa.settings import REFUSALS, SAMPLE, SETTINGS_BYTES, Settings
 from hyperdex_ir.memory.layout import FunctionLayout, ModelLayout
 from hyperdex_ir.memory.map import MAX_CHUNK, plan_memory
 from hyperdex_ir.native.features import available
-from hyperdex_ir.native.machine import EngineMachine
+from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.targets import load_target
 
 # Of the file kat_vectors of Random123: counter, key, result of philox4x32 with 10 rounds.
@@ -162,9 +162,9 @@ def wide_map() -> Any:
     return plan_memory(ModelLayout("f16", WIDE, FunctionLayout("main", (), ()), (), ()), load_target("u55c"), 8)
 
 
-def machines(columns: int) -> list[Machine | EngineMachine]:
-    """The interpreter, and the engine on 1 to 3 threads and for every kind of processor that this one is, on one HBM:
-    they take the logits from it and choose."""
+def machines(columns: int) -> list[Machine | NativeMachine]:
+    """The interpreter, and the native executor on 1 to 3 threads and for every kind of processor that this one is, on
+    one HBM: they take the logits from it and choose."""
     place = wide_map()
     program = Program(
         (
@@ -178,12 +178,12 @@ def machines(columns: int) -> list[Machine | EngineMachine]:
     engines += [{"threads": 2, "features": features} for features in available()[1:]]
     return [
         Machine(program, hbm, chunk=4, lmu_words=4000),
-        *(EngineMachine(program, hbm, chunk=4, lmu_words=4000, **options) for options in engines),
+        *(NativeMachine(program, hbm, chunk=4, lmu_words=4000, **options) for options in engines),
     ]
 
 
 def choose_on(
-    machine: Machine | EngineMachine, logits: np.ndarray, marks: np.ndarray, settings: Settings, p: int
+    machine: Machine | NativeMachine, logits: np.ndarray, marks: np.ndarray, settings: Settings, p: int
 ) -> tuple[int | None, bool]:
     """(the token, whether the flag was raised) for logits at position p, after marking tokens of the text."""
     place = wide_map()
@@ -197,7 +197,7 @@ def choose_on(
 
 @pytest.mark.parametrize("columns", [1, 63, 64, 65, 700, WIDE])
 def test_machines_choose_the_same_tokens(columns: int) -> None:
-    """The interpreter's and the engine's, on any number of threads; a NaN or an infinity is told and gives token 0."""
+    """Those of both executors, on any number of threads; a NaN or infinity gives token 0 and is told."""
     rng = np.random.default_rng(columns)
     targets = machines(columns)
     for number in range(40):
@@ -253,7 +253,7 @@ def test_machines_refuse_places(changes: dict[str, Any], message: str) -> None:
     values = {"dst": 7, "src": LmuRef(0), "columns": 10, "rows": 1, "settings": HbmRef(place.sampling)}
     program = Program((embed(), op("sample", **(values | changes)), op("halt")))
     hbm = Hbm.from_parameters(place, layout(), parameter)
-    for kind in (Machine, EngineMachine):
+    for kind in (Machine, NativeMachine):
         machine = kind(program, hbm, chunk=4, lmu_words=20_000)
         machine.write_hbm(place.sampling, np.frombuffer(Settings().pack(), np.int64))
         with pytest.raises(MachineFault, match=message):
