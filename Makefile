@@ -5,8 +5,8 @@ STAMP := .venv/.ready
 UV := .venv-uv/.ready
 # Which of its builds pip takes is a matter of the platform and of PIP_EXTRA_INDEX_URL.
 TORCH ?= torch==2.13.0
-# A thread for each worker's torch: two each on two cores wait for one another.
-pytest = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n 2 --dist worksteal
+# A thread for each worker's torch: two each on two cores wait for one another. Processes that tests start find byte code.
+pytest = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n 2 --dist worksteal
 PYTEST := $(call pytest,.venv)
 
 .DEFAULT_GOAL := help
