@@ -68,3 +68,9 @@ def test_adding_names_files_that_exist() -> None:
     added = {"hyperdex_ir/passes/lpu_drop_double_neg.py", "tests/filecheck/passes/lpu-drop-double-neg.mlir"}
     assert sorted(path for path in paths - added if not (ROOT / path).exists()) == []
     assert added <= paths
+
+
+def test_unit_tests_have_the_rooms_of_the_package() -> None:
+    rooms = {path.name for path in (ROOT / "tests" / "unit").iterdir() if any(path.glob("test_*.py"))}
+    assert len(rooms) > 10
+    assert sorted(room for room in rooms if not (ROOT / "hyperdex_ir" / room / "__init__.py").is_file()) == []
