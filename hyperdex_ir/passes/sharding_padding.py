@@ -22,10 +22,10 @@ def is_harmless(op: Operation, sharding: ShardingAttr) -> bool:
         return True
     if isinstance(op, lpu.RmsNormOp | lpu.LayerNormOp):
         return op.epsilon.value.data > 0
-    if not isinstance(op, lpu.FunctionOp) or not op.function.is_partial:
+    if not isinstance(op, lpu.FunctionOp):
         return True
     found = _padding(op.results[0])
-    return found is not None and bool(np.isfinite(found))
+    return not op.function.is_partial if found is None else bool(np.isfinite(found))
 
 
 def _padding(value: SSAValue) -> np.float32 | None:

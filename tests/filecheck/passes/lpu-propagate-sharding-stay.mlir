@@ -45,6 +45,18 @@ builtin.module attributes {lpu.grid = #lpu.grid<2>} {
     func.return %a, %b, %c : tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>
   }
 }
+// -----
+// The padding is a number whose exponential is infinite, although those of the three rows may be finite.
+builtin.module attributes {lpu.grid = #lpu.grid<2>} {
+  func.func @overflow(%x: tensor<?x64xf32>) -> tensor<?x3xf32> {
+    %w = lpu.weight "a.weight" : tensor<3x64xf16>
+    %y = lpu.linear %x by %w : tensor<?x64xf32>, tensor<3x64xf16> -> tensor<?x3xf32>
+    %hundred = lpu.constant 1.000000e+02 : tensor<f32>
+    %s = lpu.add %y, %hundred : (tensor<?x3xf32>, tensor<f32>) -> tensor<?x3xf32>
+    %e = lpu.exp %s : tensor<?x3xf32>
+    func.return %e : tensor<?x3xf32>
+  }
+}
 
 // CHECK:      builtin.module {
 // CHECK-NEXT:   func.func @one_device(%x: tensor<?x64xf32>) -> tensor<?x64xf32> {
@@ -87,5 +99,16 @@ builtin.module attributes {lpu.grid = #lpu.grid<2>} {
 // CHECK-NEXT:     %p = lpu.add %e, %one {lpu.sharding = #lpu.sharding<1, 2 of 3 at [0, 2]>} : (tensor<?x3xf32>, tensor<f32>) -> tensor<?x3xf32>
 // CHECK-NEXT:     %c = lpu.div %one, %p {lpu.sharding = #lpu.sharding<1, 2 of 3 at [0, 2]>} : (tensor<f32>, tensor<?x3xf32>) -> tensor<?x3xf32>
 // CHECK-NEXT:     func.return %a, %b, %c : tensor<?x3xf32>, tensor<?x3xf32>, tensor<?x3xf32>
+// CHECK-NEXT:   }
+// CHECK-NEXT: }
+//
+// CHECK:      builtin.module attributes {lpu.grid = #lpu.grid<2>} {
+// CHECK-NEXT:   func.func @overflow(%x: tensor<?x64xf32>) -> tensor<?x3xf32> {
+// CHECK-NEXT:     %w = lpu.weight "a.weight" {lpu.sharding = #lpu.sharding<0, 2 of 3 at [0, 2]>} : tensor<3x64xf16>
+// CHECK-NEXT:     %y = lpu.linear %x by %w {lpu.sharding = #lpu.sharding<1, 2 of 3 at [0, 2]>} : tensor<?x64xf32>, tensor<3x64xf16> -> tensor<?x3xf32>
+// CHECK-NEXT:     %hundred = lpu.constant 1.000000e+02 : tensor<f32>
+// CHECK-NEXT:     %s = lpu.add %y, %hundred {lpu.sharding = #lpu.sharding<1, 2 of 3 at [0, 2]>} : (tensor<?x3xf32>, tensor<f32>) -> tensor<?x3xf32>
+// CHECK-NEXT:     %e = lpu.exp %s : tensor<?x3xf32>
+// CHECK-NEXT:     func.return %e : tensor<?x3xf32>
 // CHECK-NEXT:   }
 // CHECK-NEXT: }
