@@ -13,6 +13,7 @@ import pytest
 from engine_case import Case
 from engine_cases import MAKERS, make_case
 from engine_pairs import interpreted, native
+from fault_texts import check_listed
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis_choose import Drawn, examples
@@ -34,6 +35,7 @@ def cases(draw: st.DrawFn, names: tuple[str, ...], most: int) -> Case:
 
 def check(case: Case, threads: int) -> None:
     expected = interpreted(case)
+    check_listed(expected.error)
     assume(not expected.is_untracked)
     assert native(case, threads).differences(expected) == ""
 
