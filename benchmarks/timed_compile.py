@@ -11,21 +11,21 @@ import time
 from pathlib import Path
 from typing import Any
 
-PHASES = {"_convert": "2", "_map": "3", "_generate": "4", "_write_manifest": "verify"}
+PHASES = {"convert": "2", "map": "3", "generate": "4", "write_manifest": "verify"}
 
 _COMPILE = """
 import json, sys, time
 from hyperdex_ir.tools import AutoCompiler
-from hyperdex_ir.backend.compilation import Compilation
+from hyperdex_ir.backend.phases import Phases
 from hyperdex_ir.backend.ram_ceiling import peak_bytes
 seconds = {}
 def timed(name, phase):
-    method = getattr(Compilation, name)
+    method = getattr(Phases, name)
     def run(self):
         start = time.perf_counter()
         method(self)
         seconds[phase] = time.perf_counter() - start
-    setattr(Compilation, name, run)
+    setattr(Phases, name, run)
 for name, phase in json.loads(sys.argv[3]).items():
     timed(name, phase)
 AutoCompiler().compile(sys.argv[1], output_dir=sys.argv[2], max_ram=json.loads(sys.argv[4]))

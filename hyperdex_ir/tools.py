@@ -62,10 +62,10 @@ class AutoCompiler:
         Takes the fields of `CompileArguments`, which explains them.
         Returns the paths of the written files. Raises HyperdexError subclasses; then nothing is half-written.
         """
-        from hyperdex_ir.backend.compilation import Compilation
+        from hyperdex_ir.backend.compilation import compile_model
 
         options = make_options(arguments)
-        return Compilation(find_folder(arguments.model_id, arguments.output_dir), options).run()
+        return compile_model(find_folder(arguments.model_id, arguments.output_dir), options)
 
     @_TakingFields(CompileArguments)
     def compile_to(self, level: str, arguments: CompileArguments) -> str:

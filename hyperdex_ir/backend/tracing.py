@@ -113,6 +113,7 @@ def _trace(
         max_length=length,
         matrix_type=matrix_type or stored_matrix_type(folder.source, summary),
         anew=options.asked.force,
+        report=log,
     )
     traced = _optimize_imported(imported, folder, options, passes)
     if known is not None or options.max_length is not None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from hyperdex_ir.checkpoint.names import NameRules
 from hyperdex_ir.frontend.derived import Derived, HeadSlopes, RotaryTable
-from hyperdex_ir.frontend.model import DerivedValues, ImportedModel, names_of
+from hyperdex_ir.frontend.imported import DerivedValues, ImportedModel, names_of
 from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.support.disk_cache import DiskCache
 from hyperdex_ir.support.locations import module_cache
@@ -78,9 +78,7 @@ class ModuleKeeper:
             {name: _array(value) for name, value in entry["buffers"].items()},
         )
         transposed = frozenset(entry["transposed"])
-        return ImportedModel(
-            parse_module(entry["module"]), derived, transposed, partial(self._names, transposed), kept=True
-        )
+        return ImportedModel(parse_module(entry["module"]), derived, transposed, partial(self._names, transposed))
 
     def write(self, imported: ImportedModel) -> None:
         """Stores a model that was traced, unless it is too large."""

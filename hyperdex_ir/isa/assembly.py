@@ -32,7 +32,7 @@ from hyperdex_ir.isa.fields import (
     register_name,
     register_number,
 )
-from hyperdex_ir.isa.instructions import BY_NAME, SPECS
+from hyperdex_ir.isa.instructions import BY_NAME, SPECS, Flow
 from hyperdex_ir.isa.operands import (
     F32,
     REGISTERS,
@@ -93,7 +93,7 @@ def print_instruction(instruction: Instruction, labels: Mapping[int, str] | None
         value = instruction.values.get(operand.name)
         if is_default(operand, value):
             continue
-        label = labels.get(value) if labels and instruction.name == "call" and isinstance(value, int) else None
+        label = labels.get(value) if labels and instruction.spec.flow is Flow.CALL and isinstance(value, int) else None
         words.append(f"{operand.name}={label or _value_text(operand, value)}")
     return " ".join(words)
 
@@ -225,7 +225,7 @@ class _Reader:
         self.places.append(mnemonic)
 
     def _read_operand(self, owner: str, operand: Operand, word: _Word) -> Value:
-        if owner == "call" and re.fullmatch(_LABEL, word.text, re.ASCII):
+        if BY_NAME[owner].flow is Flow.CALL and re.fullmatch(_LABEL, word.text, re.ASCII):
             self.calls[len(self.names)] = word
             return 0
         value = _parse_value(operand, word)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from string import Formatter
 
-from hyperdex_ir.isa.operands import MOST_AHEAD, MOST_POSITION, REGISTERS
+from hyperdex_ir.isa.operands import (
+    MOST_AHEAD,
+    MOST_POSITION,
+    REGISTERS,
+    Area,
+    Hbm,
+    Holds,
+    Lmu,
+    Operand,
+    Reg,
+    View,
+)
+from hyperdex_ir.isa.shapes import Seen
 
 
 class Fault(IntEnum):
@@ -96,6 +109,35 @@ class Fault(IntEnum):
     def numbers(self) -> tuple[str, ...]:
         """The names of the words' numbers, in order."""
         return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(self.words) if name is not None))
+
+
+#: Kinds that belong to no instruction: there is none, or there have been too many.
+MACHINE_FAULTS = (Fault.NO_HALT, Fault.BUDGET)
+
+
+def operand_faults(operand: Operand) -> Iterator[Fault]:
+    """The kinds of fault that every instruction with such an operand can raise."""
+    match operand:
+        case Lmu() | View():
+            yield from (Fault.REGISTER_UNSET, Fault.LMU, Fault.LMU_ELEMENTS)
+            yield from () if operand.writes else (Fault.LMU_UNWRITTEN,)
+            yield from (Fault.POSITION,) if isinstance(operand.columns, Seen) else ()
+        case Hbm():
+            yield from (Fault.REGISTER_UNSET, Fault.HBM, Fault.HBM_ALIGNMENT, Fault.HBM_STRADDLE)
+            yield from _hbm_faults(operand)
+        case Reg(writes=False):
+            yield Fault.REGISTER_UNSET
+
+
+def _hbm_faults(operand: Hbm) -> Iterator[Fault]:
+    if operand.writes or Area.MEMORY not in operand.areas:
+        yield Fault.HBM_PARAMETER
+    if operand.areas == (Area.STATES,):
+        yield Fault.POSITION
+    if operand.holds in (Holds.EMBEDDING, Holds.MATRIX) or operand.areas in ((Area.KEYS,), (Area.VALUES,)):
+        yield Fault.HBM_STRIPE  # a matrix in tile order
+    elif not operand.writes:
+        yield Fault.HBM_UNWRITTEN
 
 
 def place_of(index: int, name: str, module_path: str = "") -> str:

@@ -8,13 +8,16 @@ in `docs/arithmetic.md`. Entries are only ever appended to: opcodes are never re
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum as PythonEnum
 from enum import StrEnum
 from functools import cached_property
+from math import prod
 
 from hyperdex_ir.isa import functions
 from hyperdex_ir.isa.cost_rules import Cache, Control, CostRule, Engine, Link, Rows, Stored, Vector, Weights
+from hyperdex_ir.isa.faults import Fault, operand_faults
 from hyperdex_ir.isa.formats import FORMATS
 from hyperdex_ir.isa.functions import BINARY, REDUCTIONS, UNARY
 from hyperdex_ir.isa.operands import F32, MOST_AHEAD, Area, Enum, Field, Hbm, Holds, Imm, Lmu, Operand, Reg, View
@@ -67,7 +70,8 @@ _GROUPS = {
 class Flow(PythonEnum):
     """Control words that make the structure of a program; the `isa` dialect expresses them by its structure."""
 
-    END = "end"  # end of a function
+    END = "end"  # end of the program
+    RETURN = "return"  # end of another function
     CALL = "call"
     LOOP = "loop"  # loop over the `length` instructions behind it
     SKIP = "skip"  # conditional skip of the `length` instructions behind it
@@ -75,7 +79,12 @@ class Flow(PythonEnum):
 
 @dataclass(frozen=True, eq=False)
 class Spec:
-    """One instruction of the set. flow: its role in the structure of a program; None: it has none."""
+    """One instruction of the set.
+
+    flow: its role in the structure of a program; None: it has none. result: of an instruction on registers, the number
+    that it sets, from the registers read and the immediate `value`. own_faults: its kinds of fault beside those that
+    follow from its operands.
+    """
 
     name: str
     opcode: int
@@ -83,6 +92,8 @@ class Spec:
     operands: tuple[Operand, ...]
     cost: CostRule
     flow: Flow | None = None
+    result: Callable[[Iterable[int]], int] | None = None
+    own_faults: tuple[Fault, ...] = ()
 
     def fields(self) -> tuple[Field, ...]:
         """All fields above the opcode, lowest bits first."""
@@ -124,6 +135,12 @@ class Spec:
         return next((operand.columns for operand in self.lmu if isinstance(operand.columns, RingPart)), None)
 
     @cached_property
+    def faults(self) -> tuple[Fault, ...]:
+        """The kinds of fault that it can raise."""
+        kinds = {kind for operand in self.operands for kind in operand_faults(operand)}
+        return tuple(sorted({*kinds, *self.own_faults, *((Fault.ROWS,) if self.has_rows else ())}))
+
+    @cached_property
     def has_rows(self) -> bool:
         """True if a register holds the number of rows that it works on; otherwise it works on one row."""
         return ROWS in self.operands
@@ -144,6 +161,9 @@ _PART = (
 )
 _N, _SIZE, _HEADS, _SEEN = Columns(("n",)), Columns(("size",)), Columns(("heads", "size")), Seen()
 _LIMIT, _TURNED = Columns(("limit",)), Columns(("turned",))
+_BODY = (Fault.BODY_PROGRAM, Fault.BODY_REPEAT)
+_LOOP = (Fault.EMPTY_REPEAT, *_BODY, Fault.NESTING)
+_RING = (Fault.NO_LINKS, Fault.DEVICE)
 _GROUPED = Columns(("groups", "columns"))
 _KEYS, _VALUES, _STATES, _SETTINGS = (Area.KEYS,), (Area.VALUES,), (Area.STATES,), (Area.SETTINGS,)
 
@@ -156,16 +176,18 @@ _TABLE = (
         (Lmu("dst", writes=True, columns=COLUMNS), Hbm("table", holds=Holds.EMBEDDING),
          Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
          Imm("offset", "added to the index", width=16, signed=True, default=0),
-         Imm("limit", "rows in the table", width=32), Imm("columns"), MATRIX_TYPE, ROWS, F32("scale", default=1.0)),
-        Rows(tiled=True, index="index")),
+         Imm("limit", "rows in the table", width=32), Imm("columns"), MATRIX_TYPE, ROWS,
+         F32("scale", default=1.0, epilogue=True)),
+        Rows(tiled=True, index="index"), own_faults=(Fault.TABLE_ROW,)),
     Spec("gather", 0x02,
         "Row `index + offset` of an f32 table whose rows lie one after another, times `scale`, for each row in flight."
         " Index and fault as for embed.",
         (Lmu("dst", writes=True, columns=COLUMNS), Hbm("table", holds=Holds.TABLE),
          Enum("index", choices=INDEX_SOURCES, width=1), Hbm("ids"),
          Imm("offset", "added to the index", width=16, signed=True, default=0),
-         Imm("limit", "rows in the table", width=32), Imm("columns"), ROWS, F32("scale", default=1.0)),
-        Rows(index="index")),
+         Imm("limit", "rows in the table", width=32), Imm("columns"), ROWS,
+         F32("scale", default=1.0, epilogue=True)),
+        Rows(index="index"), own_faults=(Fault.TABLE_ROW,)),
     Spec("load", 0x03,
         "One row of f32 from HBM to the LMU.",
         (Lmu("dst", writes=True, columns=COLUMNS), Hbm("src", holds=Holds.VECTOR), Imm("columns")),
@@ -182,14 +204,14 @@ _TABLE = (
         (Hbm("cache", writes=True, areas=_KEYS), Imm("pitch", "bytes from head to head", width=32),
          Lmu("src", columns=_HEADS), Imm("heads", width=16), Imm("size", "head size", width=16),
          Imm("limit", "positions in the cache", width=32), MATRIX_TYPE, ROWS),
-        Stored(transposed=False)),
+        Stored(transposed=False), own_faults=(Fault.CACHE_ROWS,)),
     Spec("store_value", 0x06,
         "As store_key, transposed on the way: element i of head g becomes column `R[position] + r` of matrix row i. The"
         " cache is a matrix of `limit` columns in tile order.",
         (Hbm("cache", writes=True, areas=_VALUES), Imm("pitch", "bytes from head to head", width=32),
          Lmu("src", columns=_HEADS), Imm("heads", width=16), Imm("size", "head size", width=16),
          Imm("limit", "positions in the cache", width=32), MATRIX_TYPE, ROWS),
-        Stored(transposed=True)),
+        Stored(transposed=True), own_faults=(Fault.CACHE_ROWS,)),
     Spec("store_state", 0x07,
         "Keeps the last `history` rows of f32 (all, when there are no more): row r, at position p = R[position] + r,"
         " goes to row `p mod history` of the state, whose rows lie one after another.",
@@ -223,14 +245,14 @@ _TABLE = (
          F32("softcap", "0: none", default=0.0, epilogue=True), WINDOW, MATRIX_TYPE, ROWS,
          Hbm("slope", optional=True, epilogue=True, holds=Holds.VECTOR),
          Imm("bf16_bias", "1: the bias is rounded to bf16", width=1, default=0, epilogue=True)),
-        Cache(transposed=False)),
+        Cache(transposed=False), own_faults=(Fault.CACHE_UNWRITTEN,)),
     Spec("values", 0x12,
         "Row r gets column i = MAC(row i of the cache, probabilities of row r) over the positions seen. The cache is a"
         " matrix of `limit` columns in tile order.",
         (Lmu("dst", writes=True, columns=_SIZE), Lmu("src", columns=_SEEN), Hbm("cache", areas=_VALUES),
          Imm("size", "head size", width=16), Imm("limit", "positions in the cache", width=32), WINDOW, MATRIX_TYPE,
          ROWS),
-        Cache(transposed=True)),
+        Cache(transposed=True), own_faults=(Fault.CACHE_LIMIT, Fault.CACHE_UNWRITTEN)),
     # ------------------------------------------------------------------------------------------------ COMP, VXE
     Spec("softmax", 0x20,
         "e = exp(src - max), dst = e / sum, over the positions that the row sees; the sum in MAC order over absolute"
@@ -276,12 +298,12 @@ _TABLE = (
         " the pair's other element, negated for the first of the pair. The other columns up to `columns` are copied.",
         (View("dst", writes=True), View("a"), Lmu("cos", columns=_TURNED), Lmu("sin", columns=_TURNED),
          Enum("style", choices=ROTARY_STYLES, width=2), Imm("turned", width=16), GROUPS, Imm("columns"), ROWS),
-        Vector(_GROUPED)),
+        Vector(_GROUPED), own_faults=(Fault.TURNED,)),
     Spec("select_rows", 0x28,
         "Row r of dst is row R[first] + r of src.",
         (Lmu("dst", writes=True, columns=COLUMNS), Lmu("src", columns=COLUMNS),
          Reg("first", "register that holds the first row"), Imm("columns"), ROWS),
-        Vector()),
+        Vector(), own_faults=(Fault.SELECTED_ROWS,)),
     # 0x29 was argmax
     Spec("sample", 0x2A,
         "Chooses a token: an index from 0 to columns - 1. The logits are the first `columns` words of the last row,"
@@ -291,13 +313,13 @@ _TABLE = (
         " is 1. All of that, the bytes rounded up to a multiple of 8, lies in the run-time area. Faults when there are"
         " no columns, and on settings outside their ranges.",
         (Reg("dst", writes=True), Lmu("src", columns=COLUMNS), Imm("columns"), ROWS, Hbm("settings", areas=_SETTINGS)),
-        Vector(last_row=True)),
+        Vector(last_row=True), own_faults=(Fault.NO_COLUMNS, Fault.SETTINGS)),
     Spec("select_columns", 0x2B,
         "Column j of dst is column R[index] * columns + j of src, and +0 where that is not below `limit`.",
         (Lmu("dst", writes=True, columns=COLUMNS), Lmu("src", columns=_LIMIT),
          Reg("index", "register that holds the number of the block"), Imm("columns"), Imm("limit", "columns of src"),
          ROWS),
-        Vector()),
+        Vector(), own_faults=(Fault.SELECTED_COLUMNS,)),
     Spec("top_k", 0x2C,
         "Word j of a row of dst is the number of the column with the j-th largest number of the row of src, as f32; of"
         " equal ones the lowest column comes first. The columns are `groups` groups of equal size, one after another;"
@@ -306,12 +328,12 @@ _TABLE = (
         " to choose from.",
         (Lmu("dst", writes=True, columns=Columns(("k",))), Lmu("src", columns=COLUMNS), Imm("columns"), Imm("k"),
          GROUPS, Imm("top_groups", width=16, default=1), ROWS),
-        Vector(sweeps=("k",), choice="groups")),
+        Vector(sweeps=("k",), choice="groups"), own_faults=(Fault.CHOICE,)),
     Spec("take_columns", 0x2D,
         "Column j of dst is column index[j] of src; the index, an f32, faults unless it is an integer in 0..limit-1.",
         (Lmu("dst", writes=True, columns=COLUMNS), Lmu("src", columns=_LIMIT), Lmu("index", columns=COLUMNS),
          Imm("columns"), Imm("limit", "columns of src"), ROWS),
-        Vector()),
+        Vector(), own_faults=(Fault.COLUMN_NUMBER,)),
     Spec("short_conv", 0x2E,
         "Each column by itself: y = taps[0] * x[r - history], then y + taps[j] * x[r - history + j] for j = 1 .."
         " history, then y + bias, each step rounded. x[s] is row s of src; for s < 0 the row `(R[position] + s) mod"
@@ -328,52 +350,53 @@ _TABLE = (
         f" Faults when the device would have sent more than {MOST_AHEAD} messages beyond those that it has received in"
         " this step, or more words beyond theirs than the LMU has.",
         (Lmu("src", columns=RingPart()), *_PART, ROWS),
-        Link(sends=True)),
+        Link(sends=True), own_faults=(*_RING, Fault.AHEAD)),
     Spec("receive", 0x41,
         "Waits for the next message of the device before this one on the ring, and writes it to columns `part * pitch +"
         " first` and on of each row. The part is as for send. The n-th receive of a step takes the message of the n-th"
         " send; one for another part, or of other size, is a fault.",
         (Lmu("dst", writes=True, columns=RingPart()), *_PART, ROWS),
-        Link(sends=False)),
+        Link(sends=False), own_faults=(*_RING, Fault.EARLY_RECEIVE, Fault.MESSAGE)),
     # ------------------------------------------------------------------------------------------------ CTRL
     Spec("halt", 0x30, "Ends the step.", (), Control(), Flow.END),
     Spec("set", 0x31, "R[dst] = value.",
         (Reg("dst", writes=True), Imm("value", width=48, signed=True)),
-        Control()),
+        Control(), result=sum),
     Spec("add", 0x32, "R[dst] = R[a] + R[b] + value.",
         (Reg("dst", writes=True), Reg("a"), Reg("b"), Imm("value", width=48, signed=True, default=0)),
-        Control()),
+        Control(), result=sum, own_faults=(Fault.REGISTER_OVERFLOW,)),
     Spec("repeat", 0x33,
         "Runs the next `length` instructions `count` times, both at least 1; repeats nest, a body may not cross its"
         " parent's end.",
         (Imm("count", "trip count", width=32), Imm("length", "instructions in the body", width=24)),
-        Control(), Flow.LOOP),
+        Control(), Flow.LOOP, own_faults=_LOOP),
     Spec("call", 0x34, "Continues at instruction `target` until its ret.",
         (Imm("target", width=24),),
-        Control(), Flow.CALL),
-    Spec("ret", 0x35, "Returns to the instruction after the call.", (), Control(), Flow.END),
+        Control(), Flow.CALL, own_faults=(Fault.CALL_TARGET, Fault.NESTING)),
+    Spec("ret", 0x35, "Returns to the instruction after the call.", (), Control(), Flow.RETURN,
+        own_faults=(Fault.RET_ALONE, Fault.RET_IN_REPEAT)),
     Spec("lookup", 0x36,
         "R[dst] = the i64 at `table + 8 * R[index]`. Faults when R[index] is outside 0..limit-1.",
         (Reg("dst", writes=True), Hbm("table", holds=Holds.TABLE), Reg("index", "register that holds the index"),
          Imm("limit", "numbers in the table", width=32)),
-        Control(reads_hbm=True)),
+        Control(reads_hbm=True), own_faults=(Fault.LOOKUP,)),
     Spec("skip_unless", 0x37,
         "Skips the next `length` instructions, at least 1, unless R[a] = value. They stay within the body around"
         " them, and none of their repeats and skips goes beyond them.",
         (Reg("a"), Imm("value", width=48, signed=True), Imm("length", "instructions in the body", width=24)),
-        Control(), Flow.SKIP),
+        Control(), Flow.SKIP, own_faults=(Fault.EMPTY_SKIP, *_BODY)),
     Spec("multiply", 0x38, "R[dst] = R[a] * value.",
         (Reg("dst", writes=True), Reg("a"), Imm("value", width=48, signed=True)),
-        Control()),
+        Control(), result=prod, own_faults=(Fault.REGISTER_OVERFLOW,)),
     Spec("fetch", 0x39,
         "R[dst] = the number in the first word of src, an f32. Faults unless it is an integer in 0..limit-1.",
         (Reg("dst", writes=True), Lmu("src", columns=ONE), Imm("limit")),
-        Control()),
+        Control(), own_faults=(Fault.NUMBER,)),
     Spec("repeat_rows", 0x3A,
         "Runs the next `length` instructions, at least 1, once for each row in flight: R[rows] times. Nests as repeat"
         " does.",
         (ROWS, Imm("length", "instructions in the body", width=24)),
-        Control(), Flow.LOOP),
+        Control(), Flow.LOOP, own_faults=_LOOP),
 )  # fmt: skip
 
 #: All instructions, in the order in which they were added; `add_instruction` appends.

@@ -103,7 +103,7 @@ class Operand:
     """Base of all operand kinds. An absent optional operand has the value None.
 
     writes: the instruction writes the words that the operand refers to, and does not read them. epilogue: the operand
-    belongs to the epilogue of a matrix; its words are needed only when columns are finished.
+    belongs to what is done with the result of a matrix or a table; its words are needed only when columns are finished.
     """
 
     name: str

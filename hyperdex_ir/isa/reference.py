@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from hyperdex_ir.isa.codec import OperandPlaces, Place, operand_places, used_bits
+from hyperdex_ir.isa.faults import MACHINE_FAULTS
 from hyperdex_ir.isa.fields import default_value, field_range, format_f32
 from hyperdex_ir.isa.instructions import OPCODE_BITS, REGISTER_NAMES, SPECS, WORD_BITS, WORD_BYTES, Group, Spec
 from hyperdex_ir.isa.operands import (
@@ -144,10 +145,18 @@ Reading LMU or run-time HBM that nothing has written is an error in a program. T
 the native executor does not. Both refuse tokens at a position when those before have not been run.
 """
 
+_FAULTS = """\
+## Faults
+
+Kinds of fault, and their texts with names for the numbers. Each instruction lists its own. The first two belong to
+none: no instruction stands where the step has come to, or the step has executed too many.
+
+"""
+
 
 def reference_page() -> str:
     """The whole page, in Markdown."""
-    parts = [_HEAD, _registers(), _OPERANDS, _MEMORY, _overview()]
+    parts = [_HEAD, _registers(), _OPERANDS, _MEMORY, _faults(), _overview()]
     for group in Group:
         specs = [spec for spec in SPECS if spec.group is group]
         if specs:
@@ -161,6 +170,11 @@ def _registers() -> str:
     free = [number for number in range(REGISTERS) if number not in REGISTER_NAMES]
     rows.insert(free[0], [f"r{free[0]} to r{free[-1]}", f"`r{free[0]}` ...", "free"])
     return _REGISTERS + _table(("number", "name", "holds"), rows)
+
+
+def _faults() -> str:
+    kinds = sorted({*MACHINE_FAULTS, *(kind for spec in SPECS for kind in spec.faults)})
+    return _FAULTS + _table(("kind", "text"), [[f"`{kind.name}`", f"`{kind.words}`"] for kind in kinds])
 
 
 def _overview() -> str:
@@ -187,6 +201,8 @@ def _instruction(spec: Spec) -> str:
         lines.append(f"```text\n{_picture(spec)}```\n")
         rows = [row for places in operand_places(spec) for row in _field_rows(places)]
         lines.append(_table(("bits", "field", "values", "meaning"), rows))
+    if spec.faults:
+        lines.append(f"Faults: {', '.join(f'`{kind.name}`' for kind in spec.faults)}.\n")
     return "\n".join(lines)
 
 

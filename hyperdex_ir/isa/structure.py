@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hyperdex_ir.isa.instructions import SPECS, Flow
+from hyperdex_ir.isa.instructions import SPECS, Flow, Spec
 from hyperdex_ir.isa.program import Instruction
 
-ENDS = tuple(spec.name for spec in SPECS if spec.flow is Flow.END)
+ENDS = tuple(spec.name for spec in SPECS if spec.flow in (Flow.END, Flow.RETURN))
 #: Their operand `length` counts the instructions of the body that follows.
 BODIES = tuple(spec.name for spec in SPECS if spec.flow in (Flow.LOOP, Flow.SKIP))
 #: Most bodies and calls inside each other. The machines have room for as many repeats and calls that run at once.
@@ -65,7 +65,7 @@ def check_structure(instructions: Sequence[Instruction]) -> None:
             bodies.append((_body_end(index, instruction, limit), instruction.name))
             depths[function] = max(depths[function], len(bodies))
             _check_depth(index, len(bodies))
-        if instruction.name == "call":
+        if instruction.spec.flow is Flow.CALL:
             calls[function].append(_Call(index, _target(index, instruction, calls), len(bodies)))
     _check_calls(calls, depths)
 
@@ -96,9 +96,9 @@ def fewest_executed(instructions: Sequence[Instruction]) -> int:
         while index < stop:
             item = instructions[index]
             length = _integer(item, "length") if item.name in BODIES else 0
-            body = 0 if item.name == "skip_unless" or not length else of_block(index + 1, index + 1 + length)
-            total += 1 + body * (_integer(item, "count") if item.name == "repeat" else 1)
-            total += of_function(_integer(item, "target")) if item.name == "call" else 0
+            body = of_block(index + 1, index + 1 + length) if item.spec.flow is Flow.LOOP else 0
+            total += 1 + body * (_integer(item, "count") if _is_counted(item.spec) else 1)
+            total += of_function(_integer(item, "target")) if item.spec.flow is Flow.CALL else 0
             index += 1 + length
         return total
 
@@ -110,7 +110,7 @@ def _check_ends(instructions: Sequence[Instruction]) -> None:
     if instructions[last].name not in ENDS:
         raise StructureError(last, f"the program ends in {instructions[last].name}, must end in halt or ret")
     first_end = next(index for index, instruction in enumerate(instructions) if instruction.name in ENDS)
-    if instructions[first_end].name != "halt":
+    if instructions[first_end].spec.flow is not Flow.END:
         raise StructureError(first_end, "ret before any halt: the entry is not called, so it must end in halt")
 
 
@@ -120,11 +120,16 @@ def _integer(instruction: Instruction, name: str) -> int:
     return value
 
 
+def _is_counted(spec: Spec) -> bool:
+    """Test for a loop whose number of trips stands in the instruction."""
+    return spec.flow is Flow.LOOP and not spec.has_rows
+
+
 def _body_end(index: int, instruction: Instruction, limit: int) -> int:
     name, length = instruction.name, _integer(instruction, "length")
-    count = _integer(instruction, "count") if name == "repeat" else 1
-    if name == "repeat" and (count < 1 or length < 1):
-        raise StructureError(index, f"repeat of {length} instructions, {count} times: both must be at least 1")
+    count = _integer(instruction, "count") if _is_counted(instruction.spec) else None
+    if count is not None and (count < 1 or length < 1):
+        raise StructureError(index, f"{name} of {length} instructions, {count} times: both must be at least 1")
     if length < 1:
         raise StructureError(index, f"{name} over {length} instructions: there must be at least 1")
     end = index + 1 + length

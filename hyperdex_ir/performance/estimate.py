@@ -29,7 +29,7 @@ from typing import Any, cast
 from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError
 from hyperdex_ir.isa.cost_rules import Control, Engine
 from hyperdex_ir.isa.footprint import Footprint
-from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, TOKENS, ZERO
+from hyperdex_ir.isa.instructions import FIRST_ROW, HEAD_ROWS, POSITION, ROWS, TOKENS, ZERO, Flow
 from hyperdex_ir.isa.operands import LmuRef, ViewRef
 from hyperdex_ir.isa.program import Instruction, Program
 from hyperdex_ir.performance.scoreboard import Budget
@@ -126,25 +126,28 @@ class _Run:
             self.executed[index] += 1
             self._count(1)
             index += 1
-            match item.name:
-                case "halt" | "ret":
+            match item.spec.flow:
+                case Flow.END | Flow.RETURN:
                     return
-                case "repeat":
-                    self._repeat(index, index + values["length"], values["count"])
+                case Flow.LOOP:
+                    self._repeat(index, index + values["length"], self._trips(index - 1, item))
                     index += values["length"]
-                case "repeat_rows":
-                    rows = self._register(values["rows"])
-                    self.engines.check_rows(index - 1, item.name, rows)
-                    self._repeat(index, index + values["length"], rows)
-                    index += values["length"]
-                case "skip_unless":
+                case Flow.SKIP:
                     index += 0 if self._register(values["a"]) == values["value"] else values["length"]
-                case "call":
+                case Flow.CALL:
                     self.block(values["target"], len(self.code))
                 case _ if item.spec.engine is Engine.ICP:
                     self._scalar(index - 1, item)
                 case _:
                     self.engines.execute(self._prepare(index - 1, item))
+
+    def _trips(self, index: int, loop: Instruction) -> int:
+        values: Any = loop.values
+        if not loop.spec.has_rows:
+            return values["count"]
+        rows = self._register(values[ROWS.name])
+        self.engines.check_rows(index, loop.name, rows)
+        return rows
 
     def _count(self, number: int) -> None:
         budget = self.engines.budget
@@ -164,12 +167,9 @@ class _Run:
         if reads_hbm:
             self.engines.issue += self.engines.target.hbm_latency_cycles
         for register in (values[operand.name] for operand in spec.registers if operand.writes):
-            if spec.name == "set":
-                result = values["value"]
-            elif spec.name == "add":
-                result = self._register(values["a"]) + self._register(values["b"]) + values["value"]
-            elif spec.name == "multiply":
-                result = self._register(values["a"]) * values["value"]
+            if spec.result is not None:
+                read = [self._register(values[operand.name]) for operand in spec.registers if not operand.writes]
+                result = spec.result([*read, values["value"]])
             else:
                 result = self._choose(register) if reads_hbm else 0
             if not -_WORD_LIMIT <= result < _WORD_LIMIT:
@@ -239,6 +239,6 @@ def _choices(code: Sequence[Instruction]) -> dict[Any, tuple[Any, ...]]:
     """Registers that skips compare -> the values that they compare them with."""
     found: dict[Any, dict[Any, None]] = {}
     for item in code:
-        if item.name == "skip_unless":
+        if item.spec.flow is Flow.SKIP:
             found.setdefault(item["a"], {})[item["value"]] = None
     return {register: tuple(values) for register, values in found.items()}

@@ -15,6 +15,7 @@ import numpy as np
 from hyperdex_ir import __version__
 from hyperdex_ir.errors import HyperdexError, MachineFault, OptionError, PeerError
 from hyperdex_ir.interpreter.step import NumericFault, StepMachine
+from hyperdex_ir.isa.cost_rules import Link
 from hyperdex_ir.isa.instructions import NEXT_TOKEN
 from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.fields import Fields
@@ -190,7 +191,7 @@ def open_distributed(
 
 def largest_message(program: Program, memory_map: MemoryMap, chunk: int) -> int:
     """Bytes of the longest message that a device can send: a chunk of rows, all of which lie in the LMU."""
-    sends = (instruction for instruction in program.instructions if instruction.name == "send")
+    sends = (item for item in program.instructions if isinstance(cost := item.spec.cost, Link) and cost.sends)
     columns = max((cast(int, send["columns"]) for send in sends), default=0)
     return 4 * min(chunk * columns, memory_map.target.lmu_words)
 

@@ -119,6 +119,11 @@ class ModelFolder:
         return self.ckpt / "hyperdex_model.bin"
 
     @property
+    def binary_name(self) -> str:
+        """Its path below the root."""
+        return self.model_binary.relative_to(self.root).as_posix()
+
+    @property
     def model_config(self) -> Path:
         """The table of the converted checkpoint."""
         return self.ckpt / "hyperdex_config.json"

@@ -7,18 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hyperdex_ir.isa.fields import default_value
+from hyperdex_ir.isa.instructions import BY_NAME
+from hyperdex_ir.isa.operands import Hbm
 from hyperdex_ir.runtime.device import InterpreterDevice
 from hyperdex_ir.verify.recorder import Executed, record
-
-#: Operands by which an instruction computes more than the module that it is named after -> their neutral values.
-_EPILOGUE = {
-    "activation": ("none",),
-    "times": (None,),
-    "plus": (None,),
-    "gated": (0, None),
-    "scale": (1.0, None),
-    "softcap": (0.0, None),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +94,11 @@ class _Step:
         executed = named.executed
         if executed.result is None or named is not self._of.get(named.path, [None])[-1]:
             return False
-        return all(executed.operands.get(name, plain[0]) in plain for name, plain in _EPILOGUE.items())
+        return all(
+            executed.operands[operand.name] == default_value(operand)
+            for operand in BY_NAME[executed.name].operands
+            if operand.epilogue and not isinstance(operand, Hbm)  # a bias is the module's own
+        )
 
     def _inputs(self, named: _Named) -> list[tuple[int, ModuleValue]]:
         """Input of the first instruction of a module.

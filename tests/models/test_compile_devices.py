@@ -12,7 +12,7 @@ from support.models.compiles import STATE, compile_model, phases_done
 from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 from support.processes.interruptions import contents
 
-from hyperdex_ir.backend import compilation
+from hyperdex_ir.backend import phases
 from hyperdex_ir.errors import FileFormatError, NotCompiledError, OptionError
 from hyperdex_ir.memory.serialize import load_json, manifest_entries, read_layout, read_map
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
@@ -93,7 +93,7 @@ def test_a_compile_that_broke_off_leaves_the_other_count(model: Path, monkeypatc
     def refuse(*_, **__):
         raise FileFormatError("broken")
 
-    monkeypatch.setattr(compilation, "write_images", refuse)
+    monkeypatch.setattr(phases, "write_images", refuse)
     with pytest.raises(FileFormatError):
         compile_model(model, num_device=2)
     CompiledModel.open(model)

@@ -19,12 +19,10 @@ from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkp
 from support.processes.hub_server import hub_of_tests
 from support.processes.interruptions import contents
 
-from hyperdex_ir.backend import compilation, length
-from hyperdex_ir.backend.arguments import CompileArguments
-from hyperdex_ir.backend.compilation import Compilation
+from hyperdex_ir.backend import length, phases
 from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.low_memory import delete_weights
 from hyperdex_ir.backend.manifest import write_manifest
-from hyperdex_ir.backend.options import make_options
 from hyperdex_ir.backend.state import State
 from hyperdex_ir.errors import CapacityError, StorageError
 from hyperdex_ir.isa.codec import decode_program
@@ -214,14 +212,14 @@ def test_a_compile_that_broke_off_goes_on(model: Path, capsys, monkeypatch):
     def refuse(*_, **__):
         raise StorageError("no space left on the device")
 
-    monkeypatch.setattr(compilation, "write_images", refuse)
+    monkeypatch.setattr(phases, "write_images", refuse)
     with pytest.raises(StorageError):
         compile_model(model)
     assert not (model / "manifest.json").exists()
     assert not (model / "param").exists()
     part = model / ".hyperdex_next/ckpt/.hyperdex_model.bin.999999999.part"
     part.write_bytes(b"left by a compile that was killed")
-    monkeypatch.setattr(compilation, "write_images", write_images)
+    monkeypatch.setattr(phases, "write_images", write_images)
     capsys.readouterr()
     compile_model(model)
     assert phases_done(capsys) == ["3", "4"]
@@ -287,7 +285,7 @@ def test_weights_that_the_user_puts_there_during_a_compile_stay(model: Path, tmp
             shutil.copyfile(tmp_path / "downloaded", weights)
             write_manifest(*arguments)
 
-        monkeypatch.setattr("hyperdex_ir.backend.compilation.write_manifest", written)
+        monkeypatch.setattr("hyperdex_ir.backend.phases.write_manifest", written)
         compile_model("owner/model", low_memory_usage=True)
         assert weights.is_file()
         assert "Nothing is deleted" in capsys.readouterr().err
@@ -310,11 +308,8 @@ def test_a_shard_that_the_user_puts_there_while_others_are_deleted_stays(tmp_pat
         (ckpt / names[1]).write_text("the only one")
 
     monkeypatch.setattr(FolderTree, "remove", removed)
-    one = Compilation(
-        ModelFolder(ckpt.parent, ckpt, "owner/model", made_by_tool=True), make_options(CompileArguments())
-    )
-    one.state = State(ckpt.parent, {"2": {"files": {}}})
-    one._delete_weights()
+    state = State(ckpt.parent, {"2": {"files": {}}})
+    delete_weights(ModelFolder(ckpt.parent, ckpt, "owner/model", made_by_tool=True), state)
     assert not (ckpt / names[0]).exists()
     assert (ckpt / names[1]).read_text() == "the only one"
     assert (

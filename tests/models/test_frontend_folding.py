@@ -17,8 +17,8 @@ from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.frontend import trace_model
 from hyperdex_ir.frontend.graph import Graph
+from hyperdex_ir.frontend.imported import canonical_names
 from hyperdex_ir.frontend.importer import import_graph
-from hyperdex_ir.frontend.model import canonical_names
 from hyperdex_ir.frontend.trace import WRAPPED, trace
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 from hyperdex_ir.memory.collect import collect_layout

@@ -14,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.programs.both_machines import interpreted, native
 from support.programs.choose import Drawn, examples
+from support.programs.fault_texts import check_listed
 from support.programs.instruction_case import Case
 from support.programs.instruction_cases import MAKERS, make_case
 
@@ -34,6 +35,7 @@ def cases(draw: st.DrawFn, names: tuple[str, ...], most: int) -> Case:
 
 def check(case: Case, threads: int) -> None:
     expected = interpreted(case)
+    check_listed(expected.error)
     assume(not expected.is_untracked)
     assert native(case, threads).differences(expected) == ""
 

@@ -24,7 +24,7 @@ from hyperdex_ir.checkpoint.names import name_rules, resolve_sources
 from hyperdex_ir.checkpoint.tensors import ByColumns, Transposed, read
 from hyperdex_ir.errors import CheckpointError, ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.config import check_config
-from hyperdex_ir.frontend.model import canonical_names
+from hyperdex_ir.frontend.imported import canonical_names
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.tools import AutoCompiler
 

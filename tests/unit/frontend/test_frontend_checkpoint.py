@@ -20,7 +20,7 @@ from hyperdex_ir.checkpoint.names import NameRules, SourceTensor, name_rules, re
 from hyperdex_ir.checkpoint.tensors import read
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.config import read_config
-from hyperdex_ir.frontend.model import canonical_names
+from hyperdex_ir.frontend.imported import canonical_names
 
 
 def safetensors(header: Any, data: bytes = b"", length: int | None = None) -> bytes:

@@ -137,6 +137,7 @@ FAULTS = {
     "rows": [op("set", dst=9, value=5), embed(rows=9)],
     "token": [embed(limit=3)],
     "position": [embed(index="position", offset=-60)],
+    "table row": [gather(limit=60)],
     "ids": [embed(ids=HbmRef(3))],
     "table": [gather(table=HbmRef(MAP.parameter_end - 8))],
     "matrix off the stripes": [embed(table=HbmRef(64))],
@@ -155,6 +156,7 @@ FAULTS = {
     "store to parameters": [embed(), store(0, 512, 8)],
     "store outside": [embed(), store(MAP.end - 900, 400, 60)],
     "cache full": [embed(), attention("store_key", limit=61)],
+    "cache of values full": [embed(), attention("store_value", limit=61)],
     "cache off the stripes": [embed(), attention("store_value", cache=HbmRef(MAP.kv_start + 64))],
     "cache in the parameters": [embed(), attention("store_value", cache=HbmRef(0))],
     "cache outside": [embed(), attention("store_key", pitch=1 << 30)],
@@ -162,6 +164,7 @@ FAULTS = {
     "lookup": [op("lookup", dst=9, table=HbmRef(NUMBERS), index=2, limit=3)],
     "overflow": [op("set", dst=9, value=(1 << 47) - 1), *[op("add", dst=9, a=9, b=9)] * 17],
     "underflow": [op("set", dst=9, value=-(1 << 47)), *[op("add", dst=9, a=9, b=9)] * 17],
+    "product beyond 64 bits": [op("set", dst=9, value=(1 << 47) - 1), *[op("multiply", dst=9, a=9, value=1 << 40)]],
     "empty repeat": [op("repeat", count=2, length=0)],
     "empty repeat of rows": [op("repeat_rows", rows=1, length=0)],
     "repeat of no rows": [op("repeat_rows", rows=0, length=1)],
@@ -175,9 +178,15 @@ FAULTS = {
         "top_k", dst=LmuRef(0, 9), src=LmuRef(0, WIDTH), columns=9, k=4, groups=3, top_groups=1, rows=1)],
     "long repeat": [op("repeat", count=2, length=9)],
     "crossing repeat": [op("repeat", count=2, length=2), op("repeat", count=2, length=2), HALT],
+    "long repeat of rows": [op("repeat_rows", rows=1, length=9)],
+    "crossing repeat of rows": [op("repeat", count=2, length=2), op("repeat_rows", rows=1, length=2), HALT],
+    "endless repeats": [*(op("repeat", count=1, length=20 - number) for number in range(17)), *[HALT] * 9],
+    "endless repeats of rows": [*(op("repeat_rows", rows=1, length=20 - number) for number in range(17)), *[HALT] * 9],
     "empty skip": [op("skip_unless", a=0, value=0, length=0)],
     "long skip": [op("skip_unless", a=0, value=0, length=3)],
+    "crossing skip": [op("repeat", count=2, length=2), op("skip_unless", a=0, value=0, length=2), HALT],
     "call": [op("call", target=99)],
+    "calls of itself": [op("call", target=0)],
     "endless calls": [op("repeat", count=1, length=2), op("call", target=1)],
     "ret": [op("ret")],
     "ret in a repeat": [op("call", target=1), op("repeat", count=1, length=1), op("ret")],
@@ -191,6 +200,7 @@ FAULTS = {
     "settings": [embed(), store(MAP.sampling, 8, 20), sample()],
     "no links": [embed(), op(
         "send", src=LmuRef(0, WIDTH), hop=0, parts=2, pitch=5, columns=3, rows=1)],
+    "no links to receive by": [op("receive", dst=LmuRef(0, WIDTH), hop=1, parts=2, pitch=5, columns=3, rows=1)],
 }  # fmt: skip
 
 

@@ -99,6 +99,7 @@ PROGRAMS = {
     "outside": [exchange("send", 0, pitch=20_000)],
     "outside when it comes": [SEND, exchange("receive", 1, pitch=20_000)],
     "no rows": [exchange("send", 0, rows=2)],
+    "no device to receive": [op("set", dst=DEVICE, value=-1), RECEIVE],
     "no device": [op("set", dst=DEVICE, value=-1), SEND],
     "first fault": [*_at_device(2, FAULT), *_at_device(0, FAULT)],
     "all fault": [FAULT],

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hyperdex_ir.backend import check, compilation, links, state
-from hyperdex_ir.backend.compilation import Compilation
+from hyperdex_ir.backend import check, finished, links, state
+from hyperdex_ir.backend.finished import FinishedPhases
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.state import STATE_FILE, State
 from hyperdex_ir.memory.serialize import dump_json
@@ -55,8 +55,8 @@ def test_many_staged_phases_are_discarded_at_once(
         assert (phase == "2") == ("2" in found.staged)  # the others depend on it
         return phase == "4-1lpu"
 
-    one = SimpleNamespace(state=found, _phases=("2", "3-1lpu", "4-1lpu"), _is_done=is_done)
-    Compilation._discard_outdated(one)  # type: ignore[arg-type]
+    one = SimpleNamespace(state=found, phases=("2", "3-1lpu", "4-1lpu"), is_done=is_done)
+    FinishedPhases.discard_outdated(one)  # type: ignore[arg-type]
     assert asked == ["2", "4-1lpu"]
     assert list(found.staged) == list(State.load(tmp_path).staged) == ["4-1lpu"]
     assert len(saved) == 1
@@ -136,22 +136,22 @@ def test_a_small_file_of_any_size_is_not_hashed(
 @pytest.mark.parametrize("number", [3, 4])
 def test_the_table_of_the_converted_checkpoint_is_not_read_beyond_its_limit(number: int, tmp_path: Path) -> None:
     table = tmp_path / "hyperdex_config.json"
-    one: Any = SimpleNamespace(_current=SimpleNamespace(model_config=table), program="4-1lpu")
-    assert Compilation._table_digest(one, f"{number}-1lpu") == ""
+    one: Any = SimpleNamespace(current=SimpleNamespace(model_config=table), program="4-1lpu")
+    assert FinishedPhases._table_digest(one, f"{number}-1lpu") == ""
     table.write_text(dump_json({"format": 2}))
     known = hashlib.sha256(table.read_bytes()).hexdigest()
-    assert Compilation._table_digest(one, "3-1lpu") == known
+    assert FinishedPhases._table_digest(one, "3-1lpu") == known
     sparse(table, TABLE.limit + 1)
-    assert Compilation._table_digest(one, f"{number}-1lpu") == ""
+    assert FinishedPhases._table_digest(one, f"{number}-1lpu") == ""
 
 
 def test_config_json_is_hashed_as_far_as_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text("{}")
     kinds: list[Any] = []
-    read = compilation.read_bytes
-    monkeypatch.setattr(compilation, "read_bytes", lambda path, kind: kinds.append(kind) or read(path, kind))
+    read = finished.read_bytes
+    monkeypatch.setattr(finished, "read_bytes", lambda path, kind: kinds.append(kind) or read(path, kind))
     one = SimpleNamespace(folder=SimpleNamespace(source=tmp_path))
-    assert Compilation.__dict__["_config_digest"].func(one) == hashlib.sha256(b"{}").hexdigest()
+    assert FinishedPhases.__dict__["config_digest"].func(one) == hashlib.sha256(b"{}").hexdigest()
     assert kinds == [CONFIG]
 
 
