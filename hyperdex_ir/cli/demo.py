@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyperdex_ir.cli.run import ExecutorOption, ThreadsOption, print_statistics, prompt_ids, stream_answer
+from hyperdex_ir.cli.generate import ExecutorOption, ThreadsOption, print_statistics, prompt_ids, stream_answer
 
 if TYPE_CHECKING:
     from hyperdex_ir.runtime.model import CompiledModel

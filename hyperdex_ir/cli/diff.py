@@ -42,7 +42,7 @@ def diff(
 
 
 def _token_ids(model: str, prompt: str | None, chat: bool, tokens: str | None) -> list[int]:
-    from hyperdex_ir.cli.run import prompt_ids
+    from hyperdex_ir.cli.generate import prompt_ids
     from hyperdex_ir.cli.verify import parse_tokens
     from hyperdex_ir.errors import OptionError
     from hyperdex_ir.runtime.model_folders import load_tokenizer

@@ -18,12 +18,12 @@ from hyperdex_ir.cli.compile import compile_model
 from hyperdex_ir.cli.demo import demo
 from hyperdex_ir.cli.diff import diff
 from hyperdex_ir.cli.explain import explain
+from hyperdex_ir.cli.generate import run
 from hyperdex_ir.cli.inspect import inspect
 from hyperdex_ir.cli.ir import print_ir
 from hyperdex_ir.cli.output import Command, print_error
 from hyperdex_ir.cli.plan import plan
-from hyperdex_ir.cli.run import run
-from hyperdex_ir.cli.start import hide_token, interrupted
+from hyperdex_ir.cli.process import hide_token, interrupted
 from hyperdex_ir.cli.status import clean, status
 from hyperdex_ir.cli.verify import verify
 from hyperdex_ir.errors import HyperdexError, PassError, StorageError, redact

@@ -16,7 +16,7 @@ from xdsl.xdsl_opt_main import xDSLOptMain
 
 from hyperdex_ir import __version__
 from hyperdex_ir.cli.opt_arguments import add_arguments
-from hyperdex_ir.cli.start import interrupted
+from hyperdex_ir.cli.process import interrupted
 from hyperdex_ir.errors import HyperdexError, OptionError, StorageError, printable
 from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes, typed_pipeline
 from hyperdex_ir.support.reading import DUMP

@@ -61,7 +61,7 @@ def verify(
 
 def chosen_tokens(model: Model, prompt: str | None, tokens: str | None) -> list[int] | None:
     """The token ids that --prompt or --tokens names; None when neither does. Raises OptionError, PromptError."""
-    from hyperdex_ir.cli.run import prompt_ids
+    from hyperdex_ir.cli.generate import prompt_ids
     from hyperdex_ir.errors import OptionError
     from hyperdex_ir.runtime.model_folders import load_tokenizer
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.formats import ITEM_BYTES
 from hyperdex_ir.native.context import Context, Region
 from hyperdex_ir.native.emit import F32, I8, I64, POINTER, Emitter, V, define
+from hyperdex_ir.native.fields import Fields
 from hyperdex_ir.native.shared import Shared, offset_of
 from hyperdex_ir.targets import BEAT_BYTES, LANES, TREE_BYTES, TREE_CHANNELS
-
-if TYPE_CHECKING:
-    from hyperdex_ir.native.operation import Operation
 
 _FARTHEST = 1 << 62  # beyond it, sums of addresses could wrap round
 
@@ -172,7 +169,7 @@ def _copy_function(e: Emitter, store: bool) -> V:
 # ---------------------------------------------------------------------------------------------------- LMU
 
 
-def lmu_rows(op: Operation, name: str, rows: V, columns: V, added: V) -> LmuRows:
+def lmu_rows(op: Fields, name: str, rows: V, columns: V, added: V) -> LmuRows:
     """See Operation.lmu."""
     e = op.e
     stride = op.immediate(f"{name}.stride")
@@ -181,7 +178,7 @@ def lmu_rows(op: Operation, name: str, rows: V, columns: V, added: V) -> LmuRows
     return LmuRows(e, pointer, stride, first, last)
 
 
-def lmu_view(op: Operation, name: str, rows: V, groups: V, columns: V) -> LmuView:
+def lmu_view(op: Fields, name: str, rows: V, groups: V, columns: V) -> LmuView:
     """See Operation.view."""
     e = op.e
     strides = [op.immediate(f"{name}.{part}") for part in ("stride", "group_stride", "column_stride")]
@@ -193,7 +190,7 @@ def lmu_view(op: Operation, name: str, rows: V, groups: V, columns: V) -> LmuVie
     return LmuView(e, pointer, row, group, column, first, last)
 
 
-def _lmu(op: Operation, name: str, distance: V, added: V, count: V) -> tuple[V, V, V]:
+def _lmu(op: Fields, name: str, distance: V, added: V, count: V) -> tuple[V, V, V]:
     """Pointer and number of the first word, and number of the last, `distance` words further on. Fault unless both are
     in the LMU, and `count` elements are no more than it has words. Without elements the last word is the one before the
     first, which may be right behind the LMU."""
@@ -211,7 +208,7 @@ def _lmu(op: Operation, name: str, distance: V, added: V, count: V) -> tuple[V, 
 # ---------------------------------------------------------------------------------------------------- HBM
 
 
-def tiles(op: Operation, name: str, rows: V, columns: V, added: V, written: bool) -> Tiles:
+def tiles(op: Fields, name: str, rows: V, columns: V, added: V, written: bool) -> Tiles:
     """See Operation.tiles."""
     e, b = op.e, op.e.builder
     trees = op.context.load("trees")
@@ -224,14 +221,14 @@ def tiles(op: Operation, name: str, rows: V, columns: V, added: V, written: bool
     return Tiles(e, fields.load_pointer("channels"), beat, fields.load("stride"), trees, steps, groups)
 
 
-def words(op: Operation, name: str, count: V, item: int, added: V, written: bool) -> Words:
+def words(op: Fields, name: str, count: V, item: int, added: V, written: bool) -> Words:
     """See Operation.words."""
     e = op.e
     region, address, begin = _hbm(op, name, added, e.mul(count, item), item, None, written)
     return Words(e, region, op.context.load("channels"), e.sub(address, begin), count, item)
 
 
-def _hbm(op: Operation, name: str, added: V, size: V, item: int, stripe: V | None, written: bool) -> tuple[V, V, V]:
+def _hbm(op: Fields, name: str, added: V, size: V, item: int, stripe: V | None, written: bool) -> tuple[V, V, V]:
     """(pointer to the region, byte address, the region's begin) of `size` bytes, all checks made."""
     e, b = op.e, op.e.builder
     register = op.register(f"{name}.register")
@@ -252,7 +249,7 @@ def _hbm(op: Operation, name: str, added: V, size: V, item: int, stripe: V | Non
     return _region(op, is_parameter, address)
 
 
-def _region(op: Operation, is_parameter: V, address: V) -> tuple[V, V, V]:
+def _region(op: Fields, is_parameter: V, address: V) -> tuple[V, V, V]:
     e, b = op.e, op.e.builder
     places = [I64(offset_of(Context, name)) for name in ("parameters", "runtime")]
     region = b.gep(op.context.pointer, [b.select(is_parameter, *places)], source_etype=I8)

@@ -7,8 +7,6 @@ threads may add in any order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hyperdex_ir.interpreter import functions
@@ -20,10 +18,9 @@ from hyperdex_ir.native.llvm_ops import LlvmOps
 from hyperdex_ir.native.memory_access import Words
 from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
 from hyperdex_ir.native.philox import draw
-from hyperdex_ir.native.top_columns import HISTOGRAM_WORDS, keep_first, lane_bits, lowest_bit
+from hyperdex_ir.native.top_columns import HISTOGRAM_WORDS, RECORD_WORDS, Row, keep_first, lane_bits, lowest_bit
 
 _BLOCK = 64  # columns that no two threads share
-_RECORD_WORDS = 16  # words of a thread's record: largest, its column, worst bits, sums
 _LARGEST, _WORST, _COLUMN, _SUMS = 0, 4, 8, (16, 24)  # bytes in a record
 _NONFINITE = 0x7F800000
 _MINUS_INFINITY = 0xFF800000
@@ -34,7 +31,7 @@ def _scratch(values: Values, sizes: Sizes) -> int:
         return 0
     columns = -(-values["columns"] // _BLOCK) * _BLOCK
     marks = columns // 4
-    return sizes.threads * (_RECORD_WORDS + HISTOGRAM_WORDS) + 3 * columns + marks
+    return sizes.threads * (RECORD_WORDS + HISTOGRAM_WORDS) + 3 * columns + marks
 
 
 @dataclass(frozen=True)
@@ -47,41 +44,6 @@ class _Settings:
     temperature: V
     top_p: V
     penalty: V
-
-
-@dataclass(frozen=True)
-class Row:
-    """The row of logits and the data kept for each column; columns `begin` to `end` (multiples of 64) are this
-    thread's.
-
-    Behind `columns` there are up to 63 more, which count as logits of -infinity.
-    """
-
-    op: Operation
-    columns: V
-    begin: V
-    end: V
-    records: V  # 64 bytes a thread
-    histograms: V
-    weights: V  # u64 [columns]
-    keys: V  # u32 [columns]: the order of the logits as an order of integers; before that, logits with the penalty
-    marks: V  # u8 [columns]: tokens of the text
-
-    @contextmanager
-    def blocks(self, lanes: int) -> Iterator[V]:
-        """Runs over this thread's columns, `lanes` (4 to 16) at a time; gives the first."""
-        with self.op.e.loop(self.begin, self.end, lanes) as index:
-            yield index
-
-    def inside(self, index: V, lanes: int) -> V:
-        """<i1> mask: those of the `lanes` columns from `index` on that exist."""
-        return self.op.e.first_lanes(self.op.e.sub(self.columns, index), vector(F32, lanes))
-
-    def record(self, offset: int, thread: V | None = None) -> V:
-        """The address of a field of a thread's record (this thread's by default)."""
-        e = self.op.e
-        thread = self.op.thread if thread is None else thread
-        return e.offset(self.records, e.add(e.mul(thread, 4 * _RECORD_WORDS), offset))
 
 
 @emits("sample", scratch=_scratch)
@@ -140,7 +102,7 @@ def _row(op: Operation, columns: V) -> Row:
     begin, end = (e.mul(number, _BLOCK) for number in op.share(blocks))
     padded = e.mul(blocks, _BLOCK)
     records = op.scratch()
-    histograms = e.element(records, e.mul(op.threads, _RECORD_WORDS), F32)
+    histograms = e.element(records, e.mul(op.threads, RECORD_WORDS), F32)
     weights = e.element(histograms, e.mul(op.threads, HISTOGRAM_WORDS), F32)
     keys = e.element(weights, e.mul(padded, 2), F32)
     return Row(op, columns, begin, end, records, histograms, weights, keys, e.element(keys, padded, F32))

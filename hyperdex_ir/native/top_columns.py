@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from llvmlite import ir
 
 from hyperdex_ir.native.emit import F32, I1, I32, I64, Emitter, Local, V, vector
-
-if TYPE_CHECKING:
-    from hyperdex_ir.native.sample import Row
+from hyperdex_ir.native.operation import Operation
 
 _WIDTHS = 11, 11, 10  # bits of a key's digits, the highest first
 _DIGITS = 1 << max(_WIDTHS)
 #: f32 words of a thread's two histograms of u64.
 HISTOGRAM_WORDS = 2 * _DIGITS * 2
+RECORD_WORDS = 16  # words of a thread's record: largest, its column, worst bits, sums
+
+
+@dataclass(frozen=True)
+class Row:
+    """The row of logits and the data kept for each column; columns `begin` to `end` (multiples of 64) are this
+    thread's.
+
+    Behind `columns` there are up to 63 more, which count as logits of -infinity.
+    """
+
+    op: Operation
+    columns: V
+    begin: V
+    end: V
+    records: V  # 64 bytes a thread
+    histograms: V
+    weights: V  # u64 [columns]
+    keys: V  # u32 [columns]: the order of the logits as an order of integers; before that, logits with the penalty
+    marks: V  # u8 [columns]: tokens of the text
+
+    @contextmanager
+    def blocks(self, lanes: int) -> Iterator[V]:
+        """Runs over this thread's columns, `lanes` (4 to 16) at a time; gives the first."""
+        with self.op.e.loop(self.begin, self.end, lanes) as index:
+            yield index
+
+    def inside(self, index: V, lanes: int) -> V:
+        """<i1> mask: those of the `lanes` columns from `index` on that exist."""
+        return self.op.e.first_lanes(self.op.e.sub(self.columns, index), vector(F32, lanes))
+
+    def record(self, offset: int, thread: V | None = None) -> V:
+        """The address of a field of a thread's record (this thread's by default)."""
+        e = self.op.e
+        thread = self.op.thread if thread is None else thread
+        return e.offset(self.records, e.add(e.mul(thread, 4 * RECORD_WORDS), offset))
 
 
 def keep_first(row: Row, limit: V, *, counting: bool) -> None:

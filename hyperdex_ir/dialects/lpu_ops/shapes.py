@@ -19,7 +19,7 @@ from xdsl.irdl import (
     traits_def,
     var_operand_def,
 )
-from xdsl.pattern_rewriter import RewritePattern
+from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 from xdsl.traits import Pure
 
 from hyperdex_ir.dialects.lpu_ops.base import (
@@ -43,8 +43,6 @@ class ReshapingOp(LpuOp, HasCanonicalizationPatternsInterface, ABC):
 
     @classmethod
     def get_canonicalization_patterns(cls) -> tuple[RewritePattern, ...]:
-        from hyperdex_ir.dialects.lpu_ops.canonicalize import DropIdentity, JoinReshapes
-
         return (DropIdentity(), JoinReshapes())
 
 
@@ -190,3 +188,27 @@ class SelectRowsOp(LpuOp):
 
     def verify_(self) -> None:
         require(shape_of(self.x)[0] == DYNAMIC_INDEX, "lpu.select_rows: the token dimension must come first")
+
+
+# ---------------------------------------------------------------------------------------------- canonicalization
+class DropIdentity(RewritePattern):
+    """A reshape, transpose or broadcast whose result is its operand."""
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: ReshapingOp, rewriter: PatternRewriter, /) -> None:
+        if op.x.type != op.res.type:
+            return
+        moves_nothing = isinstance(op, ReshapeOp | BroadcastOp)
+        if moves_nothing or (isinstance(op, TransposeOp) and list(op.axes) == sorted(op.axes)):
+            rewriter.replace(op, (), (op.x,))
+
+
+class JoinReshapes(RewritePattern):
+    """reshape(reshape(x)) is reshape(x)."""
+
+    @op_type_rewrite_pattern
+    def match_and_rewrite(self, op: ReshapeOp, rewriter: PatternRewriter, /) -> None:
+        if isinstance(inner := op.x.owner, ReshapeOp):
+            joined = ReshapeOp(inner.x, shape_of(op.res))
+            joined.location = op.location
+            rewriter.replace(op, joined)

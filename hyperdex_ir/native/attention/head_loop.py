@@ -22,9 +22,10 @@ from hyperdex_ir.native.attention.operations import Workspace, by_spans, cache_b
 from hyperdex_ir.native.attention.rows import RowAccess, row_counts
 from hyperdex_ir.native.dispatch import frame_field
 from hyperdex_ir.native.emit import F32, I1, I64, POINTER, V
+from hyperdex_ir.native.fields import positions_fit
 from hyperdex_ir.native.kernels import choose
 from hyperdex_ir.native.memory_access import beat_address
-from hyperdex_ir.native.operation import Operation, emits_extra, positions_fit
+from hyperdex_ir.native.operation import Operation, emits_extra
 from hyperdex_ir.targets import LANES, TREE_BYTES
 
 _CACHES = ("keys", "values")

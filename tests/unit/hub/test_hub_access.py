@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.processes.hub_server import TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
-from hyperdex_ir.cli.start import _without_token
+from hyperdex_ir.cli.process import _without_token
 from hyperdex_ir.errors import AccessError, ModelNotFoundError, OptionError
 from hyperdex_ir.hub.access import Credential
 from hyperdex_ir.hub.download import HubOptions, fetch_config
