@@ -37,7 +37,7 @@ def build(folder: Path) -> dict[Path, str]:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     done = forked.shell(command, folder, environment)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout

@@ -212,20 +212,26 @@ def light() -> Iterator[subprocess.Popen[str]]:
         yield process
 
 
-@pytest.mark.parametrize("command", ["compile", "status", "check", "run"])
-def test_nothing_heavy_is_imported_when_there_is_nothing_to_do(
-    compiled: Path, tmp_path: Path, light: subprocess.Popen[str], command: str
-) -> None:
-    """For a folder, and for a Hub id whose files are there. Nor is a file with weights or instructions opened, but by
-    `check`, for which it is all there is to do.
-    """
-    home = tmp_path / "home"
+@pytest.fixture(scope="module")
+def home(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A HYPERDEX_HOME in which the model is compiled as tiny/llama."""
+    home = tmp_path_factory.mktemp("home")
     shutil.copytree(compiled, home / "hub" / "tiny" / "llama" / "ckpt", ignore=lambda folder, names: [
         name for name in names if Path(folder, name).is_dir() or name in ("manifest.json", ".hyperdex_state.json")
     ])  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERDEX_HOME", str(home))
         compile_model("tiny/llama")
+    return home
+
+
+@pytest.mark.parametrize("command", ["compile", "status", "check", "run"])
+def test_nothing_heavy_is_imported_when_there_is_nothing_to_do(
+    compiled: Path, home: Path, tmp_path: Path, light: subprocess.Popen[str], command: str
+) -> None:
+    """For a folder, and for a Hub id whose files are there. Nor is a file with weights or instructions opened, but by
+    `check`, for which it is all there is to do.
+    """
     assert light.stdin is not None
     assert light.stdout is not None
     for number, name in enumerate((str(compiled), "tiny/llama")):
