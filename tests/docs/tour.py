@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 from support.page_code import ROOT, python_blocks
 from support.processes import forked
 

@@ -192,6 +192,18 @@ def _exit_code(request: dict[str, Any], paths: list[str]) -> int:
     return 0
 
 
+def _parse_options() -> None:
+    """Has typer import what it needs for a command line."""
+    typer = importlib.import_module("typer")
+    app = typer.Typer()
+
+    @app.command()
+    def command(number: int = 1) -> None:
+        pass
+
+    app(["--number", "2"], standalone_mode=False)
+
+
 def main() -> None:
     action, path, *command = sys.argv[1:]
     if action == "run":
@@ -200,6 +212,7 @@ def main() -> None:
         sys.exit(code if code >= 0 else 128 - code)
     for name in PRELOADED:
         importlib.import_module(name)
+    _parse_options()
     gc.collect()
     gc.freeze()
     paths = sys.path[1:]
