@@ -25,8 +25,8 @@ from support.processes import fork_server
 _SCRIPT = str(fork_server.__file__)
 #: The folder of the servers, which all workers of a run share, is in this variable.
 FOLDER_VARIABLE = "HYPERDEX_TESTS_FORK_SERVERS"
-#: What libraries look at when they are imported: there is a server for each setting of these.
-_READ_AT_IMPORT = ("HF_", "HUGGING", "TRANSFORMERS_", "TORCH_", "HOME", "XDG_")
+#: What libraries look at when they are imported, and Python when it starts: a server is for one setting of these.
+_READ_AT_IMPORT = ("HF_", "HUGGING", "TRANSFORMERS_", "TORCH_", "HOME", "XDG_", "PYTHONHASHSEED")
 #: The longest that a process may take.
 LIMIT_SECONDS = 300.0
 HYPERDEX = ("-m", "hyperdex_ir.cli.main")
@@ -35,6 +35,7 @@ HYPERDEX = ("-m", "hyperdex_ir.cli.main")
 def _server(environment: Mapping[str, str]) -> str:
     """The address of the server for processes with that environment."""
     settings = {name: value for name, value in environment.items() if name.startswith(_READ_AT_IMPORT)}
+    settings.setdefault("PYTHONHASHSEED", "1")
     return _held_server(json.dumps(settings, sort_keys=True))
 
 
