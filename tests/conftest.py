@@ -15,6 +15,7 @@ import pytest
 from hypothesis import settings
 from support import SOAK
 from support.once import make_once
+from support.processes.forked import FOLDER_VARIABLE
 
 # CI tells about the change, not about luck: the same examples every time; a soak draws new ones.
 settings.register_profile("hyperdex", derandomize=not SOAK)
@@ -37,6 +38,7 @@ def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) ->
     (home / "engine").symlink_to(code)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERDEX_HOME", str(home))
+        patch.setenv(FOLDER_VARIABLE, str(shared_dir))
         yield home
 
 

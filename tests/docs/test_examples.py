@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import ROOT
 from support.once import make_once
+from support.processes import forked
 
 from hyperdex_ir.cli.demo_checkpoint import MODEL_ID
 
@@ -54,9 +54,7 @@ def home(smollm2_short_dir: Path, shared_dir: Path) -> Path:
 
 
 def run(command: list[str], folder: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    environment = {**os.environ, "HYPERDEX_HOME": str(home), "PATH": path, "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return forked.shell(command, folder, {**os.environ, "HYPERDEX_HOME": str(home), "HF_HUB_OFFLINE": "1"})
 
 
 def test_every_block_has_a_language_that_is_run_or_shown() -> None:
@@ -74,7 +72,7 @@ def test_every_block_has_a_language_that_is_run_or_shown() -> None:
 def test_example_runs(example: Example, home: Path, tmp_path: Path) -> None:
     """make targets are only looked up: they would set up another environment."""
     if example.language == "python":
-        command = [sys.executable, "-c", example.text]
+        command = ["python", "-c", example.text]
     else:
         lines = [line for line in example.text.splitlines() if not line.startswith(("git clone", "cd "))]
         text = "\n".join(re.sub(r"^make ", f"make -n -C {ROOT} ", line) for line in lines)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1]))
+
 from support.page_code import ROOT, python_blocks
+from support.processes import forked
 
 PAGES = (ROOT / "docs" / "tour.md", ROOT / "README.md")
 _SHOWN = r"^(```(?:text|mlir|asm)\n(?:// |; )?\$ ([^\n]*)\n).*?^```$"
@@ -23,7 +25,7 @@ _HIDDEN = r"^(<!-- \$ ([^\n]*) -->\n```(?:text|mlir|asm)\n).*?^```$"
 def build(folder: Path) -> dict[Path, str]:
     """The pages with what their commands print now. The model of the tour is made and compiled in `folder`."""
     make = f"{python_blocks(PAGES[0].read_text(encoding='utf-8'))[0]}\nimport tour\ntour.print_graph('tiny')"
-    (folder / "graph.txt").write_text(_run([sys.executable, "-c", make], folder))
+    (folder / "graph.txt").write_text(_run(["python", "-c", make], folder))
 
     def rerun(block: re.Match[str]) -> str:
         return f"{block[1]}{_run(['bash', '-euo', 'pipefail', '-c', block[2]], folder)}```"
@@ -37,9 +39,8 @@ def build(folder: Path) -> dict[Path, str]:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = forked.shell(command, folder, environment)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout
 
@@ -62,6 +63,7 @@ def write() -> None:
     """Writes the pages anew."""
     with tempfile.TemporaryDirectory() as name:
         os.environ.setdefault("HYPERDEX_HOME", f"{name}/home")
+        os.environ[forked.FOLDER_VARIABLE] = name
         for path, text in build(Path(name)).items():
             path.write_text(text, encoding="utf-8")
 

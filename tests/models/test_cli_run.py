@@ -6,17 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.processes import forked
 
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow
-
-COMMAND = [sys.executable, "-m", "hyperdex_ir.cli.main"]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(model: Path | str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """What the command did; its output as written: a drawn token may be a carriage return."""
-    command = [*COMMAND, "run", str(model), *arguments]
-    done = subprocess.run(command, input=stdin.encode(), capture_output=True, check=False)
-    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return forked.hyperdex("run", str(model), *arguments, input=stdin)
 
 
 def test_text_on_stdout_statistics_on_stderr(model: Path) -> None:
@@ -77,10 +72,9 @@ def test_one_line_errors(model: Path, arguments: list[str], code: str, message: 
 
 
 def test_standard_input_that_is_no_text(model: Path) -> None:
-    command = [*COMMAND, "run", str(model), "--prompt", "-"]
-    result = subprocess.run(command, input=b"a\xff", capture_output=True, check=False)
-    assert (result.returncode, result.stdout) == (1, b"")
-    assert result.stderr.startswith(b"error[HDX0603]: standard input is not UTF-8 text (byte 1)\nhint: ")
+    result = forked.hyperdex("run", str(model), "--prompt", "-", input=b"a\xff")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error[HDX0603]: standard input is not UTF-8 text (byte 1)\nhint: ")
 
 
 def test_damaged_image(model: Path) -> None:
@@ -111,17 +105,16 @@ def test_a_seed_gives_the_text_again(model: Path) -> None:
 
 
 def test_vector_instructions_that_are_not_there(model: Path) -> None:
-    command = [*COMMAND, "run", str(model), "--prompt", "x"]
     environment = {**os.environ, "HYPERDEX_CPU": "steam"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = forked.hyperdex("run", str(model), "--prompt", "x", env=environment)
     first, second = result.stderr.splitlines()
     assert first == "error[HDX0302]: HYPERDEX_CPU is 'steam'; it can be avx512, avx2, sse2, neon"
     assert second.startswith("hint: ")
 
 
 def test_ctrl_c_while_generating(smollm2_dir: Path) -> None:
-    command = [*COMMAND, "run", str(smollm2_dir), "--prompt", "Once upon a time", "--max-new-tokens", "500"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [*forked.HYPERDEX, "run", str(smollm2_dir), "--prompt", "Once upon a time", "--max-new-tokens", "500"]
+    process = forked.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.read(1)
     process.send_signal(signal.SIGINT)
@@ -132,8 +125,8 @@ def test_ctrl_c_while_generating(smollm2_dir: Path) -> None:
 
 def test_second_demo_only_runs(demo_home: Path) -> None:
     environment = {**os.environ, "HYPERDEX_HOME": str(demo_home)}
-    command = [*COMMAND, "demo"]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    result = forked.hyperdex("demo", env=environment)
+    assert result.returncode == 0
     assert result.stdout == "The capital of France is Paris.\n"
     assert "Phase" not in result.stderr
     assert "> What is the capital of France?" in result.stderr

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.processes import forked
 
 from hyperdex_ir.backend.state import STAGING
 from hyperdex_ir.cli.main import main
@@ -178,26 +179,19 @@ def test_options_that_cannot_be_used(model: Path, monkeypatch, capsys, options: 
     assert words in fails(model, monkeypatch, capsys, *options)
 
 
-def run_process(code: str, *arguments: str, **options) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
 def test_a_file_system_that_refuses(model: Path):
     """The operating system itself cuts off a file at 64 KiB."""
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n" + SLOW_MAIN
     before = contents(model)
-    process = run_process(limited, "compile", str(model))
-    _, errors = process.communicate(timeout=120)
-    lines = [line for line in errors.splitlines() if not line.startswith("[ INFO ] : ")]
-    assert process.returncode == 1
+    done = forked.run(["-c", limited, "compile", str(model)])
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("[ INFO ] : ")]
+    assert done.returncode == 1
     assert lines == [f"error[HDX0503]: {model}/{STAGING}/ckpt/hyperdex_model.bin: file too large"]
     assert contents(model) == before
 
 
 def test_ctrl_c(model: Path):
-    process = run_process(SLOW_MAIN, "compile", str(model))
+    process = forked.popen(["-c", SLOW_MAIN, "compile", str(model)], stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not list(model.glob(f"{STAGING}/param/.*.part")) and process.poll() is None:
         assert time.monotonic() < deadline

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from safetensors import safe_open
 from support.models.compiles import STATE, compile_model, phases_done
 from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
+from support.processes import forked
 from support.processes.hub_server import hub_of_tests
 from support.processes.interruptions import contents
 
@@ -122,10 +121,9 @@ def test_equal_inputs_give_equal_bytes(model: Path, tmp_path: Path, forget_instr
         copy = Path(shutil.copytree(model, tmp_path / f"copy{seed}" / "model"))
         os.utime(copy / "model.safetensors", (int(seed), int(seed)))
         forget_instructions()
-        command = [sys.executable, "-m", "hyperdex_ir.cli.main", "compile", str(copy)]
-        done = subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=False)
+        done = forked.hyperdex("compile", str(copy), env={**os.environ, "PYTHONHASHSEED": seed})
         assert done.returncode == 0, done.stderr
-        assert done.stdout.decode().strip() == str(copy)
+        assert done.stdout.strip() == str(copy)
         found.append(contents(copy))
     assert found[0] == found[1]
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import SOAK
 from support.models.tiny import tiny_llama_config, write_checkpoint
-from support.processes.interruptions import CompileServer, Disk, contents
+from support.processes.interruptions import Disk, compile_killed, compile_watched, contents
 
 from hyperdex_ir.backend.state import STAGING
 from hyperdex_ir.errors import StorageError
@@ -22,24 +21,15 @@ FULL_DISKS = 100 if SOAK else 1  # and as many that refuse to sync
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[CompileServer]:
-    running = CompileServer()
-    yield running
-    running.close()
-
-
-@pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tiny_llama_config(), tmp_path_factory.mktemp("interrupted") / "checkpoint")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    checkpoint: Path, server: CompileServer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, bytes], int]:
+def undisturbed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], int]:
     """What an undisturbed compile leaves, and how many moments it has."""
     model = copy(checkpoint, tmp_path_factory.mktemp("undisturbed"))
-    moments = server.compile(model)
+    moments = compile_watched(model)
     return contents(model), moments
 
 
@@ -60,11 +50,11 @@ def copy(checkpoint: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_killed_at_a_random_moment(
-    checkpoint: Path, undisturbed: tuple[dict[str, bytes], int], server: CompileServer, tmp_path: Path, seed: int
+    checkpoint: Path, undisturbed: tuple[dict[str, bytes], int], tmp_path: Path, seed: int
 ) -> None:
     expected, moments = undisturbed
     model = copy(checkpoint, tmp_path)
-    server.kill(model, random.Random(seed).randint(1, moments))
+    compile_killed(model, random.Random(seed).randint(1, moments))
     AutoCompiler().compile(str(model))
     assert contents(model) == expected
 

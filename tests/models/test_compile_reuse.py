@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -176,16 +177,29 @@ def test_a_compile_that_ends_among_the_renames_is_noticed_and_repaired(
     assert contents(model) == contents(shorter[0])
 
 
+#: Each line of stdin is a command, done in a process forked from one that has imported what it may.
 LIGHT = """
-import sys
+import contextlib, json, os, sys
+import hyperdex_ir.backend.compilation
+from hyperdex_ir.cli.main import main
+with contextlib.suppress(SystemExit):
+    main(["status", os.devnull])  # for what is imported on the way
+for line in sys.stdin:
+    if (child := os.fork()) == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+given = json.loads(line)
+os.dup2(os.open(given["printed"], os.O_WRONLY | os.O_CREAT), 1)
+os.environ.update(given["environment"])
 opened = set()
 def watch(event, arguments):
     if event == "open" and str(arguments[0]).endswith((".safetensors", ".bin")):
         opened.add(str(arguments[0]))
 sys.addaudithook(watch)
-from hyperdex_ir.cli.main import main
 try:
-    main(sys.argv[1:])
+    main(given["command"])
 except SystemExit as end:
     assert not end.code, end.code
 print("opened:", len(opened))
@@ -193,27 +207,46 @@ print("loaded:", *({"torch", "transformers", "huggingface_hub", "llvmlite"} & sy
 """
 
 
-@pytest.mark.parametrize("command", ["compile", "status", "check", "run"])
-def test_nothing_heavy_is_imported_when_there_is_nothing_to_do(compiled: Path, tmp_path: Path, command: str) -> None:
-    """For a folder, and for a Hub id whose files are there. Nor is a file with weights or instructions opened, but by
-    `check`, for which it is all there is to do.
-    """
-    home = tmp_path / "home"
+@pytest.fixture(scope="module")
+def light() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", LIGHT]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def home(compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A HYPERDEX_HOME in which the model is compiled as tiny/llama."""
+    home = tmp_path_factory.mktemp("home")
     shutil.copytree(compiled, home / "hub" / "tiny" / "llama" / "ckpt", ignore=lambda folder, names: [
         name for name in names if Path(folder, name).is_dir() or name in ("manifest.json", ".hyperdex_state.json")
     ])  # fmt: skip
-    environment = {**os.environ, "HYPERDEX_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERDEX_HOME", str(home))
         compile_model("tiny/llama")
-    for name in (str(compiled), "tiny/llama"):
-        extra = ["--help"] if command == "run" else []
-        arguments = [sys.executable, "-c", LIGHT, command, name, *extra]
-        done = subprocess.run(
-            arguments, env=environment, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False
+    return home
+
+
+@pytest.mark.parametrize("command", ["compile", "status", "check", "run"])
+def test_nothing_heavy_is_imported_when_there_is_nothing_to_do(
+    compiled: Path, home: Path, tmp_path: Path, light: subprocess.Popen[str], command: str
+) -> None:
+    """For a folder, and for a Hub id whose files are there. Nor is a file with weights or instructions opened, but by
+    `check`, for which it is all there is to do.
+    """
+    assert light.stdin is not None
+    assert light.stdout is not None
+    for number, name in enumerate((str(compiled), "tiny/llama")):
+        line = [command, name, "--help"] if command == "run" else [command, name]
+        printed = tmp_path / f"printed{number}.txt"
+        environment = {"HYPERDEX_HOME": str(home), "HF_HUB_OFFLINE": "1"}
+        print(
+            json.dumps({"command": line, "printed": str(printed), "environment": environment}),
+            file=light.stdin,
+            flush=True,
         )
-        assert done.returncode == 0, done.stderr
-        opened, loaded = done.stdout.splitlines()[-2:]
+        assert light.stdout.readline() == "0\n"
+        opened, loaded = printed.read_text().splitlines()[-2:]
         assert loaded == "loaded:"
         assert (opened == "opened: 0") == (command != "check"), opened
 

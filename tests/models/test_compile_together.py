@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.processes import forked
 
 from hyperdex_ir.backend.check import check_file, listed_files
 from hyperdex_ir.backend.lock import LOCK_FILE, locked_folder
 from hyperdex_ir.tools import AutoCompiler
 
 pytestmark = pytest.mark.slow
-COMPILE = [sys.executable, "-m", "hyperdex_ir.cli.main", "compile"]
+COMPILE = [*forked.HYPERDEX, "compile"]
 WAITING = "[ INFO ] : Wait for another process that works on "
 LIMIT_SECONDS = 300
 
 
 def test_the_second_uses_what_the_first_made(tmp_path: Path) -> None:
     model = write_checkpoint(tiny_llama_config(), tmp_path / "model")
-    processes = [
-        subprocess.Popen([*COMPILE, str(model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
-    ]
+    processes = [forked.popen([*COMPILE, str(model)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
     ended = [(*process.communicate(timeout=LIMIT_SECONDS), process.returncode) for process in processes]
     assert [code for _, _, code in ended] == [0, 0, 0], ended
     assert {out for out, _, _ in ended} == {f"{model}\n"}
@@ -41,10 +38,10 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
         "import sys, time\nfrom pathlib import Path\nfrom hyperdex_ir.backend.lock import locked_folder\n"
         "with locked_folder(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(model)], stdout=subprocess.PIPE, text=True) as holder:
+    with forked.popen(["-c", code, str(model)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with subprocess.Popen([*COMPILE, str(model)], stderr=subprocess.PIPE, text=True) as waiter:
+        with forked.popen([*COMPILE, str(model)], stderr=subprocess.PIPE) as waiter:
             assert waiter.stderr is not None
             lines = [next(waiter.stderr) for _ in range(3)]
             assert lines[-1] == f"{WAITING}{model}\n"
@@ -57,10 +54,10 @@ def test_a_killed_process_holds_nothing(tmp_path: Path) -> None:
 
 def test_the_waiter_finishes_the_job_of_a_killed_process(tmp_path: Path) -> None:
     model = write_checkpoint(tiny_llama_config(), tmp_path / "model")
-    with subprocess.Popen([*COMPILE, str(model)], stderr=subprocess.PIPE, text=True) as worker:
+    with forked.popen([*COMPILE, str(model)], stderr=subprocess.PIPE) as worker:
         assert worker.stderr is not None
         assert any("Phase-0" in line for line in worker.stderr)
-        with subprocess.Popen([*COMPILE, str(model)], stderr=subprocess.PIPE, text=True) as waiter:
+        with forked.popen([*COMPILE, str(model)], stderr=subprocess.PIPE) as waiter:
             assert waiter.stderr is not None
             assert any("Save the converted checkpoint" in line for line in worker.stderr)
             worker.send_signal(signal.SIGKILL)

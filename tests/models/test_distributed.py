@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 from support import SOAK
 from support.models.tiny import tiny_llama_config, write_checkpoint
 from support.once import make_once
+from support.processes import forked
 from support.processes.ring_processes import START_SECONDS, WORKER, Ended, RingProcesses, free_port, run_all
 
 from hyperdex_ir.passes.pipeline import parse_pipeline, pipeline_spec
@@ -27,7 +28,7 @@ from hyperdex_ir.tools import AutoCompiler
 RUN = ("-m", "hyperdex_ir.cli.run")
 PROMPT = ("--prompt", "Once upon a time")
 KILLS = 50 if SOAK else 3
-#: Processes that torchrun starts, each of which imports torch; those of other tests are forked.
+#: Processes that torchrun starts.
 TORCHRUN = (2, 4) if SOAK else (2,)
 
 pytestmark = pytest.mark.slow
@@ -48,8 +49,9 @@ def model(shared_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def expected(model: Path, shared_dir: Path) -> str:
     """What one device generates, as `hyperdex run` prints it."""
-    command = [sys.executable, *RUN, str(model), *PROMPT, "--max-new-tokens", "12"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = forked.run([*RUN, *arguments(model)])
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def arguments(model: Path, tokens: int = 12) -> list[str]:
@@ -66,18 +68,20 @@ def check_failure(ended: Ended, words: str) -> None:
     assert lines[1].startswith("hint: ")
 
 
-def run_by_torchrun(count: int, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    """`torchrun --nproc-per-node count command`, which must end well."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    line = [*launcher, "--master-port", str(free_port()), *command]
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=START_SECONDS, check=False)
+def run_by_torchrun(
+    count: int, command: Sequence[str], python: str = sys.executable
+) -> subprocess.CompletedProcess[str]:
+    """`torchrun --nproc-per-node count command`, which must end well; each process runs `python command`."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--master-port", str(free_port())]
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path), "PYTHON_EXEC": python}
+    done = forked.run([*launcher, *command], env={**os.environ, **variables})
     assert done.returncode == 0, done.stderr
     return done
 
 
 @pytest.mark.parametrize("count", TORCHRUN)
 def test_torchrun(model: Path, expected: str, count: int):
+    """Processes of their own from the start."""
     done = run_by_torchrun(count, [*RUN, *arguments(model)])
     assert done.stdout == expected
     assert done.stderr.count("hyperdex: ") == 1
@@ -98,10 +102,11 @@ def check_logits_by_torchrun(model: Path, folder: Path, counts: Sequence[int]) -
     script = folder / "logits.py"
     script.write_text(LOGITS)
     command = [str(script), str(model)]
-    alone = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout
+    alone = forked.run(command).stdout
     assert "(" in alone
+    python = forked.commands(os.environ) / "python"
     for count in counts:
-        done = run_by_torchrun(count, command)
+        done = run_by_torchrun(count, command, str(python))
         assert done.stdout.splitlines() == alone.splitlines() * count
         assert "using the interpreter" not in done.stderr
 
@@ -161,8 +166,8 @@ def test_a_killed_process_ends_all(model: Path, tmp_path: Path, seed: int):
     choice = random.Random(seed)
     victim = choice.randrange(4)
     unit, most = (("instruction", 3000), ("message", 300))[seed % 2]
-    # One of three with processes of their own from the start: nothing that torch says is seen.
-    anew = SOAK or seed == 2
+    # One of those that go on is a process of its own from the start: nothing that torch says is seen.
+    anew = [(victim + 1) % 4] if seed == 2 else []
     ended = run_with_event(model, tmp_path, 4, victim, "kill", unit, choice.randrange(most), anew=anew)
     assert ended[victim].code == -signal.SIGKILL
     for rank, one in ended.items():
@@ -180,7 +185,7 @@ def run_with_event(
     unit: str,
     number: int,
     *options: str,
-    anew: bool = SOAK,
+    anew: Container[int] = (),
 ) -> dict[int, Ended]:
     """A run in which something happens to one process, before an instruction or a message of its."""
     commands = [[*RUN, *arguments(model, 100), *options] for _ in range(count)]
@@ -310,14 +315,24 @@ def two_hosts():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
+#: Enters a network namespace, as `ip netns exec` does, and becomes a command there.
+ON_HOST = """
+import ctypes, os, sys
+from support.processes.fork_server import run_command
+if ctypes.CDLL(None, use_errno=True).setns(os.open(f"/run/netns/{sys.argv[1]}", os.O_RDONLY), 0):
+    raise OSError(ctypes.get_errno(), "setns")
+run_command(sys.argv[2:], sys.path)
+"""
+
+
 def start_on_hosts(ring: RingProcesses, hosts: list[str], command: list[str], marks: Sequence[Path] = ()) -> None:
     """marks: the RING_MARK of each process, if it has one."""
     port = free_port()
     for rank, host in enumerate(hosts):
-        prefix, variables = ("ip", "netns", "exec", host), {"HYPERDEX_RUN_SECRET": "known to both hosts"}
+        variables = {"HYPERDEX_RUN_SECRET": "known to both hosts"}
         if marks:
             variables["RING_MARK"] = str(marks[rank])
-        ring.start(command, rank, 2, port, "10.77.0.1", prefix, variables)
+        ring.start(["-c", ON_HOST, host, *command], rank, 2, port, "10.77.0.1", variables)
 
 
 def test_two_hosts(model: Path, expected: str, tmp_path: Path, two_hosts: list[str]):

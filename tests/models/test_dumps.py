@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import SOAK
 from support.models.compiles import STATE
 from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 from support.processes.interruptions import contents
@@ -59,7 +60,10 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_every_dump_leads_to_the_same_binaries(
     name: str, tmp_path: Path, capsys, monkeypatch, forget_instructions
 ) -> None:
-    """By the command that its header gives, in a folder that is compiled already, and once in a new one."""
+    """By the command that its header gives, in a folder that is compiled already, and once in a new one.
+
+    Of a pass that `default` has, too, the dump of the Llama is continued; in a soak each of all three.
+    """
     config, pipeline = CONFIGS[name]
     monkeypatch.chdir(tmp_path)
     original = write_checkpoint(config(), tmp_path / "original")
@@ -70,13 +74,17 @@ def test_every_dump_leads_to_the_same_binaries(
     names = ["import", *(one.name for one in parse_pipeline(pipeline))]
     assert [file.name for file in files] == [f"{number:02d}_{name}.mlir" for number, name in enumerate(names)]
     lowering = names.index("lower-lpu-to-isa")
+    shared = {one.name for one in parse_pipeline("default")}
     for number, file in enumerate(files):
         parse_module(file.read_text())
         first, command = file.read_text().splitlines()[:2]
         assert first.startswith("// hyperdex-ir ")
         words = shlex.split(command.removeprefix("//"))
         assert words == ["hyperdex", "compile", "a model", "--max-length", "32", "--compile-from", str(file)]
-        if number in (0, lowering - 1, lowering, len(files) - 1):
+        is_end = number in (0, lowering - 1, lowering, len(files) - 1)
+        if not (is_end or SOAK or name == "llama" or names[number] not in shared):
+            continue
+        if is_end:
             shutil.rmtree("a model")
             shutil.copytree(original, "a model")
         forget_instructions()

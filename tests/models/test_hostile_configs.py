@@ -95,12 +95,14 @@ finally:
 #: The same in a process for each folder that is named, forked once all is imported: what it prints goes to files
 #: beside the folder, its exit status to stdout.
 FORKING = """
-import os, re, sys
+import contextlib, gc, os, re, sys
 sys.modules.update(torch=None, transformers=None)
-import hyperdex_ir.backend.compilation
 from hyperdex_ir.cli.main import main
 from hyperdex_ir.passes.pipeline import parse_pipeline
 parse_pipeline("default")
+with contextlib.suppress(SystemExit):
+    main(["compile", os.devnull])  # for what is imported on the way
+gc.freeze()
 for folder in sys.argv[1:]:
     if (child := os.fork()) == 0:
         for number, name in ((1, "out"), (2, "err")):

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 from support.models.compiles import STATE
 from support.models.tiny import EOS, tiny_llama_config, write_checkpoint
+from support.processes import forked
 from support.processes.interruptions import contents
 
 from hyperdex_ir.backend.arguments import CompileArguments
@@ -140,10 +140,10 @@ def test_what_is_watched_or_asked_for_anew_is_lowered(
 
 def test_processes_at_once(models: list[Path], tmp_path: Path) -> None:
     """With other hash seeds: the key of both is the same, and so are the bytes."""
-    command = [sys.executable, "-m", "hyperdex_ir.cli.main", "compile", "--max-length", "32"]
+    command = [*forked.HYPERDEX, "compile", "--max-length", "32"]
     home = {**os.environ, "HYPERDEX_HOME": str(tmp_path / "home")}
     running = [
-        subprocess.Popen([*command, str(model)], env=home | {"PYTHONHASHSEED": seed}, stderr=subprocess.PIPE)
+        forked.popen([*command, str(model)], env=home | {"PYTHONHASHSEED": seed}, stderr=subprocess.PIPE)
         for model, seed in zip(models, ("1", "2"), strict=True)
     ]
     for process in running:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import pytest
 
 from hyperdex_ir.backend.state import STATE_FILE
+from support.processes import forked
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -37,86 +37,49 @@ def _timeless(value: object) -> object:
     return {key: _timeless(each) for key, each in value.items() if key not in ("mtime_ns", "inode")}
 
 
-#: Compiles in a child of its own what each line of stdin names: the moment at which it kills itself (0: never), the
-#: model's folder. Answers with the child's exit status and how many moments it had. What takes long to import is
-#: imported once.
-_SERVER = """
+#: Compiles a model; kills itself at a moment (0: never); prints how many moments there were.
+_WATCHED = """
 import os, signal, sys
-import hyperdex_ir.backend.convert, hyperdex_ir.backend.images, hyperdex_ir.backend.instructions
-import hyperdex_ir.backend.tracing, hyperdex_ir.frontend, torch.export
 from hyperdex_ir.tools import AutoCompiler
 
-def compile_watched(model, last, answers):
-    count = 0
-    def moment():
-        nonlocal count
-        count += 1
-        if count == last:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def watch(event, arguments):
-        if event not in ("open", "os.remove", "os.mkdir", "os.rmdir", "os.rename"):
-            return
-        name = str(arguments[0])  # relative: below a folder that is open, which only the compiler's writing is
-        if name.startswith(model) or not os.path.isabs(name):
-            moment()
-    def watched(function):
-        def call(*arguments, **folders):
-            moment()
-            result = function(*arguments, **folders)
-            moment()
-            return result
-        return call
-    for name in ("fsync", "pwrite", "replace"):
-        setattr(os, name, watched(getattr(os, name)))
-    sys.addaudithook(watch)
-    AutoCompiler().compile(model)
-    os.write(answers, str(count).encode())
-
-for line in sys.stdin:
-    last, model = line.rstrip("\\n").split(" ", 1)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            compile_watched(model, int(last), writing)
-        finally:
-            os._exit(0)
-    os.close(writing)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(status, os.read(reading, 20).decode() or 0, flush=True)
-    os.close(reading)
+last, model = int(sys.argv[1]), sys.argv[2]
+count = 0
+def moment():
+    global count
+    count += 1
+    if count == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+def watch(event, arguments):
+    if event not in ("open", "os.remove", "os.mkdir", "os.rmdir", "os.rename"):
+        return
+    name = str(arguments[0])  # relative: below a folder that is open, which only the compiler's writing is
+    if name.startswith(model) or not os.path.isabs(name):
+        moment()
+def watched(function):
+    def call(*arguments, **folders):
+        moment()
+        result = function(*arguments, **folders)
+        moment()
+        return result
+    return call
+for name in ("fsync", "pwrite", "replace"):
+    setattr(os, name, watched(getattr(os, name)))
+sys.addaudithook(watch)
+AutoCompiler().compile(model)
+print(count)
 """
 
 
-class CompileServer:
-    """A process that has imported the compiler, and has a child do each compile."""
+def compile_watched(model: Path) -> int:
+    """Compiles undisturbed in a process of its own; returns how many moments it took."""
+    done = forked.run(["-c", _WATCHED, "0", str(model)])
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-c", _SERVER]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def compile(self, model: Path) -> int:
-        """Compiles undisturbed; returns how many moments it took."""
-        status, moments = self._ask(0, model)
-        assert status == 0
-        return moments
-
-    def kill(self, model: Path, moment: int) -> None:
-        """A compile that ends with SIGKILL at that moment, the first being 1."""
-        assert self._ask(moment, model) == (-signal.SIGKILL, 0)
-
-    def _ask(self, moment: int, model: Path) -> tuple[int, int]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(moment, model, file=self._process.stdin, flush=True)
-        status, moments = self._process.stdout.readline().split()
-        return int(status), int(moments)
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+def compile_killed(model: Path, moment: int) -> None:
+    """A compile that ends with SIGKILL at that moment, the first being 1."""
+    assert forked.run(["-c", _WATCHED, str(moment), str(model)]).returncode == -signal.SIGKILL
 
 
 class Disk:

@@ -10,16 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from support.processes import forked
 
 import hyperdex_ir
 from hyperdex_ir.cli.main import main
 
 
 def hyperdex(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hyperdex_ir.cli.main", *arguments]
-    return subprocess.run(
-        command, input=stdin, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
+    return forked.hyperdex(*arguments, input=stdin, env={**os.environ, **environment})
 
 
 def assert_one_error(result: subprocess.CompletedProcess[str], code: str, message: str) -> None:
@@ -32,8 +30,11 @@ def assert_one_error(result: subprocess.CompletedProcess[str], code: str, messag
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
 
 
-def test_version() -> None:
-    result = hyperdex("--version")
+@pytest.mark.parametrize("anew", [False, True])
+def test_version(anew: bool) -> None:
+    """Also of the installed command, started anew."""
+    installed = [Path(sys.executable).with_name("hyperdex"), "--version"]
+    result = subprocess.run(installed, capture_output=True, text=True, check=False) if anew else hyperdex("--version")
     assert (result.returncode, result.stdout, result.stderr) == (0, f"hyperdex-ir {hyperdex_ir.__version__}\n", "")
 
 
@@ -97,7 +98,7 @@ hyperdex_ir.cli.models.print_models = broken
 from hyperdex_ir.cli.main import main
 main()
 """
-    result = subprocess.run([sys.executable, "-c", script, "models"], capture_output=True, text=True, check=False)
+    result = forked.run(["-c", script, "models"])
     assert result.returncode == exit_code
     assert result.stderr.strip().splitlines()[0] == line
     assert "Traceback" not in result.stderr
@@ -113,8 +114,8 @@ from hyperdex_ir.cli.main import main
 assembly.read_text = lambda path, kind: path.read_text()  # which waits for a FIFO
 main()
 """
-    command = [sys.executable, "-c", script, "as", str(fifo), "-o", str(tmp_path / "out.bin")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["-c", script, "as", str(fifo), "-o", str(tmp_path / "out.bin")]
+    process = forked.popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     writer = os.open(fifo, os.O_WRONLY)  # returns when the command has opened it for reading
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)

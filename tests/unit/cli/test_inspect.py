@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from support.models.tiny import tiny_llama_config, write_checkpoint
+from support.processes import forked
 
 from hyperdex_ir.errors import NotCompiledError
 from hyperdex_ir.memory.serialize import read_map
@@ -17,7 +19,6 @@ from hyperdex_ir.performance.inspection import bar
 from hyperdex_ir.runtime.inspect import inspect_model
 from hyperdex_ir.tools import AutoCompiler
 
-COMMAND = [sys.executable, "-m", "hyperdex_ir.cli.main", "inspect"]
 MAX_LENGTH, LAYERS = 300, 3
 
 
@@ -37,9 +38,7 @@ def facts(model: Path) -> dict[str, Any]:
 
 
 def _inspect(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, str(model), *arguments], capture_output=True, check=False, encoding="utf-8", env={"COLUMNS": "80"}
-    )
+    return forked.hyperdex("inspect", str(model), *arguments, env={**os.environ, "COLUMNS": "80"})
 
 
 def test_instructions_add_up(facts: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.processes import forked
 
 import hyperdex_ir
 from hyperdex_ir.cli.opt import main
@@ -40,8 +41,7 @@ def headers(text: str) -> list[str]:
 
 
 def tool(name: str, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name(name), *arguments]
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    return forked.run([str(Path(sys.executable).with_name(name)), *arguments], input=text)
 
 
 # ---------------------------------------------------------------------------------------------------- looking inside
@@ -152,13 +152,15 @@ def test_version_names_the_tool() -> None:
 
 @pytest.mark.slow
 def test_version_takes_no_longer_than_half_more_than_xdsl_opts() -> None:
+    """Started anew. The first pair that is near enough decides: what else the machine does makes both slower."""
+
     def seconds(name: str) -> float:
         started = time.perf_counter()
-        assert tool(name, "--version").returncode == 0
+        command = [Path(sys.executable).with_name(name), "--version"]
+        subprocess.run(command, capture_output=True, check=True)
         return time.perf_counter() - started
 
-    ratios = [seconds("hyperdex-opt") / seconds("xdsl-opt") for _ in range(9)]
-    assert min(ratios) < 1.5, ratios
+    assert any(seconds("hyperdex-opt") / seconds("xdsl-opt") < 1.5 for _ in range(9))
 
 
 @pytest.mark.slow

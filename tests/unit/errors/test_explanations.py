@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support import ROOT
+from support.processes import forked
 
 from hyperdex_ir.cli.explain import explain as explain_command
 from hyperdex_ir.errors import HyperdexError, MachineFault, OptionError
@@ -100,6 +99,6 @@ def test_an_unknown_code_is_refused() -> None:
 
 def test_command() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "hyperdex_ir.cli.main", "explain", "HDX0503"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    done = forked.hyperdex("explain", "HDX0503", env=environment)
+    assert done.returncode == 0
     assert done.stdout.splitlines()[0] == "HDX0503: The file system refused: disk full, no permission."

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from support.passes.broken_passes import write_package
+from support.processes import forked
 
 import hyperdex_ir
 from hyperdex_ir.support.xdsl import parse_module
@@ -38,11 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(command: str, folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    environment = {**os.environ, "PYTHONPATH": str(site), "PATH": path}
-    return subprocess.run(
-        ["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    return forked.shell(["sh", "-c", command], folder, {**os.environ, "PYTHONPATH": str(site)})
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import ROOT, TESTS
 from support.passes.broken_passes import write_distribution
+from support.processes import forked
 
 from hyperdex_ir.support.xdsl import installed_universe, make_context
 
@@ -38,9 +39,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(tool: str, *arguments: str, site: Path | None, text: str = SQUARE) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name(tool), *arguments]
     environment = {**os.environ, "PYTHONPATH": "" if site is None else str(site)}
-    return subprocess.run(command, input=text, env=environment, capture_output=True, text=True, check=False)
+    return forked.run([str(Path(sys.executable).with_name(tool)), *arguments], input=text, env=environment)
 
 
 def test_pattern_and_dialect(site: Path) -> None:
@@ -111,8 +111,7 @@ print("changed", file=sys.stderr)
 AutoCompiler().compile(model, pipeline=passes)
 """
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    command = [sys.executable, "-c", script]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    result = forked.run(["-c", script], env=environment)
     assert result.returncode == 0, result.stderr
     again, changed = result.stderr.split("again\n")[1].split("changed\n")
     assert "Compiled already" in again

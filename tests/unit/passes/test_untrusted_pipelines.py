@@ -14,6 +14,7 @@ import pytest
 from support.commands import fails
 from support.models.tiny import tiny_llama_config, write_checkpoint
 from support.passes.broken_passes import write_distribution, write_package
+from support.processes import forked
 
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.passes import get_all_passes
@@ -192,9 +193,10 @@ def test_code_of_installed_packages_is_asked_for(text: str, name: str, tmp_path:
     write_distribution(site, "own", "[hyperdex_ir.fusion_patterns]\nown-pattern = broken_passes_package:Divide\n")
 
     def run(*allowed: str) -> list[str]:
-        command = [sys.executable, "-c", ALLOWED, text, *allowed]
         environment = {**os.environ, "PYTHONPATH": str(site)}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+        done = forked.run(["-c", ALLOWED, text, *allowed], env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
 
     refusal, imported = run("another")
     assert f"a file may not name the {'pass' if 'cse' in text else 'fusion pattern'} {name}" in refusal
@@ -246,27 +248,20 @@ def test_the_command_of_a_reproducer_runs_one_pass(planted: bool, tmp_path: Path
     if planted:
         (tmp_path / "repro").mkdir()
         (tmp_path / "repro" / text).write_text(program(canary))
-    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-
-    def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(site), "PATH": path}
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-    failed = run([sys.executable, "-c", FAILING, text], tmp_path).stdout.strip()
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    failed = forked.run(["-c", FAILING, text], cwd=tmp_path, env=environment).stdout.strip()
     assert failed.startswith("label 'x")
-    again = run(["sh", "command.txt"], tmp_path / "repro")
+    again = forked.shell(["sh", "command.txt"], tmp_path / "repro", environment)
     assert not canary.exists()
     assert again.stderr.startswith(f"error: {failed} [HDX0402]")
 
 
 def test_own_passes_of_the_tool(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
-    command = [sys.executable, "-m", "hyperdex_ir.cli.opt", "--pipeline", program(canary)]
+    command = ["-m", "hyperdex_ir.cli.opt", "--pipeline", program(canary)]
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, *more], input="builtin.module {}", capture_output=True, text=True, check=False, cwd=tmp_path
-        )
+        return forked.run([*command, *more], input="builtin.module {}", cwd=tmp_path)
 
     refused = run("--own-passes")
     assert (refused.returncode, canary.exists()) == (1, False)

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ import transformers
 from safetensors.torch import load_file
 from support.models.gguf_models import write_gguf
 from support.models.tiny import tiny_llama_config
+from support.processes import forked
 from transformers import modeling_utils
 from transformers.integrations import hub_kernels
 
@@ -202,8 +202,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[float | 
     for folder, kind in zip(folders, CHANGES, strict=True):
         model.save_pretrained(folder)
         change_weights(folder, kind)
-    command = [sys.executable, "-c", LOAD, *map(str, folders)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    result = forked.run(["-c", LOAD, *map(str, folders)])
+    assert result.returncode == 0, result.stderr
     lines = [json.loads(line[5:]) for line in result.stdout.splitlines() if line.startswith("SAID ")]
     total = sum(one.double().sum().item() for one in model.parameters())
     return {kind: (*line, total) for kind, line in zip(CHANGES, lines, strict=True)}
@@ -272,7 +272,6 @@ def test_a_panic_is_one_line(error: BaseException) -> None:
 @pytest.mark.slow
 def test_a_gguf_file_with_code_beside_it(folder: Path) -> None:
     (folder / "config.json").unlink()
-    command = [sys.executable, "-m", "hyperdex_ir.cli.main", "compile", str(folder / "m.gguf"), "--max-length", "8"]
-    result = subprocess.run(command, input="y\n" * 99, capture_output=True, text=True, check=False)
+    result = forked.hyperdex("compile", str(folder / "m.gguf"), "--max-length", "8", input="y\n" * 99)
     assert not (folder / "owned").exists()
     assert result.returncode == 0, result.stderr
