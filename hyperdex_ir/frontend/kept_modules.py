@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from xdsl.dialects.builtin import ModuleOp
 
 from hyperdex_ir.checkpoint.names import NameRules
 from hyperdex_ir.frontend.derived import Derived, HeadSlopes, RotaryTable
@@ -78,9 +79,8 @@ class ModuleKeeper:
             {name: _array(value) for name, value in entry["buffers"].items()},
         )
         transposed = frozenset(entry["transposed"])
-        return ImportedModel(
-            parse_module(entry["module"]), derived, transposed, partial(self._names, transposed), kept=True
-        )
+        module = _parsed(entry["module"])
+        return ImportedModel(module, derived, transposed, partial(self._names, transposed), kept=True)
 
     def write(self, imported: ImportedModel) -> None:
         """Stores a model that was traced, unless it is too large."""
@@ -121,6 +121,12 @@ class ModuleKeeper:
         from hyperdex_ir.frontend.trace import tables_of, untraced
 
         return tables_of(untraced(self.config_dir, self.architecture), length)[key]
+
+
+@lru_cache(maxsize=1)
+def _parsed(text: str) -> ModuleOp:
+    """The module, the same one for the same text in turn: nobody changes the module of an ImportedModel."""
+    return parse_module(text)
 
 
 def _recipe(derived: Derived) -> dict[str, Any]:
