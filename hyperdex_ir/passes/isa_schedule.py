@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 from xdsl.context import Context
@@ -37,8 +38,29 @@ from hyperdex_ir.performance.cost import instruction_cost
 from hyperdex_ir.performance.estimate import Estimate, estimate
 from hyperdex_ir.targets import Target, load_target
 
-#: The blocks of a function with their operations in order.
-Orders = list[tuple[Block, list[Operation]]]
+
+@dataclass(frozen=True)
+class Order:
+    """The operations of a block in order."""
+
+    block: Block
+    ops: list[Operation]
+
+    @cached_property
+    def work(self) -> list[Operation]:
+        """The operations whose order counts."""
+        return work_of(self.ops)
+
+    @cached_property
+    def waits(self) -> list[list[int]] | None:
+        """The dependences of `work`. None: an operation is not known."""
+        return dependences(self.work)
+
+    def arrange(self) -> None:
+        """Gives the block this order."""
+        for op in self.ops:
+            op.detach()
+        self.block.add_ops(self.ops)
 
 
 @dataclass(frozen=True)
@@ -74,19 +96,24 @@ class _Scheduler:
         too_large: dict[str, None] = {}
         for function in self.functions:
             best = old = orders_of(function)
+            tried = [old]
             for rule in RULES:
                 if not reorder(old, rule, self.target, self.max_length - 1):
                     continue
+                if (order := orders_of(function)) in tried:
+                    continue
+                tried.append(order)
                 if not self._fits():
                     too_large[function.sym_name.data] = None
                 elif _is_better(new := self._cycles(), now):
-                    best, now = orders_of(function), new
-            for block, order in best:
-                _arrange(block, order)
+                    best, now = order, new
+            for order in best:
+                order.arrange()
             if best is not old:
                 moved.append(function.sym_name.data)
         prefetched = self._prefetch()
-        return Scheduled(before[1], self._cycles()[1], tuple(moved), tuple(too_large), prefetched)
+        after = self._cycles() if prefetched else now
+        return Scheduled(before[1], after[1], tuple(moved), tuple(too_large), prefetched)
 
     def _estimates(self, program: Program) -> tuple[Estimate, Estimate]:
         """Estimates of a decode step at the first and at the last position."""
@@ -127,26 +154,24 @@ def _is_better(new: tuple[int, int], old: tuple[int, int]) -> bool:
     return sum(new) < sum(old) and all(a <= b for a, b in zip(new, old, strict=True))
 
 
-def orders_of(function: FuncOp) -> Orders:
+def orders_of(function: FuncOp) -> list[Order]:
     """Every block of a function, the outermost first, with its operations as they stand."""
     blocks = [function.body.block]
     for block in blocks:
         blocks += [inner for op in block.ops for region in op.regions for inner in region.blocks]
-    return [(block, list(block.ops)) for block in blocks]
+    return [Order(block, list(block.ops)) for block in blocks]
 
 
-def reorder(old: Orders, rule: str, target: Target, position: int) -> bool:
+def reorder(old: list[Order], rule: str, target: Target, position: int) -> bool:
     """Gives every block the order that a rule (of `isa_order.RULES`) makes of the old one, for decode at an absolute
     position; returns True if an order is new. A block with operations that are not known keeps its order.
     """
     changed = False
-    for block, order in old:
-        work = work_of(order)
-        waits = dependences(work)
-        numbers = [] if waits is None else schedule(work, waits, target, position, rule)
-        _arrange(block, order)
+    for order in old:
+        numbers = [] if order.waits is None else schedule(order.work, order.waits, target, position, rule)
+        order.arrange()
         if numbers != sorted(numbers):
-            _arrange(block, _with_buffers(order, [work[number] for number in numbers]))
+            Order(order.block, _with_buffers(order.ops, [order.work[number] for number in numbers])).arrange()
             changed = True
     return changed
 
@@ -161,12 +186,6 @@ def _with_buffers(old: list[Operation], work: list[Operation]) -> list[Operation
         order[op] = None
     unused = [op for op in buffers if op not in order]
     return [*order, *unused, *(op for op in old if op not in order and op not in buffers)]
-
-
-def _arrange(block: Block, order: list[Operation]) -> None:
-    for op in order:
-        op.detach()
-    block.add_ops(order)
 
 
 def schedule_module(module: ModuleOp) -> Scheduled | None:

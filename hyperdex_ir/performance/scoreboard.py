@@ -43,6 +43,7 @@ class Scoreboard:
         self._budget = budget
         self._numbers: dict[Footprint, int] = {}
         self._footprints: list[Footprint] = []
+        self._stretches: list[tuple[int, int]] = []  # by number: first word and end, a quick test before `overlaps`
         self._meets: list[list[int]] = []  # by number: footprints that overlap it, itself included
         self._pages: dict[int, list[int]] = {}
         self._writes: list[Write] = []
@@ -62,15 +63,18 @@ class Scoreboard:
         if footprint in self._numbers:
             return self._numbers[footprint]
         number = self._numbers[footprint] = len(self._footprints)
-        pages = range(footprint.low // _PAGE, (footprint.end - 1) // _PAGE + 1)
+        low, end = footprint.low, footprint.end
+        pages = range(low // _PAGE, (end - 1) // _PAGE + 1)
         self._count(len(pages) + sum(len(self._pages.get(page, ())) for page in pages))
-        near = dict.fromkeys(other for page in pages for other in self._pages.get(page, ()))
+        known = dict.fromkeys(other for page in pages for other in self._pages.get(page, ()))
+        near = [other for other in known if self._stretches[other][0] < end and low < self._stretches[other][1]]
         meets = [other for other in near if self._footprints[other].overlaps(footprint)]
         for other in meets:
             self._meets[other].append(number)
         for page in pages:
             self._pages.setdefault(page, []).append(number)
         self._footprints.append(footprint)
+        self._stretches.append((low, end))
         self._meets.append([*meets, number])
         self._writes.append(_NEVER)
         self._reads.append(0)

@@ -98,11 +98,12 @@ def test_the_same_bits_without_optimizations(compiled: Compiled, tmp_path: Path)
     assert compiled.seed or has_recorded_bytes(compiled.name, "o0", tmp_path)
 
 
-def test_the_same_bits_on_two_devices(compiled: Compiled, tmp_path: Path) -> None:
-    AutoCompiler().compile(str(compiled.folder), num_device=2, max_length=POSITIONS, output_dir=str(tmp_path))
-    model = CompiledModel.open(tmp_path, num_device=2)
+def test_the_same_bits_on_two_devices(compiled: Compiled) -> None:
+    """In the same folder: the images are made of the converted checkpoint that is there."""
+    AutoCompiler().compile(str(compiled.folder), num_device=2, max_length=POSITIONS)
+    model = CompiledModel.open(compiled.folder, num_device=2)
     assert model.logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
-    assert compiled.seed or has_recorded_bytes(compiled.name, "two", tmp_path)
+    assert compiled.seed or has_recorded_bytes(compiled.name, "two", compiled.folder)
 
 
 def test_the_same_bits_by_the_interpreter(compiled: Compiled) -> None:

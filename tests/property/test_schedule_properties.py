@@ -222,10 +222,10 @@ def test_reordering_keeps_dependences_and_results(text: str) -> None:
         old = orders_of(_main(module))
         reorder(old, rule, load_target("u55c"), LENGTH - 1)
         check_module(module)
-        for block, before in old:
-            after = list(block.ops)
-            assert sorted(map(id, before)) == sorted(map(id, after))
-            assert find_broken([op for op in before if not isinstance(op, BufferOp)], after) == []
+        for before in old:
+            after = list(before.block.ops)
+            assert sorted(map(id, before.ops)) == sorted(map(id, after))
+            assert find_broken([op for op in before.ops if not isinstance(op, BufferOp)], after) == []
         assert _run(module) == expected, rule
 
 

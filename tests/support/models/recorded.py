@@ -19,10 +19,16 @@ import numpy as np
 import torch
 import transformers
 
-#: Kinds of files of a compiled model, by pattern.
-FILES = {"program": "inst/*.bin", "images": "param/*.bin", "model": "ckpt/hyperdex_model.bin", "map": "config/*.json"}
+#: Kinds of files of a model compiled for {n} devices, by pattern.
+FILES = {
+    "program": "inst/inst_{n}lpu.bin",
+    "images": "param/param_{n}lpu_*.bin",
+    "model": "ckpt/hyperdex_model.bin",
+    "map": "config/config_{n}lpu_*.json",
+}
 #: Positions that cases of architectures.py are compiled for.
 POSITIONS = 40
+_DEVICES = {"two": 2}
 _FILE = Path(__file__).with_name("recorded_bytes.json")
 _RECORD = json.loads(_FILE.read_text())
 
@@ -49,9 +55,9 @@ def _digest(paths: Iterable[Path]) -> str:
     return state.hexdigest()[:16]
 
 
-def digests(folder: Path) -> dict[str, str]:
+def digests(folder: Path, num_device: int = 1) -> dict[str, str]:
     """A digest for each of FILES."""
-    return {kind: _digest(folder.glob(pattern)) for kind, pattern in FILES.items()}
+    return {kind: _digest(folder.glob(pattern.format(n=num_device))) for kind, pattern in FILES.items()}
 
 
 def has_recorded_bytes(name: str, variant: str, folder: Path) -> bool:
@@ -59,7 +65,7 @@ def has_recorded_bytes(name: str, variant: str, folder: Path) -> bool:
 
     name: of a case of architectures.py, or `smollm2`. variant: `default`, `o0`, or `two`, the number of devices.
     """
-    return bool(MACHINE) or digests(folder) == _RECORD["models"][name][variant]
+    return bool(MACHINE) or digests(folder, _DEVICES.get(variant, 1)) == _RECORD["models"][name][variant]
 
 
 def record(name: str) -> None:
@@ -74,7 +80,7 @@ def record(name: str) -> None:
         for variant, options in variants.items():
             output = Path(folder, variant)
             AutoCompiler().compile(str(checkpoint), max_length=POSITIONS, output_dir=str(output), **options)
-            models.setdefault(name, {})[variant] = digests(output)
+            models.setdefault(name, {})[variant] = digests(output, _DEVICES.get(variant, 1))
     lines = []
     for model, found in models.items():
         rows = ",\n".join(f'   "{variant}": {json.dumps(hashes)}' for variant, hashes in found.items())
