@@ -108,9 +108,9 @@ def gemma3(layers: int) -> PreTrainedConfig:
 
 
 def test_kinds_of_layers_with_rotary_tables_of_their_own(tmp_path: Path) -> None:
-    """20 layers of Gemma 3: two functions, all norms fused with their 1 + weight, the softcap in the head."""
+    """14 layers of Gemma 3: two functions, all norms fused with their 1 + weight, the softcap in the head."""
     instructions = []
-    for layers, periods in ((26, 4) if SOAK else (20, 3), (14, 2)):
+    for layers, periods in ((26, 4), (14, 2)) if SOAK else ((14, 2),):
         module = imported(graph_of(gemma3(layers), tmp_path / str(layers)))
         local, other = "model.layers.kind0", "model.layers.kind1"
         assert shape_of_stack(module) == [(periods, [(5, [local]), other]), (2, [local])]
@@ -131,16 +131,16 @@ def test_kinds_of_layers_with_rotary_tables_of_their_own(tmp_path: Path) -> None
         assert embedding.scale.value.data == 8.0
         run_pass(module, steps[[step.name for step in steps].index("lower-lpu-to-isa")])
         instructions.append(len(to_program(module).instructions))
-    assert instructions[0] == instructions[1]
+    assert len(set(instructions)) == 1
 
 
 def test_periods_are_nested_repeats(tmp_path: Path) -> None:
-    """Layers of which every sixth is global, as in Gemma 3."""
+    """Layers of which every third is global, and one more."""
     counts = []
     local, other = "model.layers.kind0", "model.layers.kind1"
     for periods in (4, 6) if SOAK else (2, 3):
-        module = imported(graph_of(windows(periods * "lllllg" + "ll"), tmp_path / str(periods)))
-        assert shape_of_stack(module) == [(periods, [(5, [local]), other]), (2, [local])]
+        module = imported(graph_of(windows(periods * "llg" + "l"), tmp_path / str(periods)))
+        assert shape_of_stack(module) == [(periods, [(2, [local]), other]), local]
         run_pipeline(module, "default")
         counts.append(len(to_program(module).instructions))
     assert counts[0] == counts[1]
@@ -148,7 +148,7 @@ def test_periods_are_nested_repeats(tmp_path: Path) -> None:
 
 def test_an_irregular_order_is_a_table(tmp_path: Path) -> None:
     counts = []
-    for types in ("lggglgl", "lggglglllggllglg"):
+    for types in ("lggglgl", "lggglglllggllglg" if SOAK else "lggglglll"):
         module = imported(graph_of(windows(types), tmp_path / types))
         (layers,) = [op for op in module.walk() if isinstance(op, lpu.LayersOp)]
         assert layers.numbers == tuple("lg".index(kind) for kind in types)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.programs.both_machines import interpreted, native
+from support.programs.both_machines import Start, interpreted, native
 from support.programs.choose import Drawn, examples
 from support.programs.fault_texts import check_listed
 from support.programs.instruction_case import OFFSET, ROWS, Case, make_control_case, op
@@ -21,9 +21,10 @@ def control_cases(draw: st.DrawFn) -> Case:
 @examples(200, 20_000)
 @given(case=control_cases(), threads=st.integers(1, 3))
 def test_control_flow(case: Case, threads: int) -> None:
-    expected = interpreted(case)
+    start = Start(case)
+    expected = interpreted(case, start)
     check_listed(expected.error)
-    assert native(case, threads).differences(expected) == ""
+    assert native(case, threads, start=start).differences(expected) == ""
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -1,31 +1,27 @@
 """Every instruction on random operands: the native executor leaves the interpreter's bits, flag, registers and faults.
 
-Numbers of every kind, NaNs among them, and every set of vector instructions; `test_engine_hostile.py` has the counts.
+Numbers of every kind, NaNs among them, and every set of vector instructions; `test_native_hostile.py` has the counts.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.programs.both_machines import interpreted, native
+from support.programs.both_machines import Start, interpreted, native
 from support.programs.choose import Drawn, examples
 from support.programs.fault_texts import check_listed
 from support.programs.instruction_case import Case
 from support.programs.instruction_cases import MAKERS, make_case
 
 from hyperdex_ir.isa.instructions import SPECS, Group
-from hyperdex_ir.native.features import VARIABLE, available, host_features
+from hyperdex_ir.native.features import available
 
 pytestmark = pytest.mark.slow
 
 NAMES = tuple(sorted(MAKERS))
-#: Examples of each instruction and of several; with fewer vector instructions than the computer has, a third of them.
-ONE, SEVERAL = (10, 50) if VARIABLE in os.environ else (30, 150)
+#: The sets of vector instructions that this computer has: each example runs on all of them.
+SETS = available()
 
 
 @st.composite
@@ -34,10 +30,12 @@ def cases(draw: st.DrawFn, names: tuple[str, ...], most: int) -> Case:
 
 
 def check(case: Case, threads: int) -> None:
-    expected = interpreted(case)
+    start = Start(case)
+    expected = interpreted(case, start)
     check_listed(expected.error)
     assume(not expected.is_untracked)
-    assert native(case, threads).differences(expected) == ""
+    for features in SETS:
+        assert native(case, threads, features, start).differences(expected) == "", features.name
 
 
 def test_every_instruction_but_control_has_a_maker() -> None:
@@ -46,7 +44,7 @@ def test_every_instruction_but_control_has_a_maker() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_instruction(name: str) -> None:
-    @examples(ONE, 300)
+    @examples(20, 300)
     @given(case=cases((name,), 1), threads=st.integers(1, 3))
     def compare(case: Case, threads: int) -> None:
         check(case, threads)
@@ -54,18 +52,7 @@ def test_one_instruction(name: str) -> None:
     compare()
 
 
-@examples(SEVERAL, 2000)
+@examples(100, 2000)
 @given(case=cases(NAMES, 6), threads=st.integers(1, 3))
 def test_several_instructions(case: Case, threads: int) -> None:
     check(case, threads)
-
-
-@pytest.mark.parametrize("name", [item.name for item in available()])
-def test_with_fewer_vector_instructions(name: str) -> None:
-    """Each set of features that this computer has, in a process of its own."""
-    if name == host_features().name:
-        pytest.skip("the tests above have used it")
-    only = [__file__, "-k", "one_instruction or several", "-p", "no:cacheprovider"]
-    command = [sys.executable, "-m", "pytest", "-q", *only]
-    done = subprocess.run(command, env={**os.environ, VARIABLE: name}, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout

@@ -13,12 +13,15 @@ from xdsl.dialects.builtin import ModuleOp, TensorType
 
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.frontend import trace_model
-from hyperdex_ir.frontend.model import trace_anew
+from hyperdex_ir.frontend.model import ImportedModel, trace_anew
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
+from support import SOAK
 
 MAX_LENGTH = 40
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(0, 256, 19)]
 Parameters = Callable[[str], np.ndarray]
+#: By configuration, what `import_any` has traced.
+_TRACED: dict[str, ImportedModel] = {}
 
 
 def random_parameters(module: ModuleOp, derived: Parameters) -> Parameters:
@@ -56,10 +59,13 @@ def import_model(
 
 
 def import_any(config: PreTrainedConfig, directory: Path) -> tuple[ModuleOp, Parameters]:
-    """As `import_model`, f16, for any architecture that transformers can build."""
-    config.save_pretrained(directory)
-    (architecture,) = config.architectures or []
-    imported = trace_anew(directory, architecture, "f16", outlined=False).at(MAX_LENGTH, "u55c")
+    """As `import_model`, f16 and flat, for any architecture that transformers can build; equal ones are traced once."""
+    text = config.to_json_string(use_diff=False)
+    if SOAK or text not in _TRACED:
+        config.save_pretrained(directory)
+        (architecture,) = config.architectures or []
+        _TRACED[text] = trace_anew(directory, architecture, "f16", outlined=False)
+    imported = _TRACED[text].at(MAX_LENGTH, "u55c")
     derived = imported.derived.parameters
     return imported.module, random_parameters(imported.module, lambda key: derived[key].values())
 

@@ -77,7 +77,7 @@ class Outcome:
 def values(rng: np.random.Generator, count: int, flavour: str) -> np.ndarray:
     """float32 [count]; see instruction_case.FLAVOURS."""
     plain = rng.standard_normal(count, np.float32)
-    bits = rng.integers(0, 1 << 32, count, np.uint32)
+    bits = np.frombuffer(rng.bytes(4 * count), np.uint32)
     match flavour:
         case "plain":
             return plain
@@ -111,11 +111,11 @@ def matrices(rng: np.random.Generator, count: int, flavour: str) -> np.ndarray:
         case "finite":
             return rng.integers(0, 0x7C00, count, np.uint16) | (rng.integers(0, 2, count, np.uint16) << 15)
         case _:
-            return rng.integers(0, 1 << 16, count, np.uint16)
+            return np.frombuffer(rng.bytes(2 * count), np.uint16).copy()
 
 
 class Start:
-    """The memory that a case starts from; each run gets a copy."""
+    """The memory that a case starts from; each run gets a copy. It takes longer to make than most cases to run."""
 
     def __init__(self, case: Case):
         rng = np.random.default_rng(case.seed)
@@ -163,9 +163,9 @@ def program_of(case: Case) -> Program:
     return Program(code, tuple(Origin("main", f"model.{index}", item.name) for index, item in enumerate(code)))
 
 
-def interpreted(case: Case) -> Outcome:
+def interpreted(case: Case, start: Start | None = None) -> Outcome:
     """The case on the interpreter."""
-    start = Start(case)
+    start = start or Start(case)
     hbm = start.memory(case)
     machine = Machine(program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, **place_of(case))
     lmu = machine.state.lmu = WrittenLmu(start.lmu)
@@ -180,9 +180,9 @@ def interpreted(case: Case) -> Outcome:
     )
 
 
-def native(case: Case, threads: int, features: Features | None = None) -> Outcome:
+def native(case: Case, threads: int, features: Features | None = None, start: Start | None = None) -> Outcome:
     """The case on the native executor."""
-    start = Start(case)
+    start = start or Start(case)
     hbm = start.memory(case)
     machine = NativeMachine(
         program_of(case), hbm, chunk=case.chunk, lmu_words=LMU_WORDS, budget=BUDGET, threads=threads, features=features,

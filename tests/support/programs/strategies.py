@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from hypothesis import strategies as st
 
 from hyperdex_ir.isa.codec import operand_places
@@ -15,6 +17,7 @@ EXAMPLES = 2000 if SOAK else 150
 CONTROL = ("halt", "ret", "repeat", "repeat_rows", "skip_unless", "call")
 
 
+@cache
 def field_parts(field: Field) -> st.SearchStrategy[Part]:
     """Any value that the field can hold; the ends of its range more often."""
     if field.kind is FieldKind.FLOAT:
@@ -25,6 +28,7 @@ def field_parts(field: Field) -> st.SearchStrategy[Part]:
     return st.integers(low, high) | st.sampled_from([low, high, max(low, 0)])
 
 
+@cache
 @st.composite
 def instructions(draw: st.DrawFn, spec: Spec) -> Instruction:
     """Any instruction of that kind, every operand with its value."""
@@ -36,15 +40,18 @@ def instructions(draw: st.DrawFn, spec: Spec) -> Instruction:
     return Instruction(spec.name, values)
 
 
+@cache
 def any_instruction() -> st.SearchStrategy[Instruction]:
     return st.sampled_from(SPECS).flatmap(instructions)
 
 
+@cache
 def plain_instruction() -> st.SearchStrategy[Instruction]:
     """Any instruction but the control words."""
     return st.sampled_from([spec for spec in SPECS if spec.name not in CONTROL]).flatmap(instructions)
 
 
+@cache
 @st.composite
 def _body(draw: st.DrawFn, depth: int, calls: bool) -> list[Instruction]:
     """At least one instruction; calls have no target yet."""
