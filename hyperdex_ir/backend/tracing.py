@@ -90,22 +90,7 @@ def trace(
 
     Raises UnsupportedOpError and other errors of the frontend, PassError, CapacityError.
     """
-    traced = _trace(folder, summary, options, passes, known)
-    assert traced.imported is not None
-    for choice in traced.imported.derived.choices():
-        log(choice)
-    return traced
-
-
-def _trace(
-    folder: ModelFolder,
-    summary: ModelSummary,
-    options: CompileOptions,
-    passes: Sequence[ModulePass],
-    known: dict[str, Any] | None,
-) -> Traced:
-    limit = summary.max_positions
-    length = options.max_length or limit if known is None else known["max_length"]
+    length = options.max_length or summary.max_positions if known is None else known["max_length"]
     matrix_type = known["matrix_type"] if known is not None else options.matrix_type
     imported = trace_model(
         folder.source,
@@ -116,15 +101,25 @@ def _trace(
         report=log,
     )
     traced = _optimize_imported(imported, folder, options, passes)
-    if known is not None or options.max_length is not None:
-        return traced
-    length = largest_length(traced.layout, imported.derived.tables, limit, load_target(options.target))
+    if known is None and options.max_length is None:
+        length = _chosen_length(traced, imported, summary.max_positions)
+    if length != traced.max_length:
+        traced = traced.at(length, options, passes)
+    assert traced.imported is not None
+    for choice in traced.imported.derived.choices():
+        log(choice)
+    return traced
+
+
+def _chosen_length(traced: Traced, imported: ImportedModel, limit: int) -> int:
+    """The largest length that fits; the log says why."""
+    length = largest_length(traced.layout, imported.derived.tables, limit, load_target(traced.target))
     if length == limit:
         log(f"max_length is {limit}: the model's own limit")
-        return traced
-    name = shown_target(options.target)
+        return limit
+    name = shown_target(traced.target)
     log(f"max_length is {length}: the most that fits the HBM of {name} (the model's own limit is {limit})")
-    return traced.at(length, options, passes)
+    return length
 
 
 def _optimize_imported(

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from hyperdex_ir.errors import UnsupportedModelError
-from hyperdex_ir.frontend.operators import NAMESPACE
+from hyperdex_ir.frontend.operators import NAMESPACE, NEVER_COMPUTED
 from hyperdex_ir.isa.functions import ACTIVATIONS
 
 #: The name under which our function is registered in transformers' interface of experts while a model is traced.
@@ -24,7 +24,6 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     name: partial(functional.gelu, approximate="tanh") if name == "gelu_tanh" else getattr(functional, name)
     for name in ACTIVATIONS
 }
-_NEVER_COMPUTED = "this operator is for tracing only"
 
 
 @torch.library.custom_op(f"{NAMESPACE}::expert_linear", mutates_args=())
@@ -37,7 +36,7 @@ def _expert_linear(
     activation: str | None,
     is_transposed: bool,
 ) -> torch.Tensor:
-    raise NotImplementedError(_NEVER_COMPUTED)
+    raise NotImplementedError(NEVER_COMPUTED)
 
 
 @_expert_linear.register_fake
@@ -50,7 +49,7 @@ def _expert_linear_shape(x, weight, indices, bias, scores, activation, is_transp
 
 @torch.library.custom_op(f"{NAMESPACE}::top_k", mutates_args=())
 def _top_k(scores: torch.Tensor, k: int, groups: int, top_groups: int) -> torch.Tensor:
-    raise NotImplementedError(_NEVER_COMPUTED)
+    raise NotImplementedError(NEVER_COMPUTED)
 
 
 @_top_k.register_fake

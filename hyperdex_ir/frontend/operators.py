@@ -19,7 +19,7 @@ ATTENTION_NAME = "hyperdex"
 _HARMLESS = frozenset({"position_ids", "use_cache", "dropout", "output_attentions", "output_hidden_states",
                        "return_dict", "cache_position", "is_causal", "output_router_logits"})  # fmt: skip
 
-_NEVER_COMPUTED = "this operator is for tracing only"
+NEVER_COMPUTED = "this operator is for tracing only"
 
 
 @torch.library.custom_op(f"{NAMESPACE}::attention", mutates_args=())
@@ -34,7 +34,7 @@ def _attention(
     slopes: str | None,
     bf16_bias: bool,
 ) -> torch.Tensor:
-    raise NotImplementedError(_NEVER_COMPUTED)
+    raise NotImplementedError(NEVER_COMPUTED)
 
 
 @_attention.register_fake
@@ -44,7 +44,7 @@ def _attention_shape(query, key, value, scale, window, softcap, sinks, slopes, b
 
 @torch.library.custom_op(f"{NAMESPACE}::short_conv", mutates_args=())
 def _short_conv(x: torch.Tensor, taps: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    raise NotImplementedError(_NEVER_COMPUTED)
+    raise NotImplementedError(NEVER_COMPUTED)
 
 
 @_short_conv.register_fake
@@ -54,7 +54,7 @@ def _short_conv_shape(x, taps, bias):
 
 @torch.library.custom_op(f"{NAMESPACE}::rotary_table", mutates_args=())
 def _rotary_table(position_ids: torch.Tensor, key: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    raise NotImplementedError(_NEVER_COMPUTED)
+    raise NotImplementedError(NEVER_COMPUTED)
 
 
 @_rotary_table.register_fake

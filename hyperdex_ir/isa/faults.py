@@ -6,18 +6,7 @@ from collections.abc import Iterator
 from enum import IntEnum
 from string import Formatter
 
-from hyperdex_ir.isa.operands import (
-    MOST_AHEAD,
-    MOST_POSITION,
-    REGISTERS,
-    Area,
-    Hbm,
-    Holds,
-    Lmu,
-    Operand,
-    Reg,
-    View,
-)
+from hyperdex_ir.isa.operands import MOST_AHEAD, MOST_POSITION, REGISTERS, Area, Hbm, Holds, Lmu, Operand, Reg, View
 from hyperdex_ir.isa.shapes import Seen
 
 

@@ -10,7 +10,7 @@ from llvmlite import ir
 from hyperdex_ir.isa.faults import Fault
 from hyperdex_ir.isa.instructions import BINARY, REDUCTIONS, ROTARY_STYLES, UNARY
 from hyperdex_ir.native import rows as kernels
-from hyperdex_ir.native.emit import I1, I32, I64, POINTER, V
+from hyperdex_ir.native.emit import I1, I32, I64, POINTER, Emitter, V
 from hyperdex_ir.native.kernels import choose
 from hyperdex_ir.native.memory_access import LmuView, Words
 from hyperdex_ir.native.operation import Operation, Sizes, Values, emits
@@ -55,24 +55,24 @@ def _chosen(op: Operation, name: str, functions: Sequence[Callable[[], V]]) -> V
 
 @emits("unary", scratch=_one_operand)
 def unary(op: Operation) -> None:
-    e = op.e
-
-    def compute(row: V, group: V, first: V, dst: V, operands: Sequence[V], count: V) -> V:
-        arguments = [dst, *operands, count]
-        return _chosen(op, "function", [lambda n=n: e.call(kernels.unary_row(e, n), arguments) for n in UNARY])
-
-    _Views(op, ("a",)).walk(blocks=True).run(compute)
+    _elementwise(op, ("a",), UNARY, kernels.unary_row)
 
 
 @emits("binary", scratch=_two_operands)
 def binary(op: Operation) -> None:
+    _elementwise(op, ("a", "b"), BINARY, kernels.binary_row)
+
+
+def _elementwise(
+    op: Operation, names: Sequence[str], functions: Sequence[str], kernel: Callable[[Emitter, str], ir.Function]
+) -> None:
     e = op.e
 
     def compute(row: V, group: V, first: V, dst: V, operands: Sequence[V], count: V) -> V:
         arguments = [dst, *operands, count]
-        return _chosen(op, "function", [lambda n=n: e.call(kernels.binary_row(e, n), arguments) for n in BINARY])
+        return _chosen(op, "function", [lambda n=n: e.call(kernel(e, n), arguments) for n in functions])
 
-    _Views(op, ("a", "b")).walk(blocks=True).run(compute)
+    _Views(op, names).walk(blocks=True).run(compute)
 
 
 @emits("binary_scalar", scratch=_one_operand)

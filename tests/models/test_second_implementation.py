@@ -110,16 +110,19 @@ def check_ordinary(logits: Floats) -> None:
     assert 0.1 < logits.std() < 100
 
 
+def check_config(tmp_path: Path, config: LlamaConfig | OPTConfig, dtype: str, matrix_type: str) -> None:
+    checkpoint = write_checkpoint(config, tmp_path / "ckpt", dtype=dtype, seed=SEED)
+    logits = ours(checkpoint, config, matrix_type)
+    check_ordinary(logits)
+    check(logits, of_package(tmp_path, matrix_type))
+
+
 @both_types
 @pytest.mark.parametrize("name", LLAMAS)
 def test_llama(tmp_path: Path, name: str, matrix_type: str) -> None:
     """Llama: tied or not, grouped queries, biases, an explicit head size, rotary rules, other activations."""
     overrides, dtype = LLAMAS[name]
-    config = llama_config(**overrides)
-    checkpoint = write_checkpoint(config, tmp_path / "ckpt", dtype=dtype, seed=SEED)
-    logits = ours(checkpoint, config, matrix_type)
-    check_ordinary(logits)
-    check(logits, of_package(tmp_path, matrix_type))
+    check_config(tmp_path, llama_config(**overrides), dtype, matrix_type)
 
 
 @both_types
@@ -127,11 +130,7 @@ def test_llama(tmp_path: Path, name: str, matrix_type: str) -> None:
 def test_opt(tmp_path: Path, name: str, matrix_type: str) -> None:
     """OPT: norms before or after, projected embeddings, without biases and norm weights, untied."""
     overrides, dtype = OPTS[name]
-    config = opt_config(**overrides)
-    checkpoint = write_checkpoint(config, tmp_path / "ckpt", dtype=dtype, seed=SEED)
-    logits = ours(checkpoint, config, matrix_type)
-    check_ordinary(logits)
-    check(logits, of_package(tmp_path, matrix_type))
+    check_config(tmp_path, opt_config(**overrides), dtype, matrix_type)
 
 
 def test_opt_without_prefix(tmp_path: Path) -> None:

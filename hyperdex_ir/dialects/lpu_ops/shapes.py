@@ -22,15 +22,7 @@ from xdsl.irdl import (
 from xdsl.pattern_rewriter import PatternRewriter, RewritePattern, op_type_rewrite_pattern
 from xdsl.traits import Pure
 
-from hyperdex_ir.dialects.lpu_ops.base import (
-    TENSOR,
-    LpuOp,
-    broadcast_shapes,
-    element_of,
-    require,
-    shape_of,
-    shape_text,
-)
+from hyperdex_ir.dialects.lpu_ops.base import TENSOR, LpuOp, broadcast_shapes, element_of, require, shape_of, shape_text
 from hyperdex_ir.dialects.lpu_ops.traits import IsView, MovesData, RowWise
 
 

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from hyperdex_ir.frontend.family import (
-    GROUPS,
-    HEADS,
-    LAYER_TYPES,
-    NONE,
-    PART,
-    UNTIED,
-    Family,
-    Size,
-    activation,
-    sizes,
-)
+from hyperdex_ir.frontend.family import GROUPS, HEADS, LAYER_TYPES, NONE, PART, UNTIED, Family, Size, activation, sizes
 
 OLMO = Family(
     architecture="OlmoForCausalLM",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from xdsl.dialects.builtin import DYNAMIC_INDEX
 from xdsl.ir import SSAValue
 
@@ -16,18 +18,7 @@ from hyperdex_ir.passes.lowering.views import MAX_COLUMN_STRIDE, View, elementwi
 @lowers(lpu.UnaryOp)
 def lower_unary(to: FunctionLowering, op: lpu.UnaryOp) -> None:
     """One `unary`."""
-    source = to.view(op.x)
-    target = to.result(op.res, source.rows)
-    for part in elementwise_blocks(target.dims, [target, source.broadcast(target.dims)]):
-        to.emit(
-            "unary",
-            function=op.mnemonic(),
-            dst=part.uses[0],
-            a=part.uses[1],
-            groups=part.groups,
-            columns=part.columns,
-            rows=to.rows_register(target.rows),
-        )
+    _elementwise(to, "unary", op, {"a": to.view(op.x)})
 
 
 @lowers(lpu.BinaryOp)
@@ -35,38 +26,25 @@ def lower_binary(to: FunctionLowering, op: lpu.BinaryOp) -> None:
     """One `binary`, or `binary_scalar` when an operand is a constant."""
     left, right = to.place(op.lhs), to.place(op.rhs)
     if isinstance(right, Scalar):
-        _with_scalar(to, op, to.view(op.lhs), right, reversed=0)
+        _elementwise(to, "binary_scalar", op, {"a": to.view(op.lhs)}, b=right.value, reversed=0)
     elif isinstance(left, Scalar):
-        _with_scalar(to, op, to.view(op.rhs), left, reversed=1)
+        _elementwise(to, "binary_scalar", op, {"a": to.view(op.rhs)}, b=left.value, reversed=1)
     else:
-        _binary(to, op, to.view(op.lhs), to.view(op.rhs))
+        _elementwise(to, "binary", op, {"a": to.view(op.lhs), "b": to.view(op.rhs)})
 
 
-def _binary(to: FunctionLowering, op: lpu.BinaryOp, left: View, right: View) -> None:
-    target = to.result(op.res, common_rows([left, right]))
-    for part in elementwise_blocks(target.dims, [target, left.broadcast(target.dims), right.broadcast(target.dims)]):
+def _elementwise(
+    to: FunctionLowering, name: str, op: lpu.UnaryOp | lpu.BinaryOp, operands: Mapping[str, View], **immediates: object
+) -> None:
+    """An instruction `name` for each block of the result. operands: views by the names of the instruction's."""
+    target = to.result(op.res, common_rows(list(operands.values())))
+    for part in elementwise_blocks(target.dims, [target, *(one.broadcast(target.dims) for one in operands.values())]):
         to.emit(
-            "binary",
+            name,
             function=op.mnemonic(),
             dst=part.uses[0],
-            a=part.uses[1],
-            b=part.uses[2],
-            groups=part.groups,
-            columns=part.columns,
-            rows=to.rows_register(target.rows),
-        )
-
-
-def _with_scalar(to: FunctionLowering, op: lpu.BinaryOp, source: View, scalar: Scalar, reversed: int) -> None:
-    target = to.result(op.res, source.rows)
-    for part in elementwise_blocks(target.dims, [target, source.broadcast(target.dims)]):
-        to.emit(
-            "binary_scalar",
-            function=op.mnemonic(),
-            dst=part.uses[0],
-            a=part.uses[1],
-            b=scalar.value,
-            reversed=reversed,
+            **dict(zip(operands, part.uses[1:], strict=True)),
+            **immediates,
             groups=part.groups,
             columns=part.columns,
             rows=to.rows_register(target.rows),

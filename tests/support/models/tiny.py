@@ -10,62 +10,50 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, OPTConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
 BOS, EOS, VOCABULARY = 256, 257, 272
+_COMMON: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": VOCABULARY,
+    "max_position_embeddings": 128,
+    "bos_token_id": BOS,
+    "eos_token_id": EOS,
+}
 
 
 def tiny_llama_config(**overrides: Any) -> LlamaConfig:
     """A Llama of 2 layers, 4 heads of 16 on 2 KV heads; any field may be overridden."""
     fields: dict[str, Any] = {
-        "hidden_size": 64,
         "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 128,
         "rms_norm_eps": 1e-5,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
         "tie_word_embeddings": False,
         "architectures": ["LlamaForCausalLM"],
     }
-    return LlamaConfig(**(fields | overrides))
+    return LlamaConfig(**(_COMMON | fields | overrides))
 
 
 def tiny_opt_config(**overrides: Any) -> OPTConfig:
     """An OPT of 2 layers and 4 heads of 16; any field may be overridden."""
     fields: dict[str, Any] = {
-        "hidden_size": 64,
         "ffn_dim": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 128,
         "word_embed_proj_dim": 64,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
         "pad_token_id": 1,
         "architectures": ["OPTForCausalLM"],
     }
-    return OPTConfig(**(fields | overrides))
+    return OPTConfig(**(_COMMON | fields | overrides))
 
 
 def tiny_config(config_class: type[PreTrainedConfig], **overrides: Any) -> PreTrainedConfig:
     """A configuration of another architecture, by its class, of the sizes of `tiny_llama_config`."""
     fields: dict[str, Any] = {
-        "hidden_size": 64,
         "intermediate_size": 96,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 16,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 128,
-        "bos_token_id": BOS,
-        "eos_token_id": EOS,
         "pad_token_id": 0,
         "architectures": [config_class.__name__.removesuffix("Config") + "ForCausalLM"],
     }
-    return config_class(**(fields | overrides))
+    return config_class(**(_COMMON | fields | overrides))
 
 
 def write_checkpoint(
