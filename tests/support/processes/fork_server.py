@@ -26,8 +26,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Nothing of this package: a process imports its own.
 LIGHT = (
+    "hyperdex_ir.backend.compilation",
+    "hyperdex_ir.cli.main",
+    "hyperdex_ir.cli.opt",
+    "hyperdex_ir.native.machine",
+    "hyperdex_ir.runtime.executors",
+    "hyperdex_ir.runtime.model",
+    "hyperdex_ir.tools",
     "llvmlite.binding",
     "numpy",
     "safetensors.numpy",
@@ -138,6 +144,7 @@ def run_command(command: Sequence[str], paths: Sequence[str]) -> None:
     sys.orig_argv = [sys.executable, first, *rest]
     sys.argv = [first, *rest] if first != "-m" else rest
     if first == "-m":
+        sys.modules.pop(rest[0], None)
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
         del sys.argv[1]
