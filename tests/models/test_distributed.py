@@ -258,7 +258,8 @@ def test_processes_that_differ_are_refused(model: Path, tmp_path: Path, what: st
         theirs[-1] = "13"
     commands = [[*RUN, *own], [*RUN, *theirs]]
     if what == "version":
-        code = "import sys, hyperdex_ir; hyperdex_ir.__version__ = '0'\nfrom hyperdex_ir.cli.main import main; main()"
+        code = "from hyperdex_ir.cli.main import main\nfrom hyperdex_ir.runtime import distributed\n"
+        code += "distributed.__version__ = '0'; main()"
         commands[1] = ["-c", code, "run", *theirs]
     ended = run_all(tmp_path / "out", commands)
     for one in ended.values():

@@ -1,6 +1,6 @@
 """A server that forks the Python processes of tests: what takes long to import is imported once.
 
-    fork_server.py serve SOCKET              forks until no test process is left that holds a connection
+    fork_server.py serve SOCKET [light]      forks until no test process is left that holds a connection
     fork_server.py run SOCKET ARGUMENTS...   runs `python ARGUMENTS...` as a fork, with the streams of this process
 
 A connection starts one process: it brings the files that are to be the standard streams and a line of JSON, and gets
@@ -26,23 +26,26 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: Nothing of this package: a process imports its own.
-PRELOADED = (
+LIGHT = (
+    "hyperdex_ir.backend.compilation",
+    "hyperdex_ir.cli.main",
+    "hyperdex_ir.cli.opt",
+    "hyperdex_ir.native.machine",
+    "hyperdex_ir.runtime.executors",
+    "hyperdex_ir.runtime.model",
+    "hyperdex_ir.tools",
     "llvmlite.binding",
     "numpy",
     "safetensors.numpy",
     "tokenizers",
-    "torch.distributed",
-    "torch.export",
-    "transformers.models.llama.modeling_llama",
     "typer",
-    "typer.rich_utils",
     "xdsl.dialects.builtin",
     "xdsl.dialects.func",
     "xdsl.parser",
     "xdsl.pattern_rewriter",
     "xdsl.xdsl_opt_main",
 )
+HEAVY = ("torch.distributed", "torch.export", "transformers.models.llama.modeling_llama")
 
 
 # ------------------------------------------------------------------------------------------------------------- client
@@ -141,6 +144,7 @@ def run_command(command: Sequence[str], paths: Sequence[str]) -> None:
     sys.orig_argv = [sys.executable, first, *rest]
     sys.argv = [first, *rest] if first != "-m" else rest
     if first == "-m":
+        sys.modules.pop(rest[0], None)
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
     elif first == "-c":
         del sys.argv[1]
@@ -210,7 +214,7 @@ def main() -> None:
         connection, _ = start(path, command, os.environ, os.getcwd(), (0, 1, 2))
         code = status(connection)
         sys.exit(code if code >= 0 else 128 - code)
-    for name in PRELOADED:
+    for name in LIGHT if command == ["light"] else (*LIGHT, *HEAVY):
         importlib.import_module(name)
     _parse_options()
     gc.collect()

@@ -33,7 +33,12 @@ HYPERDEX = ("-m", "hyperdex_ir.cli.main")
 
 
 def _server(environment: Mapping[str, str]) -> str:
-    """The address of the server for processes with that environment."""
+    """The address of the server for processes with that environment.
+
+    Where a Hub is named, which is each time another, the process imports itself what reads the name.
+    """
+    if "HF_ENDPOINT" in environment:
+        return _held_server("light")
     settings = {name: value for name, value in environment.items() if name.startswith(_READ_AT_IMPORT)}
     settings.setdefault("PYTHONHASHSEED", "1")
     return _held_server(json.dumps(settings, sort_keys=True))
@@ -47,7 +52,7 @@ def _held_server(settings: str) -> str:
         try:
             _HOLDERS.append(fork_server.connect(str(path)))
         except OSError:
-            _start(str(path), json.loads(settings))
+            _start(str(path), settings)
             _HOLDERS.append(fork_server.connect(str(path)))
     return str(path)
 
@@ -55,12 +60,13 @@ def _held_server(settings: str) -> str:
 _HOLDERS: list[Any] = []
 
 
-def _start(path: str, settings: Mapping[str, str]) -> None:
+def _start(path: str, settings: str) -> None:
+    kind, own = (["light"], {}) if settings == "light" else ([], json.loads(settings))
     kept = {name: value for name, value in os.environ.items() if not name.startswith((*_READ_AT_IMPORT, "PYTHON"))}
     # The last two: what the runtime sets before it imports torch.
-    environment = {**kept, **settings, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "FATAL"}
+    environment = {**kept, **own, "OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "FATAL"}
     reading, writing = os.pipe()
-    command = [sys.executable, _SCRIPT, "serve", path]
+    command = [sys.executable, _SCRIPT, "serve", path, *kind]
     subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writing, env=environment, start_new_session=True)
     os.close(writing)
     with open(reading, "rb") as answer:

@@ -9,13 +9,13 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.processes import forked
 from support.processes.hub_server import COMMIT, MOVED, TOKEN, Fault, HubState, gated, hub_of_tests, running_hub
 
 from hyperdex_ir.backend.staging import settle
@@ -291,14 +291,7 @@ def command(home: Path, endpoint: str, *arguments: str, **environment: str) -> s
     """Runs `hyperdex`; huggingface_hub reads its environment when it is imported."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     own = {"HYPERDEX_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HOME": str(home / "hf")}
-    return subprocess.run(
-        [sys.executable, "-m", "hyperdex_ir.cli.main", *arguments],
-        env={**kept, **own, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return forked.hyperdex(*arguments, env={**kept, **own, **environment})
 
 
 def test_an_unsupported_model_costs_no_download(tmp_path: Path):

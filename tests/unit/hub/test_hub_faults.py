@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 from support import SOAK
+from support.processes import forked
 from support.processes.hub_server import COMMIT, Fault, HubState, hub_of_tests, use_endpoint
 
 from hyperdex_ir.errors import AccessError, ConfigError, DownloadError, HyperdexError, OptionError, StorageError
@@ -280,7 +279,7 @@ def test_a_process_that_is_killed(hub: HubState, seed: int) -> None:
     name = draw.choice([SMALL, WEIGHTS])
     hub.faults[name] = Fault("stall", at=draw.randrange(len(FILES[name])))
     environment = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT, "HF_HOME": os.environ["HYPERDEX_HOME"]}
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment)
+    process = forked.popen(["-c", SCRIPT], env=environment)
     try:
         deadline = time.monotonic() + 60
         while hub.faults[name].times == -1 and time.monotonic() < deadline:
