@@ -194,12 +194,15 @@ def test_every_pass_engine_chunk_and_count_keeps_every_bit(name: str, pipeline: 
     for devices in (1, 4) if pipeline == "default" else (2,):  # of 4 devices, the last has no head but padding
         module = source.clone()
         module.attributes[lpu.GRID] = lpu.GridAttr(devices)
-        local = module
+        local, before = module, ""
         for one in parse_pipeline(pipeline):
             if one.name == "lower-lpu-to-isa":
                 local = module.clone()
             run_pass(module, one)
             text = print_module(module, locations=True)
+            if text == before:  # this pass has changed nothing
+                continue
+            before = text
             assert print_module(parse_module(text), locations=True) == text, one.name
             if local is module:
                 assert lpu_logits(module, parameters) == expected, one.name

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support import SOAK
-from support.models.architectures import CASES, write_case
+from support.models.architectures import CASES, write_config
 from torch import nn
 
 from hyperdex_ir.frontend.config import read_config
@@ -28,7 +28,7 @@ CHOICE = (
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES if SOAK else CHOICE)
 def test_the_module_is_that_of_the_whole_trace(name: str, tmp_path: Path) -> None:
-    folder = write_case(CASES[name], tmp_path / "model", 0)
+    folder = write_config(CASES[name], tmp_path / "model")
     architecture = read_config(folder).architecture
     once, whole = trace(folder, architecture, once=True), trace(folder, architecture)
     if name in CHOICE:  # each layer of gpt2-scales has a scale of its own

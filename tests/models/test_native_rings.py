@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.models.imported import MAX_LENGTH, TOKENS, import_any
+from support.models.imported import MAX_LENGTH, TOKENS, Parameters, import_any
 from support.models.tiny import tiny_config, tiny_llama_config, tiny_opt_config
 from transformers import GlmConfig, GPTNeoXConfig, Qwen3Config
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
@@ -67,8 +69,20 @@ class Lowered:
         return RingDevice(machines, links, self.memory, self.chunk, self.head_rows)
 
 
-def lower(name: str, devices: int, pipeline: str, folder: Path) -> Lowered:
-    module, parameters = import_any(MODELS[name][0](), folder)
+@cache
+def imported(name: str) -> tuple[ModuleOp, Parameters]:
+    with tempfile.TemporaryDirectory() as folder:
+        return import_any(MODELS[name][0](), Path(folder))
+
+
+@cache
+def logits_of_one(name: str) -> bytes:
+    return logits(lower(name, 1, "default").alone, len(TOKENS))
+
+
+def lower(name: str, devices: int, pipeline: str) -> Lowered:
+    source, parameters = imported(name)
+    module = source.clone()
     module.attributes["lpu.grid"] = GridAttr(devices)
     layout = None
     for one in parse_pipeline(pipeline):
@@ -94,9 +108,9 @@ def logits(device: MachineDevice, step: int) -> bytes:
 
 
 @pytest.mark.parametrize(("name", "devices"), [(name, n) for name, (_, counts) in MODELS.items() for n in counts])
-def test_as_many_devices_give_the_bits_of_one(name: str, devices: int, tmp_path: Path) -> None:
-    expected = logits(lower(name, 1, "default", tmp_path).alone, len(TOKENS))
-    sharded = lower(name, devices, "default", tmp_path)
+def test_as_many_devices_give_the_bits_of_one(name: str, devices: int) -> None:
+    expected = logits_of_one(name)
+    sharded = lower(name, devices, "default")
     assert logits(sharded.ring(threads=1), 7) == expected
     assert logits(sharded.ring(threads=2), 1) == expected
-    assert logits(lower(name, devices, "o0", tmp_path).ring(threads=2), len(TOKENS)) == expected
+    assert logits(lower(name, devices, "o0").ring(threads=2), len(TOKENS)) == expected

@@ -271,10 +271,23 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 
 
+def write_config(case: Case, directory: Path) -> Path:
+    """Writes config.json alone; gives the directory."""
+    with torch.device("meta"):
+        model = _model(case)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(directory)
+    return directory
+
+
+def _model(case: Case) -> PreTrainedModel:
+    config = AutoConfig.for_model(case.model_type, **(SIZES | case.fields))
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+
+
 def write_case(case: Case, directory: Path, seed: int) -> Path:
     """Writes config.json, safetensors with random weights and a tokenizer; gives the directory."""
-    config = AutoConfig.for_model(case.model_type, **(SIZES | case.fields))
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = _model(case)
     _randomize(model, seed, case.gain)
     model.to(getattr(torch, case.dtype)).save_pretrained(directory)
     write_tokenizer(directory)
