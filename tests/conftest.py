@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import shutil
@@ -66,6 +67,14 @@ def forget_instructions(hyperdex_home: Path) -> Callable[[], None]:
 
     forget()
     return forget
+
+
+@pytest.fixture
+def no_hang() -> Iterator[None]:
+    """Ends the process with a traceback after minutes: for tests where what is wrong never ends."""
+    faulthandler.dump_traceback_later(600, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session")

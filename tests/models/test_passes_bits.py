@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -125,15 +126,17 @@ def _attribute(module: ModuleOp, name: str, default: int) -> int:
     return attribute.value.data if isinstance(attribute, IntegerAttr) else default
 
 
-def _isa_logits(module: ModuleOp, lpu: ModuleOp, parameters: Parameters, step: int) -> bytes:
-    """Logits of all rows when the host hands over `step` tokens at a time."""
+def _isa_logits(module: ModuleOp, lpu: ModuleOp, parameters: Parameters, steps: Sequence[int]) -> bytes:
+    """Logits of all rows when the host hands over so many tokens at a time."""
     layout = collect_layout(lpu)
     memory = plan_memory(layout, load_target("u55c"), MAX_LENGTH)
     chunk, head_rows = _attribute(module, "isa.chunk", 32), _attribute(module, "isa.head_rows", 32)
     program = to_program(module, chunk=chunk, head_rows=head_rows)
     hbm = Hbm.from_parameters(memory, layout, parameters)
     device = InterpreterDevice(program, hbm, memory, chunk, head_rows)
-    parts = [device.forward(TOKENS[i : i + step], i, 0) for i in range(0, len(TOKENS), step)]
+    assert sum(steps) == len(TOKENS)
+    ends = list(accumulate(steps))
+    parts = [device.forward(TOKENS[end - step : end], end - step, 0) for step, end in zip(steps, ends, strict=True)]
     return np.concatenate(parts).tobytes()
 
 
@@ -227,6 +230,12 @@ def test_what_is_spelled_out_keeps_every_bit(pipeline: str) -> None:
         assert names == ["embed", "select_rows", "rms_norm", "matmul", "layer_norm", "matmul", "store", "sample"]
 
 
+#: Tokens that the host hands over at a time: several, one by one, the rest.
+STEPS = [7, 1, 1, 8, 2]
+#: Passes after which `o0` is looked at: each that it has is one of `default`, but these leave what it alone leaves.
+_LAST = ("lpu-outline-layers", "lower-lpu-to-isa", "isa-allocate-lmu")
+
+
 def _check_every_pass(module: ModuleOp, parameters: Parameters, pipeline: str) -> None:
     expected = lpu_logits(module, parameters)
     assert np.isfinite(np.frombuffer(expected, np.float32)).all()
@@ -235,6 +244,8 @@ def _check_every_pass(module: ModuleOp, parameters: Parameters, pipeline: str) -
         if one.name == "lower-lpu-to-isa":
             lpu = module.clone()
         run_pass(module, one)
+        if pipeline == "o0" and one.name not in _LAST and not SOAK:
+            continue
         text = print_module(module, locations=True)
         if text == before and not SOAK:
             continue
@@ -243,10 +254,10 @@ def _check_every_pass(module: ModuleOp, parameters: Parameters, pipeline: str) -
         if lpu is module:
             assert lpu_logits(module, parameters) == expected, one.name
         else:
-            assert _isa_logits(module, lpu, parameters, len(TOKENS)) == expected, one.name
+            assert _isa_logits(module, lpu, parameters, [len(TOKENS)]) == expected, one.name
     again = parse_module(print_module(module))
-    for step in (1, 7):
-        assert _isa_logits(again, lpu, parameters, step) == expected, f"{step} tokens at a time"
+    for steps in ([1] * len(TOKENS), STEPS) if SOAK else (STEPS,):
+        assert _isa_logits(again, lpu, parameters, steps) == expected, f"{steps} tokens at a time"
     assert find_overlaps(module, _attribute(module, "isa.chunk", 0), _attribute(module, "isa.head_rows", 0)) == []
 
 
@@ -258,7 +269,7 @@ def test_flat_models_run_too(tmp_path: Path) -> None:
     run_pipeline(module, f"{LPU_PASSES},{fusion},lpu-hoist-select-rows")
     lpu = module.clone()
     run_pipeline(module, "lower-lpu-to-isa,isa-allocate-lmu")
-    assert _isa_logits(module, lpu, parameters, 7) == expected
+    assert _isa_logits(module, lpu, parameters, STEPS) == expected
 
 
 def test_outlining_needs_no_fusion_and_no_cse(tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from copy import copy
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import SOAK
 from support.models import routed_modules
 from support.models.blocks import blocks_of
 from support.models.imported import Parameters, random_parameters
@@ -27,7 +30,7 @@ from hyperdex_ir.memory.collect import collect_layout
 from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
 from hyperdex_ir.native.machine import NativeMachine
-from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
+from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass, run_pipeline
 from hyperdex_ir.performance.estimate import estimate
 from hyperdex_ir.runtime.device import InterpreterDevice, MachineDevice, RingDevice
 from hyperdex_ir.support.locations import ModelFolder
@@ -50,13 +53,16 @@ class Compiled:
         self.parameters = parameters
         self.expected = lpu_logits(module, parameters)
         self.module.attributes["lpu.grid"] = GridAttr(devices)
+        before = ""
         for one in parse_pipeline(pipeline):
             if one.name == "lower-lpu-to-isa":
                 self.layout: ModelLayout = collect_layout(self.module)
                 assert lpu_logits(self.module, parameters) == self.expected
             run_pass(self.module, one)
             text = print_module(self.module, locations=True)
-            assert print_module(parse_module(text), locations=True) == text, one.name
+            if text != before:
+                assert print_module(parse_module(text), locations=True) == text, one.name
+            before = text
         self.memory: MemoryMap = plan_memory(self.layout, load_target("u55c"), LENGTH)
         self.program: Program = to_program(self.module)
         self.chunk, self.head_rows, self.words = map(self._attribute, ("chunk", "head_rows", "lmu_words"))
@@ -96,31 +102,33 @@ def model(kind: str, matrix: str = "f16") -> tuple[ModuleOp, Parameters]:
     return module, random_parameters(module, {}.__getitem__)
 
 
+@cache
+def compiled_model(kind: str, matrix: str = "f16", pipeline: str = "default", devices: int = 1) -> Compiled:
+    """Compiled once for all tests: none changes it."""
+    return Compiled(*model(kind, matrix), pipeline, devices)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("matrix", "pipeline", "devices"),
-    [("f16", "o0", 1), ("bf16", "default", 1), ("bf16", "default", 2), ("f16", "default", 3)],
+    [("bf16", "o0", 1), ("f16", "default", 1), ("bf16", "default", 2), ("f16", "default", 3)],
 )
 def test_every_level_executor_and_chunk_gives_the_same_bits(kind: str, matrix: str, pipeline: str, devices: int):
-    compiled = Compiled(*model(kind, matrix), pipeline, devices)
+    compiled = compiled_model(kind, matrix, pipeline, devices)
     assert np.isfinite(np.frombuffer(compiled.expected, np.float32)).all()
     for threads, step in ((None, 5), (1, len(TOKENS)), (2, 5), (2, 1)):
         assert compiled.logits(threads, step) == compiled.expected, (threads, step)
 
 
-def _instructions(kind: str, ranks: int = RANKS, layers: int = LAYERS) -> int:
-    module = routed_model(kind, layers=layers, ranks=ranks)
-    return len(Compiled(module, random_parameters(module, {}.__getitem__), "default").program.instructions)
-
-
 def test_neither_experts_nor_ranks_nor_layers_make_instructions(monkeypatch: pytest.MonkeyPatch):
-    few = _instructions("groups")
     monkeypatch.setattr(routed_modules, "EXPERTS", 15)
-    assert _instructions("groups", ranks=5, layers=5) == few
+    module = routed_model("groups", layers=5, ranks=5)
+    run_pipeline(module, "default")
+    assert len(to_program(module).instructions) == len(compiled_model("groups").program.instructions)
 
 
 def test_a_token_streams_the_experts_that_it_chose_and_no_others():
-    compiled = Compiled(*model("softmax-of-all"), "default")
+    compiled = compiled_model("softmax-of-all")
     run = estimate(compiled.program, load_target("u55c"))
     executed = dict.fromkeys(("fetch", "repeat_rows", "top_k"), 0)
     for item, count in zip(compiled.program.instructions, run.executed, strict=True):
@@ -142,7 +150,7 @@ def _spoiled(parameters: Parameters) -> Parameters:
 
 @pytest.mark.parametrize("threads", [None, 2])
 def test_a_router_without_numbers_raises_the_flag_and_nothing_else(threads: int | None):
-    compiled = Compiled(*model("softmax-of-chosen"), "default")
+    compiled = copy(compiled_model("softmax-of-chosen"))
     compiled.parameters = _spoiled(compiled.parameters)
     with pytest.raises(NumericError, match=r"layer 1, .*\(matmul\)"):
         compiled.logits(threads, len(TOKENS))
@@ -150,8 +158,8 @@ def test_a_router_without_numbers_raises_the_flag_and_nothing_else(threads: int 
 
 @pytest.mark.parametrize("devices", [1, 3])
 def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
-    module, parameters = model("softmax-of-chosen")
-    whole = Compiled(module, parameters, "default").layout
+    _, parameters = model("softmax-of-chosen")
+    whole = compiled_model("softmax-of-chosen").layout
     folder = ModelFolder(tmp_path, tmp_path, None, made_by_tool=False)
     tensors = {
         key: (parameter.dtype, np.asarray(parameters(key)))
@@ -160,7 +168,7 @@ def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
         for key in parameter.keys
     }
     write_model(folder, whole, blocks_of(tensors, rows=2), {"max_length": LENGTH})
-    compiled = Compiled(module, parameters, "default", devices)
+    compiled = compiled_model("softmax-of-chosen", devices=devices)
     write_images(folder, "u55c", devices, compiled.layout if devices > 1 else None)
     for device in range(devices):
         paths = [folder.parameter_file(devices, device, channel) for channel in range(32)]
@@ -169,8 +177,11 @@ def test_images_hold_what_the_map_says(devices: int, tmp_path: Path):
         assert np.array_equal(found.bytes, expected.bytes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("devices", [1, 2])
+#: `Compiled` compares the bits of all kinds at both levels; this is about the Verifier and what it traces.
+VERIFIED = [(kind, devices) for kind in KINDS for devices in (1, 2)] if SOAK else [(KINDS[0], 1), (KINDS[2], 2)]
+
+
+@pytest.mark.parametrize(("kind", "devices"), VERIFIED)
 def test_verify_finds_every_pass_exact(kind: str, devices: int, tmp_path: Path):
     module, parameters = model(kind)
     module.attributes["lpu.grid"] = GridAttr(devices)
@@ -184,7 +195,7 @@ def test_verify_finds_every_pass_exact(kind: str, devices: int, tmp_path: Path):
 
 def test_verify_names_the_experts_that_a_pass_breaks(tmp_path: Path):
     module, parameters = model("softmax-of-all")
-    compiled = Compiled(module, parameters, "default")
+    compiled = compiled_model("softmax-of-all")
     runs = plan_runs(TOKENS[:5])
     reference = trace_lpu(module, parameters, LENGTH, runs)
 

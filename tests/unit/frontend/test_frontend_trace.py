@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from support.models.evaluate import evaluate
+from support.models.evaluate import _apply, evaluate
 from support.models.tiny import VOCABULARY, tiny_llama_config, tiny_opt_config, write_checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig
+from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+from transformers.models.opt import modeling_opt
 from xdsl.context import Context
 from xdsl.dialects.builtin import Builtin, IntegerAttr, NameLoc, StringAttr
 from xdsl.dialects.func import Func
@@ -26,6 +29,7 @@ from hyperdex_ir.checkpoint.names import SourceTensor, resolve_sources
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, UnsupportedModelError
 from hyperdex_ir.frontend import ImportedModel, trace_model
+from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.family import ACTIVATIONS
 from hyperdex_ir.frontend.operators import attention_function
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
@@ -87,7 +91,7 @@ def test_means_what_transformers_computes(name: str, tmp_path: Path) -> None:
 def test_the_machine_is_nearer_to_float32_than_torch(name: str, dtype: str, tmp_path: Path) -> None:
     write_checkpoint(VARIANTS[name], tmp_path, dtype)
     matrix_type = {"float16": "f16", "bfloat16": "bf16"}[dtype]
-    imported = trace_model(tmp_path, target="u55c", max_length=MAX_LENGTH, matrix_type=matrix_type)
+    imported = trace_model(tmp_path, target="u55c", max_length=MAX_LENGTH, matrix_type=matrix_type, outlined=False)
     checkpoint = Checkpoint(tmp_path)
     sources = resolve_sources(imported.names, checkpoint)
 
@@ -174,19 +178,33 @@ def test_every_operation_names_its_module(tmp_path: Path) -> None:
     assert "lpu.select_rows" in places["LlamaForCausalLM"]
 
 
-@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name not in ("prelu", "xielu")])
-def test_activations(activation: str, tmp_path: Path) -> None:
-    imported = trace_config(tiny_opt_config(activation_function=activation, num_hidden_layers=1), tmp_path)
+def test_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them in one model, a layer each: it takes longer to trace a model than a layer."""
+    names = [name for name in ACTIVATIONS if name not in ("prelu", "xielu")]
+    order = cycle(names)
+
+    class NextActivation:
+        def __getitem__(self, _: str) -> torch.nn.Module:
+            return ACT2FN[next(order)]
+
+    monkeypatch.setattr(modeling_opt, "ACT2FN", NextActivation())
+    monkeypatch.setenv("HYPERDEX_HOME", str(tmp_path / "home"))  # no module of such a model is kept elsewhere
+    imported = trace_config(tiny_opt_config(num_hidden_layers=len(names)), tmp_path)
     x = np.linspace(-4, 4, 33)
-    theirs = transformers.activations.ACT2FN[activation](torch.tensor(x)).numpy()
-    np.testing.assert_allclose(_activation_of(imported, x), theirs, atol=1e-6)
+    for number, name in enumerate(names):
+        theirs = ACT2FN[name](torch.tensor(x)).numpy()
+        np.testing.assert_allclose(_activation_of(imported, number, x), theirs, atol=1e-6, err_msg=name)
 
 
-def _activation_of(imported: ImportedModel, x: np.ndarray) -> np.ndarray:
-    """What stands between the two matrices of the first layer, applied to numbers."""
-    from support.models.evaluate import _apply
+def test_every_activation_may_be_asked_for(tmp_path: Path) -> None:
+    for name in ACTIVATIONS:
+        tiny_opt_config(activation_function=name).save_pretrained(tmp_path)
+        assert read_config(tmp_path).architecture == "OPTForCausalLM"
 
-    first, second = operations(imported, lpu.LinearOp)[4:6]
+
+def _activation_of(imported: ImportedModel, number: int, x: np.ndarray) -> np.ndarray:
+    """What stands between the last two matrices of a layer, applied to numbers."""
+    first, second = operations(imported, lpu.LinearOp)[6 * number + 4 : 6 * number + 6]
     values = {first.res: x}
     op = first.next_op
     while op is not second:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import SOAK
 from support.programs.machine_programs import LENGTH, LMU_WORDS, SIZE, WIDTH, layout, memory_map, op, parameter
 
 from hyperdex_ir.errors import MachineFault
@@ -26,7 +27,7 @@ SLOT: Any = MAP.main.caches[0]
 NUMBERS = HbmRef(MAP.addresses["numbers"])
 #: A word pair in the run-time area that holds an i64, and LMU words that hold two of them, as bits.
 CELL, ONE, TWO = HbmRef(MAP.logits), LmuRef(100, 1), LmuRef(200, 1)
-TRIPS = 3000
+TRIPS = 3000 if SOAK else 1000
 FOUND, SUM = 12, 13
 
 
@@ -66,7 +67,7 @@ def test_a_store_does_not_overtake_a_lookup(threads: int) -> None:
     machine = engine(*rounds(one, lookup, two), threads=threads)
     write_number(machine, ONE, 1)
     write_number(machine, TWO, 1000)
-    for _ in range(10):
+    for _ in range(10 if SOAK else 3):
         machine.run([1], 0, 0)
         assert [state[SUM] for state in registers_of_each_thread(machine)] == [TRIPS] * threads
     machine.close()
@@ -118,7 +119,7 @@ def test_a_rewritten_parameter_is_one_number_for_all_threads(threads: int) -> No
     lookup = op("lookup", dst=FOUND, table=NUMBERS, index=0, limit=3)
     machine = engine(*rounds(lookup), threads=threads, hbm=hbm)
     with rewritten(parameters_of(hbm), (1, 2, 3, 1000)):
-        for _ in range(20 if threads == 2 else 4):  # three threads on two cores wait for one another
+        for _ in range(5 if threads == 2 else 1):  # three threads on two cores wait for one another
             machine.run([1], 0, 0)
             first, *others = registers_of_each_thread(machine)
             assert all(other == first for other in others)
@@ -149,7 +150,7 @@ def test_rewritten_parameters_move_no_head_loop_out_of_memory(numbers: tuple[int
     loop = [*start, op("repeat", count=3, length=len(body)), *body]
     machine = engine(op("repeat", count=50, length=len(loop)), *loop, HALT, threads=2, hbm=hbm)
     with rewritten(parameters_of(hbm), numbers):
-        for _ in range(40):
+        for _ in range(40 if SOAK else 15):
             fault = fault_of(machine)
             assert "the map ends at" in fault or not fault
             if not fault:

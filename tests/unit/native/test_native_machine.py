@@ -287,6 +287,7 @@ def endless(threads: int) -> NativeMachine:
     return native(*start, *days, HALT, budget=1 << 62, threads=threads)
 
 
+@pytest.mark.usefixtures("no_hang")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_deadline_ends_a_pass_and_the_machine_goes_on(threads: int) -> None:
     machine = endless(threads)
@@ -294,30 +295,29 @@ def test_a_deadline_ends_a_pass_and_the_machine_goes_on(threads: int) -> None:
         machine.deadline = time.monotonic() + 0.1
         with pytest.raises(DeadlineError):
             machine.run([1], 0, 0)
-        assert time.monotonic() < machine.deadline + 2
         machine.deadline = None
         machine.run([0], 0, 0)
 
 
 NOWHERE = ViewRef(0, 0, 0, 0)
-#: Instructions of many seconds, whatever the LMU bounds.
+#: Instructions of many minutes, whatever the LMU bounds.
 LONG = {
-    "top_k": op("top_k", dst=LmuRef(0), src=LmuRef(0), columns=1 << 17, k=1 << 17, rows=1),
+    "top_k": op("top_k", dst=LmuRef(0), src=LmuRef(0), columns=1 << 21, k=1 << 21, rows=1),
     "top_k of groups": op(
-        "top_k", dst=LmuRef(0), src=LmuRef(0), columns=2 * 65535, k=1, groups=65535, top_groups=65535, rows=1),
-    "rms_norm of nothing": op("rms_norm", dst=NOWHERE, a=NOWHERE, epsilon=1.0, groups=65535, columns=0, rows=9),
+        "top_k", dst=LmuRef(0), src=LmuRef(0), columns=2 * 65535, k=1, groups=65535, top_groups=65535, rows=9),
+    "rms_norm of nothing": op("rms_norm", dst=NOWHERE, a=NOWHERE, epsilon=1.0, groups=65535, columns=0, rows=10),
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_hang")
 @pytest.mark.parametrize("case", LONG)
 def test_a_deadline_ends_a_single_instruction(case: str) -> None:
-    program = Program((op("set", dst=9, value=1 << 17), LONG[case], HALT), ())
+    program = Program((op("set", dst=9, value=1 << 7), op("set", dst=10, value=1 << 22), LONG[case], HALT), ())
     memory = Hbm.from_parameters(memory_map(), layout(), parameter)
-    machine = NativeMachine(program, memory, chunk=1 << 17, lmu_words=1 << 18, threads=1)
+    machine = NativeMachine(program, memory, chunk=1 << 22, lmu_words=1 << 24, threads=1)
     machine.deadline = time.monotonic() + 0.1
     with pytest.raises(DeadlineError):
         machine.run([1], 0, 0)
-    assert time.monotonic() < machine.deadline + 2
     machine.close()
 
 

@@ -198,6 +198,7 @@ def test_what_a_link_raises_ends_the_pass_and_the_machine_goes_on(threads: int) 
     machine.run(TOKENS, 0, 0)
 
 
+@pytest.mark.usefixtures("no_hang")
 def test_a_deadline_ends_a_pass_between_messages() -> None:
     """The device sends to itself for days."""
     link = in_memory_links(1)[0]
@@ -208,4 +209,3 @@ def test_a_deadline_ends_a_pass_between_messages() -> None:
         machine.deadline = time.monotonic() + 0.2
         with pytest.raises(DeadlineError):
             machine.run(TOKENS, 0, 0)
-        assert time.monotonic() < machine.deadline + 2

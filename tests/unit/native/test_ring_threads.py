@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,9 +23,10 @@ from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.runtime.executors import Engine
 from hyperdex_ir.runtime.ring import Ring
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_hang")]
 
-LOOP = [op("repeat", count=1 << 31, length=1), op("set", dst=9, value=1)]
+TRIPS = 1 << 31
+LOOP = [op("repeat", count=TRIPS, length=1), op("set", dst=9, value=1)]
 #: Instructions that a native machine may execute; the default is over within the tests' deadlines.
 ENDLESS = 1 << 40
 #: Device 1 runs for days when the step begins at position 1, and the others wait for it.
@@ -83,11 +85,10 @@ def test_control_c_ends_all_devices_and_the_next_step_is_right(engines: str, pat
     target = ring(UNEVEN, engines, patient)
     for _ in range(3):
         threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-        begun = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             target.run(TOKENS, 1, 0)
-        assert time.monotonic() < begun + 2
         executed = [machine.executed for machine in target.machines]
+        assert max(executed) < TRIPS, "it ends inside the loop"
         time.sleep(0.02)
         assert executed == [machine.executed for machine in target.machines], "nothing is left running"
         target.run(TOKENS, 0, 0)
@@ -102,7 +103,7 @@ def test_a_deadline_ends_all_devices(engines: str, patient: bool) -> None:
         target.deadline = time.monotonic() + 0.1
         with pytest.raises(DeadlineError):
             target.run(TOKENS, 1, 0)
-        assert time.monotonic() < target.deadline + 2
+        assert max(machine.executed for machine in target.machines) < TRIPS, "it ends inside the loop"
         target.deadline = None
         target.run(TOKENS, 0, 0)
 
@@ -118,20 +119,24 @@ def test_a_deadline_of_one_device_ends_the_others() -> None:
 
 
 def test_waiting_takes_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two devices wait for half a second for one whose message is late."""
+    """Two devices wait for one whose message is late: each asks once for each message, and is woken."""
     target = ring([*OWN, *GATHER, HALT], "nnn", patient=True)
-    target.run(TOKENS, 0, 0)
-    send = MemoryLink.send
+    send, receive = MemoryLink.send, MemoryLink.receive
+    asked = Counter[int]()
 
     def late(link: MemoryLink, message: Message) -> None:
         if link.device == 0:
-            time.sleep(0.25)
+            time.sleep(0.05)
         send(link, message)
 
+    def count(link: MemoryLink) -> Message | None:
+        asked[link.device] += 1
+        return receive(link)
+
     monkeypatch.setattr(MemoryLink, "send", late)
-    begun = time.process_time()
+    monkeypatch.setattr(MemoryLink, "receive", count)
     target.run(TOKENS, 0, 0)
-    assert time.process_time() - begun < 0.2
+    assert asked == dict.fromkeys(range(3), sum(item.name == "receive" for item in GATHER))
 
 
 @pytest.mark.parametrize(("threads", "devices", "each"), [(8, 3, 2), (2, 9, 1), (5, 1, 5), (1, 2, 1)])

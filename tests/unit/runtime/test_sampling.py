@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import SOAK
 from support.models.second_sampling import Choice, chosen, random_bits, weights
 from support.programs.machine_programs import embed, layout, memory_map, op, parameter
 
@@ -200,7 +201,7 @@ def test_machines_choose_the_same_tokens(columns: int) -> None:
     """Those of both executors, on any number of threads; a NaN or infinity gives token 0 and is told."""
     rng = np.random.default_rng(columns)
     targets = machines(columns)
-    for number in range(40):
+    for number in range(40 if columns < WIDE or SOAK else 20):
         logits, choice, position = random_case(rng, columns)
         if number % 10 == 9:
             logits[rng.integers(columns)] = rng.choice([np.nan, np.inf, -np.inf])

@@ -21,8 +21,9 @@ from hyperdex_ir.cli.main import app
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.lpu_ops.choices import ChoiceAttr
 from hyperdex_ir.errors import PromptError
-from hyperdex_ir.passes.pipeline import parse_pipeline
-from hyperdex_ir.support.xdsl import module_path
+from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
+from hyperdex_ir.support.xdsl import module_path, print_module
+from hyperdex_ir.verify.levels import Level
 from hyperdex_ir.verify.model import Model, open_model
 from hyperdex_ir.verify.passes import Result, Verifier, random_tokens
 from hyperdex_ir.verify.values import Run, Value, first_difference, plan_runs, split_runs
@@ -54,6 +55,26 @@ def test_every_pass_is_exact(model: Model, pipeline: str) -> None:
     results = verified(model, pipeline)
     assert [result.name for result in results] == [one.name for one in parse_pipeline(pipeline)]
     assert all(result.equal and result.passed and not result.error for result in results)
+
+
+def test_what_a_pass_leaves_unchanged_is_not_run_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text that the module has on the way is run once."""
+    module, passes = model.module.clone(), parse_pipeline("default")
+    expected = [print_module(module, locations=True)]
+    for one in passes:
+        run_pass(module, one)
+        expected.append(print_module(module, locations=True))
+    texts: list[str] = []
+    run = Verifier._run
+
+    def watched(verifier: Verifier, level: Level) -> object:
+        texts.append(print_module(verifier._module, locations=True))
+        return run(verifier, level)
+
+    monkeypatch.setattr(Verifier, "_run", watched)
+    assert len(verified(model)) == len(passes)
+    assert texts == list(dict.fromkeys(expected))
+    assert len(texts) < len(expected)
 
 
 def test_the_whole_pipeline(model: Model) -> None:
