@@ -32,11 +32,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 @pytest.fixture(scope="session", autouse=True)
 def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) -> Iterator[Path]:
-    """A HYPERDEX_HOME of the session's own; all workers share the native executor's code."""
+    """A HYPERDEX_HOME of the session's own; all workers share the native executor's code and, but in a soak, imported
+    modules."""
     home = tmp_path_factory.mktemp("home")
-    code = shared_dir / "engine"
-    code.mkdir(mode=0o700, exist_ok=True)
-    (home / "engine").symlink_to(code)
+    for name in ("engine",) if SOAK else ("engine", "modules"):
+        shared = shared_dir / name
+        shared.mkdir(mode=0o700, exist_ok=True)
+        (home / name).symlink_to(shared)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYPERDEX_HOME", str(home))
         patch.setenv(FOLDER_VARIABLE, str(shared_dir))
