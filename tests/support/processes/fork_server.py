@@ -84,6 +84,8 @@ def _line(connection: socket.socket) -> bytes:
 def serve(path: str) -> dict[str, Any] | None:
     """Forks for each request; returns None when no client is left, and in a forked process what it is to run."""
     signal.signal(signal.SIGCHLD, _reap)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # of a server that had no client left
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)

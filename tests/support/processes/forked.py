@@ -23,6 +23,8 @@ from support import SOAK
 from support.processes import fork_server
 
 _SCRIPT = str(fork_server.__file__)
+#: Whether processes are started anew; elsewhere than on Linux always.
+ANEW = SOAK or not hasattr(os, "pidfd_open")
 #: The folder of the servers, which all workers of a run share, is in this variable.
 FOLDER_VARIABLE = "HYPERDEX_TESTS_FORK_SERVERS"
 #: What libraries look at when they are imported, and Python when it starts: a server is for one setting of these.
@@ -150,7 +152,7 @@ def _stream(wanted: int | IO[Any], ends: contextlib.ExitStack) -> tuple[IO[str] 
     return None, wanted
 
 
-def popen(command: Sequence[str], *, anew: bool = SOAK, **options: Any) -> Forked | subprocess.Popen[str]:
+def popen(command: Sequence[str], *, anew: bool = ANEW, **options: Any) -> Forked | subprocess.Popen[str]:
     """Starts `python command...`; options as of Forked. anew: without the server."""
     return subprocess.Popen([sys.executable, *command], text=True, **options) if anew else Forked(command, **options)
 
@@ -168,7 +170,10 @@ def run(
         stdin.write(input if isinstance(input, bytes) else input.encode())
         stdin.seek(0)
         process = popen(command, env=env, cwd=cwd, stdin=stdin, stdout=out, stderr=err)
-        code = process.wait(timeout)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
         for stream in (out, err):
             stream.seek(0)
         return subprocess.CompletedProcess(list(command), code, out.read().decode(), err.read().decode())
@@ -192,7 +197,7 @@ def _commands(start: str) -> Path:
 
 def commands(environment: Mapping[str, str]) -> Path:
     """A folder with `python` and the commands of this package: forks, too, for processes with that environment."""
-    return _commands(sys.executable if SOAK else f"{sys.executable} -S -E {_SCRIPT} run {_server(environment)}")
+    return _commands(sys.executable if ANEW else f"{sys.executable} -S -E {_SCRIPT} run {_server(environment)}")
 
 
 def shell(command: Sequence[str], folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -12,8 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import SOAK
-from support.processes.forked import LIMIT_SECONDS, Forked, popen
+from support.processes.forked import ANEW, LIMIT_SECONDS, Forked, popen
 
 WORKER = Path(__file__).with_name("ring_worker.py")
 #: Longest time that a run may take to begin: torch is imported by every process.
@@ -62,7 +61,7 @@ class RingProcesses:
         port: int,
         address: str = "127.0.0.1",
         variables: Mapping[str, str] | None = None,
-        anew: bool = SOAK,
+        anew: bool = ANEW,
     ) -> None:
         """Starts `python command` as a rank. anew: as of `popen`."""
         environment = {
@@ -103,5 +102,5 @@ def run_all(
     with RingProcesses(folder) as ring:
         port = free_port()
         for rank, command in enumerate(commands):
-            ring.start(command, rank, len(commands), port, variables=variables, anew=SOAK or rank in anew)
+            ring.start(command, rank, len(commands), port, variables=variables, anew=ANEW or rank in anew)
         return ring.wait(seconds)
