@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.dialects.lpu import Segment, ShardingAttr, block_segment
 from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.link import in_memory_links
+from hyperdex_ir.isa.program import Program
 from hyperdex_ir.memory.collect import collect_layout
+from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.native.machine import NativeMachine
 from hyperdex_ir.passes.pipeline import parse_pipeline, run_pass
@@ -180,14 +184,20 @@ def module_text(devices: int) -> str:
     return f"builtin.module attributes {{{facts}}} {{\n{main}\n{_layer(devices)}\n}}"
 
 
-def ring_device(devices: int, pipeline: str = PIPELINE, chunk: int = 8, native: bool = False) -> RingDevice:
-    """The module lowered, on `devices` devices in this process, of the interpreter or of the native executor."""
+@cache
+def _lowered(devices: int, pipeline: str) -> tuple[ModelLayout, Program]:
+    """The layout of the module, and its program; made once for all tests."""
     module = parse_module(module_text(devices))
     layout = collect_layout(module)
-    memory = plan_memory(layout, load_target("u55c"), LENGTH)
     for one in parse_pipeline(pipeline):
         run_pass(module, one)
-    program = to_program(module)
+    return layout, to_program(module)
+
+
+def ring_device(devices: int, pipeline: str = PIPELINE, chunk: int = 8, native: bool = False) -> RingDevice:
+    """The module lowered, on `devices` devices in this process, of the interpreter or of the native executor."""
+    layout, program = _lowered(devices, pipeline)
+    memory = plan_memory(layout, load_target("u55c"), LENGTH)
     hbms = [Hbm.from_parameters(memory, layout, parameter, device) for device in range(devices)]
     if not native:
         return RingDevice.interpreting(program, hbms, memory, chunk, 1)
