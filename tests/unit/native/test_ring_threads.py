@@ -20,7 +20,7 @@ from hyperdex_ir.interpreter.link import MemoryLink, Message, in_memory_links
 from hyperdex_ir.isa.instructions import DEVICE, POSITION
 from hyperdex_ir.isa.program import Instruction
 from hyperdex_ir.native.machine import NativeMachine
-from hyperdex_ir.runtime.executors import Engine
+from hyperdex_ir.runtime.executors import Executor
 from hyperdex_ir.runtime.ring import Ring
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_hang")]
@@ -141,4 +141,4 @@ def test_waiting_takes_no_core(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("threads", "devices", "each"), [(8, 3, 2), (2, 9, 1), (5, 1, 5), (1, 2, 1)])
 def test_devices_share_the_threads(threads: int, devices: int, each: int) -> None:
-    assert Engine("native", threads).divided(devices).threads == each
+    assert Executor("native", threads).divided(devices).threads == each
