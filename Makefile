@@ -47,15 +47,15 @@ demo: $(STAMP) ## compile SmolLM2-135M-Instruct and ask it a question
 test: $(STAMP) ## run all tests, each with small counts
 	$(PYTEST)
 
-test-fast: $(STAMP) ## run the tests that take no real model (four minutes on two cores)
+test-fast: $(STAMP) ## run the tests that take less than a second each
 	$(PYTEST) -m 'not slow'
 
 test-latest: test-newest test-lowest ## run test-newest and test-lowest
 
 test-newest: RESOLUTION := highest
-test-newest: ## run the fast tests and all architectures with the newest versions that pyproject.toml allows
+test-newest: ## run the fast tests, unit tests and all architectures with the newest versions that pyproject.toml allows
 test-lowest: RESOLUTION := lowest-direct
-test-lowest: ## run the fast tests and all architectures with the lowest versions that pyproject.toml allows
+test-lowest: ## run the fast tests, unit tests and all architectures with the lowest versions that pyproject.toml allows
 
 test-newest test-lowest: test-%: $(UV)
 	rm -rf .venv-$*
@@ -63,8 +63,8 @@ test-newest test-lowest: test-%: $(UV)
 	.venv-uv/bin/python .ci/dependencies.py $(RESOLUTION) '$(TORCH)' .venv-$*/requirements.txt
 	$(call install,.venv-$*,.venv-$*/requirements.txt)
 	.venv-$*/bin/python .ci/dependencies.py installed $(RESOLUTION)
-	$(call pytest,.venv-$*) -m 'not slow'
-	$(call pytest,.venv-$*) tests/models/test_architectures.py
+	$(call pytest,.venv-$*) -m 'not slow' --ignore=tests/unit
+	$(call pytest,.venv-$*) tests/unit tests/models/test_architectures.py
 
 soak: $(STAMP) ## run all tests with their full counts (hours)
 	SOAK=1 $(PYTEST)

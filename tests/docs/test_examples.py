@@ -147,6 +147,7 @@ def test_every_package_has_its_place() -> None:
     assert sorted([*layers(), *helpers()]) == sorted(found - {"__init__"})
 
 
+@pytest.mark.slow
 def test_data_flows_one_way() -> None:
     order = layers()
     assert {"memory", "isa", "dialects", "passes", "backend", "runtime", "cli"} <= set(order)

@@ -96,6 +96,7 @@ def test_the_file_shown_is_that_of_one_halt(tmp_path: Path) -> None:
     assert bytes.fromhex(shown) == (tmp_path / "halt.bin").read_bytes()
 
 
+@pytest.mark.slow
 def test_every_binary_file_has_the_header(llama: Path) -> None:
     kinds = {"inst": page.PROGRAM, "param": page.IMAGE, "ckpt": page.CHECKPOINT}
     paths = sorted(llama.rglob("*.bin"))
@@ -238,6 +239,7 @@ def test_the_map_follows_from_the_layout(llama: Path, devices: int) -> None:
     check_map(memory_map(llama, devices), layout_of(llama, devices))
 
 
+@pytest.mark.slow
 def test_the_map_of_a_model_with_convolutions(lfm2: Path) -> None:
     check_map(memory_map(lfm2, 1), layout_of(lfm2, 1))
 
@@ -386,6 +388,7 @@ class Lpu:
         self.steps += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama", "lfm2"])
 def test_the_host_of_the_page_gets_the_logits_and_the_text(model: str, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(model)

@@ -18,6 +18,7 @@ def control_cases(draw: st.DrawFn) -> Case:
     return make_control_case(Drawn(draw))
 
 
+@pytest.mark.slow
 @examples(200, 20_000)
 @given(case=control_cases(), threads=st.integers(1, 3))
 def test_control_flow(case: Case, threads: int) -> None:

@@ -204,6 +204,7 @@ def libraries_behind(module: str) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"hyperdex_ir", "__future__"}
 
 
+@pytest.mark.slow
 def test_a_key_names_every_library_that_shapes_what_it_stands_for() -> None:
     assert libraries_behind("hyperdex_ir.native.codegen") == {"llvmlite", "numpy"}
     for root in ("hyperdex_ir.backend.compilation", "hyperdex_ir.checkpoint.gguf"):

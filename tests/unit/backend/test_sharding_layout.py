@@ -94,6 +94,7 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, ModelLayout]:
     return {n: collect_layout(_partitioned(n, tmp_path_factory.mktemp("layout"))) for n in (1, 2, 4)}
 
 
+@pytest.mark.slow
 def test_the_layout_of_a_device(layouts: dict[int, ModelLayout]) -> None:
     main = {parameter.name: parameter for parameter in layouts[2].main.parameters}
     assert main["model.embed_tokens.weight@columns"].shards == (Shard(1, 36, 72, (0, 36)),)

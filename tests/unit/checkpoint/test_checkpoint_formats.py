@@ -75,6 +75,7 @@ def test_torch_files_compile_to_the_same_model(tmp_path: Path, dtype: str, shard
     assert not list((tmp_path / "b").glob("*.safetensors"))
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize("is_turned", [False, True])
 def test_reading_torch_files_takes_memory_for_some_rows_only(tmp_path: Path, is_turned: bool) -> None:
@@ -274,6 +275,7 @@ def test_a_matrix_the_other_way_round(memory: int, monkeypatch: pytest.MonkeyPat
     assert read(checkpoint.tensors["number"]).tolist() == [5]
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_a_cache_is_read_through_its_links(tmp_path: Path) -> None:
     """As huggingface_hub keeps a model: a folder of links into another."""
     plain = write_checkpoint(tiny_llama_config(), tmp_path / "plain")

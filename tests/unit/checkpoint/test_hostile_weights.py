@@ -194,6 +194,7 @@ def test_pickles_of_an_old_file_that_are_too_long(tmp_path: Path, monkeypatch: p
         load_tensors(path)
 
 
+@pytest.mark.slow
 def test_ten_thousand_tensors_are_far_from_the_most(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     values = torch.zeros(10_000)
@@ -264,6 +265,7 @@ def test_gguf_headers_with_too_much(case: str, tmp_path: Path) -> None:
         architecture_of(path)
 
 
+@pytest.mark.slow
 def test_a_gguf_header_takes_memory_for_what_it_holds(tmp_path: Path) -> None:
     """A vocabulary of 100,000: gguf's own reader takes 700 bytes an element."""
     tokens, count = b"".join(_text(b"%d" % number) for number in range(100_000)), 100_000

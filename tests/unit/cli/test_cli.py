@@ -30,6 +30,7 @@ def assert_one_error(result: subprocess.CompletedProcess[str], code: str, messag
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anew", [False, True])
 def test_version(anew: bool) -> None:
     """Also of the installed command, started anew."""

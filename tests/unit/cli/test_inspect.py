@@ -41,6 +41,7 @@ def _inspect(model: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return forked.hyperdex("inspect", str(model), *arguments, env={**os.environ, "COLUMNS": "80"})
 
 
+@pytest.mark.slow
 def test_instructions_add_up(facts: dict[str, Any]) -> None:
     functions = facts["functions"]
     assert [(item["name"], item["runs"]) for item in functions] == [("main", 1), ("model.layers", LAYERS)]

@@ -129,6 +129,7 @@ def test_columns_are_known_unless_they_grow_with_the_position() -> None:
     assert set(unknown) == growing
 
 
+@pytest.mark.slow
 def test_the_program_side_imports_neither_numpy_nor_torch() -> None:
     code = (
         "import sys, hyperdex_ir.dialects.isa_program, hyperdex_ir.isa.assembly, hyperdex_ir.isa.codec;"

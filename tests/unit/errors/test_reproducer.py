@@ -41,6 +41,7 @@ def run(command: str, folder: Path, site: Path) -> subprocess.CompletedProcess[s
     return forked.shell(["sh", "-c", command], folder, {**os.environ, "PYTHONPATH": str(site)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "message", "marked"),
     [
@@ -102,6 +103,7 @@ def test_errors_of_the_package_keep_their_code_and_hint(folder: Path, site: Path
     ]
 
 
+@pytest.mark.slow
 def test_nothing_is_written_when_not_wanted(folder: Path, site: Path) -> None:
     for flag in ("--no-repro", "--verify-diagnostics"):
         run(f"hyperdex-opt model.mlir -p broken-raises {flag}", folder, site)

@@ -82,6 +82,7 @@ SLOPES: dict[str, PreTrainedConfig] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOPES)
 def test_slopes_stand_for_positions(name: str, tmp_path: Path) -> None:
     write_checkpoint(SLOPES[name], tmp_path, "float32")
@@ -95,6 +96,7 @@ def test_slopes_stand_for_positions(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(evaluate(imported.module, values.__getitem__, TOKENS), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_slopes_have_no_row_for_each_position(tmp_path: Path) -> None:
     """Not even where there are as many heads as positions."""
     SLOPES["mpt"].save_pretrained(tmp_path)

@@ -253,6 +253,7 @@ def test_a_transposed_matrix() -> None:
     assert shapes == {"embed.weight": (10, 12), "matrix": (5, 12), "bias": (5,)}
 
 
+@pytest.mark.slow
 def test_changes_of_what_outlives_a_pass_are_refused() -> None:
     class Counting(Toy):
         def __init__(self) -> None:

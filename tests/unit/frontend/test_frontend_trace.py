@@ -65,6 +65,7 @@ def operations(imported: ImportedModel, kind: type) -> list[Any]:
     return [op for op in imported.module.walk() if isinstance(op, kind)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_means_what_transformers_computes(name: str, tmp_path: Path) -> None:
     """In float64 on both sides, so that nothing but a wrong import can tell them apart."""
@@ -86,6 +87,7 @@ def test_means_what_transformers_computes(name: str, tmp_path: Path) -> None:
     assert np.abs(theirs).max() > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", ["llama-tied", "opt-projected"])
 def test_the_machine_is_nearer_to_float32_than_torch(name: str, dtype: str, tmp_path: Path) -> None:
@@ -139,6 +141,7 @@ def test_llama_module(tmp_path: Path) -> None:
     assert imported.sources[key] == SourceTensor(key, (64, 96), (key,))
 
 
+@pytest.mark.slow
 def test_opt_module(tmp_path: Path) -> None:
     imported = trace_config(tiny_opt_config(word_embed_proj_dim=32), tmp_path)
     offsets = {op.table.owner.key_names[0]: op.offset.value.data for op in operations(imported, lpu.EmbeddingOp)}
@@ -153,6 +156,7 @@ def test_opt_module(tmp_path: Path) -> None:
     assert dict(imported.derived) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "opt"])
 def test_text_round_trips(name: str, tmp_path: Path) -> None:
     imported = trace_config(VARIANTS[name], tmp_path)
@@ -178,6 +182,7 @@ def test_every_operation_names_its_module(tmp_path: Path) -> None:
     assert "lpu.select_rows" in places["LlamaForCausalLM"]
 
 
+@pytest.mark.slow
 def test_activations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them in one model, a layer each: it takes longer to trace a model than a layer."""
     names = [name for name in ACTIVATIONS if name not in ("prelu", "xielu")]
@@ -220,6 +225,7 @@ def test_same_text_twice(tmp_path: Path) -> None:
     assert str(trace_config(tiny_opt_config(), tmp_path / "b").module) == first
 
 
+@pytest.mark.slow
 def test_leaves_nothing_behind(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,6 +256,7 @@ def test_more_positions_than_were_trained_rotate_on(tmp_path: Path) -> None:
     assert imported.derived["model.rotary_emb.table"].shape == (500, 2, 16)
 
 
+@pytest.mark.slow
 def test_unknown_matrix_type(tmp_path: Path) -> None:
     tiny_opt_config().save_pretrained(tmp_path)
     with pytest.raises(OptionError, match="must be one of f16, bf16"):

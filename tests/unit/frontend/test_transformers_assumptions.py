@@ -92,6 +92,7 @@ def used(tree: ast.Module) -> Iterator[str]:
             yield f"transformers.{node.attr}"
 
 
+@pytest.mark.slow
 def test_every_name_of_transformers_is_listed() -> None:
     sources = sorted((ROOT / "hyperdex_ir").rglob("*.py"))
     assert {name for path in sources for name in used(ast.parse(path.read_text(encoding="utf-8")))} == set(ASSUMED)
@@ -185,6 +186,7 @@ def test_adapters_find_their_modules(model_type: str) -> None:
     assert len(in_layers) == REPLACED[model_type] * SIZES["num_hidden_layers"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", sorted(ADAPTERS))
 def test_adapted_models_are_exported_with_attention_alone(model_type: str, tmp_path: Path) -> None:
     """A node for each layer, and none of the operators of transformers' own attention."""

@@ -294,6 +294,7 @@ def command(home: Path, endpoint: str, *arguments: str, **environment: str) -> s
     return forked.hyperdex(*arguments, env={**kept, **own, **environment})
 
 
+@pytest.mark.slow
 def test_an_unsupported_model_costs_no_download(tmp_path: Path):
     files = {**FILES, "config.json": b'{"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}'}
     store = tmp_path / "hf/token"
@@ -312,6 +313,7 @@ def test_an_unsupported_model_costs_no_download(tmp_path: Path):
     assert list(store.parent.iterdir()) == [store]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {}])
 def test_a_hub_that_is_not_there(tmp_path: Path, environment: dict[str, str]):
     done = command(tmp_path, "http://127.0.0.1:9", "compile", "owner/model", HYPERDEX_HUB_ATTEMPTS="1", **environment)

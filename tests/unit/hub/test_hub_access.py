@@ -183,6 +183,7 @@ def converse(home: Path, endpoint: str, answer: bytes, *options: str) -> tuple[b
     return screen, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--token", "-"]])
 def test_the_prompt_does_not_show_the_token(tmp_path: Path, options: list[str]) -> None:
     with running_hub(FILES) as (state, endpoint):
@@ -197,6 +198,7 @@ def test_the_prompt_does_not_show_the_token(tmp_path: Path, options: list[str]) 
         assert state.requests[-1].token == TOKEN
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

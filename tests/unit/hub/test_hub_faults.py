@@ -117,6 +117,7 @@ def test_a_fault_that_passes_is_not_seen(hub: HubState, name: str) -> None:
     assert sum(one is not None for one in ranges) == (name == "short") or name == "dropped"
 
 
+@pytest.mark.slow
 def test_a_later_run_fetches_what_is_missing_only(hub: HubState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SILENCE, 0.3)
     hub.faults[WEIGHTS] = Fault("stall", at=200_000)
@@ -127,6 +128,7 @@ def test_a_later_run_fetches_what_is_missing_only(hub: HubState, monkeypatch: py
     assert [one.range for one in hub.requests if one.name == WEIGHTS and one.method == "GET"] == ["bytes=200000-"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [200_000, 300_007, 400_000])
 def test_a_part_with_other_bytes_is_dropped(hub: HubState, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
     """A disk may lose what was not synced: the hash tells, and the file comes once more from its first byte."""

@@ -188,6 +188,7 @@ def logits(text: str, chunk: int, matrix_type: str = "f16") -> np.ndarray:
     return np.concatenate([runner.forward(tokens[i : i + chunk], i, 0) for i in range(0, 70, chunk)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matrix_type", ["f16", "bf16"])
 def test_flat_and_outlined_and_any_chunk_give_the_same_bits(matrix_type: str) -> None:
     expected = logits(flat(), 70, matrix_type)

@@ -116,6 +116,7 @@ def test_machines_are_not_made_without_it(added: Spec) -> None:
         native_module(host_features())
 
 
+@pytest.mark.slow
 def test_both_machines_run_it(added: Spec) -> None:
     """Also one that has made machines before: code that was generated without it does not count."""
     key = native_key(host_features())

@@ -54,6 +54,7 @@ def compiled_kinds() -> set[Fault]:
     return {Fault[name] for path in modules for name in re.findall(r"\bFault\.([A-Z_]+)", path.read_text())}
 
 
+@pytest.mark.slow
 def test_both_machines_are_compared_on_every_kind() -> None:
     assert compiled_kinds() > {Fault.ROWS, Fault.NO_HALT, Fault.MESSAGE}
     assert compiled_kinds() - {kind for _, kind in examples()} == ELSEWHERE
@@ -66,6 +67,7 @@ def examples() -> set[tuple[str, Fault]]:
     return {named for text in texts if (named := named_fault(text)) is not None}
 
 
+@pytest.mark.slow
 def test_entries_list_what_the_machines_raise() -> None:
     """Of the kinds that do not follow from operands, each of each instruction, and no other, is raised."""
     raised = {(name, kind) for name, kind in examples() if kind not in MACHINE_FAULTS}

@@ -59,6 +59,7 @@ def rounds(*body: Instruction) -> list[Instruction]:
     return [*start, op("repeat", count=TRIPS, length=len(body) + 1), *body, add, HALT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_a_store_does_not_overtake_a_lookup(threads: int) -> None:
     """The store belongs to the last thread; without a barrier the others come late to the number."""
@@ -73,6 +74,7 @@ def test_a_store_does_not_overtake_a_lookup(threads: int) -> None:
     machine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3])
 def test_a_load_does_not_overtake_a_fetch(threads: int) -> None:
     one, two = (op("unary", function="copy", dst=_word(0), a=_word(at), columns=1, rows=1) for at in (100, 200))
@@ -113,6 +115,7 @@ def parameters_of(hbm: Hbm) -> np.ndarray:
     return hbm.bytes[NUMBERS.offset : NUMBERS.offset + 24].view(np.int64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 3])
 def test_a_rewritten_parameter_is_one_number_for_all_threads(threads: int) -> None:
     hbm = Hbm.from_parameters(MAP, layout(), parameter)
@@ -126,6 +129,7 @@ def test_a_rewritten_parameter_is_one_number_for_all_threads(threads: int) -> No
     machine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [(0, 1), (0,) * 300 + (1 << 20,)], ids=["inside", "outside"])
 def test_rewritten_parameters_move_no_head_loop_out_of_memory(numbers: tuple[int, ...]) -> None:
     """A head loop looks up its KV heads: what it has checked is what it uses, whatever the table says by then."""

@@ -135,6 +135,7 @@ class Block:
             assert tuple(bits < NOT_FINITE for bits in watched) == finite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURES)
 def test_kernels_have_the_interpreters_bits(name: str) -> None:
     """Head sizes and positions on both sides of a step, windows, softcaps, groups that are no power of two."""

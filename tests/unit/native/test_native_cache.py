@@ -89,6 +89,7 @@ def _open_at_once(home: str, code: bytes) -> bool:
     return all(own.read("x.o", "key") in (None, code) for _ in range(20) if own.write("x.o", "key", code) is None)
 
 
+@pytest.mark.slow
 def test_writers_at_once_leave_a_whole_entry(tmp_path: Path) -> None:
     code = bytes(range(256)) * 4000
     context = multiprocessing.get_context("spawn")

@@ -393,6 +393,7 @@ def test_a_closed_machine_says_so() -> None:
         machine.run([1], 0, 0)
 
 
+@pytest.mark.slow
 def test_threads_end_with_their_machine() -> None:
     before = set(threading.enumerate())
     machine = native(HALT, threads=3)

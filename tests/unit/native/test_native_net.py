@@ -129,6 +129,7 @@ def test_what_goes_wrong_is_what_goes_wrong_on_the_interpreter(case: str, engine
     assert outcome(code, engines) == outcome(code, "iii")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engines", ["n", "i"])
 def test_what_nobody_receives_is_limited(engines: str) -> None:
     """The n-th receive makes room for what the n-th send took."""

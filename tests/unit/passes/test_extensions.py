@@ -43,6 +43,7 @@ def run(tool: str, *arguments: str, site: Path | None, text: str = SQUARE) -> su
     return forked.run([str(Path(sys.executable).with_name(tool)), *arguments], input=text, env=environment)
 
 
+@pytest.mark.slow
 def test_pattern_and_dialect(site: Path) -> None:
     result = run("hyperdex-opt", "-p", FUSE, "--print-debuginfo", "--verify-each", site=site)
     assert result.returncode == 0, result.stderr
@@ -50,6 +51,7 @@ def test_pattern_and_dialect(site: Path) -> None:
     assert "%b = lpu.mul %a, %y" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", ["hyperdex-opt", "xdsl-opt"])
 def test_pass_in_both_tools(tool: str, site: Path) -> None:
     fused = run("hyperdex-opt", "-p", FUSE, site=site).stdout

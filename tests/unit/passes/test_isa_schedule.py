@@ -56,6 +56,7 @@ def _layer(module: ModuleOp) -> list[InstructionOp]:
     return [op for op in function.walk() if isinstance(op, InstructionOp)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["u55c", "asic"])
 def test_unfused_values_come_first_and_their_store_hides(traced: str, target: str) -> None:
     module, (before, after) = _scheduled(traced, "o0", target)

@@ -137,6 +137,7 @@ def test_options_in_every_spelling() -> None:
         assert str(typed_pipeline(str(one))[0]) == str(one)
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters() | st.sampled_from('"\\{},u/#\n\r\u2028')), min_size=1))
 def test_texts_of_options_read_back(texts: list[str]) -> None:
     made = [ApplyPDLPass(texts[0]), MLIROptPass(arguments=tuple(texts))]
@@ -214,6 +215,7 @@ def test_text_that_does_not_parse_is_one_line() -> None:
         parse_module("func.func @main() {\n  %a = lpu.nothing\n}", "a.mlir")
 
 
+@pytest.mark.slow
 def test_tool_prints_one_line_and_fails() -> None:
     result = _opt("--no-repro", "--pipeline", "lower-lpu-to-isa", text="func.func @main() {\n  func.return\n}")
     assert result.returncode == 1
@@ -231,6 +233,7 @@ def test_tool_imports_neither_torch_nor_numpy() -> None:
     assert result.stdout.strip().split("\n")[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_plain_xdsl_opt_knows_our_passes() -> None:
     tool = Path(sys.executable).with_name("xdsl-opt")
     text = "func.func @f(%x: tensor<1x?x8xf32>) {\n  func.return\n}"

@@ -146,6 +146,7 @@ def test_a_marker_names_a_hub_id(hub_id: str, taken: bool, tmp_path: Path) -> No
 
 
 # ---------------------------------------------------------------------------------------------------- the text
+@pytest.mark.slow
 def test_only_passes_that_do_nothing_else() -> None:
     own = set(get_all_passes()) | {"canonicalize", "cse", "dce"}
     for name in sorted(set(known_passes()) - own):
@@ -239,6 +240,7 @@ except HyperdexError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planted", [False, True], ids=["text", "file"])
 def test_the_command_of_a_reproducer_runs_one_pass(planted: bool, tmp_path: Path) -> None:
     """Neither can a text of a file add a pass to the command, nor a file beside it that has the name of the pass."""
@@ -256,6 +258,7 @@ def test_the_command_of_a_reproducer_runs_one_pass(planted: bool, tmp_path: Path
     assert again.stderr.startswith(f"error: {failed} [HDX0402]")
 
 
+@pytest.mark.slow
 def test_own_passes_of_the_tool(tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     command = ["-m", "hyperdex_ir.cli.opt", "--pipeline", program(canary)]

@@ -164,6 +164,7 @@ def test_a_state_that_lists_files_of_others(name: str, model: Path) -> None:
     assert precious.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_verify_says_what_is_wrong(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (model / MAP).write_text("")
     with pytest.raises(SystemExit) as ended:

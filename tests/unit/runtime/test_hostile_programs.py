@@ -68,6 +68,7 @@ def test_loops_without_heads_are_not_executed(monkeypatch: pytest.MonkeyPatch) -
     assert searched([*[*nested, ADD] * 100, HALT], monkeypatch) == (0, 0)
 
 
+@pytest.mark.slow
 def test_all_loops_together_are_executed_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     loops, executed = searched([*attention(1000) * 200, HALT], monkeypatch)
     assert loops == MAX_SEARCHED // 4001
@@ -76,6 +77,7 @@ def test_all_loops_together_are_executed_for_so_long(monkeypatch: pytest.MonkeyP
     assert searched([*failing * 500, HALT], monkeypatch)[1] <= MAX_SEARCHED
 
 
+@pytest.mark.slow
 def test_a_model_of_many_layers_has_all_its_loops_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """126 layers of their own with 128 heads each."""
     assert searched([*attention(128) * 126, HALT], monkeypatch)[0] == 126
@@ -94,6 +96,7 @@ def bodies(depth: int) -> list[Instruction]:
     return [*(repeat(1 << 31, depth - number) for number in range(depth)), ADD, HALT]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [chain, bodies])
 def test_depth(make: Any) -> None:
     code = make(MAX_DEPTH)
@@ -127,6 +130,7 @@ def test_depth_of_bodies_and_calls_together() -> None:
         check_structure([*code[:4], *[repeat(1, len(inner) - 1)], *inner])
 
 
+@pytest.mark.slow
 def test_how_many_instructions_there_can_be() -> None:
     halt = encode_program([HALT])
     with pytest.raises(FileFormatError, match="a program of 65537 instructions, the most is 65536"):
@@ -138,6 +142,7 @@ def test_how_many_instructions_there_can_be() -> None:
     assert len(halt) == WORD_BYTES
 
 
+@pytest.mark.slow
 def test_many_functions_and_labels() -> None:
     """Each name is looked for once: pairs of 20,000 would take minutes."""
     code = (HALT, *[RET] * 20_000)

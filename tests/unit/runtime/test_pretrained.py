@@ -60,6 +60,7 @@ def calls_in(path: Path) -> set[str]:
     return LOADERS & set(called)
 
 
+@pytest.mark.slow
 def test_one_module_calls_transformers_loaders() -> None:
     found = {
         (path.relative_to(PACKAGE).as_posix(), name)

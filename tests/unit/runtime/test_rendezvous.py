@@ -117,6 +117,7 @@ def test_the_secret_that_was_left_is_removed(tmp_path: Path, capfd: pytest.Captu
     assert not list(tmp_path.glob("*/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_secret_that_was_left_for_nothing_is_removed(rank: int, tmp_path: Path):
     """Something else listens at the port; or nobody, where rank 0 should."""
@@ -284,6 +285,7 @@ class Listener:
         return bytes([question == _CHECK and b"mismatch" in keys[0]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [_PING, _CHECK, _WAIT, _GET], ids=["ping", "check", "wait", "get"])
 def test_a_listener_that_does_not_answer(silent: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(VARIABLE, SECRETS[0])
@@ -314,6 +316,7 @@ def test_a_value_too_long_for_a_process_is_not_sealed_to_compare(monkeypatch: py
         those[0]._greetings.set("facts/0", "x" * (LONGEST_VALUE + 1))
 
 
+@pytest.mark.slow
 def test_long_words_of_a_process_that_cannot_take_part():
     those = meetings()
     together(lambda: those[0].refuse("x" * (LONGEST_VALUE + 1)), lambda: those[1]._greet(WAIT_SECONDS))
@@ -321,6 +324,7 @@ def test_long_words_of_a_process_that_cannot_take_part():
     assert str(error).startswith("x" * 300)
 
 
+@pytest.mark.slow
 def test_what_was_recorded_of_another_run_is_of_no_use(monkeypatch: pytest.MonkeyPatch):
     """Both have the same secret."""
     monkeypatch.setenv(VARIABLE, SECRETS[0])
@@ -379,6 +383,7 @@ def test_a_message_that_the_program_cannot_send(monkeypatch: pytest.MonkeyPatch)
             connection.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "messages", "words"),
     [

@@ -43,6 +43,7 @@ def copy(compiled: Path, tmp_path: Path) -> Path:
     return shutil.copytree(compiled, tmp_path / "model")
 
 
+@pytest.mark.slow
 def test_generates_what_transformers_generates(compiled: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM as TheirModel
@@ -78,6 +79,7 @@ def test_a_second_generation_does_not_see_the_first(compiled: Path) -> None:
     assert model.generate(PROMPT, 12).tokens == first.tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", EXECUTORS)
 def test_threads_take_turns(compiled: Path, engine: str) -> None:
     model = CompiledModel.open(compiled, engine=engine)
@@ -101,6 +103,7 @@ def test_fills_all_positions(compiled: Path) -> None:
     assert result.finish == "max_length"
 
 
+@pytest.mark.slow
 def test_runs_without_torch_transformers_or_weights(copy: Path, tmp_path: Path) -> None:
     """Both made unimportable; the checkpoint's weights and hyperdex_model.bin deleted."""
     expected = CompiledModel.open(copy).generate(PROMPT, 8).tokens
@@ -240,6 +243,7 @@ def test_tokenizer_of_the_folder(compiled: Path) -> None:
         tokenizer(["a", "b"], return_tensors="np")
 
 
+@pytest.mark.slow
 def test_output_directory_runs_by_its_path(compiled: Path, tmp_path: Path) -> None:
     AutoCompiler().compile(model_id=compiled, output_dir=tmp_path / "out")
     ours = AutoModelForCausalLM.from_pretrained(tmp_path / "out")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.programs.machine_programs import op
 
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.interpreter.link import Message
@@ -161,12 +162,8 @@ def test_the_largest_message_lies_in_the_lmu():
     """Whatever a program says of it: 3 rows of at most 20 columns, or all of the LMU."""
     memory_map: Any = SimpleNamespace(target=SimpleNamespace(lmu_words=100))
     for columns, words in ((20, 60), (33, 99), (34, 100), (1 << 30, 100)):
-        program: Any = SimpleNamespace(instructions=[SendOf(columns=columns), SendOf(columns=1)])
+        program: Any = SimpleNamespace(instructions=[op("halt"), *(op("send", columns=most) for most in (columns, 1))])
         assert largest_message(program, memory_map, 3) == 4 * words
-
-
-class SendOf(dict[str, int]):
-    name = "send"
 
 
 def test_frames_of_an_alarm_have_numbers_of_their_own():

@@ -149,6 +149,7 @@ def test_detokenizer_never_splits_a_character(tokenizer: Tokenizer) -> None:
         assert not any("\ufffd" in piece for piece in pieces)
 
 
+@pytest.mark.slow
 def test_detokenizer_joins_to_plain_decoding(tokenizer: Tokenizer) -> None:
     """Random ids, invalid UTF-8 among them."""
     random_ids = random.Random(7)
@@ -170,6 +171,7 @@ def test_streamer_writes_new_text_only(tokenizer: Tokenizer) -> None:
         TextStreamer(tokenizer, clean=True)
 
 
+@pytest.mark.slow
 def test_a_fork_while_another_thread_waits_for_an_answer() -> None:
     """The thread is not in the new process, where nobody would release the lock."""
     confined = Confined()

@@ -117,6 +117,7 @@ def settings_of(choice: Choice) -> Settings:
     )
 
 
+@pytest.mark.slow
 def test_the_document_chooses_the_same_tokens() -> None:
     rng = np.random.default_rng(1)
     for _ in range(600):
@@ -196,6 +197,7 @@ def choose_on(
     return machine.registers[7], machine.fault is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 63, 64, 65, 700, WIDE])
 def test_machines_choose_the_same_tokens(columns: int) -> None:
     """Those of both executors, on any number of threads; a NaN or infinity gives token 0 and is told."""

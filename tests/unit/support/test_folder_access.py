@@ -266,6 +266,7 @@ def changes(tree: ast.Module) -> list[tuple[int, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_only_one_module_changes_the_folders_of_models() -> None:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):

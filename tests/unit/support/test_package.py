@@ -39,6 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy / "dist"
 
 
+@pytest.mark.slow
 def test_wheel_claims_one_name(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -64,6 +65,7 @@ def test_sdist_holds_each_module_once(built: Path) -> None:
     assert max(Counter(inside).values()) == 1
 
 
+@pytest.mark.slow
 def test_installed_wheel_works_outside_the_checkout(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     target = tmp_path / "site"

@@ -35,6 +35,7 @@ SMALL = FileKind(100, ConfigError, "what to do")
 
 
 # ---------------------------------------------------------------------------------------------------- readers
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc: memory cannot be limited to what is free")
 def test_no_reader_waits_or_takes_a_device_for_a_file(tmp_path: Path) -> None:
     """Every reader, with little memory, on FIFOs, devices, folders, sockets and sparse files: one line each."""
@@ -155,6 +156,7 @@ def test_many_values_are_refused_before_they_are_made(tmp_path: Path) -> None:
     assert peak < 4 * size
 
 
+@pytest.mark.slow
 def test_many_names_take_no_longer_than_they_are_many(tmp_path: Path) -> None:
     """The last of 200,000 stands twice: it is found without looking at all pairs."""
     path = tmp_path / "config.json"
@@ -223,6 +225,7 @@ def _is_path(node: ast.Call) -> bool:
     return isinstance(node.func, ast.Attribute) and (not node.args or isinstance(node.args[0], ast.Constant))
 
 
+@pytest.mark.slow
 def test_files_are_read_in_one_way() -> None:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "hyperdex_ir").rglob("*.py")):

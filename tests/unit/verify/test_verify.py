@@ -50,6 +50,7 @@ def verified(model: Model, pipeline: str = "default") -> list[Result]:
     return Verifier(model, random_tokens(model, 7, 0)).each_pass(parse_pipeline(pipeline))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pipeline", ["default", "o0"])
 def test_every_pass_is_exact(model: Model, pipeline: str) -> None:
     results = verified(model, pipeline)
@@ -57,6 +58,7 @@ def test_every_pass_is_exact(model: Model, pipeline: str) -> None:
     assert all(result.equal and result.passed and not result.error for result in results)
 
 
+@pytest.mark.slow
 def test_what_a_pass_leaves_unchanged_is_not_run_again(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each text that the module has on the way is run once."""
     module, passes = model.module.clone(), parse_pipeline("default")
@@ -77,6 +79,7 @@ def test_what_a_pass_leaves_unchanged_is_not_run_again(model: Model, monkeypatch
     assert len(texts) < len(expected)
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline(model: Model) -> None:
     (result,) = Verifier(model, random_tokens(model, 5, 1)).whole(parse_pipeline("default"))
     assert result.passed
@@ -216,6 +219,7 @@ def test_a_broken_pass_is_named(model: Model, broken: tuple[str, str]) -> None:
     assert re.fullmatch(path, difference.after.path)
 
 
+@pytest.mark.slow
 def test_a_pass_that_fails_is_named(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     (one,) = parse_pipeline("lpu-fuse-norm")
 
@@ -263,6 +267,7 @@ def test_runs() -> None:
 
 
 # ----------------------------------------------------------------------------------------------------- command line
+@pytest.mark.slow
 def test_command(checkpoint: Path) -> None:
     result = CliRunner().invoke(app, ["verify", str(checkpoint), "--each-pass", "--tokens", "1,2,3", "--json"])
     assert result.exit_code == 0, result.output
