@@ -47,7 +47,7 @@ demo: $(STAMP) ## compile SmolLM2-135M-Instruct and ask it a question
 test: $(STAMP) ## run all tests, each with small counts
 	$(PYTEST)
 
-test-fast: $(STAMP) ## run the tests that take less than a second each
+test-fast: $(STAMP) ## run the tests that are not marked slow (two minutes on two cores)
 	$(PYTEST) -m 'not slow'
 
 test-latest: test-newest test-lowest ## run test-newest and test-lowest

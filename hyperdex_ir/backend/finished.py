@@ -38,7 +38,7 @@ CONVERT = "2"
 
 @dataclass(eq=False)
 class FinishedPhases:
-    """What one compile is to do, and how much of it is done.
+    """The task of one compile, and the phases of it that are done.
 
     dump: to continue from. passes: the whole pipeline. state: of the folder, under its lock.
     """

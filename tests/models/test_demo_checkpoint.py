@@ -21,7 +21,7 @@ LAYERS = range(30) if SOAK else (0, 13, 29)
 
 
 def test_weights_equal_transformers(smollm2_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those outside of layers, and of LAYERS."""
+    """The weights outside of layers, and those of LAYERS."""
     import gguf
     import torch
     from safetensors.torch import load_file
@@ -52,7 +52,7 @@ def test_weights_equal_transformers(smollm2_checkpoint: Path, monkeypatch: pytes
 
 
 def _is_compared(parts: list[str]) -> bool:
-    """Whether the first number in the name of a tensor is one of LAYERS, or there is none."""
+    """Test that the first number in the name of a tensor is one of LAYERS, or that there is none."""
     return next((int(part) in LAYERS for part in parts if part.isdecimal()), True)
 
 

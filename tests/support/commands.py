@@ -8,7 +8,7 @@ from hyperdex_ir.cli.main import main
 
 
 def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str, list[str]]:
-    """What a command that ends with exit code 1 prints, on stdout and as lines on stderr."""
+    """The output of a command that ends with exit code 1: on stdout, and as lines on stderr."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(arguments)

@@ -14,7 +14,7 @@ def compile_model(model: Path | str, **options):
 
 
 def phases_done(capsys) -> list[str]:
-    """Which of the phases wrote something, by the log lines since the last call."""
+    """The phases that wrote something, by the log lines since the last call."""
     log = capsys.readouterr().err
     return [number for number, words in (("2", "converted checkpoint at"), ("3", "data at"), ("4", "instruction at"))
             if f"[ INFO ] : Save the {'optimized ' * (number != '2')}{words}" in log]  # fmt: skip

@@ -131,7 +131,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float = LIMIT_SECONDS) -> tuple[str, str]:
-        """What it wrote until its end."""
+        """The output of the process until its end."""
         with ThreadPoolExecutor(2) as pool:
             texts = [pool.submit(stream.read if stream else str) for stream in (self.stdout, self.stderr)]
             self.wait(timeout)

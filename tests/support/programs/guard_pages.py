@@ -194,8 +194,8 @@ class World:
         return self._outcome(machine, error, lmu.words, hbm.bytes[self._end :]), machine.executed
 
     def native(self, program: Program, threads: int) -> Outcome:
-        """What the native executor leaves. Raises AssertionError when anything outside was written, or threads have
-        come to different registers."""
+        """The state that the native executor leaves. Raises AssertionError when anything outside was written, or when
+        threads have come to different registers."""
         with self._fences.in_use(), self._machine(program, threads) as machine:
             error = run_case(machine, self.case, self.start)
             if error is None:

@@ -208,7 +208,7 @@ def test_every_activation_may_be_asked_for(tmp_path: Path) -> None:
 
 
 def _activation_of(imported: ImportedModel, number: int, x: np.ndarray) -> np.ndarray:
-    """What stands between the last two matrices of a layer, applied to numbers."""
+    """The function between the last two matrices of a layer, applied to numbers."""
     first, second = operations(imported, lpu.LinearOp)[6 * number + 4 : 6 * number + 6]
     values = {first.res: x}
     op = first.next_op

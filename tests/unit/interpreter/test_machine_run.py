@@ -1,4 +1,4 @@
-"""What instructions compute, control flow, steps and devices."""
+"""Results of instructions, control flow, steps and devices."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def engine(*instructions: Instruction, threads: int, hbm: Hbm | None = None, chu
 
 
 def fault_of(machine: Machine | NativeMachine, tokens: int = 1) -> str:
-    """What a step of so many tokens says is forbidden, or ""."""
+    """The message of the fault in a step of so many tokens, or ""."""
     try:
         machine.run([1] * tokens, 0, 0)
     except MachineFault as fault:
@@ -188,7 +188,7 @@ class _Written(Lmu):
 
 
 def both(*instructions: Instruction, threads: int) -> tuple[str, np.ndarray]:
-    """What both executors say and leave in the LMU; it must be the same."""
+    """The message and the LMU of both executors, which must be the same."""
     words = np.arange(LMU_WORDS, dtype=np.float32)
     results: list[tuple[str, bytes, Any]] = []
     for kind in (Machine, NativeMachine):

@@ -55,8 +55,8 @@ def test_many_staged_phases_are_discarded_at_once(
         assert (phase == "2") == ("2" in found.staged)  # the others depend on it
         return phase == "4-1lpu"
 
-    one = SimpleNamespace(state=found, phases=("2", "3-1lpu", "4-1lpu"), is_done=is_done)
-    FinishedPhases.discard_outdated(one)  # type: ignore[arg-type]
+    one: Any = SimpleNamespace(state=found, phases=("2", "3-1lpu", "4-1lpu"), is_done=is_done)
+    FinishedPhases.discard_outdated(one)
     assert asked == ["2", "4-1lpu"]
     assert list(found.staged) == list(State.load(tmp_path).staged) == ["4-1lpu"]
     assert len(saved) == 1

@@ -200,7 +200,7 @@ def choose_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 63, 64, 65, 700, WIDE])
 def test_machines_choose_the_same_tokens(columns: int) -> None:
-    """Those of both executors, on any number of threads; a NaN or infinity gives token 0 and is told."""
+    """Both executors, on any number of threads; a NaN or infinity gives token 0 and is told."""
     rng = np.random.default_rng(columns)
     targets = machines(columns)
     for number in range(40 if columns < WIDE or SOAK else 20):
