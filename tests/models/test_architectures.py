@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from support import SOAK
-from support.models.architectures import CASES, write_case
+from support import SOAK, chosen
+from support.models.architectures import CASES, write_case, write_config
+from support.models.mechanisms import mechanisms
 from support.models.recorded import MACHINE, POSITIONS, has_recorded_bytes
 from support.models.routing_gaps import Reference, clear_positions, clear_text
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -21,6 +23,12 @@ from hyperdex_ir.tools import AutoCompiler
 
 SEEDS = range(5) if SOAK else range(1)
 CHUNKS = (1, 7, 32)
+#: Cases that stand for all where a model runs in other ways: together they have every kind of operation.
+FEW = (
+    "cohere-norms", "deepseek_v3", "deepseek_v3-plain", "falcon-new", "falcon-slopes", "gemma2", "gemma3-softcap",
+    "gpt2-scales", "gpt_oss", "gptj", "granite", "helium", "lfm2", "lfm2-biases", "llama", "nemotron", "olmo", "opt",
+    "opt-xielu", "phi-norms", "qwen2-windows", "qwen2_moe-windows", "stablelm-norms-parallel",
+)  # fmt: skip
 
 pytestmark = pytest.mark.slow
 
@@ -39,9 +47,16 @@ class Compiled:
     references: tuple[Reference, Reference]
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param((name, seed), id=f"{name}-{seed}") for name in CASES for seed in SEEDS]
-)
+def _of(names: Iterable[str]) -> pytest.MarkDecorator:
+    """Parametrization of the fixture `compiled`."""
+    models = [pytest.param((name, seed), id=f"{name}-{seed}") for name in names for seed in SEEDS]
+    return pytest.mark.parametrize("compiled", models, indirect=True, scope="module")
+
+
+of_all, of_few = _of(CASES), _of(chosen(CASES, *FEW))
+
+
+@pytest.fixture(scope="module")
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Compiled:
     name, seed = request.param
     folder = write_case(CASES[name], tmp_path_factory.mktemp(name), seed)
@@ -67,6 +82,7 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
+@of_all
 def test_nearer_to_float32_than_transformers(compiled: Compiled) -> None:
     """Of a routed model, the text up to where rounding may choose an expert: see routing_gaps.py."""
     assert compiled.references[0].logits.std() >= 1
@@ -87,17 +103,20 @@ def test_nearer_to_float32_than_transformers(compiled: Compiled) -> None:
     assert (logits.argmax(axis=1) == exact.argmax(axis=1))[clear].all()
 
 
+@of_all
 @pytest.mark.skipif(bool(MACHINE), reason=MACHINE)
 def test_the_recorded_bytes(compiled: Compiled) -> None:
     assert compiled.seed or has_recorded_bytes(compiled.name, "default", compiled.folder)
 
 
+@of_few
 def test_the_same_bits_without_optimizations(compiled: Compiled, tmp_path: Path) -> None:
     AutoCompiler().compile(str(compiled.folder), max_length=POSITIONS, pipeline="o0", output_dir=str(tmp_path))
     assert CompiledModel.open(tmp_path).logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
     assert compiled.seed or has_recorded_bytes(compiled.name, "o0", tmp_path)
 
 
+@of_few
 def test_the_same_bits_on_two_devices(compiled: Compiled) -> None:
     """In the same folder: the images are made of the converted checkpoint that is there."""
     AutoCompiler().compile(str(compiled.folder), num_device=2, max_length=POSITIONS)
@@ -106,11 +125,13 @@ def test_the_same_bits_on_two_devices(compiled: Compiled) -> None:
     assert compiled.seed or has_recorded_bytes(compiled.name, "two", compiled.folder)
 
 
+@of_few
 def test_the_same_bits_by_the_interpreter(compiled: Compiled) -> None:
     model = CompiledModel.open(compiled.folder, engine="interpreter")
     assert model.logits(compiled.tokens).tobytes() == compiled.logits.tobytes()
 
 
+@of_few
 def test_the_same_bits_for_every_prefill_chunk(compiled: Compiled) -> None:
     """Each step gives the logits of its last row, which are those of the step over the whole text."""
     for chunk in CHUNKS:
@@ -123,3 +144,10 @@ def test_the_same_bits_for_every_prefill_chunk(compiled: Compiled) -> None:
 def test_every_architecture_is_here() -> None:
     known = {family.model_type for name, family in FAMILIES.items() if name not in RENAMED}  # those: test_renamed.py
     assert {case.model_type for case in CASES.values()} == known
+
+
+@pytest.mark.skipif(not SOAK, reason="for a soak: SOAK=1")
+def test_the_few_have_every_kind_of_operation(tmp_path: Path) -> None:
+    kinds = {name: mechanisms(write_config(case, tmp_path / name)) for name, case in CASES.items()}
+    found = frozenset().union(*(kinds[name] for name in FEW))
+    assert {name: sorted(missing) for name, own in kinds.items() if (missing := own - found)} == {}

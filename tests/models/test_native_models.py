@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import SOAK
+from support import SOAK, chosen
 from support.models.tiny import VOCABULARY, tiny_llama_config, tiny_opt_config, write_checkpoint
 
 from hyperdex_ir.native.features import VARIABLE, available, host_features
@@ -73,7 +73,7 @@ def test_prefill_chunks(model_dir: Path, expected: np.ndarray, threads: int) -> 
             assert model.forward(part, start).tobytes() == expected[last].tobytes(), f"chunks of {chunk}, row {last}"
 
 
-@pytest.mark.parametrize("settings", sorted(SETTINGS))
+@pytest.mark.parametrize("settings", chosen(SETTINGS, "greedy", "sampled"))
 def test_generated_tokens(model_dir: Path, settings: str) -> None:
     prompt = TOKENS[:20]
     models = open_native(model_dir), CompiledModel.open(model_dir, engine="interpreter")

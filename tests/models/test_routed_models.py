@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import SOAK
+from support import SOAK, chosen
 from support.models import routed_modules
 from support.models.blocks import blocks_of
 from support.models.imported import Parameters, random_parameters
@@ -108,10 +108,18 @@ def compiled_model(kind: str, matrix: str = "f16", pipeline: str = "default", de
     return Compiled(*model(kind, matrix), pipeline, devices)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+_LOWERED = [("bf16", "o0", 1), ("f16", "default", 1), ("bf16", "default", 2), ("f16", "default", 3)]
+
+
 @pytest.mark.parametrize(
-    ("matrix", "pipeline", "devices"),
-    [("bf16", "o0", 1), ("f16", "default", 1), ("bf16", "default", 2), ("f16", "default", 3)],
+    ("kind", "matrix", "pipeline", "devices"),
+    chosen(
+        [(kind, *lowered) for kind in KINDS for lowered in _LOWERED],
+        *[(kind, "bf16", "default", 2) for kind in KINDS],
+        ("softmax-of-all", "f16", "default", 1),
+        ("softmax-of-chosen", "f16", "default", 3),
+        ("groups", "bf16", "o0", 1),
+    ),
 )
 def test_every_level_executor_and_chunk_gives_the_same_bits(kind: str, matrix: str, pipeline: str, devices: int):
     compiled = compiled_model(kind, matrix, pipeline, devices)

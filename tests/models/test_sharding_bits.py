@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from support import SOAK
+from support import SOAK, chosen
 from support.models.imported import Parameters, import_any, import_model, lpu_logits
 from support.models.tiny import tiny_config, tiny_llama_config, tiny_opt_config
 from transformers import GlmConfig, GPTBigCodeConfig, GPTNeoXConfig, PreTrainedConfig, Qwen3Config
@@ -76,8 +76,15 @@ def _counts(name: str, pipeline: str) -> Sequence[int]:
     return ALL_COUNTS if is_full else COUNTS
 
 
-@pytest.mark.parametrize("pipeline", ["default", "o0"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("name", "pipeline"),
+    chosen(
+        [(name, pipeline) for name in MODELS for pipeline in ("default", "o0")],
+        *[(name, "default") for name in MODELS],
+        ("opt-projected-post-norm", "o0"),
+        ("query-key-value-fused-by-head", "o0"),
+    ),
+)
 def test_every_count_and_every_pass_keep_every_bit(name: str, pipeline: str, tmp_path: Path) -> None:
     module, parameters = _imported(name, tmp_path)
     expected = lpu_logits(module, parameters)

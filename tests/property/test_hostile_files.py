@@ -22,7 +22,7 @@ from support import SOAK, TESTS
 
 pytestmark = pytest.mark.slow
 
-CASES = 100_000 if SOAK else 2_000
+CASES = 100_000 if SOAK else 1_000
 
 #: What is spoiled -> how, and its share of the cases, of 100.
 SURFACES: dict[str, tuple[str, int]] = {

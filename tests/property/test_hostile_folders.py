@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the watch needs /proc and prctl of Linux"),
 ]
 
-SHARES = 8
+SHARES = 16
 PARTS = 4 if SOAK else 1
 
 

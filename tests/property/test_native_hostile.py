@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 #: Instructions, and how many of them one process runs.
-INSTRUCTIONS = 1_000_000 if SOAK else 20_000
+INSTRUCTIONS = 1_000_000 if SOAK else 10_000
 PART = 50_000
 #: How long a process may take: to start and compile, and for each instruction; ten times what it takes.
 START_SECONDS, INSTRUCTION_SECONDS = 120, 0.02
