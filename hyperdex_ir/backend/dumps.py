@@ -20,7 +20,7 @@ from hyperdex_ir.backend.options import CompileOptions
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.passes.pipeline import Observer, PipelinePlace, parse_pipeline, pipeline_spec, typed_pipeline
 from hyperdex_ir.support.files import write_text
-from hyperdex_ir.support.reading import DUMP, read_text
+from hyperdex_ir.support.reading import DUMP, read_source
 from hyperdex_ir.support.xdsl import parse_module, print_module
 
 IMPORT = "import"
@@ -114,7 +114,7 @@ def read_dump(path: Path, pipeline: str | None, allowed: Collection[str] = ()) -
     its header names another pass than `parse_pipeline` knows, or nothing says which passes are left.
     """
     try:
-        text = read_text(path, DUMP)
+        text = read_source(path, DUMP)
     except FileNotFoundError:
         raise OptionError(f"{path}: cannot read this IR: no such file", DUMP.hint) from None
     run, left = _header(text, _RUN), _header(text, _LEFT)

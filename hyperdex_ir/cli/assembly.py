@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TextIO
 
@@ -10,8 +9,8 @@ from hyperdex_ir.errors import COMPILE_AGAIN, AssemblyError, FileFormatError
 from hyperdex_ir.isa.assembly import parse_program, print_program
 from hyperdex_ir.isa.codec import decode_program, encode_program
 from hyperdex_ir.isa.program import Origin, Program
-from hyperdex_ir.support.files import Kind, read_binary, write_binary
-from hyperdex_ir.support.reading import ASSEMBLY, TABLE, read_object, read_text
+from hyperdex_ir.support.files import Kind, pack_binary, unpack_binary, write_given
+from hyperdex_ir.support.reading import ASSEMBLY, PROGRAM, TABLE, read_given, read_object, read_source
 
 
 def disassemble(path: Path, out: TextIO) -> None:
@@ -19,7 +18,10 @@ def disassemble(path: Path, out: TextIO) -> None:
 
     Raises FileFormatError when the file, or the .json, is not valid.
     """
-    payload = read_binary(path, Kind.INSTRUCTIONS)
+    try:
+        payload = unpack_binary(read_given(path, PROGRAM), path, Kind.INSTRUCTIONS)
+    except FileNotFoundError:
+        raise FileFormatError(f"{path}: no such file", COMPILE_AGAIN) from None
     try:
         program = decode_program(payload)
     except FileFormatError as error:
@@ -33,12 +35,11 @@ def assemble(path: Path, output: Path) -> None:
     Raises AssemblyError with line and column, StorageError when the file cannot be written.
     """
     try:
-        text = read_text(path, ASSEMBLY)
+        text = read_source(path, ASSEMBLY)
     except FileNotFoundError as error:
         raise AssemblyError(f"{path}: {error.strerror}") from None
     program = parse_program(text, str(path))
-    target = Path(os.path.realpath(output))  # a link stays one, /dev/stdout above all
-    write_binary(target, Kind.INSTRUCTIONS, encode_program(program.instructions))
+    write_given(output, pack_binary(Kind.INSTRUCTIONS, encode_program(program.instructions)))
 
 
 def read_origins(path: Path, program: Program) -> tuple[Origin, ...]:

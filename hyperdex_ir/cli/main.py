@@ -99,7 +99,9 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
 
 
 @app.command("dis", cls=Command)
-def disassemble_file(file: Annotated[Path, typer.Argument(help="inst/inst_{n}lpu.bin of a compiled model.")]) -> None:
+def disassemble_file(
+    file: Annotated[Path, typer.Argument(help="inst/inst_{n}lpu.bin of a compiled model, or `-`.")],
+) -> None:
     """Disassemble a program to stdout."""
     from hyperdex_ir.cli.assembly import disassemble
 
@@ -108,8 +110,8 @@ def disassemble_file(file: Annotated[Path, typer.Argument(help="inst/inst_{n}lpu
 
 @app.command("as", cls=Command)
 def assemble_file(
-    file: Annotated[Path, typer.Argument(help="Assembly text, as `hyperdex dis` prints it.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The program to write.")],
+    file: Annotated[Path, typer.Argument(help="Assembly text, as `hyperdex dis` prints it, or `-`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The program to write, or `-`.")],
 ) -> None:
     """Assemble text to a program."""
     from hyperdex_ir.cli.assembly import assemble

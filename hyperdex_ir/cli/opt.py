@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from io import BytesIO
+from codecs import BOM_UTF8
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import IO, ClassVar
 
@@ -19,8 +20,19 @@ from hyperdex_ir.cli.opt_arguments import add_arguments
 from hyperdex_ir.cli.process import interrupted
 from hyperdex_ir.errors import HyperdexError, OptionError, StorageError, printable
 from hyperdex_ir.passes.pipeline import Observer, parse_pipeline, pipeline_lines, run_passes, typed_pipeline
+from hyperdex_ir.support.files import write_given
 from hyperdex_ir.support.reading import DUMP
-from hyperdex_ir.support.xdsl import check_module, check_text, value_errors
+from hyperdex_ir.support.xdsl import check_module, check_text, print_module, value_errors
+
+
+class _Output(StringIO):
+    """The text that goes to a file once everything has succeeded. xdsl-opt closes it, also after errors."""
+
+    text = ""
+
+    def close(self) -> None:
+        self.text = self.getvalue()
+        super().close()
 
 
 class HyperdexOptMain(xDSLOptMain):
@@ -28,6 +40,10 @@ class HyperdexOptMain(xDSLOptMain):
 
     version_format: ClassVar[str] = f"hyperdex-opt {__version__} (xdsl {{xdsl_version}})"
     passes: tuple[ModulePass, ...] = ()
+
+    def __init__(self, args: list[str] | None = None):
+        self._output = _Output()
+        super().__init__(args=args)
 
     def register_all_arguments(self, arg_parser: argparse.ArgumentParser) -> None:
         super().register_all_arguments(arg_parser)
@@ -45,9 +61,11 @@ class HyperdexOptMain(xDSLOptMain):
                 raise OptionError(f"print-ir: no pass {name!r} runs", f"these run: {', '.join(names) or 'none'}")
 
     def prepare_output(self) -> IO[str]:
-        if self.args.output_file is None and sys.stdout is None:
+        if self.args.output_file is not None:
+            return self._output
+        if sys.stdout is None:
             raise StorageError("standard output is closed", "name a file with -o")
-        return super().prepare_output()
+        return sys.stdout
 
     def get_input_stream(self) -> tuple[IO[bytes], str]:
         """The input as in xdsl-opt, read only up to the size of the largest module. The user may name a pipe too."""
@@ -60,7 +78,7 @@ class HyperdexOptMain(xDSLOptMain):
     def parse_chunk(self, chunk: IO[bytes], file_extension: str, start_offset: int = 0) -> ModuleOp | None:
         name = self.args.input_file or "<stdin>"
         with value_errors(name):
-            text = chunk.read()
+            text = chunk.read().removeprefix(BOM_UTF8)
             check_text(text.decode(errors="replace"), name)
             return super().parse_chunk(BytesIO(text), file_extension, start_offset)
 
@@ -73,6 +91,8 @@ class HyperdexOptMain(xDSLOptMain):
             print(pass_table(), end="")
         else:
             super().run()
+            if self.args.output_file is not None:  # which may be the input
+                write_given(Path(self.args.output_file), self._output.text.encode())
 
     def apply_passes(self, prog: ModuleOp) -> None:
         arguments = self.args
@@ -94,6 +114,12 @@ class HyperdexOptMain(xDSLOptMain):
             if not arguments.verify_diagnostics:
                 raise
             raise DiagnosticException(f"error: {error}") from None
+
+    def output_resulting_program(self, prog: ModuleOp) -> str:
+        """As xdsl-opt prints it; a long head in several lines, as the other commands do."""
+        given = self.args
+        is_plain = not (given.print_op_generic or given.print_no_properties or given.print_debuginfo)
+        return print_module(prog) if is_plain and given.target == "mlir" else super().output_resulting_program(prog)
 
     def _observers(self) -> list[Observer]:
         from hyperdex_ir.passes.observers import IrTree, PrintBetween, PrintIr, RoundTrip, Statistics, Times

@@ -15,8 +15,9 @@ operands, not within one.
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -53,6 +54,8 @@ from hyperdex_ir.isa.structure import BODIES, MAX_INSTRUCTIONS, StructureError, 
 
 INDENT = "    "
 ENTRY_LABEL = "main"
+#: Characters of names that are compared for what may be meant.
+_LONGEST = 100
 
 _LABEL = r"[A-Za-z_.$][\w.$]*"
 _NUMBER = r"-?(?:0[xX][0-9a-fA-F]{1,32}|[0-9]{1,32})"
@@ -168,8 +171,14 @@ class _Word:
         return _Word(self.source, self.line, self.column + start, self.text[start:])
 
 
-def _fail(word: _Word, message: str) -> NoReturn:
-    raise AssemblyError(f"{word.source}:{word.line}:{word.column}: {message}")
+def _fail(word: _Word, message: str, hint: str = "") -> NoReturn:
+    raise AssemblyError(f"{word.source}:{word.line}:{word.column}: {message}", hint)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    """A hint at the name that may be meant; empty when none is near."""
+    nearest = difflib.get_close_matches(name[:_LONGEST], (item for item in names if len(item) <= _LONGEST), n=1)
+    return f"did you mean {nearest[0]}?" if nearest else ""
 
 
 @dataclass
@@ -202,14 +211,15 @@ class _Reader:
         spec = BY_NAME.get(mnemonic.text)
         if spec is None:
             known = ", ".join(spec.name for spec in SPECS)
-            _fail(mnemonic, f"expected a label or an instruction ({known}), got {mnemonic.text!r}")
+            message = f"expected a label or an instruction ({known}), got {mnemonic.text!r}"
+            _fail(mnemonic, message, _nearest(mnemonic.text, BY_NAME))
         operands = {operand.name: operand for operand in spec.operands}
         written: dict[str, Value] = {}
         for word in words:
             name = word.text.partition("=")[0]
             if name == word.text or name not in operands:
                 wanted = ", ".join(f"{operand}=" for operand in operands) or "nothing"
-                _fail(word, f"{spec.name}: expected {wanted}, got {word.text!r}")
+                _fail(word, f"{spec.name}: expected {wanted}, got {word.text!r}", _nearest(name, operands))
             if name in written:
                 _fail(word, f"{spec.name}: {name} stands twice")
             written[name] = self._read_operand(spec.name, operands[name], word.tail(len(name) + 1))
@@ -238,7 +248,7 @@ class _Reader:
     def resolve(self) -> tuple[Instruction, ...]:
         for index, word in self.calls.items():
             if word.text not in self.labels:
-                _fail(word, f"no label {word.text}")
+                _fail(word, f"no label {word.text}", _nearest(word.text, self.labels))
             self.values[index]["target"] = self.labels[word.text]
         return tuple(Instruction(name, values) for name, values in zip(self.names, self.values, strict=True))
 
@@ -260,7 +270,8 @@ def _parse_value(operand: Operand, word: _Word) -> Value:
             return _parse_f32(word)
         case Enum():
             if word.text not in operand.choices:
-                _fail(word, f"expected one of {', '.join(operand.choices)}, got {word.text!r}")
+                choices = operand.choices
+                _fail(word, f"expected one of {', '.join(choices)}, got {word.text!r}", _nearest(word.text, choices))
             return word.text
         case Imm():
             if not re.fullmatch(_NUMBER, word.text, re.ASCII):

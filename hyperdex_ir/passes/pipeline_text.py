@@ -24,7 +24,7 @@ from xdsl.utils.arg_spec import ArgSpec, ParameterType
 from hyperdex_ir.errors import ExtensionError, OptionError
 from hyperdex_ir.passes import get_all_passes
 from hyperdex_ir.support.extensions import PASSES, find_extensions
-from hyperdex_ir.support.reading import PIPELINE, read_text
+from hyperdex_ir.support.reading import PIPELINE, read_source
 
 _FOLDER = Path(__file__).parent / "pipelines"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -81,7 +81,7 @@ def _typed_text(text_or_name: str) -> PipelineText:
     if not text_or_name.endswith(".pipeline") and not os.path.isfile(text_or_name):
         return PipelineText(text_or_name)
     try:
-        return PipelineText(read_text(Path(text_or_name), PIPELINE), text_or_name)
+        return PipelineText(read_source(Path(text_or_name), PIPELINE), text_or_name)
     except FileNotFoundError:
         raise OptionError(f"{text_or_name}: cannot read this pipeline: no such file", _known_names()) from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import IO
 
 from hyperdex_ir.errors import COMPILE_AGAIN, FileFormatError, StorageError
 from hyperdex_ir.support.folder_access import FolderTree
-from hyperdex_ir.support.reading import PROGRAM, open_regular
+from hyperdex_ir.support.reading import PROGRAM, STANDARD_OUTPUT, is_of_dev, open_regular
 
 MAGIC = b"HDXI"
 FORMAT_VERSION = 1
@@ -48,7 +49,11 @@ def read_header(file: IO[bytes], path: Path, kind: Kind) -> tuple[int, int]:
 
     Raises FileFormatError when the file is not of this kind and version, or its size is not the header's.
     """
-    header = file.read(HEADER_BYTES)
+    return check_header(file.read(HEADER_BYTES), os.fstat(file.fileno()).st_size - HEADER_BYTES, path, kind)
+
+
+def check_header(header: bytes, size: int, path: Path, kind: Kind) -> tuple[int, int]:
+    """As `read_header`, of the bytes of a header and the size of what follows it."""
     if len(header) < HEADER_BYTES:
         raise FileFormatError(f"{path}: {len(header)} bytes, too short for a header", COMPILE_AGAIN)
     magic, version, found, units, crc = _HEADER.unpack(header)
@@ -58,7 +63,6 @@ def read_header(file: IO[bytes], path: Path, kind: Kind) -> tuple[int, int]:
         raise FileFormatError(f"{path}: format version {version}, this program reads {FORMAT_VERSION}", COMPILE_AGAIN)
     if found != kind:
         raise FileFormatError(f"{path}: holds kind {found}, expected {kind.value} ({kind.name.lower()})")
-    size = os.fstat(file.fileno()).st_size - HEADER_BYTES
     if size != units * UNIT:
         raise FileFormatError(
             f"{path}: {size} bytes of payload, the header says {units * UNIT}", "the file is truncated; compile again"
@@ -79,6 +83,16 @@ def read_binary(path: Path, kind: Kind, most: int = PROGRAM.limit - HEADER_BYTES
             payload = file.read(size)
     except FileNotFoundError:
         raise FileFormatError(f"{path}: no such file", COMPILE_AGAIN) from None
+    return _checked(payload, crc, path)
+
+
+def unpack_binary(data: bytes, path: Path, kind: Kind) -> bytes:
+    """As `read_binary`, of the bytes of a file. path: its name for errors."""
+    _, crc = check_header(data[:HEADER_BYTES], len(data) - HEADER_BYTES, path, kind)
+    return _checked(data[HEADER_BYTES:], crc, path)
+
+
+def _checked(payload: bytes, crc: int, path: Path) -> bytes:
     if zlib.crc32(payload) != crc:
         raise FileFormatError(f"{path}: corrupted (CRC of the payload differs from the header's)", COMPILE_AGAIN)
     return payload
@@ -112,12 +126,35 @@ def atomic_file(
         yield file
 
 
+def write_given(path: Path, data: bytes) -> None:
+    """Writes a file that the user names: `-` is standard output, and what is in `/dev` takes the bytes as they come.
+
+    Another file appears whole or not at all; a link stays one. Raises as `atomic_file`.
+    """
+    if os.fspath(path) in STANDARD_OUTPUT:
+        if sys.stdout is None:
+            raise StorageError("standard output is closed", "name a file")
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        return
+    if is_of_dev(path) and not path.is_file():
+        with storage_errors(path), path.open("wb") as file:
+            file.write(data)
+        return
+    with atomic_file(Path(os.path.realpath(path))) as file:
+        file.write(data)
+
+
+def pack_binary(kind: Kind, payload: bytes) -> bytes:
+    """Header and payload, padded to whole units."""
+    padded = payload + bytes(-len(payload) % UNIT)
+    return pack_header(kind, len(padded), zlib.crc32(padded)) + padded
+
+
 def write_binary(path: Path, kind: Kind, payload: bytes, root: Path | None = None) -> None:
     """Writes header and payload, padded to whole units; the file appears whole or not at all. As `atomic_file`."""
-    padded = payload + bytes(-len(payload) % UNIT)
     with atomic_file(path, root) as file:
-        file.write(pack_header(kind, len(padded), zlib.crc32(padded)))
-        file.write(padded)
+        file.write(pack_binary(kind, payload))
 
 
 def write_text(path: Path, text: str, root: Path | None = None) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from hyperdex_ir.errors import (
 )
 
 _MIB = 1 << 20
+#: Names by which a user means standard input and output.
+STANDARD_INPUT, STANDARD_OUTPUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
 
 
 @dataclass(frozen=True)
@@ -144,15 +147,35 @@ def read_bytes(path: Path, kind: FileKind) -> bytes:
     more bytes than the kind allows.
     """
     with open_regular(path, kind.error, kind.hint, buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        blocks: list[bytes] = []
-        left = kind.limit + 1
-        try:
-            while size <= kind.limit and left and (block := file.read(min(left, _BLOCK_BYTES))):
-                blocks.append(block)
-                left -= len(block)
-        except OSError as failure:
-            raise kind.error(f"{path}: cannot be read: {failure.strerror}", kind.hint) from None
+        return _read(file, path, kind)
+
+
+def read_given(path: Path, kind: FileKind) -> bytes:
+    """As `read_bytes`, of a file that the user names: `-` is standard input, and a name of `/dev` may be a pipe."""
+    is_input = os.fspath(path) in STANDARD_INPUT
+    if not is_input and not (is_of_dev(path) and path.is_fifo()):
+        return read_bytes(path, kind)
+    if is_input and sys.stdin is None:
+        raise kind.error("standard input is closed", "name a file")
+    with open(0 if is_input else path, "rb", buffering=0, closefd=not is_input) as file:
+        return _read(file, path, kind)
+
+
+def is_of_dev(path: Path) -> bool:
+    """Test for a name of the system's, such as /dev/stdin and /dev/fd/63: never a name in a folder of a model."""
+    return path.parent in (Path("/dev"), Path("/dev/fd"))
+
+
+def _read(file: IO[bytes], path: Path, kind: FileKind) -> bytes:
+    size = os.fstat(file.fileno()).st_size
+    blocks: list[bytes] = []
+    left = kind.limit + 1
+    try:
+        while size <= kind.limit and left and (block := file.read(min(left, _BLOCK_BYTES))):
+            blocks.append(block)
+            left -= len(block)
+    except OSError as failure:
+        raise kind.error(f"{path}: cannot be read: {failure.strerror}", kind.hint) from None
     if size > kind.limit or not left:
         raise kind.error(f"{path}: {max(size, kind.limit + 1)} bytes, the most that is read is {kind.limit}", kind.hint)
     return b"".join(blocks)
@@ -175,7 +198,15 @@ def check_small(path: Path, kind: FileKind) -> None:
 
 def read_text(path: Path, kind: FileKind) -> str:
     r"""A file of UTF-8 text, each line end as `\n`. Raises as `read_bytes`, and the kind's error when it is no text."""
-    data = read_bytes(path, kind)
+    return _decode(read_bytes(path, kind), path, kind)
+
+
+def read_source(path: Path, kind: FileKind) -> str:
+    """As `read_text`, of a source that the user names as in `read_given`. A byte-order mark is left out."""
+    return _decode(read_given(path, kind), path, kind).removeprefix("\ufeff")
+
+
+def _decode(data: bytes, path: Path, kind: FileKind) -> str:
     try:
         return data.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as failure:

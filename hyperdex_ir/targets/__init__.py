@@ -18,7 +18,7 @@ from typing import Annotated, Any, get_type_hints
 
 from hyperdex_ir.errors import OptionError
 from hyperdex_ir.support.locations import user_path
-from hyperdex_ir.support.reading import TARGET, read_text
+from hyperdex_ir.support.reading import TARGET, read_source
 
 DEFAULT_TARGET = "u55c"
 LANES = 64  # of a MAC tree: part of the arithmetic, not a choice of the target
@@ -205,7 +205,7 @@ def _read(path: Path) -> Target:
     if not _NAME.fullmatch(name):
         raise OptionError(f"{path}: a target cannot have this name", "name the file with letters, digits, _, . and -")
     try:
-        entries = _parsed(str(path), read_text(path, TARGET))
+        entries = _parsed(str(path), read_source(path, TARGET))
     except FileNotFoundError:
         raise OptionError(f"{path}: no such file", f"the targets of the package: {', '.join(target_names())}") from None
     for key, entry in entries.items():

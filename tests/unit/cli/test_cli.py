@@ -112,7 +112,7 @@ def test_ctrl_c_while_waiting(tmp_path: Path) -> None:
     script = """
 import hyperdex_ir.cli.assembly as assembly
 from hyperdex_ir.cli.main import main
-assembly.read_text = lambda path, kind: path.read_text()  # which waits for a FIFO
+assembly.read_source = lambda path, kind: path.read_text()  # which waits for a FIFO
 main()
 """
     command = ["-c", script, "as", str(fifo), "-o", str(tmp_path / "out.bin")]

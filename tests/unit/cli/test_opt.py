@@ -44,6 +44,55 @@ def tool(name: str, *arguments: str, text: str = "") -> subprocess.CompletedProc
     return forked.run([str(Path(sys.executable).with_name(name)), *arguments], input=text)
 
 
+# ---------------------------------------------------------------------------------------------------- output
+def test_a_file_can_be_input_and_output(module: str) -> None:
+    main([module, "-o", module, "-p", "cse"])
+    assert Path(module).read_text() == print_module(parse_module(Path(module).read_text()))
+    assert Path(module).read_text().count("lpu.neg") == 1
+
+
+@pytest.mark.parametrize("arguments", [["-p", "nothing"], ["-p", "lower-lpu-to-isa", "--no-repro"]])
+def test_an_error_leaves_the_output_as_it_was(arguments: list[str], module: str, capsys) -> None:
+    output = Path("out.mlir")
+    output.write_text("what was there")
+    with pytest.raises(SystemExit):
+        main([module, "-o", str(output), *arguments])
+    assert output.read_text() == "what was there"
+    assert sorted(path.name for path in Path().iterdir()) == ["model.mlir", "out.mlir"]
+
+
+def test_one_wrong_module_of_several_leaves_no_output(module: str, capsys) -> None:
+    Path(module).write_text(TEXT + "// -----\n" + TEXT.replace("%a, %b", "%a, %z"))
+    with pytest.raises(SystemExit):
+        main([module, "--split-input-file", "-o", "out.mlir"])
+    assert not Path("out.mlir").exists()
+
+
+def test_standard_output_by_name(module: str, capsys) -> None:
+    main([module])
+    expected = capsys.readouterr().out
+    assert tool("hyperdex-opt", str(Path(module).absolute()), "-o", "-").stdout == expected
+    assert tool("hyperdex-opt", str(Path(module).absolute()), "-o", "/dev/stdout").stdout == expected
+
+
+def test_a_byte_order_mark_is_skipped(module: str, capsys) -> None:
+    main([module])
+    expected = capsys.readouterr().out
+    Path(module).write_text("\ufeff" + TEXT, encoding="utf-8")
+    main([module])
+    assert capsys.readouterr().out == expected
+
+
+def test_the_head_of_a_module_is_that_of_hyperdex_ir(module: str, capsys) -> None:
+    """A long head has a line for each attribute."""
+    facts = f'lpu.target = "u55c", lpu.max_length = 64 : i64, lpu.note = "{100 * chr(120)}"'
+    Path(module).write_text(f"builtin.module attributes {{{facts}}} {{\n{TEXT}\n}}")
+    main([module])
+    printed = capsys.readouterr().out
+    assert printed == print_module(parse_module(printed))
+    assert printed.startswith("builtin.module attributes {\n  lpu.target")
+
+
 # ---------------------------------------------------------------------------------------------------- looking inside
 def test_ir_before_and_after_named_passes(module: str, capsys) -> None:
     passes = "lpu-token-major,cse,dce"

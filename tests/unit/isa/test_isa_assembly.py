@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,3 +219,34 @@ def test_as_replaces_files_only(image: Path, tmp_path: Path) -> None:
             assemble(text, output)
     assert (tmp_path / "pipe").is_fifo()
     assert sorted(tmp_path.iterdir()) == before
+
+
+# ---------------------------------------------------------------------------------------------------- pipes
+@pytest.mark.parametrize(("stdin", "stdout"), [("-", "-"), ("/dev/stdin", "/dev/stdout")])
+def test_pipes(stdin: str, stdout: str, image: Path) -> None:
+    hyperdex = shlex.quote(str(Path(sys.executable).with_name("hyperdex")))
+    command = f"{hyperdex} dis {stdin} | {hyperdex} as {stdin} -o {stdout}"
+    done = subprocess.run(command, shell=True, input=image.read_bytes(), capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (image.read_bytes(), b"")
+
+
+def test_a_byte_order_mark_is_skipped(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.s").write_text("\ufeff" + TEXT, encoding="utf-8")
+    assemble(tmp_path / "t.s", tmp_path / "out.bin")
+    assert (tmp_path / "out.bin").read_bytes() == image.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "hint"),
+    [
+        ("softmax dst", "sofmax dst", "did you mean softmax?"),
+        ("window=512", "windw=512", "did you mean window?"),
+        ("activation=silu", "activation=sillu", "did you mean silu?"),
+        ("call target=layer", "call target=layr", "did you mean layer?"),
+        ("softmax dst", "nothing dst", ""),
+    ],
+)
+def test_the_name_that_is_meant(right: str, wrong: str, hint: str) -> None:
+    with pytest.raises(AssemblyError) as error:
+        parse_program(TEXT.replace(right, wrong))
+    assert error.value.hint == hint

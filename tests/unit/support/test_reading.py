@@ -190,7 +190,7 @@ OTHERS = {
     "checkpoint/gguf.py": {"_tokenizer_files"},
     "support/own_code.py": {"_file_hashes", "code_digest"},
     "passes/pipeline_text.py": {"_named_text"},
-    "support/reading.py": {"open_regular"},
+    "support/reading.py": {"open_regular", "read_given"},
     "runtime/secret.py": {"_given", "_leave", "_made", "_private_folder"},
 }
 #: Opened to be written.
