@@ -64,13 +64,16 @@ class _Work:
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return self._backend.encode(text, add_special_tokens)
 
+    def offsets(self, text: str, add_special_tokens: bool) -> list[tuple[int, int]]:
+        return self._backend.offsets(text, add_special_tokens)
+
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         return self._backend.decode(ids, skip_special_tokens)
 
-    def render(self, source: str, variables: dict[str, Any]) -> str:
+    def render(self, source: str, variables: str, asked: list[str]) -> dict[str, Any]:
         from hyperdex_ir.runtime.chat_environment import render
 
-        return render(source, variables)
+        return render(source, variables, asked)
 
 
 def _answer(work: Callable[..., Any], arguments: dict[str, Any]) -> bytes:

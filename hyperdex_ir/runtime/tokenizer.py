@@ -7,17 +7,19 @@ together are a byte-level BPE. The files may be a stranger's: the library that u
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hyperdex_ir.errors import ConfigError, OptionError, PromptError
-from hyperdex_ir.runtime.chat import ChatTemplate
+from hyperdex_ir.runtime.chat import ChatTemplate, Rendered
+from hyperdex_ir.runtime.chat_templates import choose_template, read_templates
 from hyperdex_ir.runtime.confined import Confined, Limits
 from hyperdex_ir.support import reading
 
-SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+#: The names of special tokens that all tokenizers may have, in the order of transformers.
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt")
 _LARGEST_ID = 2**32 - 1
 #: A vocabulary of 262,144 tokens and 514,000 merges takes 0.4 GB and 1.5 s; a megabyte of text some 0.1 GB and 2 s.
@@ -74,11 +76,18 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Raises PromptError when it has no UTF-8 form: bytes that the system could not read;
         ConfigError when the tokenizer fails on it, or takes more than 10 s, and 10 s for each megabyte, or 2 GiB."""
+        return self._encode("encode", text, add_special_tokens)
+
+    def offsets(self, text: str, add_special_tokens: bool = True) -> list[tuple[int, int]]:
+        """The place in a text, [start, end), of each token of `encode`. Raises as `encode`."""
+        return [(start, end) for start, end in self._encode("offsets", text, add_special_tokens)]
+
+    def _encode(self, work: str, text: str, add_special_tokens: bool) -> Any:
         try:
             size = len(text.encode("utf-8"))
         except UnicodeEncodeError as error:
             raise PromptError(f"the prompt is not Unicode text (character {error.start})", "give UTF-8 text") from None
-        return self._ask(size, "encoding with it", work="encode", text=text, add_special_tokens=add_special_tokens)
+        return self._ask(size, "encoding with it", work=work, text=text, add_special_tokens=add_special_tokens)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """Text of token ids; bytes that are no UTF-8 become U+FFFD.
@@ -97,16 +106,48 @@ class Tokenizer:
         limits = Limits(seconds, _LOADING.memory, _ANSWER + 16 * size)
         return self._process.ask(work, limits, f"{self._name}: {what}", ConfigError)
 
-    def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False, **variables: Any
-    ) -> str:
-        """Prompt text for a conversation. Raises PromptError when the checkpoint has no chat template, or a broken one,
-        and as `ChatTemplate.render`."""
-        source = _chat_source(self._folder, self._config)
-        if source is None:
-            raise PromptError("the checkpoint has no chat template", "run without --chat")
-        template = ChatTemplate(source, self._process)
-        return template.render(messages, add_generation_prompt, **{**self.special_tokens, **variables})
+    @property
+    def chat_template(self) -> str | dict[str, str] | None:
+        """The checkpoint's chat template, or several by name. Raises as `read_templates`."""
+        return read_templates(self._folder, self._config)
+
+    def render_chat(self, messages: Any, add_generation_prompt: bool = False, **options: Any) -> str:
+        """Prompt text for a conversation: as `rendered_chat`."""
+        return self.rendered_chat(messages, add_generation_prompt, **options).text
+
+    def rendered_chat(
+        self,
+        messages: Any,
+        add_generation_prompt: bool = False,
+        *,
+        chat_template: str | None = None,
+        tools: Iterable[Any] | None = None,
+        documents: Iterable[Any] | None = None,
+        continue_final_message: bool | str = False,
+        **variables: Any,
+    ) -> Rendered:
+        """A conversation by the checkpoint's template or by `chat_template`, a template or the name of one.
+
+        Raises PromptError when the checkpoint has no chat template, or a broken one, and as `ChatTemplate.render`.
+        """
+        found = self.chat_template if chat_template is None else self._named_templates()
+        template = ChatTemplate(choose_template(found, chat_template, tools is not None), self._process)
+        return template.render(
+            messages,
+            add_generation_prompt,
+            tools=tools,
+            documents=documents,
+            continue_final_message=continue_final_message,
+            special_tokens=self.special_tokens,
+            variables=variables,
+        )
+
+    def _named_templates(self) -> str | dict[str, str] | None:
+        """As `chat_template`, None where it is broken: another one is to be rendered."""
+        try:
+            return self.chat_template
+        except (ConfigError, PromptError):
+            return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -117,14 +158,18 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Text of each special token: a string, or an object with `content`."""
-    tokens: dict[str, str] = {}
-    for name in SPECIAL_TOKENS:
-        value = config.get(name)
-        text = value.get("content") if isinstance(value, dict) else value
-        if isinstance(text, str) and _is_text(text):
-            tokens[name] = text
-    return tokens
+    """Text of each special token that has a name: the entries `..._token`, and those of `extra_special_tokens`."""
+    extra = config.get("extra_special_tokens")
+    named = {**config, **(extra if isinstance(extra, dict) else {})}
+    others = (name for name in named if name.endswith("_token") or (isinstance(extra, dict) and name in extra))
+    found = {name: _text_of(named.get(name)) for name in dict.fromkeys((*SPECIAL_TOKENS, *others))}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def _text_of(value: Any) -> str | None:
+    """The text of a token: a string, or an object with `content`."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) and _is_text(text) else None
 
 
 def _is_text(text: str) -> bool:
@@ -134,23 +179,3 @@ def _is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _chat_source(folder: Path, config: Mapping[str, Any]) -> str | None:
-    """The template's text: its own file, or the entry of tokenizer_config.json; of several, the one named `default`.
-
-    Raises PromptError for an entry that is no text, ConfigError for a file that cannot be read.
-    """
-    with suppress(FileNotFoundError):
-        return reading.read_text(folder / "chat_template.jinja", reading.TEMPLATE)
-    value = config.get("chat_template")
-    if isinstance(value, list):
-        value = next((entry.get("template") for entry in value if _is_named(entry, "default")), None)
-    if value is not None and not isinstance(value, str):
-        kind = type(value).__name__
-        raise PromptError(f"{folder / 'tokenizer_config.json'}: chat_template is of type {kind}, expected text")
-    return value or None
-
-
-def _is_named(entry: Any, name: str) -> bool:
-    return isinstance(entry, dict) and entry.get("name") == name

@@ -35,6 +35,10 @@ class Backend:
         """Ids of a text."""
         return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
 
+    def offsets(self, text: str, add_special_tokens: bool) -> list[tuple[int, int]]:
+        """The place of each of these ids in the text."""
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).offsets
+
     def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
         """Text of ids."""
         return self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens)

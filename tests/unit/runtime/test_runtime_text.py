@@ -26,6 +26,7 @@ TEXTS = [
     "",
     "don't I'll x=1;",
 ]
+MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_tokenizer_json(backend: BackendTokenizer, tmp_path: Path) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.token_id("eos_token") == 1
     assert tokenizer.token_id("bos_token") is None
-    assert tokenizer.render_chat([]) == "</s>"
+    assert tokenizer.render_chat(MESSAGES) == "</s>"
     assert tokenizer.decode([1, *tokenizer.encode("a"), 1], skip_special_tokens=True) == "a"
 
 
@@ -102,39 +103,27 @@ def test_broken_files(backend: BackendTokenizer, tmp_path: Path, name: str, text
         Tokenizer.load(tmp_path)
 
 
-def test_chat_template_file_wins_and_named_templates(backend: BackendTokenizer, tmp_path: Path) -> None:
+def test_chat_template_file_wins(backend: BackendTokenizer, tmp_path: Path) -> None:
     backend.save(str(tmp_path / "tokenizer.json"))
-    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "default"}]
-    write(tmp_path, "tokenizer_config.json", {"chat_template": named})
-    assert Tokenizer.load(tmp_path).render_chat([]) == "default"
+    write(tmp_path, "tokenizer_config.json", {"chat_template": "entry"})
+    assert Tokenizer.load(tmp_path).render_chat(MESSAGES) == "entry"
     (tmp_path / "chat_template.jinja").write_text("file")
-    assert Tokenizer.load(tmp_path).render_chat([]) == "file"
+    assert Tokenizer.load(tmp_path).render_chat(MESSAGES) == "file"
 
 
 def test_no_chat_template(backend: BackendTokenizer, tmp_path: Path) -> None:
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(PromptError, match="no chat template"):
-        Tokenizer.load(tmp_path).render_chat([])
-
-
-def test_template_features() -> None:
-    source = """{%- for m in messages %}
-        {%- if m.role == 'skip' %}{% continue %}{% endif %}
-        {%- generation %}<{{ m.role }}>{{ m.content | tojson }}{% endgeneration %}
-    {%- endfor %}
-    {%- if add_generation_prompt %}<assistant>{% endif %}"""
-    messages = [{"role": "skip", "content": ""}, {"role": "user", "content": 'é "q" <'}]
-    text = ChatTemplate(source).render(messages, add_generation_prompt=True)
-    assert text == '<user>"é \\"q\\" <"<assistant>'
+        Tokenizer.load(tmp_path).render_chat(MESSAGES)
 
 
 def test_template_errors() -> None:
     with pytest.raises(PromptError, match="line 1"):
-        ChatTemplate("{% if %}").render([])
+        ChatTemplate("{% if %}").render(MESSAGES)
     with pytest.raises(PromptError, match="roles must alternate"):
-        ChatTemplate("{{ raise_exception('roles must alternate') }}").render([])
+        ChatTemplate("{{ raise_exception('roles must alternate') }}").render(MESSAGES)
     with pytest.raises(PromptError, match="refuses"):
-        ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}").render([])
+        ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}").render(MESSAGES)
 
 
 def pieces_of(tokenizer: Tokenizer, ids: list[int], skip: bool = False) -> list[str]:
