@@ -10,12 +10,13 @@ from typing import Any
 
 from hyperdex_ir.errors import OptionError, PromptError
 from hyperdex_ir.runtime.chat_values import REASONING, plain, plain_messages
-from hyperdex_ir.runtime.confined import Confined, Limits
 from hyperdex_ir.runtime.tool_schema import schema_of
 from hyperdex_ir.support import reading
+from hyperdex_ir.support.confined import Confined, Limits
 
 _LIMITS = Limits(seconds=5, memory=512 << 20, answer=32 << 20, grown=True)
 _WHAT = "the chat template"
+_WORK = "hyperdex_ir.runtime.chat_environment:render"
 #: Stands at the end of a message that is to be continued. The blank shows whether the template keeps blanks.
 _TAG = "CONTINUE_FINAL_MESSAGE_TAG "
 
@@ -82,7 +83,7 @@ class ChatTemplate:
             packed = base64.b64encode(marshal.dumps(values)).decode()
         except ValueError:
             raise OptionError("the conversation is nested too deep") from None
-        work = {"work": "render", "source": self._source, "variables": packed, "asked": asked}
+        work = {"work": _WORK, "source": self._source, "variables": packed, "asked": asked}
         answer = self._process.ask(work, _LIMITS, _WHAT, PromptError)
         return Rendered(answer["text"], tuple((start, end) for start, end in answer["spans"]))
 

@@ -9,27 +9,27 @@ from typing import Any
 
 from hyperdex_ir.errors import OptionError, PromptError
 from hyperdex_ir.support import reading
+from hyperdex_ir.support.tokenizer_files import TEMPLATES, template_files
 
 FILE = "chat_template.jinja"
-#: A folder of further templates, each in a file that has its name.
-FOLDER = "additional_chat_templates"
 _DEFAULT, _FOR_TOOLS = "default", "tool_use"
-_SUFFIX = ".jinja"
-#: The most templates of one checkpoint: those that have several have two or three.
-_MOST = 64
 
 
-def read_templates(folder: Path, config: Mapping[str, Any]) -> str | dict[str, str] | None:
+def read_templates(folder: Path, config: Mapping[str, Any], kept: Any = None) -> str | dict[str, str] | None:
     """The text of the only template, or of each by its name: in files of their own, else in tokenizer_config.json.
 
-    config: its contents. Raises PromptError for an entry of a wrong type, ConfigError for a file that cannot be read.
+    config: its contents. kept: the templates of a folder that is not beside it.
+
+    Raises PromptError for an entry of a wrong type, ConfigError for a file that cannot be read.
     """
     found: dict[str, str] = {}
     with suppress(FileNotFoundError):
         found[_DEFAULT] = reading.read_text(folder / FILE, reading.TEMPLATE)
-    for path in sorted((folder / FOLDER).glob(f"*{_SUFFIX}"))[:_MOST]:
+    for path in template_files(folder):
         with suppress(FileNotFoundError):
-            found[path.name.removesuffix(_SUFFIX)] = reading.read_text(path, reading.TEMPLATE)
+            found[path.stem] = reading.read_text(path, reading.TEMPLATE)
+    if kept is not None and not (folder / TEMPLATES).is_dir():
+        found = {**(kept if isinstance(kept, dict) else {}), **found}
     if found:
         return found[_DEFAULT] if found.keys() == {_DEFAULT} else found
     return _of_config(config.get("chat_template"), folder / "tokenizer_config.json")

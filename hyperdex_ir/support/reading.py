@@ -63,13 +63,19 @@ TARGET = FileKind(1 << 13, OptionError, "hyperdex_ir/targets/u55c.toml shows wha
 DUMP = FileKind(16 * _MIB, OptionError, "name a file that --dump-ir wrote")
 ASSEMBLY = FileKind(32 * _MIB, AssemblyError)
 
+#: The files that transformers makes a tokenizer of: settings, and vocabularies of several programs.
+TOKENIZER_FILES = {
+    "tokenizer.json": TOKENIZER,
+    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), TOKENIZER_CONFIG),
+    **dict.fromkeys(("vocab.json", "merges.txt", "vocab.txt"), TOKENIZER),
+    **dict.fromkeys(("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"), TOKENIZER),
+    **dict.fromkeys(("tiktoken.model", "tekken.json"), TOKENIZER),
+}
 #: The files of a checkpoint besides its weights that are kept with a model.
 SMALL_FILES = {
     "config.json": CONFIG,
     "generation_config.json": GENERATION_CONFIG,
-    "tokenizer.json": TOKENIZER,
-    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), TOKENIZER_CONFIG),
-    **dict.fromkeys(("vocab.json", "merges.txt", "tokenizer.model"), TOKENIZER),
+    **TOKENIZER_FILES,
     "chat_template.jinja": TEMPLATE,
     "chat_template.json": TOKENIZER_CONFIG,
 }

@@ -181,7 +181,7 @@ def test_a_lost_process_is_started_again(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_nobody_took_is_not_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hyperdex_ir.runtime import confined
+    from hyperdex_ir.support import confined
 
     found = Tokenizer.load(folder_with(tmp_path, "x", b""))
 

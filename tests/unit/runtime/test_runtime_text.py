@@ -15,9 +15,9 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hyperdex_ir.errors import ConfigError, PromptError
 from hyperdex_ir.runtime.chat import ChatTemplate
-from hyperdex_ir.runtime.confined import Confined
 from hyperdex_ir.runtime.stream import Detokenizer, TextStreamer
 from hyperdex_ir.runtime.tokenizer import Tokenizer
+from hyperdex_ir.support.confined import Confined
 
 TEXTS = [
     "Hello, world!",
