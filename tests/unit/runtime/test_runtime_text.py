@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.models.tiny import write_tokenizer
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -136,6 +137,29 @@ def test_detokenizer_never_splits_a_character(tokenizer: Tokenizer) -> None:
         pieces = pieces_of(tokenizer, tokenizer.encode(text))
         assert "".join(pieces) == text
         assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("data", "lag"),
+    [
+        (b"\x80" * 9, 4),
+        (b"\xf0" * 9 + "\U0001f600".encode() + b"a", 4),
+        (b"\xe2\x82" * 5 + "\u20ac".encode(), 4),
+        (b"\xff\xc3\xc3\xc3\xa9\x80\x80\xf0\x9f\x98\x80", 4),
+        ("\U0001f600\ufffd".encode() * 3, 4),
+        (b"\xf0\x9f\x98", 4),
+    ],
+)
+def test_bytes_that_form_no_character(tmp_path: Path, data: bytes, lag: int) -> None:
+    """They are written when as many have come as a character has; a character after them is whole."""
+    write_tokenizer(tmp_path)
+    bytewise = Tokenizer.load(tmp_path)
+    detokenizer, written, since = Detokenizer(bytewise), "", 0
+    for byte in data:
+        piece = detokenizer.push(byte)
+        written, since = written + piece, 0 if piece else since + 1
+        assert since < lag
+    assert written + detokenizer.finish() == bytewise.decode(list(data)) == data.decode("utf-8", "replace")
 
 
 @pytest.mark.slow
