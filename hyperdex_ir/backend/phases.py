@@ -12,6 +12,7 @@ from xdsl.passes import ModulePass
 from hyperdex_ir.backend.checkpoint import copy_small_files, small_files, weight_files_of
 from hyperdex_ir.backend.finished import CONVERT, TEXT, FinishedPhases
 from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.length import note_length
 from hyperdex_ir.backend.low_memory import kept_weights
 from hyperdex_ir.backend.manifest import describe_files, unread_bytes, write_manifest
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing
@@ -46,6 +47,7 @@ def check_model(folder: ModelFolder, options: CompileOptions, passes: Sequence[M
         write_small_files(folder.gguf, folder.ckpt, folder.root)
     summary = read_config(folder.source)
     check_vocabulary(folder.hub_id or folder.source, file_names(folder))
+    note_length(options.max_length, summary)
     check_devices(options.num_device, summary.heads)
     check_dividing(passes, options.num_device)
     return summary
@@ -141,7 +143,7 @@ class Phases:
             return
         staged = self._staged(done.state.staging / folder.ckpt.name)
         files = copy_small_files(staged) if folder.source != folder.ckpt else []
-        done.finish(TEXT, None, files + write_tokenizer(staged, staged.ckpt))
+        done.finish(TEXT, None, files + write_tokenizer(staged, staged.ckpt, done.summary.vocab))
 
     def map(self) -> None:
         """Phase 3."""

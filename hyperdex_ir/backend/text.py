@@ -82,10 +82,11 @@ def _is_installed(package: str) -> bool:
         return False
 
 
-def write_tokenizer(folder: ModelFolder, target: Path) -> list[Path]:
+def write_tokenizer(folder: ModelFolder, target: Path, rows: int) -> list[Path]:
     """Writes the tokenizer of the checkpoint into `target`; returns the files, none when there is no tokenizer.
 
-    One that transformers cannot make is said, and left to the run.
+    rows: of the token embedding. A tokenizer that transformers cannot make is said, and left to the run; so are tokens
+    without a row.
     """
     if not any((folder.source / name).is_file() for name in (PLAIN, "vocab.json", *CONVERTED)):
         return []
@@ -96,6 +97,7 @@ def write_tokenizer(folder: ModelFolder, target: Path) -> list[Path]:
     except (ConfigError, StorageError) as error:
         log(f"{folder.source}: the tokenizer is not converted: {error}")
         return []
+    _say_beyond(built["last"], rows)
     written = {BUILT: built["tokenizer"]} if built["tokenizer"] is not None else {}
     kept = {"format": FORMAT, "made_of": files, "tokenizer": next(iter(written), PLAIN), **built["settings"]}
     kept |= {"chat_templates": templates} if (templates := _more_templates(folder.source)) else {}
@@ -103,6 +105,15 @@ def write_tokenizer(folder: ModelFolder, target: Path) -> list[Path]:
     for name, text in written.items():
         write_text(target / name, text, folder.anchor)
     return [target / name for name in written]
+
+
+def _say_beyond(last: list[tuple[int, str]], rows: int) -> None:
+    """Logs the tokens that the model has no row for. last: those of the highest ids."""
+    beyond = sorted((number, token) for number, token in last if number >= rows)
+    if beyond:
+        shown = ", ".join(f"{number} {token!r}" for number, token in beyond)
+        count = beyond[-1][0] + 1 - rows
+        log(f"The tokenizer has {count} ids beyond the {rows} rows of the embedding, which no prompt may hold: {shown}")
 
 
 def _more_templates(source: Path) -> dict[str, str]:

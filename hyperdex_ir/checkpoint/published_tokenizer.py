@@ -28,6 +28,7 @@ SAMPLES = (
     "\u0000\u0007\u001b \u00a0\u2003\u200b\u202e\ufeff\ufffd\U0010fffd", "\U0001d54f\U0001d51e\U0001d7d9 \U00020000",
     "def f(x):\n    return x  # ok\n\n\n", "<a href='x'>&amp;</a> {{x}} [INST] ▁ ▁▁x Ġ Ċ <0x0A>", "a" * 40,
 )  # fmt: skip
+_LAST = 8
 _THE_TEXT_ALONE = [{"Sequence": {"id": "A", "type_id": 0}}]
 #: Packages that transformers would import and that a tokenizer does not need.
 _HIDDEN = ("torch", "torchvision", "PIL", "scipy", "sklearn", "pandas", "librosa", "av", "cv2")
@@ -44,8 +45,8 @@ def convert(root: str, name: str) -> dict[str, Any]:
 
 
 def describe(theirs: Any, folder: Path) -> dict[str, Any]:
-    """A tokenizer of transformers as JSON values: `tokenizer`, its text; `settings`. There is no text when the
-    folder's tokenizer.json holds the same.
+    """A tokenizer of transformers as JSON values: `tokenizer`, its text; `settings`; `last`, the tokens of the highest
+    ids, [id, text]. There is no text when the folder's tokenizer.json holds the same.
 
     Raises ConfigError when it is not made of the library's parts, or has abilities of its own.
     """
@@ -65,7 +66,8 @@ def describe(theirs: Any, folder: Path) -> dict[str, Any]:
     _compare(theirs, ours, settings["clean_up"])
     plain = folder / PLAIN
     is_same = plain.is_file() and _parts(_text_of(Tokenizer.from_file(str(plain)))) == _parts(text)
-    return {"tokenizer": None if is_same else text, "settings": settings}
+    last = sorted(((number, token) for token, number in backend.get_vocab().items()), reverse=True)[:_LAST]
+    return {"tokenizer": None if is_same else text, "settings": settings, "last": last}
 
 
 def _open(name: str) -> Any:

@@ -87,6 +87,7 @@ def run(
     )
     tokenizer = load_tokenizer(model)
     ids = prompt_ids(tokenizer, read_prompt() if prompt == "-" else prompt, chat)
+    check_ids(tokenizer, ids, compiled.vocab_size)
     eos_ids = read_eos_ids(*checkpoint_folders(folder))
     if not is_first():
         compiled.generate(ids, max_new_tokens, eos_ids, sampling=sampling)
@@ -123,6 +124,18 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
         return tokenizer.encode(prompt)
     text = tokenizer.render_chat([{"role": "user", "content": prompt}], add_generation_prompt=True)
     return tokenizer.encode(text, add_special_tokens=False)
+
+
+def check_ids(tokenizer: Tokenizer, ids: Sequence[int], vocab_size: int) -> None:
+    """Raises PromptError for a token that the model has no row for, with its text."""
+    from hyperdex_ir.errors import PromptError
+
+    for token in ids:
+        if token >= vocab_size:
+            raise PromptError(
+                f"token id {token}, {tokenizer.decode([token])!r}, is outside the vocabulary of {vocab_size}",
+                "leave it out of the prompt: the tokenizer has more tokens than the model",
+            )
 
 
 def stream_answer(

@@ -26,6 +26,7 @@ from hyperdex_ir.runtime.tokenizer import Tokenizer
 from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.support.tokenizer_files import BUILT, BUILT_CONFIG
 
+ROWS = 1 << 20
 COUNT = 1000 if SOAK else 120
 CORPUS = ["Hello world, don't stop 12345", "naïve café 日本語", "the quick brown fox \n\n jumps"] * 3
 END = {"content": "<|end|>", "lstrip": False, "rstrip": True, "normalized": False, "single_word": False}
@@ -102,7 +103,7 @@ def checkpoint(folder: Path, model_type: str, backend: BackendTokenizer | None =
 def check(folder: ModelFolder, count: int = COUNT) -> Tokenizer:
     """Converts, and compares the kept tokenizer with transformers'."""
     folder.ckpt.mkdir(parents=True)
-    written = write_tokenizer(folder, folder.ckpt)
+    written = write_tokenizer(folder, folder.ckpt, ROWS)
     assert folder.ckpt / BUILT_CONFIG in written
     theirs, ours = AutoTokenizer.from_pretrained(folder.source), Tokenizer.load(folder.source, folder.ckpt)
     special = list(theirs.get_added_vocab())
@@ -212,7 +213,9 @@ def test_the_child_gives_the_same(tmp_path: Path) -> None:
     (again := folder.root / "again").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "_convert", None)
-        assert {path.name for path in write_tokenizer(folder, again)} == {path.name for path in folder.ckpt.iterdir()}
+        assert {path.name for path in write_tokenizer(folder, again, ROWS)} == {
+            path.name for path in folder.ckpt.iterdir()
+        }
 
 
 # ------------------------------------------------------------------------------------------- edited and broken files
@@ -249,13 +252,25 @@ def test_broken_files_are_said(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "_convert", fails)
-        assert write_tokenizer(folder, tmp_path) == []
+        assert write_tokenizer(folder, tmp_path, ROWS) == []
     found = capsys.readouterr()
     assert line in found.out + found.err
 
 
 def test_no_tokenizer_at_all(tmp_path: Path) -> None:
-    assert write_tokenizer(checkpoint(tmp_path, "llama"), tmp_path) == []
+    assert write_tokenizer(checkpoint(tmp_path, "llama"), tmp_path, ROWS) == []
+
+
+@pytest.mark.usefixtures("in_process")
+def test_more_tokens_than_the_embedding_has_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"tokenizer_class": FAST, "extra_special_tokens": ["<a>", "<b>"]}
+    folder = checkpoint(tmp_path, "llama", byte_level(), tokenizer_config=config)
+    folder.ckpt.mkdir(parents=True)
+    write_tokenizer(folder, folder.ckpt, size := byte_level().get_vocab_size())
+    line = f"2 ids beyond the {size} rows of the embedding, which no prompt may hold: {size} '<a>', {size + 1} '<b>'"
+    assert line in capsys.readouterr().err
+    write_tokenizer(folder, folder.ckpt, size + 2)
+    assert "beyond" not in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------- other vocabularies
