@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,7 +118,7 @@ def small_digests(folder: ModelFolder) -> dict[str, str]:
     found = {}
     for name in SMALL_FILES:
         try:
-            found[name] = sha256(read_bytes(folder.source / name, reading.TOKENIZER)).hexdigest()
+            found[name] = reading.sha256_of(folder.source / name, reading.TOKENIZER)
         except ConfigError as error:
             found[name] = str(error)
         except FileNotFoundError:

@@ -51,13 +51,13 @@ def made_of(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, kind in TOKENIZER_FILES.items():
         with suppress(FileNotFoundError):
-            data = reading.read_bytes(folder / name, kind)
-            found[name] = hashlib.sha256(_settings(folder) if name == CONFIG else data).hexdigest()
+            digest = reading.sha256_of(folder / name, kind)
+            found[name] = _settings_digest(folder) if name == CONFIG else digest
     return found
 
 
-def _settings(folder: Path) -> bytes:
-    return json.dumps(read_settings(folder), sort_keys=True).encode()
+def _settings_digest(folder: Path) -> str:
+    return hashlib.sha256(json.dumps(read_settings(folder), sort_keys=True).encode()).hexdigest()
 
 
 def template_files(folder: Path) -> list[Path]:
