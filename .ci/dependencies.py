@@ -60,7 +60,7 @@ def write_lock(torch: str) -> None:
     python = _settings()["project"]["requires-python"].removeprefix(">=")
     options = ("--universal", "--python-version", python, "--generate-hashes")
     header = f"# Written by `make lock` for {torch}, which is not in here: see docs/decisions/0016-locked-versions.md\n"
-    LOCK.write_text(header + resolve(torch, ["test", "lint"], *options), encoding="utf-8")
+    LOCK.write_text(header + resolve(torch, ["test", "lint", "tokenizers"], *options), encoding="utf-8")
 
 
 def versions() -> Iterator[tuple[str, str, str]]:
@@ -69,8 +69,9 @@ def versions() -> Iterator[tuple[str, str, str]]:
 
     settings = _settings()
     project = settings["project"]
+    extras = project["optional-dependencies"]
     built_with = settings["build-system"]["requires"]
-    for text in (*built_with, *project["dependencies"], *project["optional-dependencies"]["test"]):
+    for text in (*built_with, *project["dependencies"], *extras["test"], *extras["tokenizers"]):
         wanted = Requirement(text)
         floor = next(part.version for part in wanted.specifier if part.operator == ">=")
         yield wanted.name, version(wanted.name), floor
@@ -99,6 +100,6 @@ if __name__ == "__main__":
         case ["installed", resolution]:
             sys.exit(print_versions(resolution == "lowest-direct"))
         case ["highest" | "lowest-direct" as resolution, torch, file]:
-            Path(file).write_text(resolve(torch, ["test"], "--resolution", resolution), encoding="utf-8")
+            Path(file).write_text(resolve(torch, ["test", "tokenizers"], "--resolution", resolution), encoding="utf-8")
         case _:
             sys.exit(__doc__)

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from hyperdex_ir.errors import OptionError, PromptError
+from hyperdex_ir.runtime.chat import Rendered
 from hyperdex_ir.runtime.generate import Generation
 from hyperdex_ir.runtime.model import CompiledModel, read_eos_ids, read_generation_config
 from hyperdex_ir.runtime.model_folders import checkpoint_folders, compiled_folder, load_tokenizer
@@ -211,27 +212,90 @@ class LpuTokenizer:
         """Text of each sequence of ids."""
         return [self.decode(sequence, skip_special_tokens) for sequence in sequences]
 
+    @property
+    def chat_template(self) -> str | dict[str, str] | None:
+        """The checkpoint's chat template, or several by name. Raises PromptError when it is broken."""
+        return self._tokenizer.chat_template
+
     def apply_chat_template(
         self,
-        conversation: Sequence[Mapping[str, Any]],
-        *,
+        conversation: Any,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        chat_template: str | None = None,
         add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
         tokenize: bool = True,
+        *,
         return_dict: bool = True,
         return_tensors: Literal["np", "pt"] | None = None,
+        return_assistant_tokens_mask: bool = False,
+        sanitize_control_tokens: bool = False,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        padding: bool | str = False,
+        truncation: bool = False,
+        max_length: int | None = None,
         **variables: Any,
     ) -> Any:
-        """A conversation as prompt: an Encoding; ids with `return_dict=False`; text with `tokenize=False`.
+        """A conversation as prompt: an Encoding; ids with `return_dict=False`; text with `tokenize=False`. Of a list of
+        conversations, all of them.
 
-        Conversation and variables are what JSON can hold. Raises PromptError when the checkpoint has no chat template,
-        or it refuses, fails, or takes too much time or memory.
+        Arguments mean what they mean in transformers. tools: JSON schemas, or functions with type hints and a
+        docstring. chat_template: a template, or the name of one of the checkpoint's. continue_final_message: leave the
+        last message open, after its content or the key that is given. return_assistant_tokens_mask: adds
+        `assistant_masks`, 1 for the tokens that the template marks as an answer. variables: what else the template
+        reads.
+
+        Raises PromptError when the checkpoint has no chat template, or it refuses, fails, or takes too much time or
+        memory; OptionError for arguments and messages of a wrong form, and for a variable that the template does not
+        read.
         """
-        text = self._tokenizer.render_chat(conversation, add_generation_prompt, **variables)
+        if sanitize_control_tokens:
+            raise OptionError("sanitize_control_tokens is not there yet", "remove control tokens from the messages")
+        if return_assistant_tokens_mask and not (tokenize and return_dict and not continue_final_message):
+            raise OptionError(
+                "return_assistant_tokens_mask needs return_dict and tokenize, and no continue_final_message"
+            )
+        is_batch = _is_batch(conversation)
+        rendered = [
+            self._tokenizer.rendered_chat(
+                one,
+                add_generation_prompt,
+                chat_template=chat_template,
+                tools=tools,
+                documents=documents,
+                continue_final_message=continue_final_message,
+                **variables,
+            )
+            for one in (conversation if is_batch else [conversation])
+        ]
+        texts = [one.text for one in rendered]
         if not tokenize:
-            return text
-        if return_dict:
-            return self(text, add_special_tokens=False, return_tensors=return_tensors)
-        return self.encode(text, add_special_tokens=False, return_tensors=return_tensors)
+            return texts if is_batch else texts[0]
+        lengths = {"padding": padding, "truncation": truncation, "max_length": max_length}
+        given = {name: value for name, value in lengths.items() if value not in (None, False)}
+        given |= {"return_tensors": return_tensors, **(tokenizer_kwargs or {})}
+        found = self(texts if is_batch else texts[0], add_special_tokens=False, **given)
+        if return_assistant_tokens_mask:
+            found["assistant_masks"] = self._answer_masks(found["input_ids"], rendered, is_batch)
+        return found if return_dict else found["input_ids"]
+
+    def _answer_masks(self, input_ids: Any, rendered: Sequence[Rendered], is_batch: bool) -> Any:
+        """1 for each token that overlaps a place that the template marks, else 0; in the form of `input_ids`."""
+        masks = []
+        for one in rendered:
+            offsets = self._tokenizer.offsets(one.text, add_special_tokens=False)
+            masks.append([int(any(a < end and start < b for start, end in one.spans)) for a, b in offsets])
+        if hasattr(input_ids, "shape"):
+            return _like(np.asarray(masks, np.int64), input_ids)
+        return masks if is_batch else masks[0]
+
+
+def _is_batch(conversation: Any) -> bool:
+    """Test for a list of conversations."""
+    if not isinstance(conversation, list | tuple) or not conversation:
+        return False
+    return isinstance(conversation[0], list | tuple) or hasattr(conversation[0], "messages")
 
 
 def _count_in(config: Mapping[str, Any], name: str) -> int | None:

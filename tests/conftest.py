@@ -35,7 +35,7 @@ def hyperdex_home(tmp_path_factory: pytest.TempPathFactory, shared_dir: Path) ->
     """A HYPERDEX_HOME of the session's own; all workers share the native executor's code and, but in a soak, imported
     modules."""
     home = tmp_path_factory.mktemp("home")
-    for name in ("engine",) if SOAK else ("engine", "modules"):
+    for name in ("engine",) if SOAK else ("engine", "modules", "tokenizers"):
         shared = shared_dir / name
         shared.mkdir(mode=0o700, exist_ok=True)
         (home / name).symlink_to(shared)

@@ -113,6 +113,19 @@ def copy_small_files(folder: ModelFolder) -> list[Path]:
     return copies
 
 
+def small_digests(folder: ModelFolder) -> dict[str, str]:
+    """A digest of each small file of the checkpoint, by name; of one that cannot be read, the reason."""
+    found = {}
+    for name in SMALL_FILES:
+        try:
+            found[name] = reading.sha256_of(folder.source / name, reading.TOKENIZER)
+        except ConfigError as error:
+            found[name] = str(error)
+        except FileNotFoundError:
+            continue
+    return found
+
+
 def small_files(folder: ModelFolder) -> dict[str, Path]:
     """The files that belong into `ckpt/` as copies: name -> path of the content.
 
@@ -122,10 +135,10 @@ def small_files(folder: ModelFolder) -> dict[str, Path]:
     source = folder.source
     if source == folder.ckpt:
         return {}
-    return {name: _content_of(source, name) for name in SMALL_FILES if (source / name).is_file()}
+    return {name: content_of(source, name) for name in SMALL_FILES if (source / name).is_file()}
 
 
-def _content_of(source: Path, name: str) -> Path:
+def content_of(source: Path, name: str) -> Path:
     """The path that a file of the checkpoint leads to, by links that are checked one by one."""
     place = source.resolve() / name
     for _ in range(_MOST_LINKS):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.backend.checkpoint import weight_files_of
+from hyperdex_ir.backend.checkpoint import small_digests, weight_files_of
 from hyperdex_ir.backend.dumps import Dump
 from hyperdex_ir.backend.manifest import listed_counts
 from hyperdex_ir.backend.options import CompileOptions
@@ -33,7 +33,7 @@ from hyperdex_ir.targets import load_target
 if TYPE_CHECKING:
     from hyperdex_ir.backend.tracing import Traced
 
-CONVERT = "2"
+CONVERT, TEXT = "2", "2-text"
 
 
 @dataclass(eq=False)
@@ -53,7 +53,7 @@ class FinishedPhases:
 
     def __post_init__(self) -> None:
         self.images, self.program = (f"{number}-{self.options.num_device}lpu" for number in (3, 4))
-        self.phases = CONVERT, self.images, self.program  # those that leave files, in order
+        self.phases = CONVERT, TEXT, self.images, self.program  # those that leave files, in order
 
     @cached_property
     def pipeline(self) -> str:
@@ -90,7 +90,8 @@ class FinishedPhases:
     def finish(self, phase: str, inputs: dict[str, Any] | None, files: list[Path]) -> None:
         """Records that the phase has written these staged files."""
         self.state.stage(phase, inputs, files)
-        content = self._key(phase) if phase == self.program else self._content_key(phase)
+        is_asked = phase in (TEXT, self.program)
+        content = self._key(phase) if is_asked else self._content_key(phase)
         self.state.finish(phase, self._key(phase), content)
 
     # ------------------------------------------------------------------------------------------------------ keys
@@ -101,11 +102,17 @@ class FinishedPhases:
 
     def _key(self, phase: str) -> str:
         """Digest of the inputs of a phase, apart from the weights."""
+        if phase == TEXT:
+            return self._text_key()
         if self.dump is not None and phase == self.program:
             return digest({"request": self._request_key(phase), "module": digest(self.dump.text)})
         if self.dump is not None and not self.dump.is_lowered:
             return self._content_key(phase)
         return self._request_key(phase)
+
+    def _text_key(self) -> str:
+        """Digest of the small files of the checkpoint, as they are now."""
+        return digest({"versions": versions(), "compiler": code_digest(), "files": small_digests(self.folder)})
 
     def _content_key(self, phase: str) -> str:
         """Digest of the inputs actually used, such as the layout: it is the same whichever pipeline led to them."""

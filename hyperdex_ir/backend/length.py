@@ -1,4 +1,4 @@
-"""The number of positions of a model when the user has not chosen one."""
+"""The number of positions of a model: checked when the user has chosen one, else the most that fits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from hyperdex_ir.errors import CapacityError
+from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.memory.layout import FunctionLayout, ModelLayout
 from hyperdex_ir.memory.map import plan_memory
+from hyperdex_ir.support.progress import log
 from hyperdex_ir.targets import Target
+
+
+def note_length(asked: int | None, summary: ModelSummary) -> None:
+    """Logs that more positions are asked for than the model was made for; the trace refuses those it cannot have."""
+    limit = summary.max_positions
+    if asked is not None and asked > limit and not summary.learned_positions:
+        log(f"max_length is {asked}: the model was made for {limit} positions, its answers beyond them may be worse")
 
 
 def layout_at(layout: ModelLayout, tables: Collection[str], traced: int, length: int) -> ModelLayout:

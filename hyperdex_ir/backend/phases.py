@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.checkpoint import copy_small_files, small_files, weight_files_of
-from hyperdex_ir.backend.finished import CONVERT, FinishedPhases
+from hyperdex_ir.backend.finished import CONVERT, TEXT, FinishedPhases
 from hyperdex_ir.backend.images import write_images
+from hyperdex_ir.backend.length import note_length
 from hyperdex_ir.backend.low_memory import kept_weights
 from hyperdex_ir.backend.manifest import describe_files, unread_bytes, write_manifest
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing
 from hyperdex_ir.backend.ram_ceiling import Ceiling
 from hyperdex_ir.backend.sources import SourceWatch
 from hyperdex_ir.backend.staging import compile_folder
+from hyperdex_ir.backend.text import check_vocabulary, write_tokenizer
 from hyperdex_ir.backend.written import STATE_FILE
 from hyperdex_ir.checkpoint.gguf_header import check_architecture
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
-from hyperdex_ir.hub.download import fetch_config, fetch_model
+from hyperdex_ir.hub.download import fetch_config, fetch_model, file_names
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import read_layout, read_table
 from hyperdex_ir.support.locations import SAFETENSORS, ModelFolder
@@ -44,6 +46,8 @@ def check_model(folder: ModelFolder, options: CompileOptions, passes: Sequence[M
         log_phase(1, "Read the GGUF file", f"What is in {folder.gguf} becomes a checkpoint at {folder.ckpt}")
         write_small_files(folder.gguf, folder.ckpt, folder.root)
     summary = read_config(folder.source)
+    check_vocabulary(folder.hub_id or folder.source, file_names(folder))
+    note_length(options.max_length, summary)
     check_devices(options.num_device, summary.heads)
     check_dividing(passes, options.num_device)
     return summary
@@ -102,7 +106,7 @@ class Phases:
 
     def convert(self) -> None:
         """Phase 2."""
-        done, folder = self.done, self.done.folder
+        done = self.done
         log_phase(
             2,
             "Convert the checkpoint format to hyperdex-ir style",
@@ -111,9 +115,14 @@ class Phases:
         )
         if done.has_converted():
             log("Reuse the converted checkpoint")
-            return
+        else:
+            self._convert_weights()
+        self._convert_text()
+
+    def _convert_weights(self) -> None:
         from hyperdex_ir.backend.convert import model_bytes, write_model
 
+        done, folder = self.done, self.done.folder
         small_files(folder)  # raises before the work begins
         sources = SourceWatch(weight_files_of(folder))
         plan_memory(done.traced.layout, load_target(done.options.target), done.traced.max_length)
@@ -124,10 +133,17 @@ class Phases:
         facts = {"max_length": whole.max_length}
         with byte_progress("convert", model_bytes(whole.layout)) as advance:
             files = write_model(staged, whole.layout, blocks, facts, self.memory.watched(advance))
-        if folder.source != folder.ckpt:
-            files += copy_small_files(staged)
         done.finish(CONVERT, sources.describe(), files)
         log(f"Save the converted checkpoint at {folder.ckpt}")
+
+    def _convert_text(self) -> None:
+        """The part of phase 2 that concerns text: the checkpoint's small files, and the tokenizer made of them."""
+        done, folder = self.done, self.done.folder
+        if done.is_done(TEXT):
+            return
+        staged = self._staged(done.state.staging / folder.ckpt.name)
+        files = copy_small_files(staged) if folder.source != folder.ckpt else []
+        done.finish(TEXT, None, files + write_tokenizer(staged, staged.ckpt, done.summary.vocab))
 
     def map(self) -> None:
         """Phase 3."""
@@ -196,7 +212,7 @@ class Phases:
         log("Verify what was written")
         with byte_progress("verify", unread_bytes(state, done.phases)) as advance:
             watched = self.memory.watched(advance)
-            shared = describe_files(state, [CONVERT], watched, [folder.binary_name] if doomed else [])
+            shared = describe_files(state, [CONVERT, TEXT], watched, [folder.binary_name] if doomed else [])
             files = describe_files(state, own, watched)
         model = {"architecture": done.summary.architecture, "config_sha256": done.config_digest}
         number = done.options.num_device

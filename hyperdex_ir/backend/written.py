@@ -20,12 +20,18 @@ FOLDERS = ("ckpt", "param", "config", "inst")
 
 _COUNT = "[1-9][0-9]{0,5}"
 _CONVERTED = r"ckpt/hyperdex_(?:model\.bin|config\.json)"
+_TEXT = r"ckpt/hyperdex_tokenizer(?:_config)?\.json"
 _COPY = f"ckpt/(?:{'|'.join(map(re.escape, SMALL_FILES))})"
 _IMAGES = r"param/param_{count}lpu_[0-9a-f]{{2,8}}_[0-9a-f]{{2,8}}\.bin|config/config_{count}lpu_hbm\.json"
 _PROGRAM = r"inst/inst_{count}lpu\.(?:bin|json)"
 #: The name of a phase -> the names of its files; `count`: number of devices, in both.
-_PHASES = {"2": f"{_CONVERTED}|{_COPY}", "3-{count}lpu": _IMAGES, "4-{count}lpu": _PROGRAM}
-_OWN = re.compile("|".join((_CONVERTED, *(text.format(count=_COUNT) for text in (_IMAGES, _PROGRAM)))))
+_PHASES = {
+    "2": f"{_CONVERTED}|{_COPY}",
+    "2-text": f"{_TEXT}|{_COPY}",
+    "3-{count}lpu": _IMAGES,
+    "4-{count}lpu": _PROGRAM,
+}
+_OWN = re.compile("|".join((_CONVERTED, _TEXT, *(text.format(count=_COUNT) for text in (_IMAGES, _PROGRAM)))))
 _COPIES = re.compile(_COPY)
 _RECORDS = {MANIFEST, STATE_FILE}
 

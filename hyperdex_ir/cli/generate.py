@@ -65,6 +65,9 @@ def run(
         typer.Option("--repetition-penalty", "--repetition_penalty", help="Above 1: makes repeating less likely."),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Sample; the same seed gives the same text.")] = None,
+    show_special: Annotated[
+        bool, typer.Option("--show-special", "--show_special", help="Print special tokens of the answer, too.")
+    ] = False,
     engine: ExecutorOption = "native",
     threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object when done, text and timings.")] = False,
@@ -84,14 +87,15 @@ def run(
     )
     tokenizer = load_tokenizer(model)
     ids = prompt_ids(tokenizer, read_prompt() if prompt == "-" else prompt, chat)
+    check_ids(tokenizer, ids, compiled.vocab_size)
     eos_ids = read_eos_ids(*checkpoint_folders(folder))
     if not is_first():
         compiled.generate(ids, max_new_tokens, eos_ids, sampling=sampling)
         return
     if as_json:
-        print_json(tokenizer, compiled.generate(ids, max_new_tokens, eos_ids, sampling=sampling))
+        print_json(tokenizer, compiled.generate(ids, max_new_tokens, eos_ids, sampling=sampling), show_special)
         return
-    print_statistics(stream_answer(compiled, tokenizer, ids, max_new_tokens, eos_ids, sampling))
+    print_statistics(stream_answer(compiled, tokenizer, ids, max_new_tokens, eos_ids, sampling, show_special))
 
 
 def is_first() -> bool:
@@ -122,6 +126,18 @@ def prompt_ids(tokenizer: Tokenizer, prompt: str, chat: bool) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False)
 
 
+def check_ids(tokenizer: Tokenizer, ids: Sequence[int], vocab_size: int) -> None:
+    """Raises PromptError for a token that the model has no row for, with its text."""
+    from hyperdex_ir.errors import PromptError
+
+    for token in ids:
+        if token >= vocab_size:
+            raise PromptError(
+                f"token id {token}, {tokenizer.decode([token])!r}, is outside the vocabulary of {vocab_size}",
+                "leave it out of the prompt: the tokenizer has more tokens than the model",
+            )
+
+
 def stream_answer(
     model: CompiledModel,
     tokenizer: Tokenizer,
@@ -129,11 +145,12 @@ def stream_answer(
     max_new_tokens: int,
     eos_ids: Sequence[int],
     sampling: Sampling | None = None,
+    show_special: bool = False,
 ) -> Generation:
     """Generates, and writes the text to standard output as it comes."""
     from hyperdex_ir.runtime.stream import TextStreamer
 
-    streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+    streamer = TextStreamer(tokenizer, skip_special_tokens=not show_special)
     result = model.generate(ids, max_new_tokens, eos_ids, streamer.put, sampling)
     streamer.end()
     return result
@@ -151,10 +168,10 @@ def print_statistics(result: Generation) -> None:
     )
 
 
-def print_json(tokenizer: Tokenizer, result: Generation) -> None:
+def print_json(tokenizer: Tokenizer, result: Generation, show_special: bool) -> None:
     """The whole generation as one JSON object on standard output."""
     value = {
-        "text": tokenizer.decode(result.tokens, skip_special_tokens=True),
+        "text": tokenizer.decode(result.tokens, skip_special_tokens=not show_special),
         "tokens": list(result.tokens),
         "finish": result.finish,
         "prompt_tokens": result.prompt_tokens,

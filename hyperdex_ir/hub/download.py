@@ -119,6 +119,12 @@ def fetch_config(folder: ModelFolder, options: HubOptions) -> None:
         raise
 
 
+def file_names(folder: ModelFolder) -> list[str]:
+    """The names of a checkpoint's files: of the commit that is to be downloaded, else of those that are there."""
+    listing = None if folder.hub_id is None else _recorded(folder)
+    return sorted(path.name for path in folder.source.iterdir()) if listing is None else sorted(listing.files)
+
+
 def fetch_anything(folder: ModelFolder, options: HubOptions) -> None:
     """Fetches config.json if the folder has none of this revision. Raises as `fetch_config`."""
     if not _has_config(folder, options):

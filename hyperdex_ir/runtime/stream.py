@@ -9,6 +9,8 @@ from typing import Any, Protocol, TextIO
 from hyperdex_ir.errors import OptionError
 
 _REPLACEMENT = "\ufffd"
+#: The most bytes of a character in UTF-8.
+_LONGEST = 4
 
 
 class Decoder(Protocol):
@@ -18,7 +20,10 @@ class Decoder(Protocol):
 
 
 class Detokenizer:
-    """Incremental decoding: the pieces joined are the text of all ids, and no piece ends inside a UTF-8 character."""
+    """Incremental decoding: the pieces joined are the text of all ids, and no piece ends inside a UTF-8 character.
+
+    Bytes that form no character are held back for the length of one at most.
+    """
 
     def __init__(self, tokenizer: Decoder, skip_special_tokens: bool = False):
         self._tokenizer = tokenizer
@@ -44,10 +49,24 @@ class Detokenizer:
     def _take(self, final: bool) -> str:
         known = self._text(self._ids[self._context : self._read])
         text = self._text(self._ids[self._context :])
-        if len(text) <= len(known) or (text.endswith(_REPLACEMENT) and not final):
+        if text.endswith(_REPLACEMENT) and not final:
+            return self._take_certain(known, text)
+        if len(text) <= len(known):
             return ""
         self._context, self._read = self._read, len(self._ids)
         return text[len(known) :]
+
+    def _take_certain(self, known: str, text: str) -> str:
+        """The part of a text that no further byte can change; the end may be the beginning of a character."""
+        if len(self._ids) - self._read < _LONGEST:
+            return ""
+        for middle in range(len(self._ids) - 1, len(self._ids) - _LONGEST, -1):
+            before, after = self._text(self._ids[self._context : middle]), self._text(self._ids[middle:])
+            # Otherwise the two parts share a character.
+            if after and before + after == text:
+                self._context, self._read = self._read, middle
+                return before[len(known) :]
+        return ""
 
 
 class TextStreamer:

@@ -61,6 +61,11 @@ def module_cache() -> Path | None:
     return _optional("modules")
 
 
+def tokenizer_cache() -> Path | None:
+    """Tokenizers that models share, `tokenizers` beside the instructions; None where there is no home directory."""
+    return _optional("tokenizers")
+
+
 def _optional(name: str) -> Path | None:
     try:
         return _home() / name

@@ -6,6 +6,7 @@ followed: a cache of the Hub consists of them. Checks look at the opened file.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -66,13 +67,19 @@ TARGET = FileKind(1 << 13, OptionError, "hyperdex_ir/targets/u55c.toml shows wha
 DUMP = FileKind(16 * _MIB, OptionError, "name a file that --dump-ir wrote")
 ASSEMBLY = FileKind(32 * _MIB, AssemblyError)
 
+#: The files that transformers makes a tokenizer of: settings, and vocabularies of several programs.
+TOKENIZER_FILES = {
+    "tokenizer.json": TOKENIZER,
+    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), TOKENIZER_CONFIG),
+    **dict.fromkeys(("vocab.json", "merges.txt", "vocab.txt"), TOKENIZER),
+    **dict.fromkeys(("tokenizer.model", "spiece.model", "sentencepiece.bpe.model"), TOKENIZER),
+    **dict.fromkeys(("tiktoken.model", "tekken.json"), TOKENIZER),
+}
 #: The files of a checkpoint besides its weights that are kept with a model.
 SMALL_FILES = {
     "config.json": CONFIG,
     "generation_config.json": GENERATION_CONFIG,
-    "tokenizer.json": TOKENIZER,
-    **dict.fromkeys(("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"), TOKENIZER_CONFIG),
-    **dict.fromkeys(("vocab.json", "merges.txt", "tokenizer.model"), TOKENIZER),
+    **TOKENIZER_FILES,
     "chat_template.jinja": TEMPLATE,
     "chat_template.json": TOKENIZER_CONFIG,
 }
@@ -95,6 +102,7 @@ _MOST_DIGITS = 64
 #: Bytes of a file's limit for each value that it may have: an empty object takes 3 bytes in a file, 72 in memory.
 _BYTES_OF_A_VALUE = 16
 _BLOCK_BYTES = _MIB
+_HASHED_BYTES = 1 << 17  # stays in the processor's cache
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TYPES = (
     (stat.S_ISDIR, "a directory"),
@@ -179,6 +187,21 @@ def _read(file: IO[bytes], path: Path, kind: FileKind) -> bytes:
     if size > kind.limit or not left:
         raise kind.error(f"{path}: {max(size, kind.limit + 1)} bytes, the most that is read is {kind.limit}", kind.hint)
     return b"".join(blocks)
+
+
+def sha256_of(path: Path, kind: FileKind) -> str:
+    """The hash of a file. Raises as `read_bytes`."""
+    found, buffer, left = hashlib.sha256(), memoryview(bytearray(_HASHED_BYTES)), kind.limit + 1
+    with open_regular(path, kind.error, kind.hint, buffering=0) as file:
+        try:
+            while left > 0 and (count := file.readinto(buffer)):  # type: ignore[attr-defined]
+                found.update(buffer[:count])
+                left -= count
+        except OSError as failure:
+            raise kind.error(f"{path}: cannot be read: {failure.strerror}", kind.hint) from None
+    if left <= 0:
+        raise kind.error(f"{path}: more than {kind.limit} bytes, the most that is read", kind.hint)
+    return found.hexdigest()
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -305,3 +305,32 @@ def test_a_record_that_nobody_wrote(forged: Any, model: Path) -> None:
     for place in places:
         record = forged if not place else {**forged, WEIGHTS: {**place, **forged[WEIGHTS]}}
         assert not is_unchanged(record, [path])
+
+
+def test_edited_small_files_are_taken_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tokenizer, template and settings of generation are sources, too; the weights are not converted for them."""
+    from hyperdex_ir.runtime.tokenizer import Tokenizer
+
+    model, out = tmp_path / "model", tmp_path / "out"
+    write_checkpoint(tiny_llama_config(), model, seed=0)
+    compile_model(model, output_dir=str(out))
+    kept = (out / "ckpt/hyperdex_model.bin").stat()
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    edited = settings | {"chat_template": "{{ eos_token }}", "eos_token": "<new>"}
+    (model / "tokenizer_config.json").write_text(json.dumps(edited))
+    (model / "generation_config.json").write_text('{"eos_token_id": 7}')
+    capsys.readouterr()
+    compile_model(model, output_dir=str(out))
+    assert "Compiled already" not in capsys.readouterr().err
+    assert (out / "ckpt/generation_config.json").read_text() == '{"eos_token_id": 7}'
+    tokenizer = Tokenizer.load(out / "ckpt")
+    assert tokenizer.render_chat([{"role": "user", "content": "x"}]) == "<new>"
+    assert tokenizer.decode(tokenizer.encode("a<new>")[-1:]) == "<new>"
+    assert (out / "ckpt/hyperdex_model.bin").stat() == kept
+    compile_model(model, output_dir=str(out))
+    assert "Compiled already" in capsys.readouterr().err
+    (model / "chat_template.jinja").write_text("{% broken")
+    compile_model(model, output_dir=str(out))
+    (model / "chat_template.jinja").unlink()
+    compile_model(model, output_dir=str(out))
+    assert not (out / "ckpt/chat_template.jinja").exists()

@@ -75,7 +75,7 @@ def test_a_link_goes_on_being_the_models_own(model: tuple[str, Path], tmp_path: 
         for path in (tmp_path / "disk").iterdir():
             path.unlink()
     else:
-        own = ["hyperdex_config.json", "hyperdex_model.bin"]
+        own = ["hyperdex_config.json", "hyperdex_model.bin", "hyperdex_tokenizer_config.json"]
         assert refused.value.hint == f"remove the link; or, to keep it, delete {', '.join(own)} there"
         for one in own:
             (tmp_path / "disk" / one).unlink()

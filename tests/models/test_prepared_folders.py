@@ -298,7 +298,8 @@ def test_a_checkpoint_on_another_disk_gets_files_and_loses_none(
     (tmp_path / "model").mkdir()
     (tmp_path / "model/ckpt").symlink_to(other)
     assert run(capsys, "compile", str(tmp_path / "model")) == (0, [])
-    assert tree(other).keys() - before.keys() == {"hyperdex_model.bin", "hyperdex_config.json"}
+    added = {"hyperdex_model.bin", "hyperdex_config.json", "hyperdex_tokenizer_config.json"}
+    assert tree(other).keys() - before.keys() == added
     assert run(capsys, *COMMANDS["all"], str(tmp_path / "model")) == (0, [])
     assert tree(other) == before
 

@@ -20,7 +20,7 @@ from types import MappingProxyType
 import pytest
 from support.hostile.hostile_tokenizers import PROMPT, Surface, configs, generations, templates, tokenizer, tokenizers
 
-from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, PromptError
+from hyperdex_ir.errors import ConfigError, HyperdexError, PromptError
 from hyperdex_ir.runtime import chat
 from hyperdex_ir.runtime import tokenizer as tokenizer_module
 from hyperdex_ir.runtime.model import read_eos_ids, read_generation_config
@@ -133,7 +133,7 @@ def test_configs(tmp_path: Path) -> None:
         folder = folder_with(tmp_path, "tokenizer_config.json", data)
         lines[name] = error_of(lambda: Tokenizer.load(folder).render_chat(MESSAGES))  # noqa: B023
     assert "chat_template is of type int, expected text" in lines["chat_template 1"]
-    assert "no chat template" in lines["chat_template [1]"]
+    assert "an entry without name or template" in lines["chat_template [1]"]
 
 
 def settings_of(folder: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_lost_process_is_started_again(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_nobody_took_is_not_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hyperdex_ir.runtime import confined
+    from hyperdex_ir.support import confined
 
     found = Tokenizer.load(folder_with(tmp_path, "x", b""))
 
@@ -212,11 +212,11 @@ def test_threads_share_a_process(tmp_path: Path) -> None:
     assert [text.replace(" ", "") for text in decoded] == texts
 
 
-def test_what_json_cannot_hold(tmp_path: Path) -> None:
+def test_objects_that_a_template_must_not_reach(tmp_path: Path) -> None:
     found = Tokenizer.load(folder_with(tmp_path, "chat_template.jinja", b"{{ messages }}{{ more }}"))
-    assert found.render_chat((MappingProxyType({"role": "user"}),), more=(1, None)) == "[{'role': 'user'}][1, None]"
-    with pytest.raises(OptionError, match="what JSON can hold: there is a object"):
-        found.render_chat([], more=object())
+    messages = (MappingProxyType({"role": "user", "content": Path}),)
+    expected = "[{'role': 'user', 'content': '<type>'}](1, None, '<object>')"
+    assert found.render_chat(messages, more=(1, None, object())) == expected
 
 
 def test_a_stream_ends_with_one_error(tmp_path: Path) -> None:

@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import hyperdex_ir
-from hyperdex_ir.support.locations import hub_root, instruction_cache, module_cache, native_cache
+from hyperdex_ir.support.locations import hub_root, instruction_cache, module_cache, native_cache, tokenizer_cache
 from support.hostile.case import Case
 
 #: What is printed at most: IR of the model has 100 kB.
 MOST_OUTPUT = 4 << 20
-_RUNTIME = Path(hyperdex_ir.__file__).parent / "runtime"
+_SUPPORT = Path(hyperdex_ir.__file__).parent / "support"
 #: Programs that a command may start: their arguments, joined, match one of these.
 ALLOWED_PROGRAMS: tuple[re.Pattern[str], ...] = (
     # Tokenizers and chat templates are used in an interpreter of its own, with limits.
-    re.compile(re.escape(f"{sys.executable} -I -S {_RUNTIME}/confined_worker.py") + r"( .*)?", re.DOTALL),
+    re.compile(re.escape(f"{sys.executable} -I -S {_SUPPORT}/confined_worker.py") + r"( .*)?", re.DOTALL),
 )
 _STARTS = (
     "subprocess.Popen",
@@ -67,6 +67,7 @@ class Watch:
             native_cache(),
             instruction_cache(),
             module_cache(),
+            tokenizer_cache(),
             case.root / "tmp",
             "/dev",
             "/proc/self",

@@ -31,6 +31,7 @@ from hyperdex_ir.runtime.program import _read_header
 from hyperdex_ir.runtime.tokenizer import Tokenizer
 from hyperdex_ir.support.files import Kind, read_binary
 from hyperdex_ir.support.locations import MARKER, read_marker
+from hyperdex_ir.support.tokenizer_files import BUILT_CONFIG, made_of, read_built, read_settings
 
 SECONDS = 20
 MEMORY = 1 << 30
@@ -38,7 +39,8 @@ MEMORY = 1 << 30
 READERS: dict[str, Callable[[Path], Any]] = {
     "config.json": lambda path: read_config(path.parent),
     "generation_config.json": lambda path: read_generation_config(path.parent),
-    "tokenizer_config.json": lambda path: Tokenizer._load(path.parent),
+    "tokenizer_config.json": lambda path: read_settings(path.parent),
+    "tokenizer.model": lambda path: made_of(path.parent),
     "tokenizer.json": lambda path: Tokenizer.load(path.parent),
     "vocab.json": lambda path: Tokenizer.load(path.parent),
     "model.safetensors": read_header,
@@ -54,6 +56,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "module.mlir": lambda path: read_dump(path, None),
     "a.pipeline": lambda path: typed_pipeline(str(path)),
     # These count as not there when they are none.
+    BUILT_CONFIG: lambda path: read_built(path.parent),
     ".hyperdex_state.json": lambda path: State.load(path.parent).phases or None,
     MARKER: lambda path: read_marker(path.parent),
     "listed.bin": lambda path: check_file(path.parent, Listed(path.name, 5, "")),

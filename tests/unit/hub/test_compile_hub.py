@@ -313,6 +313,22 @@ def test_an_unsupported_model_costs_no_download(tmp_path: Path):
     assert list(store.parent.iterdir()) == [store]
 
 
+def test_a_tokenizer_that_cannot_be_read_costs_no_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from support.models.tiny import tiny_opt_config
+
+    from hyperdex_ir.backend import text
+    from hyperdex_ir.tools import AutoCompiler
+
+    config = tiny_opt_config(architectures=["OPTForCausalLM"]).to_json_string().encode()
+    files = {name: body for name, body in FILES.items() if name != "tokenizer.json"}
+    files |= {"config.json": config, "tokenizer.model": b"pieces"}
+    monkeypatch.setattr(text, "_is_installed", lambda package: False)
+    line = r"its only tokenizer is tokenizer\.model, which is read with sentencepiece and protobuf: not installed"
+    with hub_of_tests(files, tmp_path, monkeypatch) as hub, pytest.raises(ConfigError, match=line):
+        AutoCompiler().compile("owner/model")
+    assert hub.fetched == ["config.json"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", [{"HF_HUB_OFFLINE": "1"}, {}])
 def test_a_hub_that_is_not_there(tmp_path: Path, environment: dict[str, str]):

@@ -10,14 +10,15 @@ import signal
 from pathlib import Path
 
 import pytest
+from support.models.tiny import write_tokenizer
 from tokenizers import Tokenizer as BackendTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hyperdex_ir.errors import ConfigError, PromptError
 from hyperdex_ir.runtime.chat import ChatTemplate
-from hyperdex_ir.runtime.confined import Confined
 from hyperdex_ir.runtime.stream import Detokenizer, TextStreamer
 from hyperdex_ir.runtime.tokenizer import Tokenizer
+from hyperdex_ir.support.confined import Confined
 
 TEXTS = [
     "Hello, world!",
@@ -26,6 +27,7 @@ TEXTS = [
     "",
     "don't I'll x=1;",
 ]
+MESSAGES = [{"role": "user", "content": "Hello"}]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def test_tokenizer_json(backend: BackendTokenizer, tmp_path: Path) -> None:
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.token_id("eos_token") == 1
     assert tokenizer.token_id("bos_token") is None
-    assert tokenizer.render_chat([]) == "</s>"
+    assert tokenizer.render_chat(MESSAGES) == "</s>"
     assert tokenizer.decode([1, *tokenizer.encode("a"), 1], skip_special_tokens=True) == "a"
 
 
@@ -102,39 +104,27 @@ def test_broken_files(backend: BackendTokenizer, tmp_path: Path, name: str, text
         Tokenizer.load(tmp_path)
 
 
-def test_chat_template_file_wins_and_named_templates(backend: BackendTokenizer, tmp_path: Path) -> None:
+def test_chat_template_file_wins(backend: BackendTokenizer, tmp_path: Path) -> None:
     backend.save(str(tmp_path / "tokenizer.json"))
-    named = [{"name": "tool_use", "template": "tools"}, {"name": "default", "template": "default"}]
-    write(tmp_path, "tokenizer_config.json", {"chat_template": named})
-    assert Tokenizer.load(tmp_path).render_chat([]) == "default"
+    write(tmp_path, "tokenizer_config.json", {"chat_template": "entry"})
+    assert Tokenizer.load(tmp_path).render_chat(MESSAGES) == "entry"
     (tmp_path / "chat_template.jinja").write_text("file")
-    assert Tokenizer.load(tmp_path).render_chat([]) == "file"
+    assert Tokenizer.load(tmp_path).render_chat(MESSAGES) == "file"
 
 
 def test_no_chat_template(backend: BackendTokenizer, tmp_path: Path) -> None:
     backend.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(PromptError, match="no chat template"):
-        Tokenizer.load(tmp_path).render_chat([])
-
-
-def test_template_features() -> None:
-    source = """{%- for m in messages %}
-        {%- if m.role == 'skip' %}{% continue %}{% endif %}
-        {%- generation %}<{{ m.role }}>{{ m.content | tojson }}{% endgeneration %}
-    {%- endfor %}
-    {%- if add_generation_prompt %}<assistant>{% endif %}"""
-    messages = [{"role": "skip", "content": ""}, {"role": "user", "content": 'é "q" <'}]
-    text = ChatTemplate(source).render(messages, add_generation_prompt=True)
-    assert text == '<user>"é \\"q\\" <"<assistant>'
+        Tokenizer.load(tmp_path).render_chat(MESSAGES)
 
 
 def test_template_errors() -> None:
     with pytest.raises(PromptError, match="line 1"):
-        ChatTemplate("{% if %}").render([])
+        ChatTemplate("{% if %}").render(MESSAGES)
     with pytest.raises(PromptError, match="roles must alternate"):
-        ChatTemplate("{{ raise_exception('roles must alternate') }}").render([])
+        ChatTemplate("{{ raise_exception('roles must alternate') }}").render(MESSAGES)
     with pytest.raises(PromptError, match="refuses"):
-        ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}").render([])
+        ChatTemplate("{{ messages.__class__.__mro__[1].__subclasses__() }}").render(MESSAGES)
 
 
 def pieces_of(tokenizer: Tokenizer, ids: list[int], skip: bool = False) -> list[str]:
@@ -147,6 +137,29 @@ def test_detokenizer_never_splits_a_character(tokenizer: Tokenizer) -> None:
         pieces = pieces_of(tokenizer, tokenizer.encode(text))
         assert "".join(pieces) == text
         assert not any("\ufffd" in piece for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("data", "lag"),
+    [
+        (b"\x80" * 9, 4),
+        (b"\xf0" * 9 + "\U0001f600".encode() + b"a", 4),
+        (b"\xe2\x82" * 5 + "\u20ac".encode(), 4),
+        (b"\xff\xc3\xc3\xc3\xa9\x80\x80\xf0\x9f\x98\x80", 4),
+        ("\U0001f600\ufffd".encode() * 3, 4),
+        (b"\xf0\x9f\x98", 4),
+    ],
+)
+def test_bytes_that_form_no_character(tmp_path: Path, data: bytes, lag: int) -> None:
+    """They are written when as many have come as a character has; a character after them is whole."""
+    write_tokenizer(tmp_path)
+    bytewise = Tokenizer.load(tmp_path)
+    detokenizer, written, since = Detokenizer(bytewise), "", 0
+    for byte in data:
+        piece = detokenizer.push(byte)
+        written, since = written + piece, 0 if piece else since + 1
+        assert since < lag
+    assert written + detokenizer.finish() == bytewise.decode(list(data)) == data.decode("utf-8", "replace")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = SETTINGS["project"]
 BUILD = SETTINGS["build-system"]["requires"]
 EXTRAS = PROJECT["optional-dependencies"]
-INSTALLED = [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["lint"], *BUILD]
+INSTALLED = [*PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["lint"], *EXTRAS["tokenizers"], *BUILD]
 #: The first version without each published hole: what pyproject.toml must not go below.
 WITHOUT_HOLES = {
     "jinja2": "3.1.6",  # CVE-2025-27516: out of the sandbox
@@ -138,5 +138,5 @@ def test_what_a_locked_package_needs_is_locked(name: str) -> None:
 def test_what_builds_the_package_is_among_the_lowest_versions() -> None:
     versions = runpy.run_path(str(ROOT / ".ci/dependencies.py"))["versions"]
     floors = {name: floor for name, _, floor in versions()}
-    for one in map(Requirement, [*BUILD, *PROJECT["dependencies"], *EXTRAS["test"]]):
+    for one in map(Requirement, [*BUILD, *PROJECT["dependencies"], *EXTRAS["test"], *EXTRAS["tokenizers"]]):
         assert f">={floors[one.name]}" in str(one.specifier)

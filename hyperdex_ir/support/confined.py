@@ -2,7 +2,7 @@
 
 The library of tokenizers panics on some files and ends its process on others; a template is a program. So both are
 read and used in a process that is started for one tokenizer, sees only the time zone of the environment, and may be
-lost.
+lost. Its work is a function of this package: it takes and returns JSON values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from hyperdex_ir.errors import ConfigError, HyperdexError, OptionError, PromptError
 
 _WORKER = Path(__file__).with_name("confined_worker.py")
-#: Packages that the child imports; it has no other folders than theirs and the standard library's.
+#: Packages that every child imports; it has no other folders than those of its packages and the standard library.
 _PACKAGES = ("hyperdex_ir", "tokenizers", "jinja2", "markupsafe")
 #: Variables of the environment that reach the child: a template may ask for the time.
 _ENVIRONMENT = ("TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
@@ -53,11 +53,22 @@ class Limits:
 class Confined:
     """The child process. It is started when it is first needed, and again when it was lost.
 
-    setup: the first work after each start. Several threads may use this object, also after a fork.
+    setup: the first work after each start. packages: what the child may import too, where it is installed.
+    environment: variables that it gets. Several threads may use this object, also after a fork.
     """
 
-    def __init__(self, setup: Mapping[str, Any] | None = None, limits: Limits | None = None, what: str = ""):
+    def __init__(
+        self,
+        setup: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        what: str = "",
+        *,
+        packages: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ):
         self._setup = (setup, limits, what)
+        self._packages = tuple(packages)
+        self._environment = dict(environment or {})
         self._lock = threading.Lock()
         self._lock_owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,7 +83,7 @@ class Confined:
         return self.ready
 
     def ask(self, work: Mapping[str, Any], limits: Limits, what: str, failure: type[HyperdexError]) -> Any:
-        """The result of `work`, a JSON value: `{"work": name, ...}`.
+        """The result of `work`, a JSON value: `{"work": "module:function", ...}`, the rest its arguments.
 
         Raises the error that the work raises, `failure` when it goes beyond `limits` or ends the process. what: the
         subject of that error's line.
@@ -98,8 +109,8 @@ class Confined:
             self.ready = self._ask(setup, limits, what, ConfigError)
 
     def _start(self) -> None:
-        command = [sys.executable, "-I", "-S", str(_WORKER), *_folders()]
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        command = [sys.executable, "-I", "-S", str(_WORKER), *_folders(self._packages)]
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | self._environment
         try:
             process = subprocess.Popen(
                 command,
@@ -137,14 +148,15 @@ class Confined:
         _raise(answer, what, failure)
 
 
-def _folders() -> list[str]:
-    """The folders that the packages lie in. Raises ConfigError when one is not installed."""
+def _folders(more: Iterable[str]) -> list[str]:
+    """The folders that the packages lie in. Raises ConfigError when one that every child needs is not installed."""
     folders: dict[str, None] = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *more):
         spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
+        places = [] if spec is None else list(spec.submodule_search_locations or ())
+        if not places and name in _PACKAGES:
             raise ConfigError(f"the Python package {name} is not installed", f"pip install {name}")
-        folders[str(Path(spec.origin).absolute().parents[1])] = None
+        folders.update({str(Path(place).absolute().parent): None for place in places})
     return list(folders)
 
 

@@ -1,10 +1,12 @@
 """The program of the child process of confined.py: a line of JSON asks for work, a line of JSON answers.
 
-A request is {"work", "seconds", "memory", "grown", ...}; an answer {"value"}, or {"error", "message", "hint"}.
+A request is {"work": "module:function", "seconds", "memory", "grown", ...}, with the function's arguments; an answer is
+{"value"}, or {"error", "message", "hint"}.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -49,35 +51,17 @@ def _close_doors() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Work:
-    """The pieces of work that can be asked for, by name."""
-
-    def __init__(self) -> None:
-        self._backend: Any = None
-
-    def load(self, folder: str, special: dict[str, str], flags: dict[str, bool]) -> dict[str, Any]:
-        from hyperdex_ir.runtime.tokenizer_backend import Backend
-
-        self._backend = Backend(folder, special, flags)
-        return self._backend.summary()
-
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        return self._backend.encode(text, add_special_tokens)
-
-    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-        return self._backend.decode(ids, skip_special_tokens)
-
-    def render(self, source: str, variables: dict[str, Any]) -> str:
-        from hyperdex_ir.runtime.chat_environment import render
-
-        return render(source, variables)
+def _function(name: str) -> Callable[..., Any]:
+    """The function that `module:function` names."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
 
 
-def _answer(work: Callable[..., Any], arguments: dict[str, Any]) -> bytes:
+def _answer(work: str, arguments: dict[str, Any]) -> bytes:
     from hyperdex_ir.errors import HyperdexError
 
     try:
-        return json.dumps({"value": work(**arguments)}).encode()
+        return json.dumps({"value": _function(work)(**arguments)}).encode()
     except HyperdexError as error:
         answer = {"error": type(error).__name__, "message": str(error)[:_LONGEST_MESSAGE], "hint": error.hint}
     except MemoryError:
@@ -94,11 +78,10 @@ def main() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)
     _close_doors()
-    work = _Work()
     for line in sys.stdin.buffer:
         request = json.loads(line)
         _limit(request.pop("seconds"), request.pop("memory"), request.pop("grown"))
-        left = memoryview(_answer(getattr(work, request.pop("work")), request) + b"\n")
+        left = memoryview(_answer(request.pop("work"), request) + b"\n")
         while left:
             left = left[os.write(answers, left) :]
 
