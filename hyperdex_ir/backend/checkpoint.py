@@ -21,6 +21,7 @@ from hyperdex_ir.support import reading
 from hyperdex_ir.support.files import atomic_file
 from hyperdex_ir.support.folder_access import link_refused
 from hyperdex_ir.support.locations import CONFIG, SMALL_FILES, ModelFolder
+from hyperdex_ir.support.progress import log
 from hyperdex_ir.support.reading import read_bytes, read_object
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def checkpoint_blocks(
     """
     from hyperdex_ir.checkpoint.names import resolve_sources
 
-    sources = resolve_sources(imported.names, open_checkpoint(source, watch))
+    sources = resolve_sources(imported.names, open_checkpoint(source, watch), log)
 
     def blocks(key: str) -> Iterator[tuple[str, np.ndarray]]:
         if key in imported.derived:

@@ -23,6 +23,7 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, dynamic_module_utils
 
 from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.names import key_mapping
 from hyperdex_ir.checkpoint.torch_weights import SINGLE as TORCH_FILE
 from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import TORCH_INDEX, read_config_json
@@ -160,8 +161,11 @@ def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
+        names = key_mapping(model_of(config), Checkpoint(folder))
         with _weights_alone(folder) as place:
-            return transformers.AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, **_CLOSED)
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                place, config=config, dtype=dtype, key_mapping=names or None, **_CLOSED
+            )
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:
