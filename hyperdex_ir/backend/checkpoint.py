@@ -22,7 +22,7 @@ from hyperdex_ir.support.files import atomic_file
 from hyperdex_ir.support.folder_access import link_refused
 from hyperdex_ir.support.locations import CONFIG, SMALL_FILES, ModelFolder
 from hyperdex_ir.support.progress import log
-from hyperdex_ir.support.reading import read_bytes, read_object
+from hyperdex_ir.support.reading import check_no_pointer, read_bytes, read_object
 
 if TYPE_CHECKING:
     from hyperdex_ir.frontend import ImportedModel
@@ -123,7 +123,10 @@ def small_files(folder: ModelFolder) -> dict[str, Path]:
     source = folder.source
     if source == folder.ckpt:
         return {}
-    return {name: _content_of(source, name) for name in SMALL_FILES if (source / name).is_file()}
+    files = {name: _content_of(source, name) for name in SMALL_FILES if (source / name).is_file()}
+    for name in files:
+        check_no_pointer(source / name, ConfigError)
+    return files
 
 
 def _content_of(source: Path, name: str) -> Path:

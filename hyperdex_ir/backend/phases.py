@@ -19,6 +19,7 @@ from hyperdex_ir.backend.ram_ceiling import Ceiling
 from hyperdex_ir.backend.sources import SourceWatch
 from hyperdex_ir.backend.staging import compile_folder
 from hyperdex_ir.backend.written import STATE_FILE
+from hyperdex_ir.checkpoint.files import check_weights
 from hyperdex_ir.checkpoint.gguf_header import check_architecture
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
@@ -65,6 +66,8 @@ class Phases:
             if needed:
                 self._read_gguf(folder.gguf)
             return
+        if folder.hub_id is None and needed:
+            check_weights(folder.source)
         if folder.hub_id is None or not needed:
             log_phase(1, "Download model from HuggingFace Hub", f"The checkpoint is at {folder.source}")
             return
@@ -115,7 +118,7 @@ class Phases:
         from hyperdex_ir.backend.convert import model_bytes, write_model
 
         small_files(folder)  # raises before the work begins
-        sources = SourceWatch(weight_files_of(folder))
+        sources = SourceWatch(folder.source, weight_files_of(folder))
         plan_memory(done.traced.layout, load_target(done.options.target), done.traced.max_length)
         whole = done.whole
         blocks = whole.open_blocks(self.memory.block_bytes(whole.layout), sources.watch)

@@ -21,6 +21,7 @@ from typing import Any
 
 from hyperdex_ir.checkpoint import torch_weights
 from hyperdex_ir.checkpoint.files import shards, weight_files
+from hyperdex_ir.checkpoint.other_names import other_weights
 from hyperdex_ir.errors import ConfigError, DownloadError, ModelNotFoundError, StorageError
 from hyperdex_ir.hub.access import Credential
 from hyperdex_ir.hub.requests import HubModel, Listing, RemoteFile
@@ -165,15 +166,29 @@ def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[
     if single in listing.files:
         return [single]
     if index not in listing.files:
+        assert folder.hub_id is not None
+        others, hint = other_weights(sorted(_listing(folder.hub_id, options).files))
         raise DownloadError(
-            f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index)"
+            f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index){others}",
+            hint,
         )
     _fetch(folder, options, index)
     names = list(shards(folder.source / index))
+    check_beside(folder.hub_id, index, names)
     for name in names:
         if name not in listing.files:
             raise DownloadError(f"{folder.hub_id}: has no file {name}, which {index} names", "its owner must repair it")
     return names
+
+
+def check_beside(hub_id: str | None, index: str, names: list[str]) -> None:
+    """Raises DownloadError when an index of the Hub names files in folders."""
+    inside = next((name for name in names if "/" in name), None)
+    if inside is not None:
+        raise DownloadError(
+            f"{hub_id}: {index} names {inside}: only files beside the index are downloaded",
+            f"hf download {hub_id} --local-dir DIR, then compile DIR",
+        )
 
 
 def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:
