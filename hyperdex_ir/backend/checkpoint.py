@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.checkpoint.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError, ConfigError
 from hyperdex_ir.frontend.config import ModelSummary
+from hyperdex_ir.frontend.family import HEAD
 from hyperdex_ir.isa.formats import FLOATS, PUBLISHED, matrix_type_of
+from hyperdex_ir.memory.serialize import table_keys
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.files import atomic_file
 from hyperdex_ir.support.folder_access import link_refused
@@ -41,7 +43,7 @@ def matrix_type_for(checkpoint: Checkpoint, summary: ModelSummary) -> str:
 
     Raises CheckpointError when there is no token embedding or its type is none of those.
     """
-    wanted = [summary.token_embedding, *(["lm_head.weight"] if summary.tied else [])]
+    wanted = [summary.token_embedding, *([summary.head] if summary.tied else [])]
     for suffix in wanted:
         found = [name for name in sorted(checkpoint.tensors) if f".{name}".endswith(f".{suffix}")]
         if not found:
@@ -53,6 +55,13 @@ def matrix_type_for(checkpoint: Checkpoint, summary: ModelSummary) -> str:
             )
         return matrix_type_of(dtype)
     raise CheckpointError(f"{checkpoint.directory}: no token embedding (a tensor named ...{summary.token_embedding})")
+
+
+def is_untied(table: Mapping[str, Any] | None, summary: ModelSummary) -> bool | None:
+    """Test for a converted checkpoint with a head of its own, by its table; None without one."""
+    if table is None:
+        return None
+    return summary.tied and HEAD in table_keys(table)
 
 
 def checkpoint_blocks(
@@ -69,7 +78,7 @@ def checkpoint_blocks(
     """
     from hyperdex_ir.checkpoint.names import resolve_sources
 
-    sources = resolve_sources(imported.names, open_checkpoint(source, watch), log)
+    sources = resolve_sources(imported.names, open_checkpoint(source, watch), log, imported.matrix_type)
 
     def blocks(key: str) -> Iterator[tuple[str, np.ndarray]]:
         if key in imported.derived:

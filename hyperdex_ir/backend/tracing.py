@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.arguments import command_line
-from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
+from hyperdex_ir.backend.checkpoint import checkpoint_blocks, is_untied, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.dumps import LOWERING, Dump, IrDump
 from hyperdex_ir.backend.length import largest_length
@@ -98,6 +98,7 @@ def trace(
         max_length=length,
         matrix_type=matrix_type or stored_matrix_type(folder.source, summary),
         anew=options.asked.force,
+        untied=is_untied(known, summary),
         report=log,
     )
     traced = _optimize_imported(imported, folder, options, passes)

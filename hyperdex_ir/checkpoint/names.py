@@ -14,7 +14,7 @@ from hyperdex_ir.checkpoint.merging import merge, missing_parts
 from hyperdex_ir.checkpoint.prefixes import AROUND, candidates, stripped, unwrapped
 from hyperdex_ir.checkpoint.tensors import Same, Tensor, transposed
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.isa.formats import FLOATS
+from hyperdex_ir.isa.formats import F32, FLOATS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -135,11 +135,15 @@ class _Match:
 
 
 def resolve_sources(
-    rules: NameRules, checkpoint: Checkpoint, report: Callable[[str], None] = lambda line: None
+    rules: NameRules,
+    checkpoint: Checkpoint,
+    report: Callable[[str], None] = lambda line: None,
+    matrix_type: str = F32.name,
 ) -> dict[str, SourceTensor]:
     """Finds the tensor of the checkpoint for each parameter of the model, by its key.
 
-    report: called with a line about tensors that are not used, or that have other names than the model's.
+    report: called with a line about tensors that are not used, or that have other names than the model's. matrix_type:
+    the type in which tied parameters are compared that are stored several times.
 
     Raises CheckpointError, listing the missing and mis-shaped tensors, and others that may be meant to be matrices of
     the model; also for tensors of an integer type, or with an unknown conversion. Tied parameters that are stored
@@ -166,8 +170,10 @@ def resolve_sources(
     for key, names in rules.groups.items():
         held = [found[name] for name in sorted(names, key=lambda name: name != key) if name in found]
         if held:
-            _check_type(checkpoint, held[0])
-            tensor = _one(checkpoint, [transposed(one) if key in rules.transposed else one for one in held])
+            for one in held:
+                _check_type(checkpoint, one)
+            whole = [transposed(one) if key in rules.transposed else one for one in held]
+            tensor = _one(checkpoint, whole, matrix_type)
             sources[key] = SourceTensor(key, tensor.shape, tensor.names, tensor)
     return sources
 
@@ -276,11 +282,8 @@ def _check_type(checkpoint: Checkpoint, tensor: Tensor) -> None:
         )
 
 
-def _one(checkpoint: Checkpoint, tensors: list[Tensor]) -> Tensor:
-    """The first of tied parameters. If they are stored several times, it is compared with the others while it is read.
-
-    Raises CheckpointError when they are of different types.
-    """
+def _one(checkpoint: Checkpoint, tensors: list[Tensor], matrix_type: str) -> Tensor:
+    """The first of tied parameters. If they are stored several times, it is compared with the others as it is read."""
     first, *others = tensors
     for other in others:
         fault = (
@@ -288,7 +291,5 @@ def _one(checkpoint: Checkpoint, tensors: list[Tensor]) -> Tensor:
             "values",
             "set tie_word_embeddings to false in config.json",
         )
-        if first.dtype != other.dtype:
-            raise CheckpointError(*fault)
-        first = Same(first, other, fault)
+        first = Same(first, other, matrix_type, fault)
     return first

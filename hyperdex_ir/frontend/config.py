@@ -39,7 +39,7 @@ class ModelSummary:
 
     max_positions: number of positions it was made for. learned_positions: True when positions are learned, so that
     there are no others. eos_ids: the tokens that end a text, possibly none. tied: True when the head is the token
-    embedding. token_embedding: the last components of the embedding's name.
+    embedding. token_embedding, head: the last components of their names.
     """
 
     architecture: str
@@ -56,6 +56,7 @@ class ModelSummary:
     eos_ids: tuple[int, ...]
     tied: bool
     token_embedding: str
+    head: str
 
 
 def read_config(directory: Path) -> ModelSummary:
@@ -217,6 +218,7 @@ class _Checker:
             eos_ids=self._eos(),
             tied=self._flag("tie_word_embeddings", self.family.flags["tie_word_embeddings"]),
             token_embedding=self.family.token_embedding,
+            head=self.family.head,
         )
 
     def _not_beyond_all_bounds(self, hidden: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
+from hyperdex_ir.backend.checkpoint import checkpoint_blocks, is_untied, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.options import check_devices, chosen_passes
 from hyperdex_ir.backend.tracing import module_for
@@ -82,7 +82,14 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
         length, matrix_type = table["max_length"], table["matrix_type"]
     target = compiled.get("target", DEFAULT_TARGET)
     # Flat, so that outlining is verified like the other passes.
-    imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
+    imported = trace_model(
+        folder.source,
+        target=target,
+        max_length=length,
+        matrix_type=matrix_type,
+        outlined=False,
+        untied=is_untied(table, summary),
+    )
     return Model(
         name=name,
         folder=folder,
