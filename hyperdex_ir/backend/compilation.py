@@ -56,7 +56,8 @@ def compile_model(folder: ModelFolder, options: CompileOptions) -> CompiledFiles
         summary = check_model(folder, options, passes)
         done = FinishedPhases(folder, options, dump, passes, summary, state)
         if done.are_all():
-            log(f"Compiled already with these options: {folder.root}")
+            matrix_type = read_table(folder.model_config)["matrix_type"]
+            log(f"Compiled already with these options, with matrices in {matrix_type}: {folder.root}")
         else:
             _run(Phases(done, memory))
             state = settle(folder)

@@ -126,7 +126,7 @@ class Phases:
         log("Convert the model to hyperdex-ir model format")
         facts = {"max_length": whole.max_length}
         with byte_progress("convert", model_bytes(whole.layout)) as advance:
-            files = write_model(staged, whole.layout, blocks, facts, self.memory.watched(advance))
+            files = write_model(staged, whole.layout, blocks, facts, self.memory.watched(advance), log)
         if folder.source != folder.ckpt:
             files += copy_small_files(staged)
         done.finish(CONVERT, sources.describe(), files)

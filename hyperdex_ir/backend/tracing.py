@@ -92,11 +92,15 @@ def trace(
     """
     length = options.max_length or summary.max_positions if known is None else known["max_length"]
     matrix_type = known["matrix_type"] if known is not None else options.matrix_type
+    if matrix_type is None:
+        matrix_type = stored_matrix_type(folder.source, summary, log)
+    else:
+        log(f"The matrix type is {matrix_type}: {'as asked for' if known is None else 'as converted before'}")
     imported = trace_model(
         folder.source,
         target=options.target,
         max_length=length,
-        matrix_type=matrix_type or stored_matrix_type(folder.source, summary),
+        matrix_type=matrix_type,
         anew=options.asked.force,
         untied=is_untied(known, summary),
         report=log,

@@ -29,6 +29,15 @@ def convert(values: np.ndarray, source: str, wanted: str, name: str, first_row: 
     return result
 
 
+def lost_to_underflow(values: np.ndarray, source: str, result: np.ndarray, wanted: str) -> int:
+    """Number of values other than zero that have become zero in the result of `convert`."""
+    kind = ELEMENTS[wanted]
+    if source == wanted or kind.dtype.kind == "i":
+        return 0
+    magnitudes = result.view(f"u{kind.item_bytes}") << 1
+    return int(np.count_nonzero(ELEMENTS[source].load(values)) - np.count_nonzero(magnitudes))
+
+
 def are_equal(pair: tuple[np.ndarray, np.ndarray], types: tuple[str, str], wanted: str) -> bool:
     """Test for two arrays of equal values once they are of the type `wanted`. types: their published types."""
     if types[0] == types[1] and np.array_equal(pair[0], pair[1]):

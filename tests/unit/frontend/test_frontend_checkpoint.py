@@ -250,6 +250,59 @@ def test_matrix_type(tmp_path: Path, dtype: str, expected: str) -> None:
     assert matrix_type_for(Checkpoint(tmp_path), read_config(tmp_path)) == expected
 
 
+@pytest.mark.parametrize(
+    ("key", "called", "expected", "line"),
+    [
+        ("dtype", "bfloat16", "bf16", "the matrices of the checkpoint are F32, and config.json's dtype is bfloat16"),
+        (
+            "torch_dtype",
+            "bfloat16",
+            "bf16",
+            "the matrices of the checkpoint are F32, and config.json's dtype is bfloat16",
+        ),
+        ("dtype", "float32", "f16", "the matrices of the checkpoint are F32, which becomes f16"),
+        ("dtype", None, "f16", "the matrices of the checkpoint are F32, which becomes f16"),
+    ],
+)
+def test_float32_follows_config_json(tmp_path: Path, key: str, called: str | None, expected: str, line: str) -> None:
+    write_checkpoint(tiny_llama_config(), tmp_path, "float32")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["dtype"]
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: called}))
+    lines: list[str] = []
+    assert matrix_type_for(Checkpoint(tmp_path), read_config(tmp_path), lines.append) == expected
+    assert lines == [f"The matrix type is {expected}: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("wide", "called", "expected", "line"),
+    [
+        (["model.embed_tokens.weight", "lm_head.weight"], "float32", "bf16", "of its matrices, 14 BF16, 2 F32"),
+        (["self_attn", "mlp"], "float32", "f16", "of its matrices, 2 BF16, 14 F32, which becomes f16"),
+        (
+            ["self_attn", "mlp"],
+            "bfloat16",
+            "bf16",
+            "of its matrices, 2 BF16, 14 F32, and config.json's dtype is bfloat16",
+        ),
+        (["layernorm"], "float16", "bf16", "the matrices of the checkpoint are BF16"),
+    ],
+)
+def test_the_majority_of_the_matrices(tmp_path: Path, wide: list[str], called: str, expected: str, line: str) -> None:
+    write_checkpoint(tiny_llama_config(), tmp_path, "bfloat16")
+    edit(
+        tmp_path,
+        lambda tensors: tensors.update(
+            {name: one.float() for name, one in tensors.items() if any(part in name for part in wide)}
+        ),
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "dtype": called}))
+    lines: list[str] = []
+    assert matrix_type_for(Checkpoint(tmp_path), read_config(tmp_path), lines.append) == expected
+    assert lines == [f"The matrix type is {expected}: {line}"]
+
+
 def test_matrix_type_of_no_embedding(tmp_path: Path) -> None:
     write_checkpoint(tiny_llama_config(), tmp_path)
     edit(tmp_path, lambda tensors: tensors.pop("model.embed_tokens.weight"))
