@@ -86,7 +86,7 @@ class AutoCompiler:
         Takes the arguments of `compile`. Reads config.json and the headers of the weights; writes nothing. Raises as
         `compile`.
         """
+        folder = find_folder(arguments.model_id, arguments.output_dir)
         from hyperdex_ir.backend.plan import plan_model
 
-        options = make_options(arguments)
-        return plan_model(os.fspath(arguments.model_id), find_folder(arguments.model_id, arguments.output_dir), options)
+        return plan_model(os.fspath(arguments.model_id), folder, make_options(arguments))

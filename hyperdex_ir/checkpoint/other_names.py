@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from hyperdex_ir.checkpoint.leftover import listed
-from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
+from hyperdex_ir.support.locations import MERGE, SAFETENSORS, SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import SINGLE_TORCH_FILE, TORCH_INDEX
 
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".npz", ".gguf")
@@ -40,6 +40,8 @@ def other_weights(names: Iterable[str]) -> tuple[str, str]:
 
 
 def _hint(names: list[str], found: list[str]) -> str:
+    if any(PurePosixPath(name).name.startswith("adapter_model.") for name in found):
+        return f"the weights of a LoRA adapter are there: {MERGE}"
     whole = [PurePosixPath(name) for name in names if "/" in name and PurePosixPath(name).name in _WHOLE]
     if whole:
         return f"the folder {whole[0].parent.as_posix()} in it holds weights: give that folder, with a config.json"

@@ -29,8 +29,10 @@ from hyperdex_ir.hub.transfer import fetch_file, part_of, same_content
 from hyperdex_ir.support.files import write_text
 from hyperdex_ir.support.folder_access import FolderTree, final_name, place_of
 from hyperdex_ir.support.locations import (
+    ADAPTER_CONFIG,
     CONFIG,
     MARKER,
+    MERGE,
     SAFETENSORS,
     SAFETENSORS_INDEX,
     SMALL_FILES,
@@ -300,7 +302,7 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
     if before is not None and before.commit != listing.commit:
         log(f"{folder.hub_id}: has moved from commit {before.commit[:12]} to {listing.commit[:12]}")
     if CONFIG not in listing.files:
-        raise ConfigError(f"{folder.hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
+        raise no_config(folder.hub_id, listing)
     for name in _fetched_files(folder.source):
         path = folder.source / name
         if _belongs(path, known, listing):
@@ -310,6 +312,13 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
         else:
             _set_aside(folder, name)
     _write_marker(folder, options, listing, complete=False)
+
+
+def no_config(hub_id: str | None, listing: Listing) -> ConfigError:
+    """The error for a model without config.json."""
+    if ADAPTER_CONFIG in listing.files:
+        return ConfigError(f"{hub_id}: a LoRA adapter: merge it with its base model first", MERGE)
+    return ConfigError(f"{hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
 
 
 def _fetched_files(source: Path) -> list[str]:

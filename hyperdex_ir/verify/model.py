@@ -16,6 +16,7 @@ from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.checkpoint import checkpoint_blocks, is_untied, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
+from hyperdex_ir.backend.kept_sources import kept_source
 from hyperdex_ir.backend.options import check_devices, chosen_passes
 from hyperdex_ir.backend.tracing import module_for
 from hyperdex_ir.checkpoint.files import weight_files
@@ -103,8 +104,9 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
 
 
 def weights_folder(folder: ModelFolder) -> Path:
-    """Folder of the original weights, as far as the folder of the compiled model shows it."""
-    places = checkpoint_folders(folder)
+    """Folder of the original weights, as far as the folder of the compiled model, or the user's record, shows it."""
+    kept = kept_source(folder)
+    places = (*checkpoint_folders(folder), *([] if kept is None else [kept]))
     return next((place for place in places if _has_weights(place)), folder.source)
 
 
