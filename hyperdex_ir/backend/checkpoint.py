@@ -77,9 +77,9 @@ def _token_embedding(checkpoint: Checkpoint, summary: ModelSummary) -> tuple[str
             continue
         dtype = checkpoint.tensors[found[0]].dtype
         if dtype not in FLOATS:
-            raise CheckpointError(
-                f"{checkpoint.directory}: {found[0]} is stored as {dtype}, expected {', '.join(FLOATS)}"
-            )
+            from hyperdex_ir.checkpoint.names import wrong_type
+
+            raise wrong_type(checkpoint, found[0], dtype)
         return found[0], found[0].removesuffix(suffix) if suffix == summary.token_embedding else ""
     raise CheckpointError(f"{checkpoint.directory}: no token embedding (a tensor named ...{summary.token_embedding})")
 

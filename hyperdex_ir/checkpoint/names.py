@@ -12,6 +12,7 @@ from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.checkpoint.leftover import listed, summary, suspects
 from hyperdex_ir.checkpoint.merging import merge, missing_parts
 from hyperdex_ir.checkpoint.prefixes import AROUND, candidates, stripped, unwrapped
+from hyperdex_ir.checkpoint.quantization_check import stored_kind
 from hyperdex_ir.checkpoint.tensors import Same, Tensor, transposed
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import F32, FLOATS
@@ -19,6 +20,7 @@ from hyperdex_ir.isa.formats import F32, FLOATS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_UNQUANTIZED = "take the checkpoint as it was before it was quantized"
 #: The most wrappers of one kind around a parameter.
 _MOST_WRAPPERS = 3
 #: Beginning of the names that PEFT gives to the parts of a LoRA adapter.
@@ -265,21 +267,31 @@ def _check(rules: NameRules, checkpoint: Checkpoint, **faults: list[str]) -> Non
         if texts := [text for text in faulty if text]:
             parts.append(f"{len(texts)} {kind}: {listed(texts)}")
     if parts:
-        adapted = any(_ADAPTER in f".{name}" for name in checkpoint.tensors)
-        raise CheckpointError(
-            f"{checkpoint.directory}: not the tensors of this {rules.architecture}: {'; '.join(parts)}",
-            "a LoRA adapter is in the weights: merge it first (merge_and_unload of peft)"
-            if adapted
-            else "config.json and the weights must belong together",
-        )
+        message = f"{checkpoint.directory}: not the tensors of this {rules.architecture}: {'; '.join(parts)}"
+        raise CheckpointError(message, _hint(checkpoint))
+
+
+def _hint(checkpoint: Checkpoint) -> str:
+    if any(_ADAPTER in f".{name}" for name in checkpoint.tensors):
+        return "a LoRA adapter is in the weights: merge it first (merge_and_unload of peft)"
+    if kind := stored_kind({name: one.dtype for name, one in checkpoint.tensors.items()}):
+        return f"these are {kind}: {_UNQUANTIZED}"
+    return "config.json and the weights must belong together"
 
 
 def _check_type(checkpoint: Checkpoint, tensor: Tensor) -> None:
     if tensor.dtype not in FLOATS:
-        expected = ", ".join(FLOATS)
-        raise CheckpointError(
-            f"{checkpoint.directory}: {_called(tensor)} is stored as {tensor.dtype}, expected {expected}"
-        )
+        raise wrong_type(checkpoint, _called(tensor), tensor.dtype)
+
+
+def wrong_type(checkpoint: Checkpoint, name: str, dtype: str) -> CheckpointError:
+    """The error for a parameter that is no floating-point tensor."""
+    kind = stored_kind({name: one.dtype for name, one in checkpoint.tensors.items()})
+    shown = f": {kind}" if kind else ""
+    return CheckpointError(
+        f"{checkpoint.directory}: {name} is stored as {dtype}, expected {', '.join(FLOATS)}{shown}",
+        _UNQUANTIZED if kind else "",
+    )
 
 
 def _one(checkpoint: Checkpoint, tensors: list[Tensor], matrix_type: str) -> Tensor:

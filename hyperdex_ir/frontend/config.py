@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.checkpoint.quantization_check import check_quantization
+from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION, check_quantization
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
@@ -62,7 +62,13 @@ class ModelSummary:
 def read_config(directory: Path) -> ModelSummary:
     """Reads and checks `directory/config.json`. Raises ConfigError or UnsupportedModelError."""
     path = directory / "config.json"
-    return check_config(read_config_json(path), str(path))
+    config = read_config_json(path)
+    if config.get(QUANTIZATION) is not None:
+        from hyperdex_ir.checkpoint.dequantize import is_left_over
+
+        if is_left_over(directory, config):
+            del config[QUANTIZATION]
+    return check_config(config, str(path))
 
 
 def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
