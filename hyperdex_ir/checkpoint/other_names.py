@@ -27,13 +27,18 @@ def names_in(directory: Path) -> list[str]:
     return sorted(name for name in names if not name.startswith((".", *(f"{own}/" for own in _OWN_FOLDERS))))
 
 
+def weights_among(names: Iterable[str]) -> list[str]:
+    """The names that are those of weights in any format."""
+    return [name for name in names if name.endswith(_SUFFIXES)]
+
+
 def other_weights(names: Iterable[str]) -> tuple[str, str]:
     """Other weights among the names of a model's files, as the end of a message, and a hint; empty without any.
 
     names: relative to the model's folder, sorted.
     """
     names = [*names]
-    found = [name for name in names if name.endswith(_SUFFIXES)]
+    found = weights_among(names)
     if not found:
         return "", ""
     return f"; there are other weights: {listed(found)}", _hint(names, found)
