@@ -14,6 +14,8 @@ from hyperdex_ir.support.locations import find_folder
 
 if TYPE_CHECKING:
     from hyperdex_ir.backend.compilation import CompiledFiles
+    from hyperdex_ir.backend.options import CompileOptions
+    from hyperdex_ir.support.locations import ModelFolder
 
 _Declared = ParamSpec("_Declared")
 _Result = TypeVar("_Result")
@@ -52,6 +54,13 @@ class _TakingFields(Generic[_Declared]):
         return call
 
 
+def _folder(arguments: CompileArguments, options: CompileOptions) -> ModelFolder:
+    """The model's folder; without the network, perhaps with the checkpoint in the cache of `huggingface_hub`."""
+    from hyperdex_ir.hub.snapshots import or_snapshot
+
+    return or_snapshot(find_folder(arguments.model_id, arguments.output_dir), options.hub)
+
+
 class AutoCompiler:
     """Compiles models by Hub id or directory."""
 
@@ -65,7 +74,7 @@ class AutoCompiler:
         from hyperdex_ir.backend.compilation import compile_model
 
         options = make_options(arguments)
-        return compile_model(find_folder(arguments.model_id, arguments.output_dir), options)
+        return compile_model(_folder(arguments, options), options)
 
     @_TakingFields(CompileArguments)
     def compile_to(self, level: str, arguments: CompileArguments) -> str:
@@ -77,7 +86,7 @@ class AutoCompiler:
         from hyperdex_ir.backend.show import compile_to
 
         options = make_options(arguments)
-        return compile_to(find_folder(arguments.model_id, arguments.output_dir), options, level)
+        return compile_to(_folder(arguments, options), options, level)
 
     @_TakingFields(CompileArguments)
     def plan(self, arguments: CompileArguments) -> dict[str, Any]:
@@ -86,7 +95,8 @@ class AutoCompiler:
         Takes the arguments of `compile`. Reads config.json and the headers of the weights; writes nothing. Raises as
         `compile`.
         """
+        find_folder(arguments.model_id, arguments.output_dir)  # raises before more is imported
         from hyperdex_ir.backend.plan import plan_model
 
         options = make_options(arguments)
-        return plan_model(os.fspath(arguments.model_id), find_folder(arguments.model_id, arguments.output_dir), options)
+        return plan_model(os.fspath(arguments.model_id), _folder(arguments, options), options)

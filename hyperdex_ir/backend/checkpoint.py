@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,12 +17,15 @@ from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.checkpoint.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError, ConfigError
 from hyperdex_ir.frontend.config import ModelSummary
-from hyperdex_ir.isa.formats import FLOATS, PUBLISHED, matrix_type_of
+from hyperdex_ir.frontend.family import HEAD
+from hyperdex_ir.isa.formats import BF16, F16, F32, F64, FLOATS, PUBLISHED, matrix_type_of
+from hyperdex_ir.memory.serialize import table_keys
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.files import atomic_file
 from hyperdex_ir.support.folder_access import link_refused
 from hyperdex_ir.support.locations import CONFIG, SMALL_FILES, ModelFolder
-from hyperdex_ir.support.reading import read_bytes, read_object
+from hyperdex_ir.support.progress import log
+from hyperdex_ir.support.reading import check_no_pointer, read_bytes, read_config_json, read_object
 
 if TYPE_CHECKING:
     from hyperdex_ir.frontend import ImportedModel
@@ -30,28 +34,71 @@ if TYPE_CHECKING:
 _MOST_LINKS = 40
 
 
-def stored_matrix_type(source: Path, summary: ModelSummary) -> str:
-    """The matrix type that dtype `auto` stands for. Raises CheckpointError when the checkpoint's headers are wrong."""
-    return matrix_type_for(open_checkpoint(source), summary)
+def stored_matrix_type(source: Path, summary: ModelSummary, report: Callable[[str], None] = lambda line: None) -> str:
+    """The matrix type that dtype `auto` stands for; `report` is called with the reason.
+
+    Raises CheckpointError when the checkpoint's headers are wrong.
+    """
+    return matrix_type_for(open_checkpoint(source), summary, report)
 
 
-def matrix_type_for(checkpoint: Checkpoint, summary: ModelSummary) -> str:
-    """The matrix type that dtype "auto" means: the token embedding's, float32 becoming f16.
+def matrix_type_for(
+    checkpoint: Checkpoint, summary: ModelSummary, report: Callable[[str], None] = lambda line: None
+) -> str:
+    """The matrix type that dtype "auto" means: that of most matrices, in doubt the token embedding's.
+
+    float32 becomes f16, unless config.json says bfloat16. report: called with a line that says the type and the reason.
 
     Raises CheckpointError when there is no token embedding or its type is none of those.
     """
-    wanted = [summary.token_embedding, *(["lm_head.weight"] if summary.tied else [])]
-    for suffix in wanted:
+    embedding, prefix = _token_embedding(checkpoint, summary)
+    first = checkpoint.tensors[embedding].dtype
+    own = (name for name in checkpoint.tensors if name.startswith(prefix) or f".{name}".endswith(f".{summary.head}"))
+    matrices = [one for one in map(checkpoint.tensors.__getitem__, own) if len(one.shape) > 1]
+    counts = Counter(one.dtype for one in matrices if one.dtype in FLOATS)
+    most = max(counts, key=lambda dtype: (counts[dtype], dtype == first))
+    of_all = ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items()))
+    why = f"the matrices of the checkpoint are {most}" if len(counts) == 1 else f"of its matrices, {of_all}"
+    if most in (F32.published, F64.published):
+        called = _configured_type(checkpoint.directory)
+        chosen = BF16.name if called == BF16.torch else F16.name
+        why += f", and config.json's dtype is {called}" if chosen == BF16.name else f", which becomes {chosen}"
+    else:
+        chosen = matrix_type_of(most)
+    report(f"The matrix type is {chosen}: {why}")
+    return chosen
+
+
+def _token_embedding(checkpoint: Checkpoint, summary: ModelSummary) -> tuple[str, str]:
+    """The name of the token embedding, or of the head that stands for it, and the part of it before the model's own."""
+    for suffix in (summary.token_embedding, *([summary.head] if summary.tied else [])):
         found = [name for name in sorted(checkpoint.tensors) if f".{name}".endswith(f".{suffix}")]
         if not found:
             continue
         dtype = checkpoint.tensors[found[0]].dtype
         if dtype not in FLOATS:
-            raise CheckpointError(
-                f"{checkpoint.directory}: {found[0]} is stored as {dtype}, expected {', '.join(FLOATS)}"
-            )
-        return matrix_type_of(dtype)
+            from hyperdex_ir.checkpoint.names import wrong_type
+
+            raise wrong_type(checkpoint, found[0], dtype)
+        return found[0], found[0].removesuffix(suffix) if suffix == summary.token_embedding else ""
     raise CheckpointError(f"{checkpoint.directory}: no token embedding (a tensor named ...{summary.token_embedding})")
+
+
+def _configured_type(directory: Path) -> str:
+    """The type that config.json gives; empty when it gives none. For a model inside another, the inner one's."""
+    path = directory / CONFIG
+    config = read_config_json(path) if path.is_file() else {}
+    inner = config.get("text_config")
+    holders = [inner, config] if isinstance(inner, dict) else [config]
+    values = [holder.get(key) for holder in holders for key in ("dtype", "torch_dtype")]
+    return next((value for value in values if isinstance(value, str)), "")
+
+
+def is_untied(table: Mapping[str, Any] | None, summary: ModelSummary) -> bool | None:
+    """Test for a converted checkpoint with a head of its own, by its table; None without one."""
+    if table is None:
+        return None
+    return summary.tied and HEAD in table_keys(table)
 
 
 def checkpoint_blocks(
@@ -68,7 +115,7 @@ def checkpoint_blocks(
     """
     from hyperdex_ir.checkpoint.names import resolve_sources
 
-    sources = resolve_sources(imported.names, open_checkpoint(source, watch))
+    sources = resolve_sources(imported.names, open_checkpoint(source, watch), log, imported.matrix_type)
 
     def blocks(key: str) -> Iterator[tuple[str, np.ndarray]]:
         if key in imported.derived:
@@ -135,7 +182,10 @@ def small_files(folder: ModelFolder) -> dict[str, Path]:
     source = folder.source
     if source == folder.ckpt:
         return {}
-    return {name: content_of(source, name) for name in SMALL_FILES if (source / name).is_file()}
+    files = {name: content_of(source, name) for name in SMALL_FILES if (source / name).is_file()}
+    for name in files:
+        check_no_pointer(source / name, ConfigError)
+    return files
 
 
 def content_of(source: Path, name: str) -> Path:

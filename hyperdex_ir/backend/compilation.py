@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hyperdex_ir.backend.dumps import read_chosen_dump
 from hyperdex_ir.backend.finished import FinishedPhases
+from hyperdex_ir.backend.kept_sources import keep_source
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.lock import locked_folder
 from hyperdex_ir.backend.low_memory import delete_weights
@@ -23,6 +24,8 @@ from hyperdex_ir.support.folder_access import FolderTree
 from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.support.progress import log, log_banner
 from hyperdex_ir.targets import load_target
+
+_ELSEWHERE = "name another folder to write to: --output-dir DIR, or output_dir= in Python"
 
 
 @dataclass(frozen=True)
@@ -50,16 +53,18 @@ def compile_model(folder: ModelFolder, options: CompileOptions) -> CompiledFiles
     dump, memory = read_chosen_dump(options), Ceiling(options.max_ram)
     passes = chosen_passes(options.pipeline) if dump is None else dump.passes
     log_banner()
-    with locked_folder(folder.root), _empty_folders_removed(folder):
+    with locked_folder(folder.root, _ELSEWHERE), _empty_folders_removed(folder):
         check_links(folder)
         state = settle(folder)
         summary = check_model(folder, options, passes)
         done = FinishedPhases(folder, options, dump, passes, summary, state)
         if done.are_all():
-            log(f"Compiled already with these options: {folder.root}")
+            matrix_type = read_table(folder.model_config)["matrix_type"]
+            log(f"Compiled already with these options, with matrices in {matrix_type}: {folder.root}")
         else:
             _run(Phases(done, memory))
             state = settle(folder)
+        keep_source(folder)
         if options.asked.low_memory_usage:
             delete_weights(folder, state)
     log(memory.report())

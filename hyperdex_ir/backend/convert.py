@@ -8,6 +8,7 @@ multiple of 64. The table holds all that phase 3 needs, so that another target o
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.backend.payload import PayloadWriter, atomic_payloads
-from hyperdex_ir.checkpoint.values import convert
+from hyperdex_ir.checkpoint.values import convert, lost_to_underflow
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import ModelLayout, Parameter
@@ -28,13 +29,18 @@ from hyperdex_ir.support.locations import ModelFolder
 Blocks = Callable[[str], Iterator[tuple[str, np.ndarray]]]
 
 
+#: Type and key -> number of values that became zero.
+Lost = Counter[tuple[str, str]]
+
+
 def _write_key(
-    writer: PayloadWriter, digest: Any, blocks: Blocks, key: str, dtype: str, advance: Callable[[int], None]
+    writer: PayloadWriter, digest: Any, blocks: Blocks, key: str, dtype: str, advance: Callable[[int], None], lost: Lost
 ) -> int:
     """Writes the tensor of one key; returns its number of elements."""
     row = count = 0
     for source, values in blocks(key):
         data = np.ascontiguousarray(convert(values, source, dtype, key, row), ELEMENTS[dtype].dtype)
+        lost[dtype, key] += lost_to_underflow(values, source, data, dtype)
         writer.write(data)
         digest.update(data)
         advance(data.nbytes)
@@ -52,12 +58,12 @@ def _blocks_of(parameter: Parameter, blocks: Blocks) -> Blocks:
 
 
 def _write_parameter(
-    writer: PayloadWriter, blocks: Blocks, parameter: Parameter, advance: Callable[[int], None]
+    writer: PayloadWriter, blocks: Blocks, parameter: Parameter, advance: Callable[[int], None], lost: Lost
 ) -> dict[str, Any]:
     writer.pad()
     offset, digest = writer.size, hashlib.sha256()
     source = _blocks_of(parameter, blocks)
-    count = sum(_write_key(writer, digest, source, key, parameter.dtype, advance) for key in parameter.keys)
+    count = sum(_write_key(writer, digest, source, key, parameter.dtype, advance, lost) for key in parameter.keys)
     if count != prod(parameter.shape):
         raise CheckpointError(
             f"{parameter.name}: {count} elements from {', '.join(parameter.keys)}, the model has {parameter.shape}"
@@ -83,16 +89,22 @@ def write_model(
     blocks: Blocks,
     facts: dict[str, Any],
     advance: Callable[[int], None] = lambda count: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> list[Path]:
     """Writes `hyperdex_model.bin` and `hyperdex_config.json`; returns their paths.
 
-    facts: further entries of the table (target, max_length, ...). advance: called with the bytes written.
+    facts: further entries of the table (target, max_length, ...). advance: called with the bytes written. report:
+    called with a line when values became zero.
     Raises CheckpointError for values that the wanted type cannot hold, StorageError when the file system refuses.
     """
     tensors: list[dict[str, Any]] = []
+    lost: Lost = Counter()
     with atomic_payloads([folder.model_binary], folder.anchor, Kind.MODEL, PayloadWriter) as (writer,):
         for parameter in layout.parameters():
-            tensors.append(_write_parameter(writer, blocks, parameter, advance))
+            tensors.append(_write_parameter(writer, blocks, parameter, advance, lost))
+    if count := lost.total():
+        (dtype, key), most = max(lost.items(), key=lambda item: item[1])
+        report(f"{count:,} values are too small for {dtype} and became 0, the most in {key}: {most:,}")
     table = {
         "format": FORMAT,
         "matrix_type": layout.matrix_type,

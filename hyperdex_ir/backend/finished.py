@@ -72,7 +72,7 @@ class FinishedPhases:
         if self.options.asked.force or not self.state.is_done(phase, self._key(phase)):
             return False
         weights = weight_files_of(self.folder) if phase == CONVERT and not self.options.asked.fast_compile else []
-        return not weights or self.sources.are_unchanged(self.state, phase, weights)
+        return not weights or self.sources.are_unchanged(self.state, phase, self.folder.source, weights)
 
     def are_all(self) -> bool:
         """Test that the model is compiled with these options, and that nothing more is asked for."""

@@ -17,8 +17,10 @@ LOCK_FILE = ".hyperdex.lock"
 
 
 @contextmanager
-def locked_folder(root: Path) -> Iterator[None]:
+def locked_folder(root: Path, hint: str = "") -> Iterator[None]:
     """Holds the folder, which is made if it is not there; the system releases it when the process dies.
+
+    hint: for the error of a folder that cannot be written.
 
     Folders that were made and hold nothing at the end are removed again. Raises StorageError when the file system
     refuses, or the lock is not a file with one name.
@@ -26,7 +28,7 @@ def locked_folder(root: Path) -> Iterator[None]:
     new = [path for path in (root, *root.parents) if not path.exists()]
     path, tree = root / LOCK_FILE, FolderTree(root)
     lock = FileLock(path)
-    with storage_errors(path):
+    with storage_errors(path, hint):
         root.mkdir(parents=True, exist_ok=True)
         _check_lock(tree, path)
         _acquire(lock, root)

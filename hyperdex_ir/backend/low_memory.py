@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hyperdex_ir.backend.checkpoint import weight_files_of
 from hyperdex_ir.backend.finished import CONVERT
 from hyperdex_ir.backend.state import State
@@ -20,7 +22,7 @@ def delete_weights(folder: ModelFolder, state: State) -> None:
     state.drop_file(CONVERT, folder.binary_name)
     beside = FolderTree(folder.source.parent)
     for path in weight_files_of(folder):
-        if _is_own(folder, path.name):
+        if _is_own(folder, path):
             beside.remove(beside.name_of(path))
         else:
             log(f"{path}: not deleted: it is no longer the file that was downloaded or made")
@@ -35,9 +37,10 @@ def kept_weights(folder: ModelFolder) -> str | None:
     """
     if not folder.made_by_tool:
         return "the folder is not the compiler's own"
-    others = [path.name for path in weight_files_of(folder) if not _is_own(folder, path.name)]
+    others = [path.name for path in weight_files_of(folder) if not _is_own(folder, path)]
     return f"nothing says that this tool has downloaded or made {', '.join(others)}" if others else None
 
 
-def _is_own(folder: ModelFolder, name: str) -> bool:
+def _is_own(folder: ModelFolder, path: Path) -> bool:
+    name = path.relative_to(folder.source).as_posix()
     return (is_fetched if folder.gguf is None else is_made)(folder, name)

@@ -21,6 +21,7 @@ from hyperdex_ir.backend.sources import SourceWatch
 from hyperdex_ir.backend.staging import compile_folder
 from hyperdex_ir.backend.text import check_vocabulary, write_tokenizer
 from hyperdex_ir.backend.written import STATE_FILE
+from hyperdex_ir.checkpoint.files import check_weights
 from hyperdex_ir.checkpoint.gguf_header import check_architecture
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
@@ -69,6 +70,8 @@ class Phases:
             if needed:
                 self._read_gguf(folder.gguf)
             return
+        if folder.hub_id is None and needed:
+            check_weights(folder.source)
         if folder.hub_id is None or not needed:
             log_phase(1, "Download model from HuggingFace Hub", f"The checkpoint is at {folder.source}")
             return
@@ -124,7 +127,7 @@ class Phases:
 
         done, folder = self.done, self.done.folder
         small_files(folder)  # raises before the work begins
-        sources = SourceWatch(weight_files_of(folder))
+        sources = SourceWatch(folder.source, weight_files_of(folder))
         plan_memory(done.traced.layout, load_target(done.options.target), done.traced.max_length)
         whole = done.whole
         blocks = whole.open_blocks(self.memory.block_bytes(whole.layout), sources.watch)
@@ -132,7 +135,7 @@ class Phases:
         log("Convert the model to hyperdex-ir model format")
         facts = {"max_length": whole.max_length}
         with byte_progress("convert", model_bytes(whole.layout)) as advance:
-            files = write_model(staged, whole.layout, blocks, facts, self.memory.watched(advance))
+            files = write_model(staged, whole.layout, blocks, facts, self.memory.watched(advance), log)
         done.finish(CONVERT, sources.describe(), files)
         log(f"Save the converted checkpoint at {folder.ckpt}")
 

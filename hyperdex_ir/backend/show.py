@@ -12,7 +12,7 @@ from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.arguments import command_line
-from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
+from hyperdex_ir.backend.checkpoint import is_untied, stored_matrix_type, weight_files_of
 from hyperdex_ir.backend.dumps import IMPORT, LOWERING, Dump, dump_text, read_chosen_dump
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes
@@ -65,6 +65,7 @@ def show_ir(
         target=compiled.get("target", DEFAULT_TARGET),
         max_length=table.get("max_length", summary.max_positions),
         matrix_type=table.get("matrix_type") or likely_matrix_type(folder, summary),
+        untied=is_untied(table or None, summary),
     )
     module = module_for(imported, num_device)
     run_passes(module, passes[: _position(passes, after)], repro=Path(FOLDER))

@@ -20,9 +20,13 @@ from hyperdex_ir.support.progress import byte_progress
 
 
 class SourceWatch:
-    """The tensors that a conversion reads from the weight files `paths`. Make it before the first file is read."""
+    """The tensors that a conversion reads from the weight files `paths` of the checkpoint in `directory`.
 
-    def __init__(self, paths: Sequence[Path]):
+    Make it before the first file is read.
+    """
+
+    def __init__(self, directory: Path, paths: Sequence[Path]):
+        self._directory = directory
         self._places = {path: describe_place(path) for path in paths}
         self._tensors: dict[Path, dict[str, Watched]] = {path: {} for path in paths}
 
@@ -43,7 +47,7 @@ class SourceWatch:
         unseen = {path: sum(one.unseen_bytes for one in tensors.values()) for path, tensors in used.items()}
         with _hashing(sum(unseen.values())) as advance:
             found = {
-                path.name: {
+                _name(self._directory, path): {
                     **self._places[path],
                     "header": _header_digest(self._tensors[path]),
                     "tensors": {
@@ -53,7 +57,7 @@ class SourceWatch:
                 for path, tensors in used.items()
             }
         touched = [path for path, place in self._places.items() if _place(path) != place]
-        if any(unseen[path] for path in touched) or not is_unchanged(found, list(self._places)):
+        if any(unseen[path] for path in touched) or not is_unchanged(self._directory, found, list(self._places)):
             raise CheckpointError(
                 f"{', '.join(map(str, touched))}: changed while it was converted", "compile again when it is complete"
             )
@@ -66,14 +70,14 @@ class KnownSources:
     def __init__(self) -> None:
         self._others = ""
 
-    def are_unchanged(self, state: State, phase: str, paths: Sequence[Path]) -> bool:
+    def are_unchanged(self, state: State, phase: str, directory: Path, paths: Sequence[Path]) -> bool:
         """Test that the weight files hold the tensors that the finished phase used; records their present places."""
         kept = state.inputs(phase)
         before = digest(kept)
         asked = digest([before, *map(_place, paths)])
         if asked == self._others:
             return False
-        if not is_unchanged(kept, paths):
+        if not is_unchanged(directory, kept, paths):
             self._others = asked
             return False
         if digest(kept) != before:
@@ -81,26 +85,32 @@ class KnownSources:
         return True
 
 
-def is_unchanged(record: Any, paths: Sequence[Path]) -> bool:
+def _name(directory: Path, path: Path) -> str:
+    """The name of a weight file of a checkpoint, with the folder that it lies in."""
+    return path.relative_to(directory).as_posix()
+
+
+def is_unchanged(directory: Path, record: Any, paths: Sequence[Path]) -> bool:
     """Test that the weight files hold what they held when `record` was made; updates the places in `record`.
 
     Only files that were touched are read, and of these the tensors that were used. `record` may be any JSON value.
     """
-    if not isinstance(record, dict) or record.keys() != {path.name for path in paths}:
+    names = {path: _name(directory, path) for path in paths}
+    if not isinstance(record, dict) or record.keys() != set(names.values()):
         return False
     if not all(isinstance(kept, dict) for kept in record.values()):
         return False
     touched: dict[Path, dict[str, int]] = {}
     for path in paths:
-        place, kept = _place(path), record[path.name]
+        place, kept = _place(path), record[names[path]]
         if place is None or place["bytes"] != kept.get("bytes"):
             return False
         if not place.items() <= kept.items():
             touched[path] = place
-    if touched and not _hold(list(touched), record):
+    if touched and not _hold(directory, list(touched), record):
         return False
     for path, place in touched.items():
-        record[path.name].update(place)
+        record[names[path]].update(place)
     return True
 
 
@@ -112,13 +122,13 @@ def _place(path: Path) -> dict[str, int] | None:
         return None
 
 
-def _hold(paths: Sequence[Path], record: dict[str, dict[str, Any]]) -> bool:
+def _hold(directory: Path, paths: Sequence[Path], record: dict[str, dict[str, Any]]) -> bool:
     """Test that these files, of one checkpoint, have the recorded headers and tensors."""
     expected: list[tuple[Watched, Any]] = []
     try:
-        checkpoint = Checkpoint(paths[0].parent)
+        checkpoint = Checkpoint(directory)
         for path in paths:
-            tensors, kept = _tensors_of(checkpoint, path), record[path.name]
+            tensors, kept = _tensors_of(checkpoint, path), record[_name(directory, path)]
             if _header_digest(tensors) != kept.get("header") or not _is_listed(kept.get("tensors"), tensors):
                 return False
             expected += [(Watched(tensors[name], one["order"]), one["sha256"]) for name, one in kept["tensors"].items()]

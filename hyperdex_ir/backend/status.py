@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hyperdex_ir.backend.kept_sources import kept_source
 from hyperdex_ir.backend.state import State
-from hyperdex_ir.backend.written import is_unfinished, own_files
+from hyperdex_ir.backend.written import is_own, is_unfinished, own_files
 from hyperdex_ir.checkpoint.files import weight_files
+from hyperdex_ir.checkpoint.other_names import names_in, weights_among
 from hyperdex_ir.errors import FileFormatError, StorageError
 from hyperdex_ir.memory.serialize import manifest_entries
 from hyperdex_ir.support.folder_access import FolderTree
@@ -22,8 +24,7 @@ def status(folder: ModelFolder) -> dict[str, Any]:
     devices: number of devices -> what the model is compiled for. A manifest that cannot be read counts as none and is
     named in `fault`.
     """
-    found = ((place, _weights(place)) for place in dict.fromkeys((folder.source, folder.ckpt, folder.root)))
-    source, weights = next(((place, files) for place, files in found if files), (folder.source, []))
+    source, weights = _checkpoint(folder)
     facts: dict[str, Any] = {
         "folder": str(folder.root),
         "checkpoint": {"folder": str(source), "files": len(weights), "bytes": _bytes(weights)},
@@ -50,8 +51,27 @@ def status(folder: ModelFolder) -> dict[str, Any]:
     return facts
 
 
+def _checkpoint(folder: ModelFolder) -> tuple[Path, list[Path]]:
+    """The folder of the original weights and its weight files, under any name where there are none by the usual ones.
+
+    The weights of a model that was compiled from a GGUF file, and were deleted, are that file.
+    """
+    kept = kept_source(folder)
+    places = [*dict.fromkeys((folder.source, folder.ckpt, folder.root)), *([] if kept is None else [kept])]
+    for weights in (_weights, _other_weights):
+        for place in places:
+            if found := weights(place):
+                return place, found
+    return (folder.source, []) if folder.gguf is None else (folder.gguf.parent, [folder.gguf])
+
+
 def _weights(place: Path) -> list[Path]:
     return [path for path in weight_files(place) if path.is_file()]
+
+
+def _other_weights(place: Path) -> list[Path]:
+    """Weights by other names; the compiler's own files, which may lie beside them, are none."""
+    return [place / name for name in weights_among(names_in(place)) if not is_own(f"ckpt/{name}")]
 
 
 def stale_files(root: Path) -> list[str]:

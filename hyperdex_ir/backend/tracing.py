@@ -11,12 +11,14 @@ from xdsl.dialects.builtin import ModuleOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.arguments import command_line
-from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
+from hyperdex_ir.backend.checkpoint import checkpoint_blocks, is_untied, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.dumps import LOWERING, Dump, IrDump
 from hyperdex_ir.backend.length import largest_length
 from hyperdex_ir.backend.options import CompileOptions
+from hyperdex_ir.checkpoint.dequantize import is_left_over
 from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import OptionError
@@ -27,8 +29,9 @@ from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.serialize import read_table
 from hyperdex_ir.passes.pipeline import Observer, run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
-from hyperdex_ir.support.locations import ModelFolder
+from hyperdex_ir.support.locations import CONFIG, ModelFolder
 from hyperdex_ir.support.progress import log
+from hyperdex_ir.support.reading import read_config_json
 from hyperdex_ir.targets import load_target, shown_target
 
 
@@ -92,12 +95,19 @@ def trace(
     """
     length = options.max_length or summary.max_positions if known is None else known["max_length"]
     matrix_type = known["matrix_type"] if known is not None else options.matrix_type
+    if is_left_over(folder.source, read_config_json(folder.source / CONFIG)):
+        log(f"Read dense: the weights are not quantized, although {CONFIG} has a {QUANTIZATION}")
+    if matrix_type is None:
+        matrix_type = stored_matrix_type(folder.source, summary, log)
+    else:
+        log(f"The matrix type is {matrix_type}: {'as asked for' if known is None else 'as converted before'}")
     imported = trace_model(
         folder.source,
         target=options.target,
         max_length=length,
-        matrix_type=matrix_type or stored_matrix_type(folder.source, summary),
+        matrix_type=matrix_type,
         anew=options.asked.force,
+        untied=is_untied(known, summary),
         report=log,
     )
     traced = _optimize_imported(imported, folder, options, passes)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION, are_dense
 from hyperdex_ir.checkpoint.tensors import Rearranged, Tensor
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import BF16, F32, PUBLISHED
@@ -34,11 +35,23 @@ def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None 
     if watch is not None:
         watch(checkpoint)
     config = directory / "config.json"
-    quantization = read_config_json(config).get("quantization_config") if config.is_file() else None
-    if quantization is not None:
+    quantization = read_config_json(config).get(QUANTIZATION) if config.is_file() else None
+    if quantization is not None and not _is_dense(checkpoint):
         method = _METHODS[quantization["quant_method"]]
         checkpoint.tensors = dict(method(checkpoint, quantization))
     return checkpoint
+
+
+def _is_dense(checkpoint: Checkpoint) -> bool:
+    return are_dense({name: (one.dtype, len(one.shape)) for name, one in checkpoint.tensors.items()})
+
+
+def is_left_over(directory: Path, config: Mapping[str, Any]) -> bool:
+    """Test for a quantization_config beside weights that are dense. Without weights nothing says that they are."""
+    try:
+        return config.get(QUANTIZATION) is not None and _is_dense(Checkpoint(directory))
+    except CheckpointError:
+        return False
 
 
 def _e4m3_table() -> np.ndarray:

@@ -17,13 +17,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from hyperdex_ir.checkpoint.other_names import names_in, other_weights
 from hyperdex_ir.checkpoint.tensors import Tensor, read, row_count
 from hyperdex_ir.checkpoint.torch_weights import SINGLE as TORCH_FILE
 from hyperdex_ir.errors import DOWNLOAD_AGAIN, CheckpointError
 from hyperdex_ir.isa.formats import PUBLISHED
 from hyperdex_ir.memory.fields import shown
 from hyperdex_ir.support import reading
-from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
+from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX, is_safe
 from hyperdex_ir.support.reading import TORCH_INDEX
 
 _PREFIX = struct.Struct("<Q")
@@ -85,12 +86,16 @@ class Checkpoint:
         self.directory = directory
         self.tensors: dict[str, Tensor] = {}
         self.files: dict[str, Path] = {}  # tensor name -> its file
-        for path, expected in _files(directory):
+        files = _files(directory)
+        placed = {name: path for path, names in files for name in names}
+        for path, expected in files:
             entries = _entries(path)
             for name in expected:
                 if name not in entries:
                     raise CheckpointError(f"{path}: no tensor {name}, which the index places there", DOWNLOAD_AGAIN)
             for name, entry in entries.items():
+                if placed.get(name, path) != path:  # a copy: the index decides
+                    continue
                 if name in self.files:
                     raise CheckpointError(f"{path}: tensor {name} is also in {self.files[name].name}")
                 self.tensors[name] = entry
@@ -170,24 +175,30 @@ def _files(directory: Path) -> list[tuple[Path, list[str]]]:
             return [(directory / single, [])]
         if (directory / index).is_file():
             return _indexed(directory / index)
-    others = sorted(path.name for path in directory.glob("*.bin")) if directory.is_dir() else []
-    hint = (
-        f"{others[0]}: files in torch's format are read by the name {TORCH_FILE}, or with its index" if others else ""
-    )
-    raise CheckpointError(f"{directory}: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}, nor {TORCH_FILE}", hint)
+    others, hint = other_weights(names_in(directory))
+    message = f"{directory}: neither {SAFETENSORS} nor {SAFETENSORS_INDEX}, nor {TORCH_FILE} or its index{others}"
+    raise CheckpointError(message, hint)
+
+
+def check_weights(directory: Path) -> None:
+    """Raises CheckpointError without weights by the names of transformers, or when the index or a file is missing."""
+    _files(directory)
 
 
 def shards(index: Path) -> dict[str, list[str]]:
-    """The files that an index names, all beside it, with their tensors. Raises CheckpointError for a broken index."""
+    """The files that an index names, beside it or in folders there, with their tensors.
+
+    Raises CheckpointError for a broken index.
+    """
     placed = reading.read_object(index, reading.WEIGHTS_INDEX).get("weight_map")
     if not isinstance(placed, dict) or not placed:
         raise CheckpointError(f"{index}: no weight_map, expected an object of tensor names and files")
     suffix = Path(index.name.removesuffix(".index.json")).suffix
     files: dict[str, list[str]] = {}
     for name, file in placed.items():
-        if not isinstance(file, str) or Path(file).name != file or not file.endswith(suffix):
+        if not isinstance(file, str) or not is_safe(file) or not file.endswith(suffix):
             raise CheckpointError(
-                f"{index}: tensor {name} is in {file!r}, expected a {suffix[1:]} file beside the index"
+                f"{index}: tensor {name} is in {file!r}, expected a {suffix[1:]} file beside the index, or below"
             )
         files.setdefault(file, []).append(name)
     return dict(sorted(files.items()))
@@ -225,6 +236,7 @@ def _header_text(path: Path) -> tuple[bytes, int]:
                 raise CheckpointError(f"{path}: {size} bytes, too short for safetensors", DOWNLOAD_AGAIN)
             (length,) = _PREFIX.unpack(prefix)
             if length > min(size - _PREFIX.size, reading.WEIGHTS_HEADER.limit):
+                reading.check_no_pointer(path, CheckpointError)
                 raise CheckpointError(f"{path}: header of {length} bytes, file of {size}: truncated or not safetensors")
             return file.read(length), size
     except OSError as error:

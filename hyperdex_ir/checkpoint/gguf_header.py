@@ -11,7 +11,7 @@ import struct
 from pathlib import Path
 
 from hyperdex_ir.errors import CheckpointError, UnsupportedModelError
-from hyperdex_ir.support.reading import open_regular
+from hyperdex_ir.support.reading import check_no_pointer, open_regular
 
 #: Supported architectures -> the model_type that transformers uses for each.
 ARCHITECTURES = {
@@ -159,6 +159,7 @@ def check_architecture(path: Path) -> None:
 def architecture_of(path: Path) -> str:
     """The field `general.architecture`. Raises CheckpointError unless the file is little-endian GGUF, its
     header fits its size, and it has the field."""
+    check_no_pointer(path, CheckpointError)
     try:
         with open_regular(path, CheckpointError) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             header = _Header(path, data)

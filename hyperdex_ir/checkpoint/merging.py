@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,26 @@ def merge(converter: Any, name: str, found: Found, source: str) -> dict[str, Ten
         if not _fits(tensor):
             raise CheckpointError(f"{source}: the {len(tensor.names)} tensors of {result} differ in shape or type")
     return results
+
+
+def missing_parts(converter: Any, found: Mapping[str, Sequence[str]], count: int) -> list[str]:
+    """The names of the tensors that a conversion lacks, when it stacks `count` of each kind, such as experts.
+
+    found: pattern -> the names that it matched.
+    """
+    if type(converter.operations[0]).__name__ != _STACK:
+        return []
+    patterns = [pattern for pattern in converter.source_patterns if "*" in pattern]
+    tails = {pattern: pattern.rpartition("*")[2].replace("\\", "") for pattern in patterns}
+    missing = []
+    for pattern in patterns:
+        other = pattern if pattern in found else next(iter(found))
+        names = {name.removesuffix(tails.get(other, "")) + tails[pattern]: None for name in found[other]}
+        head, _, tail = next(iter(names)).removesuffix(tails[pattern]).rpartition(".")
+        wanted = [f"{head}.{number}{tails[pattern]}" for number in range(count)]
+        if tail.isdecimal():
+            missing += [name for name in wanted if pattern not in found or name not in names]
+    return missing
 
 
 def _fits(tensor: Tensor) -> bool:
@@ -82,8 +102,9 @@ def _transpose(operation: Any, converter: Any, found: Found) -> Found:
     return {target: [turned]}
 
 
+_STACK = "MergeModulelist"
 _OPERATIONS: dict[str, Callable[[Any, Any, Found], Found]] = {
-    "MergeModulelist": _stack,
+    _STACK: _stack,
     "Concatenate": _concatenate,
     "Chunk": _chunk,
     "Transpose": _transpose,

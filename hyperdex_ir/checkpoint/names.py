@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hyperdex_ir.checkpoint.files import Checkpoint
-from hyperdex_ir.checkpoint.merging import merge
+from hyperdex_ir.checkpoint.leftover import listed, summary, suspects
+from hyperdex_ir.checkpoint.merging import merge, missing_parts
+from hyperdex_ir.checkpoint.prefixes import AROUND, candidates, stripped, unwrapped
+from hyperdex_ir.checkpoint.quantization_check import stored_kind
 from hyperdex_ir.checkpoint.tensors import Same, Tensor, transposed
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.isa.formats import FLOATS
+from hyperdex_ir.isa.formats import F32, FLOATS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: Number of names that a message lists; the rest are counted.
-_LISTED = 8
+_UNQUANTIZED = "take the checkpoint as it was before it was quantized"
+#: The most wrappers of one kind around a parameter.
+_MOST_WRAPPERS = 3
+#: Beginning of the names that PEFT gives to the parts of a LoRA adapter.
+_ADAPTER = ".lora_"
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,14 @@ class NameRules:
     def key(self, name: str) -> str:
         """The key of the `lpu` module for a name of the state dict."""
         return self.canonical.get(name, name)
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """Key -> the names of the state dict that it stands for; several for tied parameters."""
+        groups: dict[str, list[str]] = {}
+        for name in self.shapes:
+            groups.setdefault(self.key(name), []).append(name)
+        return groups
 
     def renamed(self, name: str) -> tuple[str, str | None]:
         """The parameter that a tensor of a checkpoint belongs to, and the pattern of its conversion, if any.
@@ -101,55 +116,133 @@ def name_rules(
     )
 
 
-def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, SourceTensor]:
+@dataclass(frozen=True)
+class _Match:
+    """Tensors of a checkpoint by the parameter that they belong to.
+
+    found: parameter -> its tensor. parts: parameter of which some parts are missing -> their names. leftover: the other
+    tensors: name, name by the rules of the model, tensor. removed: parts of names that are not read.
+    """
+
+    found: dict[str, Tensor]
+    parts: dict[str, list[str]]
+    leftover: list[tuple[str, str, Tensor]]
+    removed: tuple[str, ...] = ()
+
+    def missing(self, rules: NameRules) -> list[str]:
+        """The parameters, or parts of them, that the checkpoint does not hold."""
+        keys = [key for key, names in rules.groups.items() if not any(name in self.found for name in names)]
+        missing = [part for key in _without(keys, rules.optional) for part in self.parts.get(key, [key])]
+        return list(dict.fromkeys(missing))
+
+
+def resolve_sources(
+    rules: NameRules,
+    checkpoint: Checkpoint,
+    report: Callable[[str], None] = lambda line: None,
+    matrix_type: str = F32.name,
+) -> dict[str, SourceTensor]:
     """Finds the tensor of the checkpoint for each parameter of the model, by its key.
 
-    Raises CheckpointError, listing the missing, mis-shaped and unexpected tensors that transformers would report; also
-    for tensors of an integer type, or with an unknown conversion. Tied parameters that are stored several times with
-    different values are reported when they are read.
+    report: called with a line about tensors that are not used, or that have other names than the model's. matrix_type:
+    the type in which tied parameters are compared that are stored several times.
+
+    Raises CheckpointError, listing the missing and mis-shaped tensors, and others that may be meant to be matrices of
+    the model; also for tensors of an integer type, or with an unknown conversion. Tied parameters that are stored
+    several times with different values are reported when they are read.
     """
-    found, unexpected = _match(rules, checkpoint)
-    groups: dict[str, list[str]] = {}
-    for name in rules.shapes:
-        groups.setdefault(rules.key(name), []).append(name)
-    missing = [key for key, names in groups.items() if not any(name in found for name in names)]
-    _report(
+    match = _match(rules, checkpoint)
+    found, missing = match.found, match.missing(rules)
+    leftover = {name: known for name, known, _ in match.leftover}
+    expected = [name for name, known in leftover.items() if not _without([known], rules.ignored)]
+    others = [one for one in match.leftover if one[0] not in expected]
+    absent = [name for name in rules.shapes if name not in found]
+    _check(
         rules,
         checkpoint,
-        missing=_without(missing, rules.optional),
+        missing=missing,
         misshaped=[_both_shapes(found[name], rules.shapes[name]) for name in rules.shapes if name in found],
-        unexpected=_without(unexpected, rules.ignored),
+        unexpected=[name for name, *_ in others] if missing else suspects(others, rules.shapes, absent),
     )
+    if match.removed:
+        report(f"{checkpoint.directory}: the names of tensors are read without {', '.join(match.removed)}")
+    if leftover:
+        report(f"{checkpoint.directory}: ignored, as the model has no place for them: {summary(leftover)}")
     sources: dict[str, SourceTensor] = {}
-    for key, names in groups.items():
+    for key, names in rules.groups.items():
         held = [found[name] for name in sorted(names, key=lambda name: name != key) if name in found]
         if held:
-            _check_type(checkpoint, held[0])
-            tensor = _one(checkpoint, [transposed(one) if key in rules.transposed else one for one in held])
+            for one in held:
+                _check_type(checkpoint, one)
+            whole = [transposed(one) if key in rules.transposed else one for one in held]
+            tensor = _one(checkpoint, whole, matrix_type)
             sources[key] = SourceTensor(key, tensor.shape, tensor.names, tensor)
     return sources
 
 
-def _match(rules: NameRules, checkpoint: Checkpoint) -> tuple[dict[str, Tensor], list[str]]:
-    """Parameter name -> its tensor; and the tensors that belong to no parameter."""
+def key_mapping(model: PreTrainedModel, checkpoint: Checkpoint) -> dict[str, str]:
+    """The `key_mapping` with which transformers reads the tensors of a checkpoint by the names that we read them by."""
+    removed = _match(name_rules(model, model.all_tied_weights_keys), checkpoint).removed
+    patterns = [rf"(?<![^.]){re.escape(part)}" for part in removed if part[:-1] in AROUND]
+    # transformers applies each pattern once, and compares patterns as texts.
+    patterns = [pattern + "(?:)" * count for pattern in patterns for count in range(_MOST_WRAPPERS)]
+    patterns += [f"^{re.escape(part)}" for part in removed if part[:-1] not in AROUND]
+    return dict.fromkeys(patterns, "")
+
+
+def _match(rules: NameRules, checkpoint: Checkpoint) -> _Match:
+    """The best match: by the names as they are, or without a prefix if more parameters are found then.
+
+    Raises CheckpointError when several prefixes are equally good.
+    """
+    own = _match_read(rules, checkpoint, {name: name for name in checkpoint.tensors})
+    if not own.missing(rules):
+        return own
+    read = unwrapped(checkpoint.tensors)
+    best = [("", own if read.keys() == set(read.values()) else _match_read(rules, checkpoint, read))]
+    fewest = len(best[0][1].missing(rules))
+    names = [known for _, known, _ in best[0][1].leftover]
+    for prefix in candidates(names, lambda name: rules.renamed(name)[0] in rules.shapes):
+        match = _match_read(rules, checkpoint, stripped(read, prefix))
+        count = len(match.missing(rules))
+        if count < fewest:
+            best, fewest = [(prefix, match)], count
+        elif count == fewest and best[0][0] and not prefix.startswith(best[0][0]):
+            best.append((prefix, match))
+    if len(best) > 1:
+        raise CheckpointError(
+            f"{checkpoint.directory}: holds {len(best)} models of this {rules.architecture}, with the prefixes "
+            f"{listed([prefix for prefix, _ in best])}",
+            "keep the tensors of one of them",
+        )
+    ((prefix, match),) = best
+    around = (f"{part}." for part in AROUND if any(f".{part}." in f".{name}" for name in checkpoint.tensors))
+    return replace(match, removed=(*filter(None, [prefix]), *(part for part in around if part != prefix)))
+
+
+def _match_read(rules: NameRules, checkpoint: Checkpoint, read: Mapping[str, str]) -> _Match:
+    """The match by other names. read: name of a tensor -> the name that it is read by."""
     from transformers.core_model_loading import dot_natural_key
 
-    found: dict[str, Tensor] = {}
-    unexpected: list[str] = []
-    merged: dict[str, dict[str, list[Tensor]]] = {}
-    for name in sorted(checkpoint.tensors, key=dot_natural_key):
-        new, pattern = rules.renamed(name)
+    match = _Match({}, {}, [])
+    merged: dict[str, dict[str, list[str]]] = {}
+    for name in sorted(read, key=lambda name: dot_natural_key(read[name])):
+        new, pattern = rules.renamed(read[name])
         if new not in rules.shapes:
-            unexpected.append(name)
+            match.leftover.append((name, new, checkpoint.tensors[name]))
         elif pattern is not None:
-            merged.setdefault(new, {}).setdefault(pattern, []).append(checkpoint.tensors[name])
+            merged.setdefault(new, {}).setdefault(pattern, []).append(name)
         else:
-            found.setdefault(new, checkpoint.tensors[name])
-    for new, parts in merged.items():
-        converter = rules.converter(next(iter(parts)))
+            match.found.setdefault(new, checkpoint.tensors[name])
+    for new, names in merged.items():
+        converter = rules.converter(next(iter(names)))
+        if missing := missing_parts(converter, names, rules.shapes[new][0]):
+            match.parts[new] = missing
+            continue
+        parts = {pattern: [checkpoint.tensors[name] for name in found] for pattern, found in names.items()}
         for made, tensor in merge(converter, new, parts, str(checkpoint.directory)).items():
-            found.setdefault(made, tensor)
-    return found, unexpected
+            match.found.setdefault(made, tensor)
+    return match
 
 
 def _without(names: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
@@ -167,33 +260,42 @@ def _called(tensor: Tensor) -> str:
     return f"{first} with {len(others)} others" if others else first
 
 
-def _report(rules: NameRules, checkpoint: Checkpoint, **faults: list[str]) -> None:
+def _check(rules: NameRules, checkpoint: Checkpoint, **faults: list[str]) -> None:
     """Raises CheckpointError when any list of faults is not empty."""
     parts = []
-    for kind, listed in faults.items():
-        if texts := [text for text in listed if text]:
-            more = f", and {len(texts) - _LISTED} more" if len(texts) > _LISTED else ""
-            parts.append(f"{len(texts)} {kind}: {', '.join(texts[:_LISTED])}{more}")
+    for kind, faulty in faults.items():
+        if texts := [text for text in faulty if text]:
+            parts.append(f"{len(texts)} {kind}: {listed(texts)}")
     if parts:
-        raise CheckpointError(
-            f"{checkpoint.directory}: not the tensors of this {rules.architecture}: {'; '.join(parts)}",
-            "config.json and the weights must belong together",
-        )
+        message = f"{checkpoint.directory}: not the tensors of this {rules.architecture}: {'; '.join(parts)}"
+        raise CheckpointError(message, _hint(checkpoint))
+
+
+def _hint(checkpoint: Checkpoint) -> str:
+    if any(_ADAPTER in f".{name}" for name in checkpoint.tensors):
+        return "a LoRA adapter is in the weights: merge it first (merge_and_unload of peft)"
+    if kind := stored_kind({name: one.dtype for name, one in checkpoint.tensors.items()}):
+        return f"these are {kind}: {_UNQUANTIZED}"
+    return "config.json and the weights must belong together"
 
 
 def _check_type(checkpoint: Checkpoint, tensor: Tensor) -> None:
     if tensor.dtype not in FLOATS:
-        expected = ", ".join(FLOATS)
-        raise CheckpointError(
-            f"{checkpoint.directory}: {_called(tensor)} is stored as {tensor.dtype}, expected {expected}"
-        )
+        raise wrong_type(checkpoint, _called(tensor), tensor.dtype)
 
 
-def _one(checkpoint: Checkpoint, tensors: list[Tensor]) -> Tensor:
-    """The first of tied parameters. If they are stored several times, it is compared with the others while it is read.
+def wrong_type(checkpoint: Checkpoint, name: str, dtype: str) -> CheckpointError:
+    """The error for a parameter that is no floating-point tensor."""
+    kind = stored_kind({name: one.dtype for name, one in checkpoint.tensors.items()})
+    shown = f": {kind}" if kind else ""
+    return CheckpointError(
+        f"{checkpoint.directory}: {name} is stored as {dtype}, expected {', '.join(FLOATS)}{shown}",
+        _UNQUANTIZED if kind else "",
+    )
 
-    Raises CheckpointError when they are of different types.
-    """
+
+def _one(checkpoint: Checkpoint, tensors: list[Tensor], matrix_type: str) -> Tensor:
+    """The first of tied parameters. If they are stored several times, it is compared with the others as it is read."""
     first, *others = tensors
     for other in others:
         fault = (
@@ -201,7 +303,5 @@ def _one(checkpoint: Checkpoint, tensors: list[Tensor]) -> Tensor:
             "values",
             "set tie_word_embeddings to false in config.json",
         )
-        if first.dtype != other.dtype:
-            raise CheckpointError(*fault)
-        first = Same(first, other, fault)
+        first = Same(first, other, matrix_type, fault)
     return first

@@ -22,7 +22,10 @@ import torch
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, dynamic_module_utils
 
+from hyperdex_ir.checkpoint.dequantize import is_left_over
 from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.names import key_mapping
+from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION
 from hyperdex_ir.checkpoint.torch_weights import SINGLE as TORCH_FILE
 from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import TORCH_INDEX, read_config_json
@@ -160,8 +163,13 @@ def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
+        if is_left_over(folder, config.to_dict()):
+            delattr(config, QUANTIZATION)
+        names = key_mapping(model_of(config), Checkpoint(folder))
         with _weights_alone(folder) as place:
-            return transformers.AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, **_CLOSED)
+            return transformers.AutoModelForCausalLM.from_pretrained(
+                place, config=config, dtype=dtype, key_mapping=names or None, **_CLOSED
+            )
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:

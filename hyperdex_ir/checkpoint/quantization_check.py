@@ -6,9 +6,31 @@ from collections.abc import Mapping
 from typing import Any
 
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
+from hyperdex_ir.isa.formats import FLOATS
 
+QUANTIZATION = "quantization_config"
 #: Methods whose weights are dequantized to bfloat16.
 METHODS = ("mxfp4", "fp8")
+
+
+def stored_kind(types: Mapping[str, str]) -> str:
+    """The kind of quantized weights that tensors are, in words, by their names and types; empty for none."""
+    for name, dtype in types.items():
+        stem = name.rpartition(".")[0]
+        if dtype == "I8" and (f"{stem}.SCB" in types or f"{stem}.weight_format" in types):
+            return "8-bit weights of bitsandbytes"
+        if dtype == "U8" and f"{name}.absmax" in types:
+            return "4-bit weights of bitsandbytes"
+        if dtype.startswith("F8_"):
+            return f"8-bit floats ({dtype}) whose scaling no quantization_config in config.json describes"
+        if name.endswith((".qweight", ".weight_packed")):
+            return "packed weights, as of GPTQ, AWQ or compressed-tensors"
+    return ""
+
+
+def are_dense(types: Mapping[str, tuple[str, int]]) -> bool:
+    """Test for tensors that are all stored as ordinary floats, by name: type and number of dimensions."""
+    return all(dtype in (*FLOATS, "BOOL") or dimensions < 2 for dtype, dimensions in types.values())
 
 
 def check_quantization(config: Mapping[str, Any], source: str) -> None:
@@ -25,7 +47,8 @@ def check_quantization(config: Mapping[str, Any], source: str) -> None:
         raise ConfigError(f"{where}: no quant_method, expected an object that names one")
     if method not in METHODS:
         raise UnsupportedModelError(
-            f"{where}: weights quantized by {method} are not supported", f"supported are {', '.join(METHODS)}"
+            f"{where}: weights quantized by {method} are not supported",
+            f"supported are {', '.join(METHODS)}; a local checkpoint of dense weights is read as such",
         )
     if method == "fp8":
         _check_fp8(given, where)

@@ -13,8 +13,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from hyperdex_ir.checkpoint.values import are_equal
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.isa.formats import BF16, PUBLISHED
+from hyperdex_ir.isa.formats import PUBLISHED
 
 #: Bytes of a matrix that are in memory while it is transposed.
 _TURNED_BYTES = 8 << 20
@@ -205,13 +206,14 @@ class Rearranged:
 
 @dataclass(frozen=True)
 class Same:
-    """A tensor that is stored twice, with the same shape and type; the two are compared while the first is read.
+    """A tensor that is stored twice, with the same shape; the two are compared while the first is read.
 
-    fault: message and hint for the error when they differ.
+    matrix_type: the type that they are compared in. fault: message and hint for the error when they differ.
     """
 
     first: Tensor
     second: Tensor
+    matrix_type: str
     fault: tuple[str, str]
 
     @property
@@ -229,7 +231,7 @@ class Same:
     def rows(self, start: int, stop: int) -> np.ndarray:
         """Rows start..stop-1. Raises CheckpointError when the two tensors differ in them."""
         values = self.first.rows(start, stop)
-        if not np.array_equal(values, self.second.rows(start, stop), equal_nan=self.dtype != BF16.published):
+        if not are_equal((values, self.second.rows(start, stop)), (self.dtype, self.second.dtype), self.matrix_type):
             raise CheckpointError(*self.fault)
         return values
 

@@ -21,14 +21,16 @@ from hyperdex_ir.support.files import atomic_file, write_text
 from hyperdex_ir.support.locations import SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import (
     MOST_DIMENSIONS,
+    SINGLE_TORCH_FILE,
     WEIGHTS_INDEX,
     WEIGHTS_PICKLE,
+    check_no_pointer,
     check_regular,
     open_regular,
     read_object,
 )
 
-SINGLE = "pytorch_model.bin"
+SINGLE = SINGLE_TORCH_FILE
 #: A file of torch before 1.6 has a magic number, a version, the machine, the tensors, and the names of their storages.
 _OLD_PICKLES = 5
 #: Signature by which torch recognises a zip archive, from which it reads other pickles.
@@ -51,6 +53,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
     import torch
 
     check_regular(path, CheckpointError, DOWNLOAD_AGAIN)
+    check_no_pointer(path, CheckpointError)
     try:
         mapped = is_mapped(path)
         if mapped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.isa.formats import BF16, ELEMENTS, ElementType
+from hyperdex_ir.isa.formats import BF16, ELEMENTS, PUBLISHED, ElementType
 
 #: Number of elements that are converted together; their intermediate results stay in the CPU's cache.
 _STEP = 1 << 17
@@ -27,6 +27,27 @@ def convert(values: np.ndarray, source: str, wanted: str, name: str, first_row: 
         result = kind.round(given.load(values)).view(kind.dtype)
     _require_finite(result, kind, given, values, name, first_row)
     return result
+
+
+def lost_to_underflow(values: np.ndarray, source: str, result: np.ndarray, wanted: str) -> int:
+    """Number of values other than zero that have become zero in the result of `convert`."""
+    kind = ELEMENTS[wanted]
+    if source == wanted or kind.dtype.kind == "i":
+        return 0
+    magnitudes = result.view(f"u{kind.item_bytes}") << 1
+    return int(np.count_nonzero(ELEMENTS[source].load(values)) - np.count_nonzero(magnitudes))
+
+
+def are_equal(pair: tuple[np.ndarray, np.ndarray], types: tuple[str, str], wanted: str) -> bool:
+    """Test for two arrays of equal values once they are of the type `wanted`. types: their published types."""
+    if types[0] == types[1] and np.array_equal(pair[0], pair[1]):
+        return True
+    kind = ELEMENTS[wanted]
+    with np.errstate(over="ignore", under="ignore"):
+        first, second = (
+            kind.load(kind.round(PUBLISHED[dtype].load(values))) for dtype, values in zip(types, pair, strict=True)
+        )
+    return np.array_equal(first, second)
 
 
 def _require_finite(

@@ -10,6 +10,7 @@ import typer
 from hyperdex_ir.cli.inspect import decode_table, lmu_lines, text_table
 from hyperdex_ir.cli.options import given_token, with_options
 from hyperdex_ir.errors import UnsupportedModelError
+from hyperdex_ir.support.locations import find_folder
 
 
 @with_options(["num_device", "max_length", "type_device", "dtype", "token", "revision", "as_json"], brief=True)
@@ -19,6 +20,7 @@ def plan(
     **values: Any,
 ) -> None:
     """Show what a model needs on device and host, from config.json and the headers of its weights alone."""
+    find_folder(model)  # raises before more is imported
     from hyperdex_ir.tools import AutoCompiler
 
     values["token"] = given_token(values["token"])

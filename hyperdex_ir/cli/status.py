@@ -12,18 +12,29 @@ import typer
 from hyperdex_ir.cli.output import print_error
 from hyperdex_ir.errors import HyperdexError, printable
 from hyperdex_ir.support.files import storage_errors
-from hyperdex_ir.support.locations import ModelFolder, hub_root
+from hyperdex_ir.support.locations import CONFIG, ModelFolder, hub_root, user_path
 from hyperdex_ir.support.progress import log
 
 T = TypeVar("T")
 Model = Annotated[str | None, typer.Argument(help="Hub id or directory; by default all models.", show_default=False)]
 
 
-def status(model: Model = None, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def status(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL]...",
+            help="Hub ids, directories, or directories of models; by default all.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Show what has been downloaded and compiled, and how much room it takes."""
     from hyperdex_ir.backend.status import status as facts_of
 
-    facts, failed = _each(_folders(model), facts_of)
+    folders = [folder for model in models for folder in _folders_of(model)] if models else _folders(None)
+    facts, failed = _each(folders, facts_of)
     lines = [json.dumps(facts, indent=1)] if as_json else [line for one in facts for line in _lines(one)]
     for line in lines:
         print(printable(line) if not as_json else line)
@@ -73,6 +84,17 @@ def _folders(model: str | None) -> list[ModelFolder]:
         {path.parent for path in hub_root().glob("*/*/ckpt")} | {p.parent for p in hub_root().glob("*/ckpt")}
     )
     return [ModelFolder(root, root / "ckpt", None, made_by_tool=True) for root in roots]
+
+
+def _folders_of(model: str) -> list[ModelFolder]:
+    """The folder of a model, or of the models in the folders of a directory that is none itself."""
+    place = user_path(model)
+    inner = sorted(path.parent for name in ("manifest.json", CONFIG) for path in place.glob(f"*/{name}"))
+    inner += sorted(path.parents[1] for path in place.glob(f"*/ckpt/{CONFIG}"))
+    own = any((place / name).is_file() for name in ("manifest.json", CONFIG, f"ckpt/{CONFIG}"))
+    if own or not inner:
+        return _folders(model)
+    return [folder for path in dict.fromkeys(inner) for folder in _folders(str(path))]
 
 
 def _is_in_hub(root: Path) -> bool:

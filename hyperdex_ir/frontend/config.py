@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.checkpoint.quantization_check import check_quantization
+from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION, check_quantization
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
@@ -39,7 +39,7 @@ class ModelSummary:
 
     max_positions: number of positions it was made for. learned_positions: True when positions are learned, so that
     there are no others. eos_ids: the tokens that end a text, possibly none. tied: True when the head is the token
-    embedding. token_embedding: the last components of the embedding's name.
+    embedding. token_embedding, head: the last components of their names.
     """
 
     architecture: str
@@ -56,12 +56,19 @@ class ModelSummary:
     eos_ids: tuple[int, ...]
     tied: bool
     token_embedding: str
+    head: str
 
 
 def read_config(directory: Path) -> ModelSummary:
     """Reads and checks `directory/config.json`. Raises ConfigError or UnsupportedModelError."""
     path = directory / "config.json"
-    return check_config(read_config_json(path), str(path))
+    config = read_config_json(path)
+    if config.get(QUANTIZATION) is not None:
+        from hyperdex_ir.checkpoint.dequantize import is_left_over
+
+        if is_left_over(directory, config):
+            del config[QUANTIZATION]
+    return check_config(config, str(path))
 
 
 def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
@@ -217,6 +224,7 @@ class _Checker:
             eos_ids=self._eos(),
             tied=self._flag("tie_word_embeddings", self.family.flags["tie_word_embeddings"]),
             token_embedding=self.family.token_embedding,
+            head=self.family.head,
         )
 
     def _not_beyond_all_bounds(self, hidden: int) -> None:

@@ -22,6 +22,8 @@ NAMES = {
     "heads": "num_attention_heads",
     "positions": "max_position_embeddings",
 }
+#: The head's name in transformers, for all architectures.
+HEAD = "lm_head.weight"
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -52,9 +54,9 @@ class Family:
     are learned, or a bias of attention if slopes is set. rotated: the key and default of the fraction of a head that
     rotates; turned: the key of the number of elements that rotate, if there is one. rotary_kinds: True when
     rope_parameters are given for each kind of layer. eos: the eos_token_id when the key is absent. token_embedding: the
-    last components of the embedding's name. activation: the activation, if no key names it. own_code: True when
-    checkpoints come with code (auto_map), which is not run. variants: the options that the tests run, in words.
-    checked: the implementation that the logits were compared with.
+    last components of the embedding's name; head: those of the head's, in checkpoints. activation: the activation, if
+    no key names it. own_code: True when checkpoints come with code (auto_map), which is not run. variants: the options
+    that the tests run, in words. checked: the implementation that the logits were compared with.
     """
 
     architecture: str
@@ -82,6 +84,7 @@ class Family:
     turned: str = ""
     eos: Any = None
     token_embedding: str = "embed_tokens.weight"
+    head: str = HEAD
     activation: str = ""
     own_code: bool = False
     variants: str = ""

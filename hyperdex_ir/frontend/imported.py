@@ -80,6 +80,13 @@ class ImportedModel:
         keys = ((key, p.shape) for p in layout.parameters() if p.values is None for key in p.keys)
         return {key: SourceTensor(key, shape, (key,)) for key, shape in keys if key not in self.derived}
 
+    @property
+    def matrix_type(self) -> str:
+        """The type of matrices, as the module records it."""
+        value = self.module.attributes["lpu.matrix_type"]
+        assert isinstance(value, StringAttr)
+        return value.data
+
     @cached_property
     def names(self) -> NameRules:
         """Rules by which `resolve_sources` finds the sources in a checkpoint that may use other names."""

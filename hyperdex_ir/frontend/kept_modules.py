@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from hyperdex_ir.support.locations import module_cache
 from hyperdex_ir.support.own_code import code_digest
 from hyperdex_ir.support.reading import read_config_json
 from hyperdex_ir.support.xdsl import parse_module, print_module
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: Number of entries that stay when one is added; an outlined model takes 10 to 50 kB.
 _KEEP = 200
@@ -48,18 +51,19 @@ _SHAPELESS = {
 
 @dataclass(frozen=True)
 class ModuleKeeper:
-    """The cache entry of one model for a matrix type, outlined or flat."""
+    """The cache entry of one model for a matrix type, outlined or flat; untied: as of `trace_model`."""
 
     config_dir: Path
     architecture: str
     matrix_type: str
     outlined: bool
+    untied: bool = False
 
     @cached_property
     def _key(self) -> str:
         config = read_config_json(self.config_dir / "config.json")
         shaping = {key: value for key, value in config.items() if not _SHAPELESS.get(key, lambda _: False)(value)}
-        facts = [code_digest(), self.matrix_type, self.outlined, shaping]
+        facts = [code_digest(), self.matrix_type, self.outlined, self.untied, shaping]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -95,9 +99,7 @@ class ModuleKeeper:
             self._cache.write(f"{self._key[:32]}.json", self._key, data)
 
     def _names(self, transposed: frozenset[str]) -> NameRules:
-        from hyperdex_ir.frontend.trace import untraced
-
-        return names_of(untraced(self.config_dir, self.architecture), self.architecture, transposed)
+        return names_of(self._untraced(), self.architecture, transposed)
 
     def _derived(self, key: str, recipe: dict[str, Any]) -> Derived:
         if "slopes" in recipe:
@@ -116,9 +118,14 @@ class ModuleKeeper:
 
     def _table(self, key: str, length: int) -> RotaryTable:
         """The table of transformers for another length, by a rule that depends on the length."""
-        from hyperdex_ir.frontend.trace import tables_of, untraced
+        from hyperdex_ir.frontend.trace import tables_of
 
-        return tables_of(untraced(self.config_dir, self.architecture), length)[key]
+        return tables_of(self._untraced(), length)[key]
+
+    def _untraced(self) -> PreTrainedModel:
+        from hyperdex_ir.frontend.trace import untraced
+
+        return untraced(self.config_dir, self.architecture, untied=self.untied)
 
 
 def _recipe(derived: Derived) -> dict[str, Any]:

@@ -169,20 +169,28 @@ def _functional(program: ExportedProgram) -> ExportedProgram:
     return functional if is_closed else program
 
 
-def untraced(config_dir: Path, architecture: str) -> PreTrainedModel:
-    """The model that config.json describes, on the meta device, unpatched. Raises as `trace`."""
+def untraced(config_dir: Path, architecture: str, *, untied: bool = False) -> PreTrainedModel:
+    """The model that config.json describes, on the meta device, unpatched. untied: as of `trace`. Raises as `trace`."""
     with quiet_libraries(), _our_functions():
-        return build_model(load_config(config_dir, architecture), architecture)
+        return build_model(_config(config_dir, architecture, untied), architecture)
 
 
-def trace(config_dir: Path, architecture: str, *, once: bool = False) -> TracedModel:
+def _config(config_dir: Path, architecture: str, untied: bool) -> PreTrainedConfig:
+    config = load_config(config_dir, architecture)
+    for one in (config, config.get_text_config(decoder=True)) if untied else ():
+        one.tie_word_embeddings = False
+    return config
+
+
+def trace(config_dir: Path, architecture: str, *, once: bool = False, untied: bool = False) -> TracedModel:
     """Builds and exports the model that config.json describes; reads nothing else.
 
     once: trace only two layers of each kind; an UnsupportedModelError may mean that the others must be traced, too.
+    untied: the head is a matrix of its own, though config.json ties it to the embedding.
     Raises ConfigError when transformers cannot build it, UnsupportedModelError when it cannot be exported.
     """
     with quiet_libraries(), _our_functions():
-        model = build_model(load_config(config_dir, architecture), architecture)
+        model = build_model(_config(config_dir, architecture, untied), architecture)
         buffers = buffer_values(model)
         try:
             name_gates(model)

@@ -21,6 +21,7 @@ from typing import Any
 
 from hyperdex_ir.checkpoint import torch_weights
 from hyperdex_ir.checkpoint.files import shards, weight_files
+from hyperdex_ir.checkpoint.other_names import other_weights
 from hyperdex_ir.errors import ConfigError, DownloadError, ModelNotFoundError, StorageError
 from hyperdex_ir.hub.access import Credential
 from hyperdex_ir.hub.requests import HubModel, Listing, RemoteFile
@@ -28,8 +29,10 @@ from hyperdex_ir.hub.transfer import fetch_file, part_of, same_content
 from hyperdex_ir.support.files import write_text
 from hyperdex_ir.support.folder_access import FolderTree, final_name, place_of
 from hyperdex_ir.support.locations import (
+    ADAPTER_CONFIG,
     CONFIG,
     MARKER,
+    MERGE,
     SAFETENSORS,
     SAFETENSORS_INDEX,
     SMALL_FILES,
@@ -171,15 +174,29 @@ def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[
     if single in listing.files:
         return [single]
     if index not in listing.files:
+        assert folder.hub_id is not None
+        others, hint = other_weights(sorted(_listing(folder.hub_id, options).files))
         raise DownloadError(
-            f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index)"
+            f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index){others}",
+            hint,
         )
     _fetch(folder, options, index)
     names = list(shards(folder.source / index))
+    check_beside(folder.hub_id, index, names)
     for name in names:
         if name not in listing.files:
             raise DownloadError(f"{folder.hub_id}: has no file {name}, which {index} names", "its owner must repair it")
     return names
+
+
+def check_beside(hub_id: str | None, index: str, names: list[str]) -> None:
+    """Raises DownloadError when an index of the Hub names files in folders."""
+    inside = next((name for name in names if "/" in name), None)
+    if inside is not None:
+        raise DownloadError(
+            f"{hub_id}: {index} names {inside}: only files beside the index are downloaded",
+            f"hf download {hub_id} --local-dir DIR, then compile DIR",
+        )
 
 
 def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:
@@ -291,7 +308,7 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
     if before is not None and before.commit != listing.commit:
         log(f"{folder.hub_id}: has moved from commit {before.commit[:12]} to {listing.commit[:12]}")
     if CONFIG not in listing.files:
-        raise ConfigError(f"{folder.hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
+        raise no_config(folder.hub_id, listing)
     for name in _fetched_files(folder.source):
         path = folder.source / name
         if _belongs(path, known, listing):
@@ -301,6 +318,13 @@ def _adopt(folder: ModelFolder, options: HubOptions, listing: Listing) -> None:
         else:
             _set_aside(folder, name)
     _write_marker(folder, options, listing, complete=False)
+
+
+def no_config(hub_id: str | None, listing: Listing) -> ConfigError:
+    """The error for a model without config.json."""
+    if ADAPTER_CONFIG in listing.files:
+        return ConfigError(f"{hub_id}: a LoRA adapter: merge it with its base model first", MERGE)
+    return ConfigError(f"{hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
 
 
 def _fetched_files(source: Path) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 
 from hyperdex_ir.checkpoint import torch_weights
 from hyperdex_ir.checkpoint.files import shards
-from hyperdex_ir.errors import CheckpointError, ConfigError, DownloadError
-from hyperdex_ir.hub.download import HubOptions
+from hyperdex_ir.errors import CheckpointError, DownloadError
+from hyperdex_ir.hub.download import HubOptions, check_beside, no_config
 from hyperdex_ir.hub.requests import HubModel, Listing, RemoteFile
 from hyperdex_ir.hub.transfer import fetch_file
 from hyperdex_ir.support.files import atomic_file
@@ -36,7 +36,7 @@ def fetch_headers(hub_id: str, folder: Path, options: HubOptions) -> int:
     hub = HubModel(hub_id, options.credential)
     listing = hub.listing(options.revision)
     if CONFIG not in listing.files:
-        raise ConfigError(f"{hub_id}: has no {CONFIG}", "it is no transformers checkpoint")
+        raise no_config(hub_id, listing)
     fetch_file(hub, listing.commit, CONFIG, listing.files[CONFIG], folder)
     if SAFETENSORS not in listing.files and SAFETENSORS_INDEX not in listing.files:
         return _torch_bytes(listing)
@@ -44,6 +44,7 @@ def fetch_headers(hub_id: str, folder: Path, options: HubOptions) -> int:
     if SAFETENSORS not in listing.files:
         fetch_file(hub, listing.commit, SAFETENSORS_INDEX, listing.files[SAFETENSORS_INDEX], folder)
         names = list(shards(folder / SAFETENSORS_INDEX))
+        check_beside(hub_id, SAFETENSORS_INDEX, names)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         headers = list(pool.map(lambda name: hub.header(listing.commit, name), names))
     return sum(

@@ -261,6 +261,14 @@ def read_layout(path: Path) -> ModelLayout:
         raise FileFormatError(f"{path}: not a model layout ({error})", COMPILE_AGAIN) from None
 
 
+def table_keys(table: Mapping[str, Any]) -> list[str]:
+    """The keys of all parameters in a result of `read_table`; none without a layout."""
+    try:
+        return [key for parameter in layout_from_json(table["layout"]).parameters() for key in parameter.keys]
+    except (KeyError, TypeError):
+        return []
+
+
 def read_tensors(path: Path) -> tuple[ModelLayout, list[Mapping[str, Any]]]:
     """The layout in `ckpt/hyperdex_config.json`, and its parameters' entries in the converted checkpoint, in order.
 

@@ -99,15 +99,15 @@ def _checked(payload: bytes, crc: int, path: Path) -> bytes:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turns the file system's refusals into StorageError."""
+def storage_errors(path: Path, hint: str = "") -> Iterator[None]:
+    """Turns the file system's refusals into StorageError. hint: of one that forbids to write."""
     try:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise StorageError(f"{path}: no space left on the device", "free some space and run again") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.EFBIG):
-            raise StorageError(f"{path}: {os.strerror(error.errno).lower()}") from error
+            raise StorageError(f"{path}: {os.strerror(error.errno).lower()}", hint) from error
         raise
 
 

@@ -21,6 +21,9 @@ from hyperdex_ir.support import reading
 #: The files of a checkpoint besides its weights.
 CONFIG = "config.json"
 SMALL_FILES = tuple(reading.SMALL_FILES)
+#: The file that tells the folder of a LoRA adapter, and the hint for one.
+ADAPTER_CONFIG = "adapter_config.json"
+MERGE = "with peft: PeftModel.from_pretrained(base, ADAPTER).merge_and_unload().save_pretrained(DIR), then compile DIR"
 #: A checkpoint's weights as safetensors: in one file, or in several, which the index names.
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = reading.SAFETENSORS_INDEX
@@ -64,6 +67,11 @@ def module_cache() -> Path | None:
 def tokenizer_cache() -> Path | None:
     """Tokenizers that models share, `tokenizers` beside the instructions; None where there is no home directory."""
     return _optional("tokenizers")
+
+
+def source_cache() -> Path | None:
+    """The places of checkpoints, `sources` beside the instructions; None where there is no home directory."""
+    return _optional("sources")
 
 
 def _optional(name: str) -> Path | None:
@@ -177,17 +185,26 @@ def find_folder(model_id: str | os.PathLike[str], output_dir: str | os.PathLike[
         folder = _existing(path.absolute(), redirected)
         if folder is not None:
             return folder
-        if not is_hub_id(text):
-            raise ConfigError(
-                f"{path}: holds no config.json, neither directly nor in ckpt/",
-                "give the directory of a Hugging Face checkpoint",
-            )
+        if (path / ADAPTER_CONFIG).is_file():
+            raise ConfigError(f"{path}: a LoRA adapter of {_base_of(path)}: merge it first", MERGE)
+        raise ConfigError(
+            f"{path}: holds no config.json, neither directly nor in ckpt/",
+            "give the directory of a Hugging Face checkpoint",
+        )
+    if path.exists() and not path.is_dir():
+        raise ModelNotFoundError(f"{path}: not a directory", "give the directory of a checkpoint, or a GGUF file")
     if path.is_absolute():
         return _install(path, redirected)
     if not is_hub_id(text):
         raise ModelNotFoundError(f"{text}: no such directory, and not a Hub id", "Hub ids look like facebook/opt-1.3b")
     root = redirected or hub_root() / text
     return ModelFolder(root, root / "ckpt", text, made_by_tool=True)
+
+
+def _base_of(adapter: Path) -> str:
+    """The name of the model that an adapter belongs to."""
+    base = reading.read_object(adapter / ADAPTER_CONFIG, reading.CONFIG).get("base_model_name_or_path")
+    return base if isinstance(base, str) and base else "an unnamed model"
 
 
 def _existing(path: Path, redirected: Path | None) -> ModelFolder | None:

@@ -85,6 +85,8 @@ SMALL_FILES = {
 }
 #: A checkpoint's weights in several files: the names of the index of safetensors, and of torch's format.
 SAFETENSORS_INDEX, TORCH_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+#: Weights in torch's format in one file.
+SINGLE_TORCH_FILE = "pytorch_model.bin"
 #: All files that transformers looks for in the folder of a checkpoint.
 _OF_CHECKPOINTS = {
     **SMALL_FILES,
@@ -103,6 +105,8 @@ _MOST_DIGITS = 64
 _BYTES_OF_A_VALUE = 16
 _BLOCK_BYTES = _MIB
 _HASHED_BYTES = 1 << 17  # stays in the processor's cache
+#: Beginning of the small file that a clone without Git LFS has in the place of a large one.
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TYPES = (
     (stat.S_ISDIR, "a directory"),
@@ -186,7 +190,20 @@ def _read(file: IO[bytes], path: Path, kind: FileKind) -> bytes:
         raise kind.error(f"{path}: cannot be read: {failure.strerror}", kind.hint) from None
     if size > kind.limit or not left:
         raise kind.error(f"{path}: {max(size, kind.limit + 1)} bytes, the most that is read is {kind.limit}", kind.hint)
-    return b"".join(blocks)
+    data = b"".join(blocks)
+    _check_content(path, data, kind.error)
+    return data
+
+
+def _check_content(path: Path, data: bytes, error: type[HyperdexError]) -> None:
+    if data.startswith(_POINTER):
+        raise error(f"{path}: is a pointer of Git LFS, not the file itself", "run `git lfs pull` in the folder")
+
+
+def check_no_pointer(path: Path, error: type[HyperdexError]) -> None:
+    """Raises `error` for a pointer of Git LFS in the place of the file; and as `open_regular`."""
+    with open_regular(path, error) as file:
+        _check_content(path, file.read(len(_POINTER)), error)
 
 
 def sha256_of(path: Path, kind: FileKind) -> str:

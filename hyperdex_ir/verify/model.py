@@ -14,8 +14,9 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.backend.checkpoint import checkpoint_blocks, stored_matrix_type
+from hyperdex_ir.backend.checkpoint import checkpoint_blocks, is_untied, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
+from hyperdex_ir.backend.kept_sources import kept_source
 from hyperdex_ir.backend.options import check_devices, chosen_passes
 from hyperdex_ir.backend.tracing import module_for
 from hyperdex_ir.checkpoint.files import weight_files
@@ -82,7 +83,14 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
         length, matrix_type = table["max_length"], table["matrix_type"]
     target = compiled.get("target", DEFAULT_TARGET)
     # Flat, so that outlining is verified like the other passes.
-    imported = trace_model(folder.source, target=target, max_length=length, matrix_type=matrix_type, outlined=False)
+    imported = trace_model(
+        folder.source,
+        target=target,
+        max_length=length,
+        matrix_type=matrix_type,
+        outlined=False,
+        untied=is_untied(table, summary),
+    )
     return Model(
         name=name,
         folder=folder,
@@ -96,8 +104,9 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
 
 
 def weights_folder(folder: ModelFolder) -> Path:
-    """Folder of the original weights, as far as the folder of the compiled model shows it."""
-    places = checkpoint_folders(folder)
+    """Folder of the original weights, as far as the folder of the compiled model, or the user's record, shows it."""
+    kept = kept_source(folder)
+    places = (*checkpoint_folders(folder), *([] if kept is None else [kept]))
     return next((place for place in places if _has_weights(place)), folder.source)
 
 

@@ -127,9 +127,27 @@ def test_a_mis_shaped_tensor(model: Path, monkeypatch, capsys):
     assert "1 misshaped: model.norm.weight is [63], expected [64]" in fails(model, monkeypatch, capsys)
 
 
-def test_a_tensor_too_many(model: Path, monkeypatch, capsys):
-    change_tensors(model, lambda tensors: tensors.update(extra=np.zeros(3, np.float16)))
-    assert "1 unexpected: extra" in fails(model, monkeypatch, capsys)
+def test_a_matrix_too_many(model: Path, monkeypatch, capsys):
+    name = "model.layers.2.mlp.up_proj.weight"
+    change_tensors(model, lambda tensors: tensors.update({name: np.zeros((96, 64), np.float16)}))
+    assert f"1 unexpected: {name}" in fails(model, monkeypatch, capsys)
+
+
+def test_a_tensor_too_many_and_a_prefix(checkpoint: Path, model: Path, capsys):
+    def change(tensors):
+        for name in list(tensors):
+            tensors[f"module.{name}"] = tensors.pop(name)
+        tensors["masked_bias"] = np.zeros(3, np.float16)
+
+    change_tensors(model, change)
+    files = AutoCompiler().compile(str(model), max_length=8)
+    log = capsys.readouterr().err
+    assert f"[ INFO ] : {model}: the names of tensors are read without module.\n" in log
+    assert f"[ INFO ] : {model}: ignored, as the model has no place for them: masked_bias\n" in log
+    plain = AutoCompiler().compile(str(checkpoint), max_length=8, output_dir=model.with_name("plain"))
+    assert files.model is not None
+    assert plain.model is not None
+    assert files.model.read_bytes() == plain.model.read_bytes()
 
 
 def test_truncated_safetensors(model: Path, monkeypatch, capsys):

@@ -116,6 +116,32 @@ def test_status_and_plan_count_weights_in_the_format_of_torch(
     assert planned["host"]["checkpoint_bytes"] == path.stat().st_size
 
 
+def test_status_of_models_in_their_own_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Weights by any name count; a folder of models stands for all of them."""
+    files = {
+        "a/config.json": 2,
+        "a/consolidated.safetensors": 11,
+        "b/config.json": 2,
+        "b/original/consolidated.00.pth": 13,
+        "c/ckpt/config.json": 2,
+        "c/ckpt/pytorch_model.bin": 17,
+        "c/ckpt/hyperdex_model.bin": 100,
+        "d/model.gguf": 19,
+        "e/config.json": 2,
+        "e/model-00001-of-00002.safetensors": 23,
+        "f/ckpt/config.json": 2,
+        "f/ckpt/hyperdex_model.bin": 100,
+    }
+    for name, size in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"{}".ljust(size))
+    facts = json.loads(succeeds(capsys, "status", str(tmp_path), "--json"))
+    found = {Path(one["folder"]).name: one["checkpoint"]["bytes"] for one in facts}
+    assert found == {"a": 11, "b": 13, "c": 17, "e": 23, "f": 0}
+    facts = json.loads(succeeds(capsys, "status", *(str(tmp_path / name) for name in "da"), "--json"))
+    assert [one["checkpoint"]["bytes"] for one in facts] == [19, 11]
+
+
 def test_verify_takes_weights_in_the_format_of_torch(model: Path) -> None:
     """They are the ones that are left when the converted file is gone."""
     before = open_model(str(model)).parameters("model.norm.weight")

@@ -53,6 +53,7 @@ GPT_NEOX = Family(
     rotated=("rotary_pct", 0.25),
     eos=2,
     token_embedding="embed_in.weight",
+    head="embed_out.weight",
     variants="parallel residual or not",
 )
 

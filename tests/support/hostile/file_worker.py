@@ -202,7 +202,7 @@ class Workshop:
         for phase, record in list(state.phases.items()):
             state.is_done(phase, str(record.get("key")))
             state.files(phase)
-            is_unchanged(state.inputs(phase), weight_files(self.model))
+            is_unchanged(self.model, state.inputs(phase), weight_files(self.model))
         self.all_of(
             lambda: self.says(status, str(self.model)),
             lambda: self.says(clean, str(self.model), True, True),

@@ -19,8 +19,9 @@ from hyperdex_ir.backend.convert import write_model
 from hyperdex_ir.backend.image_writer import matrix_beats, vector_beats
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.payload import BLOCK_BYTES
-from hyperdex_ir.checkpoint.values import convert
+from hyperdex_ir.checkpoint.values import convert, lost_to_underflow
 from hyperdex_ir.errors import CheckpointError, FileFormatError, StorageError
+from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.layout import FunctionLayout, KvCache, ModelLayout, Parameter
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import dump_json, layout_from_json, layout_to_json, load_json, map_to_json, read_map
@@ -104,6 +105,17 @@ def expected_values(tensors, parameter: Parameter) -> np.ndarray:
         wanted = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}[parameter.dtype]
         parts.append(exact.to(wanted).view(torch.uint8).numpy().reshape(-1))
     return np.concatenate(parts)
+
+
+@pytest.mark.parametrize(("source", "matrix_type"), [("f32", "f16"), ("f64", "bf16"), ("bf16", "f16"), ("f16", "bf16")])
+def test_values_lost_to_underflow_are_counted(source: str, matrix_type: str) -> None:
+    kind, wanted = ELEMENTS[source], ELEMENTS[matrix_type]
+    exponents = np.arange(-160, 8, dtype=np.float64)
+    exact = np.concatenate([np.ldexp(1.5, exponents.astype(int)), [0.0, -0.0], -np.ldexp(1.0, exponents.astype(int))])
+    values = exact if source == "f64" else kind.round(exact.astype(np.float32)).view(kind.dtype)
+    result = convert(values, source, matrix_type, "x")
+    before, after = kind.load(values).astype(np.float64), wanted.load(result.view(wanted.stored)).astype(np.float64)
+    assert lost_to_underflow(values, source, result, matrix_type) == ((before != 0) & (after == 0)).sum()
 
 
 @pytest.mark.parametrize("matrix_type", ["f16", "bf16"])
@@ -233,6 +245,14 @@ def test_a_full_disk_leaves_nothing(folder: ModelFolder, monkeypatch):
     with pytest.raises(StorageError, match="no space left on the device"):
         write_images(folder, "u55c", 1)
     assert {path: path.read_bytes() for path in folder.root.rglob("*") if path.is_file()} == before
+
+
+def test_the_number_of_values_lost_is_reported_once(folder: ModelFolder):
+    tensors, lines = make_tensors(), []
+    for layer, count in ((0, 2), (1, 1030)):
+        tensors[f"layers.{layer}.up.weight"][1].reshape(-1)[:count] = 2.0**-26
+    write_model(folder, make_layout(), blocks_of(tensors), {"target": "u55c", "max_length": 8}, report=lines.append)
+    assert lines == ["1,032 values are too small for f16 and became 0, the most in layers.1.up.weight: 1,030"]
 
 
 def test_a_damaged_model_binary_gives_no_images(folder: ModelFolder):

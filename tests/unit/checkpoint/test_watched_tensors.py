@@ -104,7 +104,7 @@ WEIGHTS = "model.safetensors"
 
 
 def watched(path: Path) -> tuple[SourceWatch, Checkpoint]:
-    watch, checkpoint = SourceWatch([path]), Checkpoint(path.parent)
+    watch, checkpoint = SourceWatch(path.parent, [path]), Checkpoint(path.parent)
     watch.watch(checkpoint)
     return watch, checkpoint
 
@@ -116,7 +116,7 @@ def test_parts_in_another_order_are_hashed_at_the_end(path: Path) -> None:
     record = watch.describe()
     values = np.arange(12, dtype=np.float32).reshape(4, 3)
     assert record[WEIGHTS]["tensors"] == {"a": {"order": ROWS, "sha256": expected(values, ROWS)}}
-    assert is_unchanged(record, [path])
+    assert is_unchanged(path.parent, record, [path])
 
 
 def test_what_is_hashed_at_the_end_must_be_what_was_read(path: Path) -> None:
@@ -133,6 +133,6 @@ def test_a_file_that_is_gone(path: Path) -> None:
     checkpoint.read("b")
     record = watch.describe()
     path.unlink()
-    assert not is_unchanged(record, [path])
+    assert not is_unchanged(path.parent, record, [path])
     with pytest.raises(CheckpointError, match=f"{WEIGHTS}: changed while it was converted"):
         watch.describe()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,16 @@ from safetensors.torch import load_file, save_file
 from support.models.tiny import tiny_llama_config, tiny_opt_config, write_checkpoint
 from transformers import AutoModelForCausalLM
 
-from hyperdex_ir.backend.checkpoint import matrix_type_for
-from hyperdex_ir.checkpoint.files import Checkpoint, read_header
+from hyperdex_ir.backend.checkpoint import matrix_type_for, small_files
+from hyperdex_ir.backend.sources import SourceWatch, is_unchanged
+from hyperdex_ir.checkpoint.files import Checkpoint, read_header, weight_files
+from hyperdex_ir.checkpoint.gguf_header import architecture_of
 from hyperdex_ir.checkpoint.names import NameRules, SourceTensor, name_rules, resolve_sources
 from hyperdex_ir.checkpoint.tensors import read
-from hyperdex_ir.errors import CheckpointError
+from hyperdex_ir.errors import CheckpointError, ConfigError
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.imported import canonical_names
+from hyperdex_ir.support.locations import find_folder
 
 
 def safetensors(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
@@ -123,10 +127,86 @@ def test_a_file_that_shrinks_after_its_header_was_read(tmp_path: Path) -> None:
 def test_no_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"neither model.safetensors nor model.safetensors.index.json"):
         Checkpoint(tmp_path)
-    (tmp_path / "weights.bin").touch()
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "hint"),
+    [
+        (["weights.bin"], "weights.bin", "if weights.bin is the whole model, rename it to pytorch_model.bin"),
+        (["model.fp16.safetensors"], "model.fp16.safetensors", "rename it to model.safetensors"),
+        (["consolidated.safetensors"], "consolidated.safetensors", "take the checkpoint that is published for"),
+        (["original/consolidated.00.pth", "params.json"], "original/consolidated.00.pth", "convert them to the format"),
+        (["model.pt", "README.md"], "model.pt", "convert them to the format"),
+        (
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"],
+            "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors",
+            "the index of the files is missing: download model.safetensors.index.json",
+        ),
+        (["hf/model.safetensors"], "hf/model.safetensors", "the folder hf in it holds weights: give that folder"),
+        (["ckpt/hyperdex_model.bin", "param/param_1lpu_00_00.bin", "config.json"], "", ""),
+    ],
+)
+def test_weights_by_other_names(tmp_path: Path, files: list[str], words: str, hint: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(tmp_path)
-    assert caught.value.hint.startswith("weights.bin: files in torch's format are read by the name pytorch_model.bin")
+    end = f"or its index; there are other weights: {words}" if words else "or its index"
+    assert str(caught.value).endswith(end)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"])
+def test_a_pointer_of_git_lfs(tmp_path: Path, name: str) -> None:
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 538090408\n"
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CheckpointError, match=f"{name}: is a pointer of Git LFS, not the file itself$") as caught:
+        Checkpoint(tmp_path)
+    assert "git lfs pull" in caught.value.hint
+
+
+def test_a_pointer_in_the_place_of_a_small_file(tmp_path: Path) -> None:
+    write_checkpoint(tiny_llama_config(), tmp_path)
+    (tmp_path / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(ConfigError, match=r"tokenizer\.json: is a pointer of Git LFS"):
+        small_files(find_folder(tmp_path))
+    (tmp_path / "m.gguf").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
+    with pytest.raises(CheckpointError, match=r"m\.gguf: is a pointer of Git LFS"):
+        architecture_of(tmp_path / "m.gguf")
+
+
+def test_the_index_decides_and_may_name_folders(tmp_path: Path) -> None:
+    """A copy of a tensor in another file than the index names is not read; transformers loads the same values."""
+    write_checkpoint(tiny_llama_config(), tmp_path / "whole")
+    tensors = load_file(tmp_path / "whole" / "model.safetensors")
+    names, folder = sorted(tensors), tmp_path / "model"
+    files = {"a/model.safetensors": names[::2], "b/model.safetensors": names[1::2]}
+    for file, held in files.items():
+        (folder / file).parent.mkdir(parents=True)
+        save_file({name: tensors[name] for name in held}, folder / file, {"format": "pt"})
+    placed = {name: file for file, held in files.items() for name in held}
+    write_index = (folder / "model.safetensors.index.json").write_text
+    write_index(json.dumps({"metadata": {}, "weight_map": placed}))
+    (folder / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+    loaded = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    copies = {name: tensors[name] + 1 for name in names[:4]}
+    for file, held in files.items():
+        save_file({**copies, **{name: tensors[name] for name in held}}, folder / file, {"format": "pt"})
+    checkpoint = Checkpoint(folder)
+    assert sorted(checkpoint.tensors) == names
+    for name in names:
+        np.testing.assert_array_equal(checkpoint.read(name), loaded[name].numpy())
+    watch = SourceWatch(folder, weight_files(folder))
+    watch.watch(checkpoint)
+    for tensor in checkpoint.tensors.values():
+        read(tensor)
+    record = watch.describe()
+    assert sorted(record) == sorted(files)
+    os.utime(folder / "a/model.safetensors")
+    assert is_unchanged(folder, record, weight_files(folder))
+    save_file({name: tensors[name] + 1 for name in files["b/model.safetensors"]}, folder / "b/model.safetensors")
+    assert not is_unchanged(folder, record, weight_files(folder))
 
 
 def test_shards(tmp_path: Path) -> None:
@@ -147,14 +227,15 @@ def test_shards(tmp_path: Path) -> None:
         ({"weight_map": []}, "no weight_map"),
         ({"weight_map": {"a": "../a.safetensors"}}, "expected a safetensors file beside the index"),
         ({"weight_map": {"a": 3}}, "expected a safetensors file beside the index"),
+        ({"weight_map": {"a": "../b/a.safetensors"}}, "expected a safetensors file beside the index, or below"),
         ({"weight_map": {"a": "b.safetensors"}}, "b.safetensors: no such file"),
-        ({"weight_map": {"b": "a.safetensors"}}, "a.safetensors: no tensor b"),
-        ({"weight_map": {"a": "a.safetensors", "c": "c.safetensors"}}, "tensor a is also in a.safetensors"),
+        ({"weight_map": {"x": "a.safetensors"}}, "a.safetensors: no tensor x"),
+        ({"weight_map": {"a": "a.safetensors", "c": "c.safetensors"}}, "tensor b is also in a.safetensors"),
     ],
 )
 def test_broken_indices(tmp_path: Path, index: Any, message: str) -> None:
-    save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
-    save_file({"a": torch.ones(2), "c": torch.ones(2)}, tmp_path / "c.safetensors")
+    save_file({"a": torch.ones(2), "b": torch.ones(2)}, tmp_path / "a.safetensors")
+    save_file({"b": torch.ones(2), "c": torch.ones(2)}, tmp_path / "c.safetensors")
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(CheckpointError) as caught:
         Checkpoint(tmp_path)
@@ -167,6 +248,59 @@ def test_broken_indices(tmp_path: Path, index: Any, message: str) -> None:
 def test_matrix_type(tmp_path: Path, dtype: str, expected: str) -> None:
     write_checkpoint(tiny_opt_config(), tmp_path, dtype)
     assert matrix_type_for(Checkpoint(tmp_path), read_config(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "called", "expected", "line"),
+    [
+        ("dtype", "bfloat16", "bf16", "the matrices of the checkpoint are F32, and config.json's dtype is bfloat16"),
+        (
+            "torch_dtype",
+            "bfloat16",
+            "bf16",
+            "the matrices of the checkpoint are F32, and config.json's dtype is bfloat16",
+        ),
+        ("dtype", "float32", "f16", "the matrices of the checkpoint are F32, which becomes f16"),
+        ("dtype", None, "f16", "the matrices of the checkpoint are F32, which becomes f16"),
+    ],
+)
+def test_float32_follows_config_json(tmp_path: Path, key: str, called: str | None, expected: str, line: str) -> None:
+    write_checkpoint(tiny_llama_config(), tmp_path, "float32")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["dtype"]
+    (tmp_path / "config.json").write_text(json.dumps({**config, key: called}))
+    lines: list[str] = []
+    assert matrix_type_for(Checkpoint(tmp_path), read_config(tmp_path), lines.append) == expected
+    assert lines == [f"The matrix type is {expected}: {line}"]
+
+
+@pytest.mark.parametrize(
+    ("wide", "called", "expected", "line"),
+    [
+        (["model.embed_tokens.weight", "lm_head.weight"], "float32", "bf16", "of its matrices, 14 BF16, 2 F32"),
+        (["self_attn", "mlp"], "float32", "f16", "of its matrices, 2 BF16, 14 F32, which becomes f16"),
+        (
+            ["self_attn", "mlp"],
+            "bfloat16",
+            "bf16",
+            "of its matrices, 2 BF16, 14 F32, and config.json's dtype is bfloat16",
+        ),
+        (["layernorm"], "float16", "bf16", "the matrices of the checkpoint are BF16"),
+    ],
+)
+def test_the_majority_of_the_matrices(tmp_path: Path, wide: list[str], called: str, expected: str, line: str) -> None:
+    write_checkpoint(tiny_llama_config(), tmp_path, "bfloat16")
+    edit(
+        tmp_path,
+        lambda tensors: tensors.update(
+            {name: one.float() for name, one in tensors.items() if any(part in name for part in wide)}
+        ),
+    )
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "dtype": called}))
+    lines: list[str] = []
+    assert matrix_type_for(Checkpoint(tmp_path), read_config(tmp_path), lines.append) == expected
+    assert lines == [f"The matrix type is {expected}: {line}"]
 
 
 def test_matrix_type_of_no_embedding(tmp_path: Path) -> None:

@@ -34,11 +34,14 @@ from transformers.models.mpt import modeling_mpt
 
 from hyperdex_ir.checkpoint import merging
 from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.names import name_rules
 from hyperdex_ir.errors import UnsupportedModelError
 from hyperdex_ir.frontend import experts, operators
 from hyperdex_ir.frontend.adapters import ADAPTERS, adapt
 from hyperdex_ir.frontend.derived import HeadSlopes, RotaryTable, layer_kinds, rotary_modules
 from hyperdex_ir.frontend.families import FAMILIES
+from hyperdex_ir.frontend.family import HEAD
+from hyperdex_ir.frontend.renamed import RENAMED
 from hyperdex_ir.frontend.trace import _our_functions, build_model, trace
 
 #: The versions on which these tests have passed: the lowest of the range, and the newest that there was.
@@ -337,6 +340,19 @@ def test_conversions_compute_what_transformers_computes(name: str, tmp_path: Pat
     for target in targets:
         expected = theirs[target][0] if isinstance(theirs[target], list) else theirs[target]
         np.testing.assert_array_equal(ours[target].rows(0, ours[target].shape[0]), expected.numpy())
+
+
+def test_the_head_is_tied_to_the_embedding_and_nothing_else_is() -> None:
+    """A checkpoint that holds both is looked at by these names."""
+    for name, family in FAMILIES.items():
+        renamed = RENAMED.get(name)
+        tied = getattr(transformers, name if renamed is None else renamed.architecture)._tied_weights_keys or {}
+        assert list(tied) == [HEAD], name
+        embedding = "embed_tokens.weight" if renamed else family.token_embedding
+        assert all(f".{source}".endswith(f".{embedding}") for source in tied.values()), name
+    assert [family.head for family in FAMILIES.values() if family.head != HEAD] == ["embed_out.weight"]
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt_neox", **SIZES))
+    assert name_rules(model, {}).renamed("embed_out.weight")[0] == HEAD
 
 
 def test_old_buffers_in_a_checkpoint_are_ignored(tmp_path: Path) -> None:

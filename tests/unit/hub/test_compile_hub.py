@@ -246,6 +246,22 @@ def test_no_config_and_no_weights(hub: HubState, tmp_path: Path):
         fetch(tmp_path / "other/owner/model")
 
 
+def test_weights_by_other_names(hub: HubState):
+    for name in ("model.safetensors.index.json", "pytorch_model.bin", *SHARDS):
+        del hub.files[name]
+    hub.files["consolidated.safetensors"] = b"x"
+    with pytest.raises(DownloadError, match=r"has no weights .*; there are other weights: consolidated\.safetensors$"):
+        fetch()
+
+
+def test_weights_in_a_folder(hub: HubState):
+    hub.files[SAFETENSORS_INDEX] = json.dumps({"weight_map": {"a": "sub/a.safetensors"}}).encode()
+    hub.files["sub/a.safetensors"] = b"x"
+    with pytest.raises(DownloadError, match=r"names sub/a\.safetensors: only files beside the index") as caught:
+        fetch()
+    assert caught.value.hint == "hf download owner/model --local-dir DIR, then compile DIR"
+
+
 def test_a_file_that_only_the_index_knows(hub: HubState):
     del hub.files[SHARDS[1]]
     with pytest.raises(DownloadError, match=f"owner/model: has no file {SHARDS[1]}, which {SAFETENSORS_INDEX} names"):
@@ -263,7 +279,7 @@ def test_a_list_names_only_files_in_its_folder(hub: HubState, tmp_path: Path, na
     assert not (tmp_path / "hub").exists()
 
 
-@pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/b.safetensors", "..", 3])
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/../b.safetensors", "..", 3])
 def test_an_index_names_only_files_beside_it(tmp_path: Path, name: object):
     (tmp_path / SAFETENSORS_INDEX).write_text(json.dumps({"weight_map": {"a.weight": name}}))
     with pytest.raises(CheckpointError, match="expected a safetensors file beside the index"):
