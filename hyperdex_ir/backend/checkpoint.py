@@ -15,12 +15,13 @@ from hyperdex_ir.checkpoint.dequantize import open_checkpoint
 from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.checkpoint.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError, ConfigError
-from hyperdex_ir.frontend.config import ModelSummary
+from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.isa.formats import FLOATS, PUBLISHED, matrix_type_of
 from hyperdex_ir.support import reading
 from hyperdex_ir.support.files import atomic_file
 from hyperdex_ir.support.folder_access import link_refused
 from hyperdex_ir.support.locations import CONFIG, SMALL_FILES, ModelFolder
+from hyperdex_ir.support.progress import log
 from hyperdex_ir.support.reading import read_bytes, read_object
 
 if TYPE_CHECKING:
@@ -28,6 +29,14 @@ if TYPE_CHECKING:
 
 #: Length of the longest chain of links that is followed: Linux's own limit.
 _MOST_LINKS = 40
+
+
+def read_summary(source: Path) -> ModelSummary:
+    """The summary of a checkpoint's config.json; the log says what is ignored in it. Raises as `read_config`."""
+    summary = read_config(source)
+    for note in summary.notes:
+        log(note)
+    return summary
 
 
 def stored_matrix_type(source: Path, summary: ModelSummary) -> str:

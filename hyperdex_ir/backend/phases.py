@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.backend.checkpoint import copy_small_files, small_files, weight_files_of
+from hyperdex_ir.backend.checkpoint import copy_small_files, read_summary, small_files, weight_files_of
 from hyperdex_ir.backend.finished import CONVERT, FinishedPhases
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.low_memory import kept_weights
@@ -21,7 +21,7 @@ from hyperdex_ir.backend.staging import compile_folder
 from hyperdex_ir.backend.written import STATE_FILE
 from hyperdex_ir.checkpoint.gguf_header import check_architecture
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.hub.download import fetch_config, fetch_model
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import read_layout, read_table
@@ -43,7 +43,7 @@ def check_model(folder: ModelFolder, options: CompileOptions, passes: Sequence[M
         check_architecture(folder.gguf)
         log_phase(1, "Read the GGUF file", f"What is in {folder.gguf} becomes a checkpoint at {folder.ckpt}")
         write_small_files(folder.gguf, folder.ckpt, folder.root)
-    summary = read_config(folder.source)
+    summary = read_summary(folder.source)
     check_devices(options.num_device, summary.heads)
     check_dividing(passes, options.num_device)
     return summary

@@ -12,13 +12,13 @@ from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.arguments import command_line
-from hyperdex_ir.backend.checkpoint import stored_matrix_type, weight_files_of
+from hyperdex_ir.backend.checkpoint import read_summary, stored_matrix_type, weight_files_of
 from hyperdex_ir.backend.dumps import IMPORT, LOWERING, Dump, dump_text, read_chosen_dump
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes
 from hyperdex_ir.backend.tracing import module_for, place_of_lowering, resume, resume_lowered, trace
 from hyperdex_ir.errors import NotCompiledError, OptionError
-from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.model import trace_model
 from hyperdex_ir.hub.download import fetch_anything
 from hyperdex_ir.isa.formats import matrix_type_of
@@ -54,7 +54,7 @@ def show_ir(
     """
     if not (folder.source / "config.json").is_file():
         raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {shlex.quote(name)}")
-    summary = read_config(folder.source)
+    summary = read_summary(folder.source)
     check_devices(num_device, summary.heads)
     compiled = serialize.manifest_entries(folder.manifest).get(str(num_device), {})
     table = serialize.read_table(folder.model_config) if folder.model_config.is_file() else {}
@@ -120,7 +120,7 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
     """The module, the whole pipeline, and the number of its passes that have run."""
     if (dump := read_chosen_dump(options)) is not None:
         return _resumed_at(folder, options, dump, level)
-    summary = read_config(folder.source)
+    summary = read_summary(folder.source)
     check_devices(options.num_device, summary.heads)
     passes = chosen_passes(options.pipeline)
     check_dividing(passes, options.num_device)

@@ -23,6 +23,8 @@ _REFUSED = {
 }
 #: Keys by which transformers chooses a function, which it may fetch from the Hub.
 _IMPLEMENTATION = re.compile(r"\w*_implementation(_internal)?", re.ASCII)
+#: Number of the nearest architectures that a message names.
+_NAMED = 3
 #: Number of letters of an unknown name that are compared with the known names.
 _COMPARED = 200
 #: Limit for the number of parameters; no model has as many.
@@ -39,7 +41,7 @@ class ModelSummary:
 
     max_positions: number of positions it was made for. learned_positions: True when positions are learned, so that
     there are no others. eos_ids: the tokens that end a text, possibly none. tied: True when the head is the token
-    embedding. token_embedding: the last components of the embedding's name.
+    embedding. token_embedding: the last components of the embedding's name. notes: lines about ignored entries.
     """
 
     architecture: str
@@ -56,6 +58,7 @@ class ModelSummary:
     eos_ids: tuple[int, ...]
     tied: bool
     token_embedding: str
+    notes: tuple[str, ...] = ()
 
 
 def read_config(directory: Path) -> ModelSummary:
@@ -74,8 +77,6 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
     for key, mechanism in _REFUSED.items():
         if config.get(key) is not None:
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported")
-    if config.get("auto_map") is not None and not family.own_code:
-        raise UnsupportedModelError(f"{source}: auto_map: models with code of their own are not supported")
     _check_implementations(config, source)
     if (count := config.get("num_labels")) is not None and not (type(count) is int and 0 <= count <= _MOST_LABELS):
         raise ConfigError(f"{source}: num_labels is {_show(count)}, expected a whole number up to {_MOST_LABELS}")
@@ -117,16 +118,11 @@ def _inside(config: Mapping[str, Any], key: str, default: Any) -> Any:
 
 
 def _family(config: Mapping[str, Any], source: str) -> Family:
-    architecture = _architecture(config, source)
+    """The entry of the class that `architectures` names, else, as in transformers, of `model_type`."""
+    architecture, model_type = _architecture(config, source), config.get("model_type")
     family = FAMILIES.get(architecture)
     if family is None:
-        code = " and comes with code of its own (auto_map), which is never run" if config.get("auto_map") else ""
-        raise UnsupportedModelError(
-            f"{source}: architecture {_printable(architecture)} is not supported{code}; the nearest supported is "
-            f"{_nearest_architecture(architecture)}",
-            f"supported are {', '.join(FAMILIES)}",
-        )
-    model_type = config.get("model_type")
+        return _of_type(config, architecture, source)
     if model_type != family.model_type:
         raise ConfigError(
             f"{source}: model_type is {_show(model_type)}, expected {_show(family.model_type)} for {architecture}"
@@ -134,28 +130,55 @@ def _family(config: Mapping[str, Any], source: str) -> Family:
     return family
 
 
-def _architecture(config: Mapping[str, Any], source: str) -> str:
-    architectures = config.get("architectures")
-    if architectures is None:
+def _of_type(config: Mapping[str, Any], architecture: str, source: str) -> Family:
+    """The entry of `model_type`, for a config.json that names no class. Raises for one that names an unknown class."""
+    model_type = config.get("model_type")
+    family = next((one for one in FAMILIES.values() if one.model_type == model_type), None)
+    if not architecture and model_type is None:
         raise ConfigError(
-            f"{source}: no architectures, expected a list of one name", "is this a causal language model?"
+            f"{source}: no architectures and no model_type, expected a list of one name",
+            "is this a causal language model?",
         )
-    named = isinstance(architectures, list) and len(architectures) > 0 and isinstance(architectures[0], str)
-    if not named:
+    if not architecture and not isinstance(model_type, str):
+        raise ConfigError(f"{source}: model_type is {_show(model_type)}, expected a name")
+    if family is not None and architecture:
+        raise UnsupportedModelError(
+            f"{source}: architecture {_printable(architecture)} is not the class that is compiled for model_type "
+            f"{family.model_type}: {family.architecture} is wanted",
+            f"a base class or another head lacks the weights of a {family.architecture}",
+        )
+    if family is not None:
+        return family
+    code = " and comes with code of its own (auto_map), which is never run" if config.get("auto_map") else ""
+    what = f"architecture {_printable(architecture)}" if architecture else f"model_type {_printable(str(model_type))}"
+    raise UnsupportedModelError(
+        f"{source}: {what} is not supported{code}; the nearest supported are "
+        f"{', '.join(_nearest_architectures(architecture or str(model_type)))}",
+        "`hyperdex models` lists all that are supported",
+    )
+
+
+def _architecture(config: Mapping[str, Any], source: str) -> str:
+    """The class that a config.json names; empty when it names none."""
+    architectures = config.get("architectures")
+    if architectures in (None, []):
+        return ""
+    if not isinstance(architectures, list) or not isinstance(architectures[0], str):
         raise ConfigError(f"{source}: architectures is {_show(architectures)}, expected a list of one name")
     return architectures[0]
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most similar to this one."""
+def _nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """The known names that are most similar to this one, the most similar first."""
     name = name[:_COMPARED].lower()
-    return max(known, key=lambda candidate: difflib.SequenceMatcher(None, name, candidate.lower()).ratio())
+    ratios = {one: difflib.SequenceMatcher(None, name, one.lower()).ratio() for one in known}
+    return sorted(ratios, key=lambda one: -ratios[one])[:count]
 
 
-def _nearest_architecture(name: str) -> str:
-    """The supported architecture whose family name is most similar to this one's."""
+def _nearest_architectures(name: str) -> list[str]:
+    """The supported architectures whose family names are most similar to that of a class, or to a model_type."""
     families = {_SUFFIX.sub("", known): known for known in FAMILIES}
-    return families[_nearest(_SUFFIX.sub("", name), families)]
+    return [families[one] for one in _nearest(_SUFFIX.sub("", name), families, _NAMED)]
 
 
 def _printable(text: str) -> str:
@@ -217,7 +240,14 @@ class _Checker:
             eos_ids=self._eos(),
             tied=self._flag("tie_word_embeddings", self.family.flags["tie_word_embeddings"]),
             token_embedding=self.family.token_embedding,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        if self.config.get("auto_map") is None:
+            return ()
+        built_in = f"{self.family.architecture} is built in"
+        return (f"{self.source}: auto_map is ignored: {built_in}, and the code of a checkpoint is never run",)
 
     def _not_beyond_all_bounds(self, hidden: int) -> None:
         layers, vocab = self._named("layers"), self._positive("vocab_size")
@@ -295,7 +325,7 @@ class _Checker:
         if not isinstance(value, str):
             raise self._wrong(key, value, f"one of {', '.join(allowed)}")
         if value not in allowed:
-            nearest = _nearest(value, allowed)
+            (nearest,) = _nearest(value, allowed)
             raise UnsupportedModelError(
                 f"{self.source}: {key} {_printable(value)} is not supported; the nearest supported is {nearest}",
                 f"supported are {', '.join(allowed)}",
