@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +76,22 @@ class Phases:
         )
         if self._were_weights_deleted():
             log("A compile with low_memory_usage=True has deleted the weights: they are downloaded again")
-        fetch_model(folder, self.done.options.hub)
+        fetch_model(folder, self.done.options.hub, self._needed_tensors())
+
+    def _needed_tensors(self) -> Callable[[str], bool] | None:
+        """Test for the tensors of a wrapper's text part; None for other models, which need all.
+
+        Raises UnsupportedModelError before anything large is fetched when transformers knows no such wrapper.
+        """
+        done, folder = self.done, self.done.folder
+        if not done.summary.wrapper:
+            return None
+        from hyperdex_ir.backend.show import likely_matrix_type
+        from hyperdex_ir.frontend.model import trace_model
+
+        matrix_type = done.options.matrix_type or likely_matrix_type(folder, done.summary)
+        text = trace_model(folder.source, target=done.options.target, max_length=1, matrix_type=matrix_type)
+        return text.names.is_needed
 
     def _check_weights(self) -> None:
         folder, options = self.done.folder, self.done.options

@@ -20,6 +20,7 @@ from hyperdex_ir.backend.tracing import module_for, place_of_lowering, resume, r
 from hyperdex_ir.errors import NotCompiledError, OptionError
 from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.model import trace_model
+from hyperdex_ir.frontend.wrapper import text_values
 from hyperdex_ir.hub.download import fetch_anything
 from hyperdex_ir.isa.formats import matrix_type_of
 from hyperdex_ir.memory import serialize
@@ -96,7 +97,7 @@ def likely_matrix_type(folder: ModelFolder, summary: ModelSummary) -> str:
     """The matrix type that dtype `auto` stands for: by the weights when they are there, else by config.json."""
     if weight_files_of(folder):
         return stored_matrix_type(folder.source, summary)
-    config = read_config_json(folder.source / "config.json")
+    config = text_values(read_config_json(folder.source / "config.json"))
     return matrix_type_of(config.get("dtype", config.get("torch_dtype")))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.checkpoint.files import Checkpoint
+from hyperdex_ir.checkpoint.quantization_check import quantization_of
 from hyperdex_ir.checkpoint.tensors import Rearranged, Tensor
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import BF16, F32, PUBLISHED
@@ -34,7 +35,7 @@ def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None 
     if watch is not None:
         watch(checkpoint)
     config = directory / "config.json"
-    quantization = read_config_json(config).get("quantization_config") if config.is_file() else None
+    quantization = quantization_of(read_config_json(config)) if config.is_file() else None
     if quantization is not None:
         method = _METHODS[quantization["quant_method"]]
         checkpoint.tensors = dict(method(checkpoint, quantization))

@@ -40,7 +40,8 @@ class NameRules:
 
     shapes: the model's state dict. canonical: names of tied parameters -> the one name used for all of them.
     transforms: transformers' renamings and conversions. optional: names that may be missing. ignored: names that may be
-    present in addition. transposed: keys of matrices that the model takes transposed.
+    present in addition. transposed: keys of matrices that the model takes transposed. unused: names of the state dict
+    that the program does not need, those of a wrapper that text does not go through: they may be missing.
     """
 
     architecture: str
@@ -51,6 +52,7 @@ class NameRules:
     optional: tuple[str, ...]
     ignored: tuple[str, ...]
     transposed: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
 
     def key(self, name: str) -> str:
         """The key of the `lpu` module for a name of the state dict."""
@@ -70,6 +72,10 @@ class NameRules:
         if new not in known and name in known:
             new, pattern = rename_source_key(name, [], [], self.base_prefix, known)
         return new, pattern
+
+    def is_needed(self, name: str) -> bool:
+        """Test for a tensor of a checkpoint that the program may need; only those that are known not to be are left."""
+        return self.renamed(name)[0] not in self.unused
 
     def converter(self, pattern: str) -> Any:
         """The conversion that a pattern of source names belongs to."""
@@ -110,14 +116,15 @@ def resolve_sources(rules: NameRules, checkpoint: Checkpoint) -> dict[str, Sourc
     """
     found, unexpected = _match(rules, checkpoint)
     groups: dict[str, list[str]] = {}
-    for name in rules.shapes:
+    needed = [name for name in rules.shapes if name not in rules.unused]
+    for name in needed:
         groups.setdefault(rules.key(name), []).append(name)
     missing = [key for key, names in groups.items() if not any(name in found for name in names)]
     _report(
         rules,
         checkpoint,
         missing=_without(missing, rules.optional),
-        misshaped=[_both_shapes(found[name], rules.shapes[name]) for name in rules.shapes if name in found],
+        misshaped=[_both_shapes(found[name], rules.shapes[name]) for name in needed if name in found],
         unexpected=_without(unexpected, rules.ignored),
     )
     sources: dict[str, SourceTensor] = {}
@@ -141,13 +148,15 @@ def _match(rules: NameRules, checkpoint: Checkpoint) -> tuple[dict[str, Tensor],
         new, pattern = rules.renamed(name)
         if new not in rules.shapes:
             unexpected.append(name)
+        elif new in rules.unused:
+            continue
         elif pattern is not None:
             merged.setdefault(new, {}).setdefault(pattern, []).append(checkpoint.tensors[name])
         else:
             found.setdefault(new, checkpoint.tensors[name])
     for new, parts in merged.items():
         converter = rules.converter(next(iter(parts)))
-        for made, tensor in merge(converter, new, parts, str(checkpoint.directory)).items():
+        for made, tensor in merge(converter, new, parts, str(checkpoint.directory), rules.shapes[new]).items():
             found.setdefault(made, tensor)
     return found, unexpected
 

@@ -154,14 +154,16 @@ def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The causal language model in a folder, with its weights in `dtype`.
+    """The language model in a folder, with its weights in `dtype`; of a model around a text model, the whole.
 
     Raises any exception of transformers, and CheckpointError for a weight file that `Checkpoint` rejects.
     """
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
+        whole = config.get_text_config(decoder=True) is config
+        loader: Any = transformers.AutoModelForCausalLM if whole else transformers.AutoModelForMultimodalLM
         with _weights_alone(folder) as place:
-            return transformers.AutoModelForCausalLM.from_pretrained(place, config=config, dtype=dtype, **_CLOSED)
+            return loader.from_pretrained(place, config=config, dtype=dtype, **_CLOSED)
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:

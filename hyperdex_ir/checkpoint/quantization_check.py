@@ -11,6 +11,12 @@ from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 METHODS = ("mxfp4", "fp8")
 
 
+def quantization_of(config: Mapping[str, Any]) -> Any:
+    """The quantization_config of a config.json, else that of the text model in a wrapper's; None when there is none."""
+    given, text = config.get("quantization_config"), config.get("text_config")
+    return text.get("quantization_config") if given is None and isinstance(text, Mapping) else given
+
+
 def check_quantization(config: Mapping[str, Any], source: str) -> None:
     """Checks the quantization_config of a config.json.
 

@@ -52,8 +52,9 @@ class Family:
     are learned, or a bias of attention if slopes is set. rotated: the key and default of the fraction of a head that
     rotates; turned: the key of the number of elements that rotate, if there is one. rotary_kinds: True when
     rope_parameters are given for each kind of layer. eos: the eos_token_id when the key is absent. token_embedding: the
-    last components of the embedding's name. activation: the activation, if no key names it. variants: the options
-    that the tests run, in words. checked: the implementation that the logits were compared with.
+    last components of the embedding's name. activation: the activation, if no key names it. wrapped: True for a
+    text model that has a head in wrappers only. sections: True if its frequencies have sections for images' positions.
+    variants: the options that the tests run, in words. checked: the implementation that the logits were compared with.
     """
 
     architecture: str
@@ -82,6 +83,8 @@ class Family:
     eos: Any = None
     token_embedding: str = "embed_tokens.weight"
     activation: str = ""
+    wrapped: bool = False
+    sections: bool = False
     variants: str = ""
     checked: str = "made weights"
 

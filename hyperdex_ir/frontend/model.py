@@ -7,6 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr
+
+from hyperdex_ir.dialects.module_facts import PLACEHOLDERS
 from hyperdex_ir.errors import UnsupportedModelError, UnsupportedOpError
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.imported import DerivedValues, ImportedModel, canonical_names, names_of
@@ -35,12 +38,16 @@ def trace_model(
 
     Raises ConfigError, UnsupportedModelError, UnsupportedOpError, OptionError.
     """
-    architecture = read_config(config_dir).architecture
+    summary = read_config(config_dir)
+    architecture = summary.architecture
     keeper = ModuleKeeper(config_dir, architecture, matrix_type, outlined)
     imported = None if anew else keeper.read()
     report("Trace the model" if imported is None else "Reuse the trace of a model of the same architecture")
     if imported is None:
         imported = trace_anew(config_dir, architecture, matrix_type, outlined)
+        if summary.placeholders:
+            tokens = {name: IntegerAttr(token, 64) for name, token in summary.placeholders.items()}
+            imported.module.attributes[PLACEHOLDERS] = DictionaryAttr(tokens)
         keeper.write(imported)
     return imported.at(max_length, target)
 

@@ -332,7 +332,7 @@ def test_conversions_compute_what_transformers_computes(name: str, tmp_path: Pat
     save_file(stored, tmp_path / "model.safetensors")
     tensors = Checkpoint(tmp_path).tensors
     held = {pattern: [tensors[f"{pattern}{i}"] for i in range(len(ones))] for pattern, ones in found.items()}
-    ours = merging.merge(converter, targets[0], held, "here")
+    ours = merging.merge(converter, targets[0], held, "here", ())
     assert list(ours) == targets
     for target in targets:
         expected = theirs[target][0] if isinstance(theirs[target], list) else theirs[target]
