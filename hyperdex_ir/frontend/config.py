@@ -15,7 +15,7 @@ from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
 from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
-from hyperdex_ir.frontend.wrapper import Wrapped, placeholders, wrapped_text
+from hyperdex_ir.frontend.wrapper import Wrapped, oversize, placeholders, wrapped_text
 from hyperdex_ir.support.reading import read_config_json
 
 #: Keys whose presence means an unsupported mechanism, with the name of the mechanism.
@@ -90,6 +90,9 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
     family = _text_family(config, source, wrapped)
     _check_common(config, source)
     _check_common(wrapped.values, wrapped.source)
+    if (found := oversize(config)) is not None:
+        key, value, most = found
+        raise ConfigError(f"{source}: {key} is {_show(value)}, expected at most {most}")
     return replace(
         _check_family(wrapped.values, wrapped.source, family),
         architecture=_architecture(config, source) or str(config.get("model_type")),

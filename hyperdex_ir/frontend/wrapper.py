@@ -24,6 +24,11 @@ _PLACEHOLDER = re.compile(
     r"(?!.*(start|end|begin|bo[a-z]_|eo[a-z]_|bos|eos|pad|sep|cls|mask|unk|decoder))\w+_token_(id|index)"
 )
 
+#: Keys of numbers of modules in the other parts of a wrapper, which transformers makes one by one.
+_COUNT = re.compile(r".*(layer|depth|block|stage|level|group|expert)s?")
+#: Limits for these, for the length of a list, and for any other number; no model has as many.
+_MOST_MODULES, _MOST_ITEMS, _LARGEST = 4096, 4096, 1 << 24
+
 
 @dataclass(frozen=True)
 class Wrapped:
@@ -65,6 +70,25 @@ def placeholders(config: Mapping[str, Any]) -> dict[str, int]:
     """The tokens that stand for images or sounds in a wrapper's text: key of config.json -> token."""
     found = {key: value for key, value in config.items() if _PLACEHOLDER.fullmatch(key)}
     return {key: value for key, value in found.items() if type(value) is int and value >= 0}
+
+
+def oversize(config: Mapping[str, Any]) -> tuple[str, Any, int] | None:
+    """The first number outside the text part that no model has: its key, its value or the length of a list, the limit.
+
+    transformers makes the other parts of a wrapper, too, without contents.
+    """
+    holders = [(key, value) for key, value in config.items() if key != TEXT and isinstance(value, Mapping)]
+    for name, holder in holders:
+        for key, value in holder.items():
+            if isinstance(value, Mapping):
+                holders.append((f"{name}.{key}", value))
+            items = value if isinstance(value, list) else [value]
+            if len(items) > _MOST_ITEMS:
+                return f"{name}.{key}", len(items), _MOST_ITEMS
+            most = _MOST_MODULES if _COUNT.fullmatch(key) else _LARGEST
+            if (wrong := next((one for one in items if type(one) is int and one > most), None)) is not None:
+                return f"{name}.{key}", wrong, most
+    return None
 
 
 def _of_type(model_type: object) -> Family | None:
