@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.nn import Module
@@ -24,7 +25,7 @@ def is_wrapper(config: PreTrainedConfig) -> bool:
 
 def wrapper_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class of a wrapper, by transformers' table. Raises UnsupportedModelError when that has none."""
-    found = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(type(config), None)
+    found: Any = MODEL_FOR_MULTIMODAL_LM_MAPPING.get(type(config), None)
     if found is None:
         raise UnsupportedModelError(
             f"config.json: model_type {config.model_type}: transformers has no class of it that generates text"

@@ -100,14 +100,21 @@ def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
     Raises UnsupportedModelError when it has another text model in a wrapper than the one that was checked.
     """
     config = _load_config(config_dir, architecture)
-    checked = read_config(config_dir)
-    found = config.get_text_config(decoder=True).model_type
-    if checked.wrapper and (not is_wrapper(config) or found != checked.model_type):
+    checked, text = read_config(config_dir), config.get_text_config(decoder=True)
+    if not checked.wrapper:
+        return config
+    found = type(text).model_type, text.num_hidden_layers, text.hidden_size, text.vocab_size
+    expected = checked.model_type, checked.layers, checked.hidden, checked.vocab
+    if found != expected or not is_wrapper(config):
         raise UnsupportedModelError(
-            f"{config_dir / 'config.json'}: transformers reads a text model of model_type {found} in {architecture}, "
-            f"not {checked.model_type}"
+            f"{config_dir / 'config.json'}: transformers reads a text model {_described(*found)} in {architecture}, "
+            f"not {_described(*expected)}"
         )
     return config
+
+
+def _described(model_type: str, layers: int, hidden: int, vocab: int) -> str:
+    return f"{model_type} of {layers} layers of {hidden} columns and {vocab} tokens"
 
 
 def _load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:

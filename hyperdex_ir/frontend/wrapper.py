@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hyperdex_ir.errors import ConfigError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import Family
 
@@ -42,18 +43,20 @@ class Wrapped:
 
 
 def wrapped_text(config: Mapping[str, Any], source: str) -> Wrapped | None:
-    """The text part of a config.json; None when that is no wrapper's.
+    """The text part of a config.json; None when that is no wrapper's. Raises ConfigError for one that is no object.
 
     Older files of some wrappers have no `text_config`: the keys of the text model stand among the wrapper's own.
     """
     if _of_class(config.get("architectures")) is not None:
         return None
     text = config.get(TEXT)
+    if not isinstance(text, Mapping | None):
+        raise ConfigError(f"{source}: {TEXT} is of type {type(text).__name__}, expected an object")
     flat = f"{config.get('model_type')}_text"
     if not isinstance(text, Mapping):
         family = _of_type(flat)
         return None if family is None else Wrapped({**config, "model_type": flat}, source, flat, family)
-    named = text.get("model_type", flat)
+    named = text.get("model_type") or flat
     family = _of_type(named) or _of_class(text.get("architectures"))
     values = {**{key: config[key] for key in _INHERITED if key in config}, **text}
     values |= {key: config[key] for key in _OUTER if key in config}

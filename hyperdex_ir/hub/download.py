@@ -174,7 +174,7 @@ def _shards(
             f"{folder.hub_id}: has no weights (neither {SAFETENSORS} nor {torch_weights.SINGLE}, nor an index)"
         )
     _fetch(folder, options, index)
-    if is_needed is not None:
+    if is_needed is not None and is_fetched(folder, index):
         _leave_out(folder, index, is_needed)
     names = list(shards(folder.source / index))
     for name in names:

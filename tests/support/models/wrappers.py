@@ -148,8 +148,8 @@ WRAPPERS: dict[str, dict[str, Any]] = {
 
 def wrapper_values(model_type: str, **changes: Any) -> dict[str, Any]:
     """A whole config.json. changes: other top-level values."""
-    architectures = [MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES[model_type]]
-    return {"architectures": architectures, "model_type": model_type, **WRAPPERS[model_type], **changes}
+    architecture = dict(MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES)[model_type]
+    return {"architectures": [architecture], "model_type": model_type, **WRAPPERS[model_type], **changes}
 
 
 def write_config(values: dict[str, Any], folder: Path) -> Path:
