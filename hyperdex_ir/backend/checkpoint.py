@@ -16,7 +16,7 @@ from hyperdex_ir.checkpoint.dequantize import open_checkpoint
 from hyperdex_ir.checkpoint.files import Checkpoint, weight_files
 from hyperdex_ir.checkpoint.tensors import Tensor, row_bytes, row_count
 from hyperdex_ir.errors import CheckpointError, ConfigError
-from hyperdex_ir.frontend.config import ModelSummary
+from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.frontend.family import HEAD
 from hyperdex_ir.isa.formats import BF16, F16, F32, F64, FLOATS, PUBLISHED, matrix_type_of
 from hyperdex_ir.memory.serialize import table_keys
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 
 #: Length of the longest chain of links that is followed: Linux's own limit.
 _MOST_LINKS = 40
+
+
+def read_summary(source: Path) -> ModelSummary:
+    """The summary of a checkpoint's config.json; the log says what is ignored in it. Raises as `read_config`."""
+    summary = read_config(source)
+    for note in summary.notes:
+        log(note)
+    return summary
 
 
 def stored_matrix_type(source: Path, summary: ModelSummary, report: Callable[[str], None] = lambda line: None) -> str:

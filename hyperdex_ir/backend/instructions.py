@@ -45,6 +45,7 @@ def program_facts(module: ModuleOp, vocab_size: int) -> ProgramFacts:
         matrix_type=facts.matrix_type,
         target=load_target(facts.target).name,
         vocab_size=vocab_size,
+        placeholders=facts.placeholders,
     )
 
 

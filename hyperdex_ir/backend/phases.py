@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.backend.checkpoint import copy_small_files, small_files, weight_files_of
+from hyperdex_ir.backend.checkpoint import copy_small_files, read_summary, small_files, weight_files_of
 from hyperdex_ir.backend.finished import CONVERT, TEXT, FinishedPhases
 from hyperdex_ir.backend.images import write_images
 from hyperdex_ir.backend.length import note_length
@@ -24,7 +24,7 @@ from hyperdex_ir.backend.written import STATE_FILE
 from hyperdex_ir.checkpoint.files import check_weights
 from hyperdex_ir.checkpoint.gguf_header import check_architecture
 from hyperdex_ir.errors import CheckpointError
-from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.hub.download import fetch_config, fetch_model, file_names
 from hyperdex_ir.memory.map import plan_memory
 from hyperdex_ir.memory.serialize import read_layout, read_table
@@ -46,7 +46,7 @@ def check_model(folder: ModelFolder, options: CompileOptions, passes: Sequence[M
         check_architecture(folder.gguf)
         log_phase(1, "Read the GGUF file", f"What is in {folder.gguf} becomes a checkpoint at {folder.ckpt}")
         write_small_files(folder.gguf, folder.ckpt, folder.root)
-    summary = read_config(folder.source)
+    summary = read_summary(folder.source)
     check_vocabulary(folder.hub_id or folder.source, file_names(folder))
     note_length(options.max_length, summary)
     check_devices(options.num_device, summary.heads)
@@ -83,7 +83,22 @@ class Phases:
         )
         if self._were_weights_deleted():
             log("A compile with low_memory_usage=True has deleted the weights: they are downloaded again")
-        fetch_model(folder, self.done.options.hub)
+        fetch_model(folder, self.done.options.hub, self._needed_tensors())
+
+    def _needed_tensors(self) -> Callable[[str], bool] | None:
+        """Test for the tensors of a wrapper's text part; None for other models, which need all.
+
+        Raises UnsupportedModelError before anything large is fetched when transformers knows no such wrapper.
+        """
+        done, folder = self.done, self.done.folder
+        if not done.summary.wrapper:
+            return None
+        from hyperdex_ir.backend.show import likely_matrix_type
+        from hyperdex_ir.frontend.model import trace_model
+
+        matrix_type = done.options.matrix_type or likely_matrix_type(folder, done.summary)
+        text = trace_model(folder.source, target=done.options.target, max_length=1, matrix_type=matrix_type)
+        return text.names.is_needed
 
     def _check_weights(self) -> None:
         folder, options = self.done.folder, self.done.options

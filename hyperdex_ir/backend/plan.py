@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hyperdex_ir.backend.checkpoint import read_summary
 from hyperdex_ir.backend.convert import model_bytes
 from hyperdex_ir.backend.instructions import program_facts
 from hyperdex_ir.backend.length import largest_length
@@ -20,7 +21,7 @@ from hyperdex_ir.backend.tracing import Traced, trace
 from hyperdex_ir.checkpoint.files import weight_files
 from hyperdex_ir.dialects.isa_program import to_program
 from hyperdex_ir.errors import CapacityError, ConfigError
-from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.hub.download import is_complete
 from hyperdex_ir.hub.headers import fetch_headers
 from hyperdex_ir.memory.map import MemoryMap, plan_memory
@@ -41,7 +42,7 @@ def plan_model(name: str, folder: ModelFolder, options: CompileOptions) -> dict[
     Raises UnsupportedModelError and ConfigError with the reason, ModelNotFoundError, DownloadError.
     """
     with _configured(folder, options) as (place, checkpoint_bytes):
-        summary = read_config(place.source)
+        summary = read_summary(place.source)
         check_devices(options.num_device, summary.heads)
         options = replace(options, matrix_type=options.matrix_type or likely_matrix_type(place, summary))
         return {"supported": True, "architecture": summary.architecture} | _plan(

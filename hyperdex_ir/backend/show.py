@@ -12,14 +12,15 @@ from xdsl.dialects.func import FuncOp
 from xdsl.passes import ModulePass
 
 from hyperdex_ir.backend.arguments import command_line
-from hyperdex_ir.backend.checkpoint import is_untied, stored_matrix_type, weight_files_of
+from hyperdex_ir.backend.checkpoint import is_untied, read_summary, stored_matrix_type, weight_files_of
 from hyperdex_ir.backend.dumps import IMPORT, LOWERING, Dump, dump_text, read_chosen_dump
 from hyperdex_ir.backend.links import check_links
 from hyperdex_ir.backend.options import CompileOptions, check_devices, check_dividing, chosen_passes
 from hyperdex_ir.backend.tracing import module_for, place_of_lowering, resume, resume_lowered, trace
 from hyperdex_ir.errors import NotCompiledError, OptionError
-from hyperdex_ir.frontend.config import ModelSummary, read_config
+from hyperdex_ir.frontend.config import ModelSummary
 from hyperdex_ir.frontend.model import trace_model
+from hyperdex_ir.frontend.wrapper import text_values
 from hyperdex_ir.hub.download import fetch_anything
 from hyperdex_ir.isa.formats import matrix_type_of
 from hyperdex_ir.memory import serialize
@@ -54,7 +55,7 @@ def show_ir(
     """
     if not (folder.source / "config.json").is_file():
         raise NotCompiledError(f"{name}: nothing is there yet", f"hyperdex compile {shlex.quote(name)}")
-    summary = read_config(folder.source)
+    summary = read_summary(folder.source)
     check_devices(num_device, summary.heads)
     compiled = serialize.manifest_entries(folder.manifest).get(str(num_device), {})
     table = serialize.read_table(folder.model_config) if folder.model_config.is_file() else {}
@@ -97,7 +98,7 @@ def likely_matrix_type(folder: ModelFolder, summary: ModelSummary) -> str:
     """The matrix type that dtype `auto` stands for: by the weights when they are there, else by config.json."""
     if weight_files_of(folder):
         return stored_matrix_type(folder.source, summary)
-    config = read_config_json(folder.source / "config.json")
+    config = text_values(read_config_json(folder.source / "config.json"))
     return matrix_type_of(config.get("dtype", config.get("torch_dtype")))
 
 
@@ -121,7 +122,7 @@ def _module_at(folder: ModelFolder, options: CompileOptions, level: str) -> tupl
     """The module, the whole pipeline, and the number of its passes that have run."""
     if (dump := read_chosen_dump(options)) is not None:
         return _resumed_at(folder, options, dump, level)
-    summary = read_config(folder.source)
+    summary = read_summary(folder.source)
     check_devices(options.num_device, summary.heads)
     passes = chosen_passes(options.pipeline)
     check_dividing(passes, options.num_device)

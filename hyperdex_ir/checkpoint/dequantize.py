@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.checkpoint.files import Checkpoint
-from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION, are_dense
+from hyperdex_ir.checkpoint.quantization_check import are_dense, quantization_of
 from hyperdex_ir.checkpoint.tensors import Rearranged, Tensor
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import BF16, F32, PUBLISHED
@@ -35,7 +35,7 @@ def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None 
     if watch is not None:
         watch(checkpoint)
     config = directory / "config.json"
-    quantization = read_config_json(config).get(QUANTIZATION) if config.is_file() else None
+    quantization = quantization_of(read_config_json(config)) if config.is_file() else None
     if quantization is not None and not _is_dense(checkpoint):
         method = _METHODS[quantization["quant_method"]]
         checkpoint.tensors = dict(method(checkpoint, quantization))
@@ -49,7 +49,7 @@ def _is_dense(checkpoint: Checkpoint) -> bool:
 def is_left_over(directory: Path, config: Mapping[str, Any]) -> bool:
     """Test for a quantization_config beside weights that are dense. Without weights nothing says that they are."""
     try:
-        return config.get(QUANTIZATION) is not None and _is_dense(Checkpoint(directory))
+        return quantization_of(config) is not None and _is_dense(Checkpoint(directory))
     except CheckpointError:
         return False
 

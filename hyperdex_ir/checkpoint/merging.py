@@ -12,20 +12,21 @@ from hyperdex_ir.errors import CheckpointError
 
 #: Pattern -> the tensors that it matched (several if it has a `*`), or the one tensor made of them.
 Found = Mapping[str, list[Tensor]]
+Shape = tuple[int, ...]
 
 
-def merge(converter: Any, name: str, found: Found, source: str) -> dict[str, Tensor]:
+def merge(converter: Any, name: str, found: Found, source: str, shape: Shape) -> dict[str, Tensor]:
     """Results of a transformers WeightConverter, by full name, for the tensors that its patterns matched.
 
-    name: that of the first result. source: name of the checkpoint in messages. Raises CheckpointError for an unknown
-    operation, or for tensors that cannot be combined.
+    name, shape: those of the first result in the model. source: name of the checkpoint in messages. Raises
+    CheckpointError for an unknown operation, or for tensors that cannot be combined.
     """
     for operation in converter.operations:
         kind = type(operation).__name__
         apply = _OPERATIONS.get(kind)
         if apply is None:
             raise CheckpointError(f"{source}: {name}: transformers' conversion {kind} is not supported")
-        found = apply(operation, converter, found)
+        found = apply(operation, converter, found, shape)
     prefix, _, suffix = next(name.partition(target) for target in found if target in name)
     results = {prefix + target + suffix: tensor for target, (tensor,) in found.items()}
     for result, tensor in results.items():
@@ -63,7 +64,7 @@ def _fits(tensor: Tensor) -> bool:
     return len(kinds) == 1 and all(map(_fits, tensor.parts))
 
 
-def _stack(operation: Any, converter: Any, found: Found) -> Found:
+def _stack(operation: Any, converter: Any, found: Found, _: Shape) -> Found:
     target = converter.target_patterns[0] if len(found) == 1 else None
     return {target or pattern: [_stacked(operation.dim, tensors)] for pattern, tensors in found.items()}
 
@@ -74,12 +75,12 @@ def _stacked(dim: int, tensors: list[Tensor]) -> Tensor:
     return Stacked(tuple(tensors))
 
 
-def _concatenate(operation: Any, converter: Any, found: Found) -> Found:
+def _concatenate(operation: Any, converter: Any, found: Found, _: Shape) -> Found:
     parts = [tensor for pattern in converter.source_patterns for tensor in found.get(pattern, [])]
     return {converter.target_patterns[0]: [Concatenated(tuple(parts), operation.dim)]}
 
 
-def _chunk(operation: Any, converter: Any, found: Found) -> Found:
+def _chunk(operation: Any, converter: Any, found: Found, _: Shape) -> Found:
     ((whole,),) = found.values()
     targets, dim = converter.target_patterns, operation.dim
     size = -(-whole.shape[dim] // len(targets))
@@ -90,20 +91,22 @@ def _chunk(operation: Any, converter: Any, found: Found) -> Found:
     }
 
 
-def _transpose(operation: Any, converter: Any, found: Found) -> Found:
+def _transpose(operation: Any, converter: Any, found: Found, model: Shape) -> Found:
     ((whole,),) = found.values()
     first, second = operation.dim0, operation.dim1
-    if not first or not second or operation.check_dims:
+    if not first or not second:
         raise CheckpointError(f"{whole.names[0]}: transposing dimensions {first} and {second} is not supported")
+    target = converter.target_patterns[0] if len(converter.target_patterns) == 1 else converter.source_patterns[0]
+    if operation.check_dims and whole.shape == model:
+        return {target: [whole]}
     shape = list(whole.shape)
     shape[first], shape[second] = shape[second], shape[first]
-    target = converter.target_patterns[0] if len(converter.target_patterns) == 1 else converter.source_patterns[0]
     turned = Rearranged((whole,), whole.dtype, tuple(shape), lambda rows: np.swapaxes(rows, first, second))
     return {target: [turned]}
 
 
 _STACK = "MergeModulelist"
-_OPERATIONS: dict[str, Callable[[Any, Any, Found], Found]] = {
+_OPERATIONS: dict[str, Callable[[Any, Any, Found, Shape], Found]] = {
     _STACK: _stack,
     "Concatenate": _concatenate,
     "Chunk": _chunk,

@@ -47,7 +47,8 @@ class NameRules:
 
     shapes: the model's state dict. canonical: names of tied parameters -> the one name used for all of them.
     transforms: transformers' renamings and conversions. optional: names that may be missing. ignored: names that may be
-    present in addition. transposed: keys of matrices that the model takes transposed.
+    present in addition. transposed: keys of matrices that the model takes transposed. unused: names of the state dict
+    that the program does not need, those of a wrapper that text does not go through: they may be missing.
     """
 
     architecture: str
@@ -58,6 +59,7 @@ class NameRules:
     optional: tuple[str, ...]
     ignored: tuple[str, ...]
     transposed: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
 
     def key(self, name: str) -> str:
         """The key of the `lpu` module for a name of the state dict."""
@@ -65,9 +67,9 @@ class NameRules:
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
-        """Key -> the names of the state dict that it stands for; several for tied parameters."""
+        """Key -> the names of the state dict that it stands for; several for tied parameters. Without unused ones."""
         groups: dict[str, list[str]] = {}
-        for name in self.shapes:
+        for name in (name for name in self.shapes if name not in self.unused):
             groups.setdefault(self.key(name), []).append(name)
         return groups
 
@@ -85,6 +87,10 @@ class NameRules:
         if new not in known and name in known:
             new, pattern = rename_source_key(name, [], [], self.base_prefix, known)
         return new, pattern
+
+    def is_needed(self, name: str) -> bool:
+        """Test for a tensor of a checkpoint that the program may need; only those that are known not to be are left."""
+        return self.renamed(name)[0] not in self.unused
 
     def converter(self, pattern: str) -> Any:
         """The conversion that a pattern of source names belongs to."""
@@ -156,12 +162,13 @@ def resolve_sources(
     leftover = {name: known for name, known, _ in match.leftover}
     expected = [name for name, known in leftover.items() if not _without([known], rules.ignored)]
     others = [one for one in match.leftover if one[0] not in expected]
-    absent = [name for name in rules.shapes if name not in found]
+    needed = [name for name in rules.shapes if name not in rules.unused]
+    absent = [name for name in needed if name not in found]
     _check(
         rules,
         checkpoint,
         missing=missing,
-        misshaped=[_both_shapes(found[name], rules.shapes[name]) for name in rules.shapes if name in found],
+        misshaped=[_both_shapes(found[name], rules.shapes[name]) for name in needed if name in found],
         unexpected=[name for name, *_ in others] if missing else suspects(others, rules.shapes, absent),
     )
     if match.removed:
@@ -230,6 +237,8 @@ def _match_read(rules: NameRules, checkpoint: Checkpoint, read: Mapping[str, str
         new, pattern = rules.renamed(read[name])
         if new not in rules.shapes:
             match.leftover.append((name, new, checkpoint.tensors[name]))
+        elif new in rules.unused:
+            continue
         elif pattern is not None:
             merged.setdefault(new, {}).setdefault(pattern, []).append(name)
         else:
@@ -240,7 +249,7 @@ def _match_read(rules: NameRules, checkpoint: Checkpoint, read: Mapping[str, str
             match.parts[new] = missing
             continue
         parts = {pattern: [checkpoint.tensors[name] for name in found] for pattern, found in names.items()}
-        for made, tensor in merge(converter, new, parts, str(checkpoint.directory)).items():
+        for made, tensor in merge(converter, new, parts, str(checkpoint.directory), rules.shapes[new]).items():
             match.found.setdefault(made, tensor)
     return match
 

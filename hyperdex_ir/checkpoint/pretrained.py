@@ -157,19 +157,20 @@ def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The causal language model in a folder, with its weights in `dtype`.
+    """The language model in a folder, with its weights in `dtype`; of a model around a text model, the whole.
 
     Raises any exception of transformers, and CheckpointError for a weight file that `Checkpoint` rejects.
     """
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
+        text = config.get_text_config(decoder=True)
         if is_left_over(folder, config.to_dict()):
-            delattr(config, QUANTIZATION)
+            for one in (config, text):
+                vars(one).pop(QUANTIZATION, None)
         names = key_mapping(model_of(config), Checkpoint(folder))
+        loader: Any = transformers.AutoModelForCausalLM if text is config else transformers.AutoModelForMultimodalLM
         with _weights_alone(folder) as place:
-            return transformers.AutoModelForCausalLM.from_pretrained(
-                place, config=config, dtype=dtype, key_mapping=names or None, **_CLOSED
-            )
+            return loader.from_pretrained(place, config=config, dtype=dtype, key_mapping=names or None, **_CLOSED)
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:

@@ -33,6 +33,19 @@ def are_dense(types: Mapping[str, tuple[str, int]]) -> bool:
     return all(dtype in (*FLOATS, "BOOL") or dimensions < 2 for dtype, dimensions in types.values())
 
 
+def quantization_of(config: Mapping[str, Any]) -> Any:
+    """The quantization_config of a config.json, else that of the text model in a wrapper's; None when there is none."""
+    given, text = config.get(QUANTIZATION), config.get("text_config")
+    return text.get(QUANTIZATION) if given is None and isinstance(text, Mapping) else given
+
+
+def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json without what `quantization_of` finds."""
+    text = config.get("text_config")
+    inner = {"text_config": without_quantization(text)} if isinstance(text, Mapping) else {}
+    return {key: value for key, value in config.items() if key != QUANTIZATION} | inner
+
+
 def check_quantization(config: Mapping[str, Any], source: str) -> None:
     """Checks the quantization_config of a config.json.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp, StringAttr
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr, ModuleOp, StringAttr
 
 from hyperdex_ir.dialects.lpu import grid_of
 from hyperdex_ir.errors import HyperdexError, LoweringError
 
+PLACEHOLDERS = "lpu.placeholders"
 CHUNK, HEAD_ROWS, LMU_WORDS = "isa.chunk", "isa.head_rows", "isa.lmu_words"
 
 
@@ -61,6 +62,13 @@ class ModuleFacts:
     def lmu_words(self) -> int:
         """Words of the LMU that buffers take."""
         return self._number(LMU_WORDS)
+
+    @property
+    def placeholders(self) -> dict[str, int]:
+        """The tokens that stand for images or sounds, by the keys that config.json has for them; often none."""
+        found = self.module.attributes.get(PLACEHOLDERS)
+        values = found.data.items() if isinstance(found, DictionaryAttr) else ()
+        return {name: value.value.data for name, value in values if isinstance(value, IntegerAttr)}
 
     def rows(self, default: int) -> tuple[int, int]:
         """`chunk` and `head_rows`; `default` for one that is not chosen yet."""

@@ -6,15 +6,16 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION, check_quantization
+from hyperdex_ir.checkpoint.quantization_check import check_quantization, quantization_of, without_quantization
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
 from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
 from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
+from hyperdex_ir.frontend.wrapper import Wrapped, oversize, placeholders, wrapped_text
 from hyperdex_ir.support.reading import read_config_json
 
 #: Keys whose presence means an unsupported mechanism, with the name of the mechanism.
@@ -23,6 +24,10 @@ _REFUSED = {
 }
 #: Keys by which transformers chooses a function, which it may fetch from the Hub.
 _IMPLEMENTATION = re.compile(r"\w*_implementation(_internal)?", re.ASCII)
+#: Number of the nearest architectures that a message names.
+_NAMED = 3
+#: The name that older files have for plain frequencies in sections, and the number of these.
+_SECTIONS, _GRID = "mrope", 3
 #: Number of letters of an unknown name that are compared with the known names.
 _COMPARED = 200
 #: Limit for the number of parameters; no model has as many.
@@ -39,7 +44,10 @@ class ModelSummary:
 
     max_positions: number of positions it was made for. learned_positions: True when positions are learned, so that
     there are no others. eos_ids: the tokens that end a text, possibly none. tied: True when the head is the token
-    embedding. token_embedding, head: the last components of their names.
+    embedding. token_embedding, head: the last components of their names. notes: lines about ignored entries.
+
+    Of a wrapper, all of this is that of its text model, except the architecture. wrapper: True for a wrapper.
+    placeholders: the tokens that stand for images or sounds, by their keys in config.json.
     """
 
     architecture: str
@@ -57,17 +65,19 @@ class ModelSummary:
     tied: bool
     token_embedding: str
     head: str
+    notes: tuple[str, ...] = ()
+    wrapper: bool = False
+    placeholders: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_config(directory: Path) -> ModelSummary:
     """Reads and checks `directory/config.json`. Raises ConfigError or UnsupportedModelError."""
     path = directory / "config.json"
     config = read_config_json(path)
-    if config.get(QUANTIZATION) is not None:
+    if quantization_of(config) is not None:
         from hyperdex_ir.checkpoint.dequantize import is_left_over
 
-        if is_left_over(directory, config):
-            del config[QUANTIZATION]
+        config = without_quantization(config) if is_left_over(directory, config) else config
     return check_config(config, str(path))
 
 
@@ -77,16 +87,45 @@ def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
     Raises UnsupportedModelError for an architecture or mechanism that is not supported, ConfigError for a value that
     makes no model.
     """
-    family = _family(config, source)
+    _architecture(config, source)
+    wrapped = wrapped_text(config, source)
+    if wrapped is None:
+        family = _family(config, source)
+        _check_common(config, source)
+        return _check_family(config, source, family)
+    family = _text_family(config, source, wrapped)
+    _check_common(config, source)
+    _check_common(wrapped.values, wrapped.source)
+    if (found := oversize(config)) is not None:
+        key, value, most = found
+        raise ConfigError(f"{source}: {key} is {_show(value)}, expected at most {most}")
+    return replace(
+        _check_family(wrapped.values, wrapped.source, family),
+        architecture=_architecture(config, source) or str(config.get("model_type")),
+        notes=_notes(config, source, "its text model"),
+        wrapper=True,
+        placeholders=placeholders(config),
+    )
+
+
+def _check_common(config: Mapping[str, Any], source: str) -> None:
+    """Checks the entries that do not depend on the architecture."""
     for key, mechanism in _REFUSED.items():
         if config.get(key) is not None:
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported")
-    if config.get("auto_map") is not None and not family.own_code:
-        raise UnsupportedModelError(f"{source}: auto_map: models with code of their own are not supported")
     _check_implementations(config, source)
     if (count := config.get("num_labels")) is not None and not (type(count) is int and 0 <= count <= _MOST_LABELS):
         raise ConfigError(f"{source}: num_labels is {_show(count)}, expected a whole number up to {_MOST_LABELS}")
     check_quantization(config, source)
+
+
+def _notes(config: Mapping[str, Any], source: str, name: str) -> tuple[str, ...]:
+    if config.get("auto_map") is None:
+        return ()
+    return (f"{source}: auto_map is ignored: {name} is built in, and the code of a checkpoint is never run",)
+
+
+def _check_family(config: Mapping[str, Any], source: str, family: Family) -> ModelSummary:
     for key, mechanism in family.refused.items():
         if config.get(key) not in (None, False):
             raise UnsupportedModelError(f"{source}: {key}: {mechanism} are not supported for {family.architecture}")
@@ -124,16 +163,16 @@ def _inside(config: Mapping[str, Any], key: str, default: Any) -> Any:
 
 
 def _family(config: Mapping[str, Any], source: str) -> Family:
-    architecture = _architecture(config, source)
+    """The entry of the class that `architectures` names, else, as in transformers, of `model_type`."""
+    architecture, model_type = _architecture(config, source), config.get("model_type")
     family = FAMILIES.get(architecture)
     if family is None:
-        code = " and comes with code of its own (auto_map), which is never run" if config.get("auto_map") else ""
+        return _of_type(config, architecture, source)
+    if family.wrapped:
         raise UnsupportedModelError(
-            f"{source}: architecture {_printable(architecture)} is not supported{code}; the nearest supported is "
-            f"{_nearest_architecture(architecture)}",
-            f"supported are {', '.join(FAMILIES)}",
+            f"{source}: {architecture} is the text model of a model of images, without the head that makes it generate",
+            "name the class that it was published in",
         )
-    model_type = config.get("model_type")
     if model_type != family.model_type:
         raise ConfigError(
             f"{source}: model_type is {_show(model_type)}, expected {_show(family.model_type)} for {architecture}"
@@ -141,28 +180,68 @@ def _family(config: Mapping[str, Any], source: str) -> Family:
     return family
 
 
-def _architecture(config: Mapping[str, Any], source: str) -> str:
-    architectures = config.get("architectures")
-    if architectures is None:
+def _of_type(config: Mapping[str, Any], architecture: str, source: str) -> Family:
+    """The entry of `model_type`, for a config.json that names no class. Raises for one that names an unknown class."""
+    model_type = config.get("model_type")
+    family = next((one for one in FAMILIES.values() if one.model_type == model_type and not one.wrapped), None)
+    if not architecture and model_type is None:
         raise ConfigError(
-            f"{source}: no architectures, expected a list of one name", "is this a causal language model?"
+            f"{source}: no architectures and no model_type, expected a list of one name",
+            "is this a causal language model?",
         )
-    named = isinstance(architectures, list) and len(architectures) > 0 and isinstance(architectures[0], str)
-    if not named:
+    if not architecture and not isinstance(model_type, str):
+        raise ConfigError(f"{source}: model_type is {_show(model_type)}, expected a name")
+    if family is not None and architecture:
+        raise UnsupportedModelError(
+            f"{source}: architecture {_printable(architecture)} is not the class that is compiled for model_type "
+            f"{family.model_type}: {family.architecture} is wanted",
+            f"a base class or another head lacks the weights of a {family.architecture}",
+        )
+    if family is not None:
+        return family
+    code = " and comes with code of its own (auto_map), which is never run" if config.get("auto_map") else ""
+    what = f"architecture {_printable(architecture)}" if architecture else f"model_type {_printable(str(model_type))}"
+    raise UnsupportedModelError(
+        f"{source}: {what} is not supported{code}; the nearest supported are "
+        f"{', '.join(_nearest_architectures(architecture or str(model_type)))}",
+        "`hyperdex models` lists all that are supported",
+    )
+
+
+def _text_family(config: Mapping[str, Any], source: str, wrapped: Wrapped) -> Family:
+    """The entry of the text model of a wrapper."""
+    if wrapped.family is not None:
+        return wrapped.family
+    name = _architecture(config, source) or str(config.get("model_type"))
+    near = _nearest(wrapped.model_type, [family.model_type for family in FAMILIES.values()], _NAMED)
+    raise UnsupportedModelError(
+        f"{source}: {_printable(name)} is a model around a text model of model_type {_printable(wrapped.model_type)}, "
+        f"which is not supported; the nearest supported are {', '.join(near)}",
+        "`hyperdex models` lists all that are supported",
+    )
+
+
+def _architecture(config: Mapping[str, Any], source: str) -> str:
+    """The class that a config.json names; empty when it names none."""
+    architectures = config.get("architectures")
+    if architectures in (None, []):
+        return ""
+    if not isinstance(architectures, list) or not isinstance(architectures[0], str):
         raise ConfigError(f"{source}: architectures is {_show(architectures)}, expected a list of one name")
     return architectures[0]
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most similar to this one."""
+def _nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """The known names that are most similar to this one, the most similar first."""
     name = name[:_COMPARED].lower()
-    return max(known, key=lambda candidate: difflib.SequenceMatcher(None, name, candidate.lower()).ratio())
+    ratios = {one: difflib.SequenceMatcher(None, name, one.lower()).ratio() for one in known}
+    return sorted(ratios, key=lambda one: -ratios[one])[:count]
 
 
-def _nearest_architecture(name: str) -> str:
-    """The supported architecture whose family name is most similar to this one's."""
-    families = {_SUFFIX.sub("", known): known for known in FAMILIES}
-    return families[_nearest(_SUFFIX.sub("", name), families)]
+def _nearest_architectures(name: str) -> list[str]:
+    """The supported architectures whose family names are most similar to that of a class, or to a model_type."""
+    families = {_SUFFIX.sub("", known): known for known, family in FAMILIES.items() if not family.wrapped}
+    return [families[one] for one in _nearest(_SUFFIX.sub("", name), families, _NAMED)]
 
 
 def _printable(text: str) -> str:
@@ -225,6 +304,7 @@ class _Checker:
             tied=self._flag("tie_word_embeddings", self.family.flags["tie_word_embeddings"]),
             token_embedding=self.family.token_embedding,
             head=self.family.head,
+            notes=_notes(self.config, self.source, self.family.architecture),
         )
 
     def _not_beyond_all_bounds(self, hidden: int) -> None:
@@ -303,7 +383,7 @@ class _Checker:
         if not isinstance(value, str):
             raise self._wrong(key, value, f"one of {', '.join(allowed)}")
         if value not in allowed:
-            nearest = _nearest(value, allowed)
+            (nearest,) = _nearest(value, allowed)
             raise UnsupportedModelError(
                 f"{self.source}: {key} {_printable(value)} is not supported; the nearest supported is {nearest}",
                 f"supported are {', '.join(allowed)}",
@@ -334,6 +414,7 @@ class _Checker:
             self._rope(key, value)
         frequencies = self._rotated(head_size) // 2
         for key, value in ropes.items():
+            self._sections(key, value, frequencies)
             for name, found, expected in flaws(_rule(value), value, frequencies) if value else ():
                 raise self._wrong(f"{key}.{name}", found, expected)
 
@@ -343,9 +424,20 @@ class _Checker:
             return
         if not isinstance(rope, dict):
             raise self._wrong(key, rope, "an object or null")
-        self._choice(f"{key}.rope_type", _rule(rope), ROPE_TYPES)
+        rule = _rule(rope)
+        self._choice(f"{key}.rope_type", "default" if self.family.sections and rule == _SECTIONS else rule, ROPE_TYPES)
         for name in ("rope_theta", "factor"):
             self._number(f"{key}.{name}", rope.get(name, 1.0))
+
+    def _sections(self, key: str, rope: Mapping[str, Any] | None, frequencies: int) -> None:
+        """Checks the numbers of frequencies for time, height and width, which are all the same position in a text."""
+        sections = None if rope is None or not self.family.sections else rope.get("mrope_section")
+        if sections is None:
+            return
+        whole = isinstance(sections, list) and all(type(one) is int and one > 0 for one in sections)
+        if not whole or len(sections) != _GRID or sum(sections) != frequencies:
+            expected = f"a list of {_GRID} whole numbers, {frequencies} together"
+            raise self._wrong(f"{key}.mrope_section", sections, expected)
 
     def _rotated(self, head_size: int) -> int:
         """Number of elements of a head that rotate; it is even."""

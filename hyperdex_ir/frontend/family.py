@@ -55,8 +55,9 @@ class Family:
     rotates; turned: the key of the number of elements that rotate, if there is one. rotary_kinds: True when
     rope_parameters are given for each kind of layer. eos: the eos_token_id when the key is absent. token_embedding: the
     last components of the embedding's name; head: those of the head's, in checkpoints. activation: the activation, if
-    no key names it. own_code: True when checkpoints come with code (auto_map), which is not run. variants: the options
-    that the tests run, in words. checked: the implementation that the logits were compared with.
+    no key names it. wrapped: True for a text model that has a head in wrappers only. sections: True if its frequencies
+    have sections for images' positions. variants: the options that the tests run, in words. checked: the implementation
+    that the logits were compared with.
     """
 
     architecture: str
@@ -86,7 +87,8 @@ class Family:
     token_embedding: str = "embed_tokens.weight"
     head: str = HEAD
     activation: str = ""
-    own_code: bool = False
+    wrapped: bool = False
+    sections: bool = False
     variants: str = ""
     checked: str = "made weights"
 

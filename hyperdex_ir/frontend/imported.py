@@ -130,7 +130,9 @@ def _origin(value: SSAValue) -> SSAValue:
 
 def names_of(model: PreTrainedModel, architecture: str, transposed: frozenset[str]) -> NameRules:
     """The rules by which the parameters of a model are found under a checkpoint's names."""
-    names = name_rules(model, canonical_names(model), transposed)
+    from hyperdex_ir.frontend.text_part import outside_text
+
+    names = replace(name_rules(model, canonical_names(model), transposed), unused=outside_text(model))
     renamed = RENAMED.get(architecture)
     return names if renamed is None else replace(names, architecture=architecture, transforms=renamed.transforms())
 

@@ -39,6 +39,7 @@ _NAMES = r"[0-9a-f]{32}\.json"
 _DTYPES = ("float32", "float16", "bfloat16", None)
 #: Keys of config.json that shape no module if their values satisfy this test.
 _SHAPELESS = {
+    "auto_map": lambda _: True,
     "_name_or_path": lambda value: isinstance(value, str),
     "transformers_version": lambda value: isinstance(value, str),
     "use_cache": lambda value: isinstance(value, bool),

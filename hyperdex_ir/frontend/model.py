@@ -7,9 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xdsl.dialects.builtin import DictionaryAttr, IntegerAttr
+
 from hyperdex_ir.checkpoint.dequantize import open_checkpoint
 from hyperdex_ir.checkpoint.files import check_weights
 from hyperdex_ir.checkpoint.tied import stored_apart
+from hyperdex_ir.dialects.module_facts import PLACEHOLDERS
 from hyperdex_ir.errors import CheckpointError, UnsupportedModelError, UnsupportedOpError
 from hyperdex_ir.frontend.config import ModelSummary, read_config
 from hyperdex_ir.frontend.imported import DerivedValues, ImportedModel, canonical_names, names_of
@@ -49,6 +52,9 @@ def trace_model(
     report("Trace the model" if imported is None else "Reuse the trace of a model of the same architecture")
     if imported is None:
         imported = trace_anew(config_dir, architecture, matrix_type, outlined, untied)
+        if summary.placeholders:
+            tokens = {name: IntegerAttr(token, 64) for name, token in summary.placeholders.items()}
+            imported.module.attributes[PLACEHOLDERS] = DictionaryAttr(tokens)
         keeper.write(imported)
     return imported.at(max_length, target)
 

@@ -17,7 +17,8 @@ NAMESPACE = "hyperdex"
 ATTENTION_NAME = "hyperdex"
 #: Arguments that transformers gives to every attention function, not needed by causal attention over one sequence.
 _HARMLESS = frozenset({"position_ids", "use_cache", "dropout", "output_attentions", "output_hidden_states",
-                       "return_dict", "cache_position", "is_causal", "output_router_logits"})  # fmt: skip
+                       "return_dict", "cache_position", "is_causal", "output_router_logits",
+                       "logits_to_keep"})  # fmt: skip
 
 NEVER_COMPUTED = "this operator is for tracing only"
 

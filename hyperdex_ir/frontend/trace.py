@@ -18,6 +18,7 @@ from transformers.integrations.moe import ExpertsInterface
 from hyperdex_ir.checkpoint.pretrained import config_from, config_of, quiet_libraries
 from hyperdex_ir.errors import ConfigError, HyperdexError, UnsupportedModelError
 from hyperdex_ir.frontend.adapters import ADAPTERS, adapt
+from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.convolutions import fuse_short_convs
 from hyperdex_ir.frontend.derived import Derived, RotaryTable, layer_kinds, rotary_modules
 from hyperdex_ir.frontend.equal_layers import EqualLayers, find_equal_layers
@@ -27,7 +28,9 @@ from hyperdex_ir.frontend.fx_buffers import buffer_values
 from hyperdex_ir.frontend.graph import is_mutation
 from hyperdex_ir.frontend.group_routing import rewrite_group_routing
 from hyperdex_ir.frontend.operators import ATTENTION_NAME, ROTARY_TABLE, attention_function, mask_function
+from hyperdex_ir.frontend.positions import take_text_positions
 from hyperdex_ir.frontend.renamed import RENAMED
+from hyperdex_ir.frontend.text_part import is_wrapper, text_only, wrapper_class
 from hyperdex_ir.support.reading import read_config_json
 
 #: Positions of the rotary tables during tracing; the graph only holds their keys and sizes.
@@ -62,8 +65,12 @@ class _LogitsOnly(torch.nn.Module):
         self.add_module(WRAPPED, model)
 
     def forward(self, input_ids: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        model = self.get_submodule(WRAPPED)
-        return model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+        model: Any = self.get_submodule(WRAPPED)
+        if not is_wrapper(model.config):
+            return model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+        # A wrapper looks for the places of images among the ids, but not among their embeddings.
+        embeddings = model.get_input_embeddings()(input_ids)
+        return model(inputs_embeds=embeddings, position_ids=position_ids, use_cache=False).logits
 
 
 @contextmanager
@@ -88,7 +95,29 @@ def _first_line(error: Exception) -> str:
 
 
 def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
-    """The config.json as transformers reads it, with its defaults. Raises ConfigError when it refuses."""
+    """The config.json as transformers reads it, with its defaults. Raises ConfigError when it refuses.
+
+    Raises UnsupportedModelError when it has another text model in a wrapper than the one that was checked.
+    """
+    config = _load_config(config_dir, architecture)
+    checked, text = read_config(config_dir), config.get_text_config(decoder=True)
+    if not checked.wrapper:
+        return config
+    found = type(text).model_type, text.num_hidden_layers, text.hidden_size, text.vocab_size
+    expected = checked.model_type, checked.layers, checked.hidden, checked.vocab
+    if found != expected or not is_wrapper(config):
+        raise UnsupportedModelError(
+            f"{config_dir / 'config.json'}: transformers reads a text model {_described(*found)} in {architecture}, "
+            f"not {_described(*expected)}"
+        )
+    return config
+
+
+def _described(model_type: str, layers: int, hidden: int, vocab: int) -> str:
+    return f"{model_type} of {layers} layers of {hidden} columns and {vocab} tokens"
+
+
+def _load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
     renamed = RENAMED.get(architecture)
     try:
         if renamed is not None:
@@ -100,12 +129,11 @@ def load_config(config_dir: Path, architecture: str) -> PreTrainedConfig:
 
 def build_model(config: PreTrainedConfig, architecture: str) -> PreTrainedModel:
     """The model on the meta device, in float32, ready for inference. Raises ConfigError when it cannot be built."""
-    renamed = RENAMED.get(architecture)
-    model_class = getattr(transformers, architecture if renamed is None else renamed.architecture)
+    text, model_class = config.get_text_config(decoder=True), _class(config, architecture)
     # Some classes do not use the attention interface, and accept their own implementations only.
-    config._attn_implementation = "eager" if config.model_type in ADAPTERS else ATTENTION_NAME
+    config._attn_implementation = "eager" if is_wrapper(config) or text.model_type in ADAPTERS else ATTENTION_NAME
     config._experts_implementation = EXPERTS_NAME
-    config.output_router_logits = False
+    text.output_router_logits = False
     try:
         with torch.device("meta"):
             model = model_class._from_config(config, dtype=torch.float32)
@@ -116,9 +144,24 @@ def build_model(config: PreTrainedConfig, architecture: str) -> PreTrainedModel:
     return model.eval().float()
 
 
+def _class(config: PreTrainedConfig, architecture: str) -> type[PreTrainedModel]:
+    """The class of a model. Raises UnsupportedModelError for a wrapper with another head."""
+    if not is_wrapper(config):
+        renamed = RENAMED.get(architecture)
+        return getattr(transformers, architecture if renamed is None else renamed.architecture)
+    found, named = wrapper_class(config), getattr(transformers, architecture, None)
+    if isinstance(named, type) and named is not found:
+        raise UnsupportedModelError(
+            f"config.json: architecture {architecture} is not the class that is compiled for model_type "
+            f"{config.model_type}: {found.__name__} is wanted"
+        )
+    return found
+
+
 def tables_of(model: PreTrainedModel, length: int) -> dict[str, RotaryTable]:
     """The tables of all rotary modules of an unpatched model, by key."""
-    tables = [table for path, module in rotary_modules(model) for table in _tables(path, module, length).values()]
+    with text_only(model):
+        tables = [table for path, module in rotary_modules(model) for table in _tables(path, module, length).values()]
     return {table.key: table for table in tables}
 
 
@@ -138,7 +181,9 @@ def _patch_rotary(model: PreTrainedModel) -> dict[str, RotaryTable]:
             x: torch.Tensor, position_ids: torch.Tensor, layer_type: str = "", own: dict[str, RotaryTable] = own
         ) -> Any:
             table = own[layer_type]
-            return ROTARY_TABLE(position_ids, table.key, table.size)
+            # A position of an image has a time, a height and a width; in a text these are the same.
+            rows = position_ids if position_ids.dim() < 3 else position_ids[0]
+            return ROTARY_TABLE(rows, table.key, table.size)
 
         module.forward = forward
     return tables
@@ -191,19 +236,26 @@ def trace(config_dir: Path, architecture: str, *, once: bool = False, untied: bo
     """
     with quiet_libraries(), _our_functions():
         model = build_model(_config(config_dir, architecture, untied), architecture)
-        buffers = buffer_values(model)
-        try:
-            name_gates(model)
-            derived = adapt(model) | _patch_rotary(model)
-            equal = find_equal_layers(model, buffers) if once else None
-            with nullcontext() if equal is None else equal.once():
-                program = export_module(_LogitsOnly(model))
-        except HyperdexError:
-            raise
-        except Exception as error:
-            raise UnsupportedModelError(
-                f"{architecture}: cannot be exported with any number of tokens: {_first_line(error)}"
-            ) from error
-    rewrite_group_routing(program.graph)
-    fuse_short_convs(program.graph)
+        with text_only(model):
+            traced = _trace_text(model, architecture, once)
+    rewrite_group_routing(traced.program.graph)
+    fuse_short_convs(traced.program.graph)
+    take_text_positions(traced.program.graph)
+    return traced
+
+
+def _trace_text(model: PreTrainedModel, architecture: str, once: bool) -> TracedModel:
+    buffers = buffer_values(model)
+    try:
+        name_gates(model)
+        derived = adapt(model) | _patch_rotary(model)
+        equal = find_equal_layers(model, buffers) if once else None
+        with nullcontext() if equal is None else equal.once():
+            program = export_module(_LogitsOnly(model))
+    except HyperdexError:
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{architecture}: cannot be exported with any number of tokens: {_first_line(error)}"
+        ) from error
     return TracedModel(program, model, derived, buffers, equal)

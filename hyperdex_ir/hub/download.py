@@ -12,7 +12,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -134,8 +134,11 @@ def fetch_anything(folder: ModelFolder, options: HubOptions) -> None:
         fetch_config(folder, options)
 
 
-def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
-    """Fetches the missing files: tokenizer and generation files, then the weights. Raises as `fetch_config`."""
+def fetch_model(folder: ModelFolder, options: HubOptions, is_needed: Callable[[str], bool] | None = None) -> None:
+    """Fetches the missing files: tokenizer and generation files, then the weights. Raises as `fetch_config`.
+
+    is_needed: test for the tensors that are used, by name; of several weight files, those without any are left out.
+    """
     if folder.hub_id is None or (is_complete(folder, options) and _is_settled(folder)):
         return
     if options.local_files_only:
@@ -149,7 +152,7 @@ def fetch_model(folder: ModelFolder, options: HubOptions) -> None:
     for name in (*SMALL_FILES, SAFETENSORS_INDEX):
         if name in listing.files:
             _fetch(folder, options, name)
-    shards = _shards(folder, options, listing)
+    shards = _shards(folder, options, listing, is_needed)
     _check_room(folder.source, listing, shards)
     for name in shards:
         _fetch_weights(folder, options, name)
@@ -167,7 +170,9 @@ def _has_safetensors(listing: Listing) -> bool:
     return SAFETENSORS in listing.files or SAFETENSORS_INDEX in listing.files
 
 
-def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[str]:
+def _shards(
+    folder: ModelFolder, options: HubOptions, listing: Listing, is_needed: Callable[[str], bool] | None
+) -> list[str]:
     """The weight files to fetch; those in torch's format where there are no others."""
     of_torch = torch_weights.SINGLE, TORCH_INDEX
     single, index = (SAFETENSORS, SAFETENSORS_INDEX) if _has_safetensors(listing) else of_torch
@@ -181,6 +186,8 @@ def _shards(folder: ModelFolder, options: HubOptions, listing: Listing) -> list[
             hint,
         )
     _fetch(folder, options, index)
+    if is_needed is not None and is_fetched(folder, index):
+        _leave_out(folder, index, is_needed)
     names = list(shards(folder.source / index))
     check_beside(folder.hub_id, index, names)
     for name in names:
@@ -197,6 +204,18 @@ def check_beside(hub_id: str | None, index: str, names: list[str]) -> None:
             f"{hub_id}: {index} names {inside}: only files beside the index are downloaded",
             f"hf download {hub_id} --local-dir DIR, then compile DIR",
         )
+
+
+def _leave_out(folder: ModelFolder, index: str, is_needed: Callable[[str], bool]) -> None:
+    """Takes the weight files without any needed tensor out of the index in `source`."""
+    files = shards(folder.source / index)
+    left = {name: file for file, names in files.items() if any(map(is_needed, names)) for name in names}
+    kept = len(set(left.values()))
+    if kept == len(files) or not left:
+        return
+    log(f"{len(files) - kept} of {len(files)} weight files hold nothing of the text model: they are not fetched")
+    write_text(folder.source / index, json.dumps({"weight_map": left}, indent=1) + "\n", _tree(folder).root)
+    _record_fetched(folder, index)
 
 
 def _check_room(source: Path, listing: Listing, shards: list[str]) -> None:

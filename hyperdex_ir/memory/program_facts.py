@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hyperdex_ir.isa.instructions import MATRIX_TYPES
@@ -18,7 +18,8 @@ class ProgramFacts:
     """Facts about a program, in the order of the file.
 
     chunk: greatest number of tokens in a step. head_rows: greatest number of logit rows in a step. lmu_words: words of
-    the LMU that the buffers take. max_length: positions. target: the target's name.
+    the LMU that the buffers take. max_length: positions. target: the target's name. placeholders: the tokens that stand
+    for images or sounds in the model whose text part this is, by name; the file has them if there are any.
     """
 
     chunk: int
@@ -28,6 +29,7 @@ class ProgramFacts:
     matrix_type: str
     target: str
     vocab_size: int
+    placeholders: Mapping[str, int] = field(default_factory=dict)
 
 
 def facts_to_json(facts: ProgramFacts, origins: Sequence[Origin]) -> dict[str, Any]:
@@ -36,7 +38,10 @@ def facts_to_json(facts: ProgramFacts, origins: Sequence[Origin]) -> dict[str, A
         {"index": index, "function": origin.function, "path": origin.module_path, "op": origin.operation}
         for index, origin in enumerate(origins)
     ]
-    return {"format": FORMAT, **asdict(facts), "origins": table}
+    values = asdict(facts)
+    if not facts.placeholders:
+        del values["placeholders"]
+    return {"format": FORMAT, **values, "origins": table}
 
 
 def facts_from_json(value: Mapping[str, Any], memory_map: MemoryMap) -> ProgramFacts:
@@ -54,6 +59,7 @@ def facts_from_json(value: Mapping[str, Any], memory_map: MemoryMap) -> ProgramF
         max_length=memory_map.max_length,
         vocab_size=memory_map.vocab_size,
         target=memory_map.target.name,
+        placeholders=fields.offsets("placeholders") if "placeholders" in fields else {},
     )
     for key in ("max_length", "vocab_size", "target"):
         if fields.value(key) != (expected := getattr(facts, key)):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -33,18 +33,19 @@ class Limits:
     """Limits of a compiled program.
 
     chunk: most tokens in one step; head_rows: most rows of logits from one step; max_length: positions, prompt and
-    response together; vocab_size: ids are below it.
+    response together; vocab_size: ids are below it. placeholders: names and ids of tokens that stand for no text.
     """
 
     chunk: int
     head_rows: int
     max_length: int
     vocab_size: int
+    placeholders: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, facts: ProgramFacts) -> Limits:
         """The limits in inst_{n}lpu.json, the facts of a program."""
-        return cls(facts.chunk, facts.head_rows, facts.max_length, facts.vocab_size)
+        return cls(facts.chunk, facts.head_rows, facts.max_length, facts.vocab_size, facts.placeholders)
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,18 @@ class Generation:
 
 
 def check_prompt(ids: Sequence[int], limits: Limits, room: int) -> None:
-    """Raises PromptError when the prompt is empty, holds an id that is none, or leaves less than `room` positions."""
+    """Raises PromptError when the prompt is empty, holds an id of no text, or leaves less than `room` positions."""
     if not len(ids):
         raise PromptError("the prompt is empty: it has no tokens", "give at least one token")
     for token in ids:
         if not 0 <= token < limits.vocab_size:
             raise PromptError(f"token id {token} is outside the vocabulary of {limits.vocab_size}")
+    for name, token in limits.placeholders.items():
+        if token in ids:
+            raise PromptError(
+                f"token id {token} is the {name}: it stands for no text, and only the model's text part is compiled",
+                "leave images, videos and sounds out of the prompt",
+            )
     if len(ids) + room > limits.max_length:
         raise PromptError(
             f"the prompt has {len(ids)} tokens; the model was compiled for max_length {limits.max_length}"

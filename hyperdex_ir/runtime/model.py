@@ -162,7 +162,9 @@ def read_eos_ids(*folders: Path) -> tuple[int, ...]:
     """
     for folder in folders:
         for name in ("generation_config.json", "config.json"):
-            value = read_json_object(folder / name).get("eos_token_id")
+            values = read_json_object(folder / name)
+            text = values.get("text_config")  # of a model around a text model
+            value = values.get("eos_token_id", text.get("eos_token_id") if isinstance(text, dict) else None)
             if value is None:
                 continue
             ids = value if isinstance(value, list) else [value]

@@ -11,6 +11,7 @@ import numpy as np
 
 from hyperdex_ir.errors import NotCompiledError, OptionError, PromptError
 from hyperdex_ir.runtime.device import InterpreterDevice
+from hyperdex_ir.runtime.generate import check_prompt
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.runtime.model_folders import compiled_folder
 from hyperdex_ir.verify.model import weights_folder
@@ -101,6 +102,7 @@ def compare_with_transformers(name: str, tokens: Sequence[int], num_device: int 
     wrong = next((token for token in tokens if not 0 <= token < model.vocab_size), None)
     if wrong is not None:
         raise PromptError(f"token id {wrong} is outside the vocabulary of {model.vocab_size}")
+    check_prompt(tokens, model.limits, room=0)
     source = weights_folder(folder)
     (exact,) = run_reference(source, "f32", tokens)
     rounded = run_reference(source, model.matrix_type, tokens, FORWARDS)

@@ -14,7 +14,7 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp, TensorType
 from xdsl.passes import ModulePass
 
-from hyperdex_ir.backend.checkpoint import checkpoint_blocks, is_untied, stored_matrix_type
+from hyperdex_ir.backend.checkpoint import checkpoint_blocks, is_untied, read_summary, stored_matrix_type
 from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.kept_sources import kept_source
 from hyperdex_ir.backend.options import check_devices, chosen_passes
@@ -23,7 +23,6 @@ from hyperdex_ir.checkpoint.files import weight_files
 from hyperdex_ir.checkpoint.values import convert
 from hyperdex_ir.dialects.lpu import WeightOp, shape_of
 from hyperdex_ir.errors import COMPILE_AGAIN, CheckpointError, FileFormatError, NotCompiledError
-from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.model import ImportedModel, trace_model
 from hyperdex_ir.isa.formats import ELEMENTS
 from hyperdex_ir.memory.serialize import manifest_entries, read_table, read_tensors
@@ -69,7 +68,7 @@ def open_model(name: str, num_device: int = 1, pipeline: str | None = None, allo
     folder = compiled_folder(name)
     if not (folder.source / "config.json").is_file():
         raise NotCompiledError(f"{name}: not compiled", f"hyperdex compile {shlex.quote(name)}")
-    summary = read_config(folder.source)
+    summary = read_summary(folder.source)
     check_devices(num_device, summary.heads)
     compiled = manifest_entries(folder.manifest).get(str(num_device), {})
     table = read_table(folder.model_config) if folder.model_config.is_file() else None

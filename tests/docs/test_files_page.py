@@ -19,6 +19,7 @@ from hyperdex_ir.interpreter.hbm import Hbm
 from hyperdex_ir.interpreter.machine import Machine
 from hyperdex_ir.isa.assembly import parse_program, print_instruction
 from hyperdex_ir.isa.codec import decode, decode_program, encode_program, operand_places
+from hyperdex_ir.memory.program_facts import ProgramFacts, facts_to_json
 from hyperdex_ir.memory.serialize import read_map
 from hyperdex_ir.runtime.model import CompiledModel
 from hyperdex_ir.support.files import Kind, write_binary
@@ -311,6 +312,9 @@ def leaves(
         yield from leaves(one, (*path, name if name in following else wild), known)
 
 
+_OF_A_WRAPPER = ProgramFacts(4, 4, 64, 8, "f16", "u55c", 300, {"image_token_id": 250})
+
+
 def test_the_keys_of_json_files_are_those_of_the_page(llama: Path, lfm2: Path) -> None:
     files = {
         "## `config/config_{n}lpu_hbm.json`: the memory map": "config/config_?lpu_hbm.json",
@@ -328,6 +332,8 @@ def test_the_keys_of_json_files_are_those_of_the_page(llama: Path, lfm2: Path) -
     (layouts,) = [heading for heading in files if "converted" in heading]
     divided = {"layout": layout_of(llama, 2)}
     seen[layouts] |= check_keys(divided, tables[layouts], "layout of two devices")
+    (limits,) = [heading for heading in files if "limits" in heading]
+    seen[limits] |= check_keys(facts_to_json(_OF_A_WRAPPER, []), tables[limits], "limits of a model of images")
     for heading, known in tables.items():
         assert seen[heading] == known.keys(), heading
 

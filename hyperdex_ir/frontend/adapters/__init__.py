@@ -53,5 +53,5 @@ def adapt(model: PreTrainedModel) -> dict[str, Derived]:
 
     Raises UnsupportedModelError for a mechanism that the adapter does not know.
     """
-    name = ADAPTERS.get(model.config.model_type)
+    name = ADAPTERS.get(model.config.get_text_config(decoder=True).model_type)
     return {} if name is None else import_module(f"{__name__}.{name}").adapt(model)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hyperdex_ir.frontend.families import gemma_like, gpt_like, layer_norm, llama_like, routed
+from hyperdex_ir.frontend.families import gemma_like, gpt_like, layer_norm, llama_like, routed, wrapped
 from hyperdex_ir.frontend.family import Family
 
 #: Architecture -> its entry, in the order of the table that users see.
@@ -52,5 +52,11 @@ FAMILIES: dict[str, Family] = {
         routed.GPT_OSS,
         routed.DEEPSEEK_V3,
         llama_like.LFM2,
+        wrapped.QWEN2_VL,
+        wrapped.QWEN2_5_VL,
+        wrapped.QWEN3_VL,
+        wrapped.QWEN3_VL_MOE,
+        wrapped.GLM4V,
+        wrapped.GLM_OCR,
     )
 }

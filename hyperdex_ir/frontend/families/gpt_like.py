@@ -154,7 +154,6 @@ MPT = Family(
     slopes=True,
     token_embedding="wte.weight",
     activation="gelu",
-    own_code=True,
     variants="clipped queries, keys and values, a scale of scores, untied",
 )
 
@@ -209,7 +208,6 @@ FALCON = Family(
     names={"intermediate": "ffn_hidden_size"},
     multi_query="multi_query",
     eos=11,
-    own_code=True,
     token_embedding="word_embeddings.weight",
     variants="multi-query or not, new decoder with grouped queries and one or two norms, sequential, ALiBi, biases",
 )  # fmt: skip

@@ -205,7 +205,6 @@ EXAONE = llama_like(
     choices={"activation_function": ("silu", ACTIVATIONS)},
     divisions=(HEADS, GROUPS),
     names={"layers": "num_layers"},
-    own_code=True,
     token_embedding="wte.weight",
     variants="scaled rotary",
     checked="made weights only",

@@ -17,6 +17,8 @@ from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.renamed import RENAMED
 
 LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+#: Architectures that generate text by themselves.
+WHOLE = [name for name, family in FAMILIES.items() if not family.wrapped]
 OPT: dict[str, Any] = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
 
 
@@ -46,6 +48,31 @@ def test_explicit_head_size_and_no_end() -> None:
     assert summary.eos_ids == ()
 
 
+@pytest.mark.parametrize("architectures", [{}, {"architectures": None}, {"architectures": []}])
+@pytest.mark.parametrize("name", WHOLE)
+def test_no_class_is_that_of_the_model_type(name: str, architectures: dict[str, Any]) -> None:
+    config = of_family(name, num_key_value_heads=1)
+    del config["architectures"]
+    assert check_config(config | architectures, "config.json") == check_config(
+        of_family(name, num_key_value_heads=1), "config.json"
+    )
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_code_beside_a_known_architecture_is_ignored(name: str) -> None:
+    summary = check_config(of_family(name, num_key_value_heads=1, auto_map={"AutoConfig": "x.Y"}), "d/config.json")
+    (note,) = summary.notes
+    assert note.startswith(f"d/config.json: auto_map is ignored: {name} is built in")
+
+
+def test_an_unknown_architecture_has_three_near_ones() -> None:
+    with pytest.raises(UnsupportedModelError) as caught:
+        check_config({"architectures": ["Qwen3_6ForCausalLM"], "model_type": "qwen3_6"}, "config.json")
+    assert {"Qwen3ForCausalLM", "Qwen2ForCausalLM"} < set(str(caught.value).partition(" are ")[2].split(", "))
+    assert len(str(caught.value).split("ForCausalLM")) == 5
+    assert caught.value.hint == "`hyperdex models` lists all that are supported"
+
+
 def test_implementations_by_their_plain_names() -> None:
     named = {"_attn_implementation": "flash_attention_2", "experts_implementation": None}
     check_config(LLAMA | named | {"_attn_implementation_autoset": True}, "config.json")
@@ -61,20 +88,30 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
     keys = {} if renamed is None else renamed.keys
     ours: dict[str, Any] = {key: size.default for key, size in family.sizes.items() if size.default is not None}
     ours |= family.numbers | family.flags | {key: default for key, (default, _) in family.choices.items()}
+    if family.wrapped and not hasattr(theirs, "tie_word_embeddings"):
+        del ours["tie_word_embeddings"]  # the wrapper decides
     assert ours == {key: getattr(theirs, keys.get(key, key)) for key in ours}
     assert {key: only for key, (only, _) in family.fixed.items()} == {
         key: attrgetter(key)(theirs) for key in family.fixed
     }
-    assert family.eos == theirs.eos_token_id
+    assert family.eos == getattr(theirs, "eos_token_id", None)
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"architectures": ["LlamaForCausalLN"]}, UnsupportedModelError, "nearest supported is LlamaForCausalLM"),
-        ({"architectures": ["OPTModel"]}, UnsupportedModelError, "nearest supported is OPTForCausalLM"),
-        ({"architectures": []}, ConfigError, "architectures is [], expected a list of one name"),
-        ({"architectures": None}, ConfigError, "no architectures"),
+        (
+            {"architectures": ["LlamaForCausalLN"], "model_type": "lama"},
+            UnsupportedModelError,
+            "nearest supported are LlamaForCausalLM, ",
+        ),
+        ({"architectures": ["LlamaModel"]}, UnsupportedModelError, "model_type llama: LlamaForCausalLM is wanted"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, UnsupportedModelError, "LlamaForCausalLM is wanted"),
+        ({"architectures": [["LlamaForCausalLM"]]}, ConfigError, "expected a list of one name"),
+        ({"architectures": "LlamaForCausalLM"}, ConfigError, "expected a list of one name"),
+        ({"architectures": None, "model_type": None}, ConfigError, "no architectures and no model_type"),
+        ({"architectures": None, "model_type": 3}, ConfigError, "model_type is 3, expected a name"),
+        ({"architectures": [], "model_type": "lama"}, UnsupportedModelError, "model_type lama is not supported; the n"),
         ({"model_type": "opt"}, ConfigError, 'model_type is "opt", expected "llama"'),
         ({"quantization_config": {"quant_method": "gptq"}}, UnsupportedModelError, "weights quantized by gptq"),
         (
@@ -85,7 +122,6 @@ def test_defaults_are_those_of_transformers(name: str) -> None:
         ({"x": {"_attn_implementation": "paged|o/n"}}, UnsupportedModelError, "code from the Hub is never run"),
         ({"_attn_implementation_internal": {"": "o/n"}}, UnsupportedModelError, "code from the Hub is never run"),
         ({"experts_implementation": ["o/n"]}, UnsupportedModelError, "code from the Hub is never run"),
-        ({"auto_map": {"AutoModel": "x.Y"}}, UnsupportedModelError, "auto_map: models with code of their own"),
         ({"hidden_size": -64}, ConfigError, "hidden_size is -64, expected a whole number from 1 to 2147483647"),
         ({"hidden_size": "576"}, ConfigError, 'hidden_size is "576", expected a whole number'),
         ({"hidden_size": True}, ConfigError, "hidden_size is true, expected a whole number"),

@@ -15,7 +15,14 @@ import torch
 import transformers
 from support.models.evaluate import _apply, evaluate
 from support.models.tiny import VOCABULARY, tiny_llama_config, tiny_opt_config, write_checkpoint
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, PreTrainedConfig
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModelForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PreTrainedConfig,
+)
 from transformers.activations import ACT2FN
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from transformers.models.opt import modeling_opt
@@ -32,6 +39,7 @@ from hyperdex_ir.frontend import ImportedModel, trace_model
 from hyperdex_ir.frontend.config import read_config
 from hyperdex_ir.frontend.family import ACTIVATIONS
 from hyperdex_ir.frontend.operators import attention_function
+from hyperdex_ir.frontend.trace import untraced
 from hyperdex_ir.interpreter.lpu import LpuInterpreter
 
 MAX_LENGTH = 96
@@ -218,6 +226,26 @@ def _activation_of(imported: ImportedModel, number: int, x: np.ndarray) -> np.nd
             values.update(zip(op.results, results, strict=True))
         op = op.next_op
     return values[second.x]
+
+
+def test_the_built_in_class_takes_the_place_of_code(tmp_path: Path) -> None:
+    """By model_type alone, with an auto_map as released Phi-4-mini has it."""
+    config = Phi3Config(
+        vocab_size=64, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, pad_token_id=0,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    values["auto_map"] = {
+        "AutoConfig": "configuration_phi3.Phi3Config",
+        "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+        "AutoTokenizer": "Xenova/gpt-4o",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(values | {"architectures": None}))
+    for module in ("configuration_phi3", "modeling_phi3"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('code of a checkpoint has run')\n")
+    model = untraced(tmp_path, read_config(tmp_path).architecture)
+    assert type(model) is Phi3ForCausalLM
 
 
 def test_same_text_twice(tmp_path: Path) -> None:

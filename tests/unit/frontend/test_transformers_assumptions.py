@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,12 @@ ASSUMED = {
     "transformers.AttentionMaskInterface": "register(name, function), and _global_mapping to undo it",
     "transformers.AutoConfig": "from_pretrained(gguf_file=...), for_model(**keys)",
     "transformers.AutoModelForCausalLM": "from_config(config), from_pretrained(config=..., dtype=...)",
+    "transformers.AutoModelForMultimodalLM": "from_pretrained(config=..., dtype=...)",
     "transformers.AutoTokenizer": "from_pretrained(gguf_file=...)",
-    "transformers.PreTrainedConfig": "_attn_implementation, _experts_implementation, output_router_logits may be set",
-    "transformers.PreTrainedModel": "_from_config, _init_weights, _keys_to_ignore_on_load_*, base_model_prefix",
+    "transformers.PreTrainedConfig": "_attn_implementation, _experts_implementation, output_router_logits may be set; "
+    "get_text_config(decoder=True) is another one in a wrapper only",
+    "transformers.PreTrainedModel": "_from_config, _init_weights, _keys_to_ignore_on_load_*, base_model_prefix; "
+    "get_decoder(), get_input_embeddings(), get_output_embeddings() find the text part of a wrapper",
     "transformers.__version__": "",
     "transformers.dynamic_module_utils": "get_class_in_module(name, path): what would import code of a checkpoint",
     "transformers.logging": "get_verbosity(), set_verbosity(level)",
@@ -69,6 +73,7 @@ ASSUMED = {
     "transformers.modeling_gguf_pytorch_utils.get_gguf_hf_weights_map": "(model, processor) -> names",
     "transformers.modeling_outputs.BaseModelOutputWithPastAndCrossAttentions": "(last_hidden_state=)",
     "transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": "model type -> architecture",
+    "transformers.models.auto.modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING": "class of a configuration -> model class",
     "transformers.models.bloom.modeling_bloom.build_alibi_tensor": "(mask, heads, type) -> biases",
     "transformers.models.falcon.modeling_falcon.apply_rotary_pos_emb": "(query, key, cos, sin) -> query, key",
     "transformers.models.falcon.modeling_falcon.build_alibi_tensor": "(mask, heads, type) -> biases in bfloat16",
@@ -335,7 +340,7 @@ def test_conversions_compute_what_transformers_computes(name: str, tmp_path: Pat
     save_file(stored, tmp_path / "model.safetensors")
     tensors = Checkpoint(tmp_path).tensors
     held = {pattern: [tensors[f"{pattern}{i}"] for i in range(len(ones))] for pattern, ones in found.items()}
-    ours = merging.merge(converter, targets[0], held, "here")
+    ours = merging.merge(converter, targets[0], held, "here", ())
     assert list(ours) == targets
     for target in targets:
         expected = theirs[target][0] if isinstance(theirs[target], list) else theirs[target]
@@ -353,6 +358,21 @@ def test_the_head_is_tied_to_the_embedding_and_nothing_else_is() -> None:
     assert [family.head for family in FAMILIES.values() if family.head != HEAD] == ["embed_out.weight"]
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt_neox", **SIZES))
     assert name_rules(model, {}).renamed("embed_out.weight")[0] == HEAD
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 6), (4, 6, 2)], ids=["transposed", "as it is"])
+def test_a_transpose_that_looks_at_the_model(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """It leaves a tensor that has the model's shape already."""
+    operation = core_model_loading.Transpose(dim0=1, dim1=2, check_dims=True)
+    converter = core_model_loading.WeightConverter(["a"], ["a"], operations=[operation])
+    model: Any = SimpleNamespace(get_parameter=lambda _: torch.empty(shape))
+    theirs: Any = operation.convert(
+        {"a": parts(1)}, source_patterns=["a"], target_patterns=["a"], full_layer_name="a", model=model
+    )
+    save_file({"a": parts(1)[0]}, tmp_path / "model.safetensors")
+    ours = merging.merge(converter, "a", {"a": [Checkpoint(tmp_path).tensors["a"]]}, "here", shape)["a"]
+    assert ours.shape == shape
+    np.testing.assert_array_equal(ours.rows(0, 4), theirs["a"].numpy())
 
 
 def test_old_buffers_in_a_checkpoint_are_ignored(tmp_path: Path) -> None:

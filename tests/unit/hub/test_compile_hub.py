@@ -84,6 +84,34 @@ def test_only_what_is_needed_is_fetched_and_weights_come_last(hub: HubState, tmp
     assert hub.requests == []
 
 
+def test_weight_files_without_a_needed_tensor_are_left_out(hub: HubState, capsys: pytest.CaptureFixture[str]):
+    folder = find_folder("owner/model")
+    fetch_config(folder, HubOptions())
+    fetch_model(folder, HubOptions(), lambda name: name == "b")
+    assert "1 of 2 weight files hold nothing of the text model: they are not fetched" in capsys.readouterr().err
+    assert SHARDS[0] in hub.fetched
+    assert SHARDS[1] not in hub.fetched
+    assert weight_files(folder.source) == [folder.source / SHARDS[0]]
+    count = len(hub.requests)
+    fetch_config(folder, HubOptions())
+    fetch_model(folder, HubOptions(), lambda name: name == "b")
+    assert len(hub.requests) == count
+    hub.move({"README.md": b"another commit"})
+    fetch_config(folder, HubOptions(refresh=True))
+    fetch_model(folder, HubOptions(refresh=True), lambda name: name == "b")
+    assert SHARDS[1] not in hub.fetched
+
+
+def test_an_index_of_the_users_own_is_not_shortened(hub: HubState, tmp_path: Path):
+    folder = find_folder(tmp_path / "owner" / "model")
+    folder.source.mkdir(parents=True)
+    (folder.source / SAFETENSORS_INDEX).write_bytes(FILES[SAFETENSORS_INDEX])
+    fetch_config(folder, HubOptions())
+    fetch_model(folder, HubOptions(), lambda name: name == "b")
+    assert (folder.source / SAFETENSORS_INDEX).read_bytes() == FILES[SAFETENSORS_INDEX]
+    assert SHARDS[1] in hub.fetched
+
+
 def test_everything_is_of_the_commit_that_was_found_first(hub: HubState):
     """The branch moves while the files are fetched."""
     fetch_config(find_folder("owner/model"), HubOptions())
