@@ -163,7 +163,7 @@ def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     """
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
-        if is_left_over(folder, config.to_dict()):
+        if getattr(config, QUANTIZATION, None) is not None and is_left_over(folder):
             delattr(config, QUANTIZATION)
         names = key_mapping(model_of(config), Checkpoint(folder))
         with _weights_alone(folder) as place:
