@@ -123,7 +123,7 @@ def checkpoint_blocks(
     """
     from hyperdex_ir.checkpoint.names import resolve_sources
 
-    sources = resolve_sources(imported.names, open_checkpoint(source, watch), log, imported.matrix_type)
+    sources = resolve_sources(imported.names, open_checkpoint(source, watch, log), log, imported.matrix_type)
 
     def blocks(key: str) -> Iterator[tuple[str, np.ndarray]]:
         if key in imported.derived:

@@ -16,9 +16,7 @@ from hyperdex_ir.backend.convert import Blocks
 from hyperdex_ir.backend.dumps import LOWERING, Dump, IrDump
 from hyperdex_ir.backend.length import largest_length
 from hyperdex_ir.backend.options import CompileOptions
-from hyperdex_ir.checkpoint.dequantize import is_left_over
 from hyperdex_ir.checkpoint.files import Checkpoint
-from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION
 from hyperdex_ir.dialects import lpu
 from hyperdex_ir.dialects.module_facts import ModuleFacts
 from hyperdex_ir.errors import OptionError
@@ -29,9 +27,8 @@ from hyperdex_ir.memory.layout import ModelLayout
 from hyperdex_ir.memory.serialize import read_table
 from hyperdex_ir.passes.pipeline import Observer, run_passes
 from hyperdex_ir.passes.reproducer import FOLDER
-from hyperdex_ir.support.locations import CONFIG, ModelFolder
+from hyperdex_ir.support.locations import ModelFolder
 from hyperdex_ir.support.progress import log
-from hyperdex_ir.support.reading import read_config_json
 from hyperdex_ir.targets import load_target, shown_target
 
 
@@ -95,8 +92,6 @@ def trace(
     """
     length = options.max_length or summary.max_positions if known is None else known["max_length"]
     matrix_type = known["matrix_type"] if known is not None else options.matrix_type
-    if is_left_over(folder.source, read_config_json(folder.source / CONFIG)):
-        log(f"Read dense: the weights are not quantized, although {CONFIG} has a {QUANTIZATION}")
     if matrix_type is None:
         matrix_type = stored_matrix_type(folder.source, summary, log)
     else:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hyperdex_ir.checkpoint.files import Checkpoint
-from hyperdex_ir.checkpoint.quantization_check import are_dense, quantization_of
+from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION, are_dense, quantization_of
 from hyperdex_ir.checkpoint.tensors import Rearranged, Tensor
 from hyperdex_ir.errors import CheckpointError
 from hyperdex_ir.isa.formats import BF16, F32, PUBLISHED
@@ -25,10 +25,15 @@ _BLOCKS, _SCALES, _SCALE_INV = "_blocks", "_scales", "_scale_inv"
 _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
 
 
-def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None = None) -> Checkpoint:
+def open_checkpoint(
+    directory: Path,
+    watch: Callable[[Checkpoint], None] | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Checkpoint:
     """The checkpoint of a directory, with quantized tensors dequantized as its config.json describes.
 
-    watch: called with the tensors as they are stored, and may replace them.
+    watch: called with the tensors as they are stored, and may replace them. report: called with a line when they are
+    not quantized, although config.json says so.
     Raises CheckpointError when there are no weights, or when a quantized tensor has no scales that fit it.
     """
     checkpoint = Checkpoint(directory)
@@ -36,7 +41,9 @@ def open_checkpoint(directory: Path, watch: Callable[[Checkpoint], None] | None 
         watch(checkpoint)
     config = directory / "config.json"
     quantization = quantization_of(read_config_json(config)) if config.is_file() else None
-    if quantization is not None and not _is_dense(checkpoint):
+    if quantization is not None and _is_dense(checkpoint):
+        report(f"Read dense: the weights are not quantized, although config.json has a {QUANTIZATION}")
+    elif quantization is not None:
         method = _METHODS[quantization["quant_method"]]
         checkpoint.tensors = dict(method(checkpoint, quantization))
     return checkpoint
@@ -46,10 +53,10 @@ def _is_dense(checkpoint: Checkpoint) -> bool:
     return are_dense({name: (one.dtype, len(one.shape)) for name, one in checkpoint.tensors.items()})
 
 
-def is_left_over(directory: Path, config: Mapping[str, Any]) -> bool:
-    """Test for a quantization_config beside weights that are dense. Without weights nothing says that they are."""
+def is_left_over(directory: Path) -> bool:
+    """Test for weights that are dense, whatever config.json says of a quantization; False without weights."""
     try:
-        return quantization_of(config) is not None and _is_dense(Checkpoint(directory))
+        return _is_dense(Checkpoint(directory))
     except CheckpointError:
         return False
 

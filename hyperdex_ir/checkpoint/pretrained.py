@@ -25,7 +25,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, dynamic_module_utils
 from hyperdex_ir.checkpoint.dequantize import is_left_over
 from hyperdex_ir.checkpoint.files import Checkpoint
 from hyperdex_ir.checkpoint.names import key_mapping
-from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION
+from hyperdex_ir.checkpoint.quantization_check import QUANTIZATION, quantization_of
 from hyperdex_ir.checkpoint.torch_weights import SINGLE as TORCH_FILE
 from hyperdex_ir.support.locations import SAFETENSORS, SAFETENSORS_INDEX
 from hyperdex_ir.support.reading import TORCH_INDEX, read_config_json
@@ -164,7 +164,7 @@ def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     with no_code_of_checkpoints():
         config = _plain(config_from(folder))
         text = config.get_text_config(decoder=True)
-        if is_left_over(folder, config.to_dict()):
+        if quantization_of(config.to_dict()) is not None and is_left_over(folder):
             for one in (config, text):
                 vars(one).pop(QUANTIZATION, None)
         names = key_mapping(model_of(config), Checkpoint(folder))

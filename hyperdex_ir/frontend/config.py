@@ -74,11 +74,21 @@ def read_config(directory: Path) -> ModelSummary:
     """Reads and checks `directory/config.json`. Raises ConfigError or UnsupportedModelError."""
     path = directory / "config.json"
     config = read_config_json(path)
-    if quantization_of(config) is not None:
-        from hyperdex_ir.checkpoint.dequantize import is_left_over
+    try:
+        return check_config(config, str(path))
+    except (ConfigError, UnsupportedModelError):
+        if not _is_left_over(directory, config):
+            raise
+    return check_config(without_quantization(config), str(path))
 
-        config = without_quantization(config) if is_left_over(directory, config) else config
-    return check_config(config, str(path))
+
+def _is_left_over(directory: Path, config: Mapping[str, Any]) -> bool:
+    """Test for a quantization_config beside weights that are dense. Without weights nothing says that they are."""
+    if quantization_of(config) is None:
+        return False
+    from hyperdex_ir.checkpoint.dequantize import is_left_over
+
+    return is_left_over(directory)
 
 
 def check_config(config: Mapping[str, Any], source: str) -> ModelSummary:
