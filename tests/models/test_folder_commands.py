@@ -41,7 +41,9 @@ def names(root: Path) -> set[str]:
 def test_check_finds_nothing_in_what_was_just_compiled(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(succeeds(capsys, "check", str(model), "--json"))
     assert facts["faults"] == {}
-    assert facts["files"] == 2 + 4 + 2 * 3 + 32 + 64  # converted, small files; map, program, origins; images
+    assert (
+        facts["files"] == 2 + 4 + 1 + 2 * 3 + 32 + 64
+    )  # converted, small files, tokenizer; map, program, origins; images
 
 
 @pytest.mark.parametrize(
