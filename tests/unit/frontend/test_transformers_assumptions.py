@@ -366,8 +366,9 @@ def test_a_transpose_that_looks_at_the_model(shape: tuple[int, ...], tmp_path: P
     operation = core_model_loading.Transpose(dim0=1, dim1=2, check_dims=True)
     converter = core_model_loading.WeightConverter(["a"], ["a"], operations=[operation])
     model: Any = SimpleNamespace(get_parameter=lambda _: torch.empty(shape))
+    given: Any = {"a": parts(1)}
     theirs: Any = operation.convert(
-        {"a": parts(1)}, source_patterns=["a"], target_patterns=["a"], full_layer_name="a", model=model
+        given, source_patterns=["a"], target_patterns=["a"], full_layer_name="a", model=model
     )
     save_file({"a": parts(1)[0]}, tmp_path / "model.safetensors")
     ours = merging.merge(converter, "a", {"a": [Checkpoint(tmp_path).tensors["a"]]}, "here", shape)["a"]
