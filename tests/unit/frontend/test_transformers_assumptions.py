@@ -50,6 +50,7 @@ ASSUMED = {
     "transformers.AutoConfig": "from_pretrained(gguf_file=...), for_model(**keys)",
     "transformers.AutoModelForCausalLM": "from_config(config), from_pretrained(config=..., dtype=...)",
     "transformers.AutoTokenizer": "from_pretrained(gguf_file=...)",
+    "transformers.CONFIG_MAPPING": "model type -> configuration class",
     "transformers.PreTrainedConfig": "_attn_implementation, _experts_implementation, output_router_logits may be set",
     "transformers.PreTrainedModel": "_from_config, _init_weights, _keys_to_ignore_on_load_*, base_model_prefix",
     "transformers.__version__": "",
