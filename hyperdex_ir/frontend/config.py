@@ -12,7 +12,7 @@ from typing import Any
 
 from hyperdex_ir.checkpoint.quantization_check import check_quantization, quantization_of, without_quantization
 from hyperdex_ir.errors import ConfigError, UnsupportedModelError
-from hyperdex_ir.frontend.families import FAMILIES
+from hyperdex_ir.frontend.families import FAMILIES, entry_of
 from hyperdex_ir.frontend.family import LAYER_TYPES, NAMES, PART, ROPE_TYPES, Family, Size
 from hyperdex_ir.frontend.rotary_rules import flaws, is_positive
 from hyperdex_ir.frontend.wrapper import Wrapped, oversize, placeholders, wrapped_text
@@ -183,6 +183,8 @@ def _family(config: Mapping[str, Any], source: str) -> Family:
             f"{source}: {architecture} is the text model of a model of images, without the head that makes it generate",
             "name the class that it was published in",
         )
+    if (other := FAMILIES.get(entry_of(architecture, str(model_type)))) is not None:
+        return other
     if model_type != family.model_type:
         raise ConfigError(
             f"{source}: model_type is {_show(model_type)}, expected {_show(family.model_type)} for {architecture}"
@@ -250,7 +252,7 @@ def _nearest(name: str, known: Iterable[str], count: int = 1) -> list[str]:
 
 def _nearest_architectures(name: str) -> list[str]:
     """The supported architectures whose family names are most similar to that of a class, or to a model_type."""
-    families = {_SUFFIX.sub("", known): known for known, family in FAMILIES.items() if not family.wrapped}
+    families = {_SUFFIX.sub("", known): family.architecture for known, family in FAMILIES.items() if not family.wrapped}
     return [families[one] for one in _nearest(_SUFFIX.sub("", name), families, _NAMED)]
 
 
@@ -378,6 +380,8 @@ class _Checker:
             self._choice(key, self.config.get(key, default), allowed)
         for key, allowed in self.family.lists.items():
             self._list(key, self.config.get(key), allowed)
+        for key in self.family.layer_numbers:
+            self._list(key, self.config.get(key))
 
     def _number(self, key: str, value: Any) -> None:
         if not is_positive(value):
@@ -399,16 +403,18 @@ class _Checker:
                 f"supported are {', '.join(allowed)}",
             )
 
-    def _list(self, key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-        """Checks a list of one allowed value for each layer, or null."""
-        if value is None:
+    def _list(self, key: str, value: Any, allowed: tuple[Any, ...] = ()) -> None:
+        """Checks a list of one allowed value for each layer, or null. No `allowed` values: a positive number or 0."""
+        if value is None and key not in self.family.needed:
             return
         count = self._named("layers")
         if not isinstance(value, list) or len(value) != count:
             raise self._wrong(key, value, f"a list of {count} values, one a layer, or null")
         for item in value:
-            if isinstance(item, bool) or item not in allowed:
-                raise self._wrong(key, item, f"one of {', '.join(map(str, allowed))} for each layer")
+            is_allowed = item in allowed if allowed else item == 0 or is_positive(item)
+            if isinstance(item, bool) or not is_allowed:
+                expected = f"one of {', '.join(map(str, allowed))}" if allowed else "a positive number or 0"
+                raise self._wrong(key, item, f"{expected} for each layer")
 
     def _rotary(self, head_size: int) -> None:
         self._number("rope_theta", self.config.get("rope_theta", 1.0))

@@ -13,7 +13,7 @@ ACTIVATIONS = (
     "linear", "mish", "prelu", "relu6", "sqrtsoftplus", "xielu",
 )  # fmt: skip
 #: Rules for rotary frequencies that have one set of frequencies for a given length.
-ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
+ROPE_TYPES = ("default", "linear", "dynamic", "yarn", "longrope", "llama3", "proportional")
 #: Fields of a summary -> the keys that nearly all architectures use for them.
 NAMES = {
     "hidden": "hidden_size",
@@ -41,23 +41,24 @@ class Size:
 class Family:
     """Keys of one architecture's config.json, and the values that are supported.
 
-    sizes, numbers (positive), flags, choices: keys with their defaults, as in transformers. lists: keys that may
-    hold a list of one value a layer, and the values. divisions: pairs of keys of which the first must be a multiple
-    of the second. refused: keys that must be absent, null or false, with the mechanism that each enables. fixed: keys
-    (also of nested objects, `object.key`) with the only supported value, which is the default, and the mechanism that
-    any other value enables. limits: pairs of keys of which the first must be at most the second. head_parts: the keys
-    of the parts of a query head, if it has parts; the last part rotates. optional_numbers: keys (also of nested
-    objects) of a positive number or null, with their defaults. aliases: keys -> keys that take precedence over them.
-    fills_hidden: True when all heads together must be as wide as the hidden state. names: fields of NAMES -> their
-    keys, where these differ. limit: number of positions when config.json does not give it. multi_query: the flag, true
-    by default, that gives the model one head of keys and values. rotary: True for rotary positions; otherwise positions
-    are learned, or a bias of attention if slopes is set. rotated: the key and default of the fraction of a head that
-    rotates; turned: the key of the number of elements that rotate, if there is one. rotary_kinds: True when
-    rope_parameters are given for each kind of layer. eos: the eos_token_id when the key is absent. token_embedding: the
-    last components of the embedding's name; head: those of the head's, in checkpoints. activation: the activation, if
-    no key names it. wrapped: True for a text model that has a head in wrappers only. sections: True if its frequencies
-    have sections for images' positions. variants: the options that the tests run, in words. checked: the implementation
-    that the logits were compared with.
+    sizes, numbers (positive), flags, choices: keys with their defaults, as in transformers. lists: keys that may hold a
+    list of one value a layer, and the values. layer_numbers: keys that may hold a list of one number a layer, positive
+    or 0. needed: those of these keys that may not be null. divisions: pairs of keys of which the first must be a
+    multiple of the second. refused: keys that must be absent, null or false, with the mechanism that each enables.
+    fixed: keys (also of nested objects, `object.key`) with the only supported value, which is the default, and the
+    mechanism that any other value enables. limits: pairs of keys of which the first must be at most the second.
+    head_parts: the keys of the parts of a query head, if it has parts; the last part rotates. optional_numbers: keys
+    (also of nested objects) of a positive number or null, with their defaults. aliases: keys -> keys that take
+    precedence over them. fills_hidden: True when all heads together must be as wide as the hidden state. names: fields
+    of NAMES -> their keys, where these differ. limit: number of positions when config.json does not give it.
+    multi_query: the flag, true by default, that gives the model one head of keys and values. rotary: True for rotary
+    positions; otherwise positions are learned, or a bias of attention if slopes is set. rotated: the key and default of
+    the fraction of a head that rotates; turned: the key of the number of elements that rotate, if there is one.
+    rotary_kinds: True when rope_parameters are given for each kind of layer. eos: the eos_token_id when the key is
+    absent. token_embedding: the last components of the embedding's name; head: those of the head's, in checkpoints.
+    activation: the activation, if no key names it. wrapped: True for a text model that has a head in wrappers only.
+    sections: True if its frequencies have sections for images' positions. variants: the options that the tests run, in
+    words. checked: the implementation that the logits were compared with.
     """
 
     architecture: str
@@ -68,6 +69,8 @@ class Family:
     flags: dict[str, bool] = field(default_factory=dict)
     choices: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     lists: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    layer_numbers: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
     divisions: tuple[tuple[str, str], ...] = ()
     limits: tuple[tuple[str, str], ...] = ()
     head_parts: tuple[str, ...] = ()

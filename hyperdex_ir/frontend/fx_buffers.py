@@ -30,13 +30,19 @@ def _made_anew(model: PreTrainedModel, module: torch.nn.Module) -> dict[str, np.
     on_meta = {
         name: buffer
         for name, buffer in module.named_buffers(recurse=False)
-        if name in module._non_persistent_buffers_set and buffer.is_floating_point()
+        if name in module._non_persistent_buffers_set and (buffer.is_floating_point() or _is_whole_number(buffer))
     }
     if not on_meta:
         return {}
-    made = {name: torch.full(buffer.shape, torch.nan, dtype=buffer.dtype) for name, buffer in on_meta.items()}
+    types = {name: buffer.dtype if buffer.is_floating_point() else torch.float32 for name, buffer in on_meta.items()}
+    made = {name: torch.full(on_meta[name].shape, torch.nan, dtype=dtype) for name, dtype in types.items()}
     module._buffers.update(made)
     with torch.no_grad():
         model._init_weights(module)
     module._buffers.update(on_meta)
     return {name: buffer.float().numpy() for name, buffer in made.items()}
+
+
+def _is_whole_number(buffer: torch.Tensor) -> bool:
+    """Test for one integer: a factor that is whole in config.json."""
+    return buffer.dim() == 0 and buffer.dtype == torch.int64

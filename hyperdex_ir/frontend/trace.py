@@ -141,7 +141,16 @@ def build_model(config: PreTrainedConfig, architecture: str) -> PreTrainedModel:
         raise ConfigError(f"config.json: transformers cannot build {architecture}: {_first_line(error)}") from error
     model.config._attn_implementation = ATTENTION_NAME
     # Some modules choose their own element type.
-    return model.eval().float()
+    model = model.eval().float()
+    _make_numbers_float(model)
+    return model
+
+
+def _make_numbers_float(model: PreTrainedModel) -> None:
+    """Converts the single numbers that no checkpoint holds: those that are whole in config.json are integers."""
+    for module in model.modules():
+        made = {name: module._buffers[name] for name in sorted(module._non_persistent_buffers_set)}
+        module._buffers.update({name: one.float() for name, one in made.items() if one is not None and one.dim() == 0})
 
 
 def _class(config: PreTrainedConfig, architecture: str) -> type[PreTrainedModel]:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from hyperdex_ir.frontend.families import gemma_like, gpt_like, layer_norm, llama_like, routed, wrapped
+from hyperdex_ir.frontend.families import gemma_like, gpt_like, latent, layer_norm, llama_like, routed, wrapped
 from hyperdex_ir.frontend.family import Family
 
-#: Architecture -> its entry, in the order of the table that users see.
+
+def entry_of(architecture: str, model_type: str) -> str:
+    """Name of the entry of a model type that takes the class of another, with keys and defaults of its own."""
+    return f"{architecture} ({model_type})"
+
+
+#: Architecture -> its entry, in the order of the table that users see; at the end, entries by `entry_of`.
 FAMILIES: dict[str, Family] = {
     family.architecture: family
     for family in (
@@ -58,5 +64,48 @@ FAMILIES: dict[str, Family] = {
         wrapped.QWEN3_VL_MOE,
         wrapped.GLM4V,
         wrapped.GLM_OCR,
+        llama_like.APERTUS,
+        llama_like.APERTUS_TEXT,
+        llama_like.BITNET,
+        llama_like.CWM,
+        llama_like.MINISTRAL,
+        llama_like.NANOCHAT,
+        llama_like.HYPERCLOVAX,
+        llama_like.GRANITE_SWA,
+        gemma_like.VAULTGEMMA,
+        layer_norm.JAIS2,
+        layer_norm.PERSIMMON,
+        layer_norm.MODERNBERT_DECODER,
+        gpt_like.BIOGPT,
+        llama_like.LFM3,
+        routed.OLMOE,
+        routed.FLEX_OLMO,
+        routed.GRANITE_MOE,
+        routed.GRANITE_MOE_SHARED,
+        routed.GRANITE_MOE_SWA,
+        routed.GRANITE_MOE_HYBRID,
+        routed.ARIA,
+        routed.ERNIE_MOE,
+        routed.COHERE2_MOE,
+        routed.EXAONE_MOE,
+        routed.GLM4_MOE,
+        routed.SOLAR_OPEN,
+        routed.DOTS1,
+        routed.HUNYUAN_MOE,
+        routed.HY_V3,
+        routed.FLINT,
+        routed.LAGUNA,
+        routed.MELLUM,
+        routed.MINIMAX_M2,
+        routed.AFMOE,
+        routed.LFM2_MOE,
+        routed.MIMO,
+        latent.GLM4_MOE_LITE,
+        latent.AXK1,
+        latent.MINICPM3,
+        llama_like.DIFFLLAMA,
     )
+} | {
+    entry_of(family.architecture, family.model_type): family
+    for family in (llama_like.INTERNLM3, llama_like.IQUESTCODER, latent.SARVAM_MLA)
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hyperdex_ir.frontend.families.llama_like import llama_like
 from hyperdex_ir.frontend.family import (
     ACTIVATIONS,
@@ -47,6 +49,14 @@ GEMMA2 = llama_like(
     eos=1,
     variants="softcaps, alternating sliding windows, biases",
 )  # fmt: skip
+
+VAULTGEMMA = replace(
+    GEMMA2,
+    architecture="VaultGemmaForCausalLM",
+    model_type="vaultgemma",
+    refused={},
+    variants="no norms after, softcaps, alternating sliding windows, biases",
+)
 
 GEMMA3 = llama_like(
     "Gemma3ForCausalLM",

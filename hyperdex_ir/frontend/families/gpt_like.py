@@ -42,6 +42,19 @@ OPT = Family(
     variants="projected embeddings, norms before or after, no biases, untied",
 )
 
+BIOGPT = Family(
+    architecture="BioGptForCausalLM",
+    model_type="biogpt",
+    sizes=sizes(42384, 1024, 4096, 24, 16, 1024),
+    numbers={"layer_norm_eps": 1e-12},
+    flags={"tie_word_embeddings": True, "scale_embedding": True},
+    choices=activation("gelu"),
+    divisions=(HEADS,),
+    rotary=False,
+    eos=2,
+    variants="scaled embeddings or not, untied",
+)
+
 GPT_NEOX = Family(
     architecture="GPTNeoXForCausalLM",
     model_type="gpt_neox",

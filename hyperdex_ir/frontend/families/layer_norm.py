@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from hyperdex_ir.frontend.family import GROUPS, HEADS, LAYER_TYPES, NONE, PART, UNTIED, Family, Size, activation, sizes
+from hyperdex_ir.frontend.family import (
+    ACTIVATIONS,
+    GROUPS,
+    HEADS,
+    LAYER_TYPES,
+    NONE,
+    PART,
+    UNTIED,
+    Family,
+    Size,
+    activation,
+    sizes,
+)
 
 OLMO = Family(
     architecture="OlmoForCausalLM",
@@ -95,3 +107,46 @@ PHI = Family(
     eos=2,
     variants="norms of heads",
 )
+
+JAIS2 = Family(
+    architecture="Jais2ForCausalLM",
+    model_type="jais2",
+    sizes=sizes(150272, 3328, 26624, 32, 26, 8192, num_key_value_heads=NONE, head_dim=NONE),
+    numbers={"layer_norm_eps": 1e-5},
+    flags=UNTIED | {"attention_bias": True, "mlp_bias": True},
+    choices=activation("relu2"),
+    divisions=(HEADS, GROUPS),
+    eos=150024,
+    variants="biases",
+)
+
+PERSIMMON = Family(
+    architecture="PersimmonForCausalLM",
+    model_type="persimmon",
+    sizes=sizes(262144, 4096, 16384, 36, 64, 16384),
+    numbers={"layer_norm_eps": 1e-5},
+    flags=UNTIED | {"qk_layernorm": True},
+    choices=activation("relu2"),
+    divisions=(HEADS,),
+    rotated=(PART, 0.5),
+    eos=2,
+    variants="norms of heads or not, partial rotary",
+)
+
+MODERNBERT_DECODER = Family(
+    architecture="ModernBertDecoderForCausalLM",
+    model_type="modernbert-decoder",
+    sizes=sizes(50368, 768, 1152, 22, 12, 8192, local_attention=Size(128, least=2, optional=True)),
+    numbers={"norm_eps": 1e-5},
+    flags={
+        "tie_word_embeddings": True, "norm_bias": False, "attention_bias": False, "mlp_bias": False,
+        "decoder_bias": True,
+    },
+    choices={"hidden_activation": ("gelu", ACTIVATIONS)},
+    lists={"layer_types": LAYER_TYPES},
+    divisions=(HEADS,),
+    rotary_kinds=True,
+    eos=50282,
+    token_embedding="tok_embeddings.weight",
+    variants="sliding windows with rotary positions of their own, biases, untied",
+)  # fmt: skip

@@ -237,3 +237,150 @@ LFM2 = Family(
     eos=2,
     variants="convolutions first, last and adjacent, over 3 or 5 tokens, biases",
 )  # fmt: skip
+
+APERTUS = llama_like(
+    "ApertusForCausalLM",
+    "apertus",
+    sizes(131072, 4096, 14336, 32, 32, 65536),
+    numbers={"rms_norm_eps": 1e-5},
+    flags=UNTIED | {"attention_bias": False},
+    choices=activation("xielu"),
+    variants="biases, llama3 rotary",
+)
+
+APERTUS_TEXT = replace(
+    APERTUS,
+    architecture="Apertus1p5TextForCausalLM",
+    model_type="apertus1p5_text",
+    sizes=APERTUS.sizes | {"vocab_size": Size(266752), "output_vocab_size": NONE},
+    variants="fewer tokens to choose than to read",
+)
+
+BITNET = llama_like(
+    "BitNetForCausalLM",
+    "bitnet",
+    sizes(128256, 2560, 6912, 30, 20, 2048, num_key_value_heads=Size(5, optional=True)),
+    numbers={"rms_norm_eps": 1e-5},
+    flags=UNTIED | {"attention_bias": False},
+    choices=activation("relu2"),
+    eos=128001,
+    variants="norms within blocks, biases",
+)
+
+CWM = llama_like(
+    "CwmForCausalLM",
+    "cwm",
+    sizes(
+        128256, 6144, 21504, 64, 48, 131072,
+        num_key_value_heads=Size(8), head_dim=Size(128), sliding_window=Size(8192),
+    ),
+    numbers={"rms_norm_eps": 1e-5},
+    flags=UNTIED | {"mlp_bias": False},
+    lists={"layer_types": LAYER_TYPES},
+    divisions=(HEADS, GROUPS),
+    eos=[128001, 128008, 128009],
+    variants="sliding windows in most layers, llama3 rotary, biases",
+)  # fmt: skip
+
+MINISTRAL = replace(
+    MISTRAL,
+    architecture="MinistralForCausalLM",
+    model_type="ministral",
+    lists={"layer_types": LAYER_TYPES},
+    variants="sliding windows in some layers",
+)
+
+NANOCHAT = llama_like(
+    "NanoChatForCausalLM",
+    "nanochat",
+    sizes(50304, 768, 8192, 12, 6, 2048),
+    flags=UNTIED | {"attention_bias": False},
+    choices=activation("relu2"),
+    optional_numbers={"final_logit_softcapping": 15.0},
+    eos=1,
+    variants="norms without weights, softcap, biases",
+)
+
+HYPERCLOVAX = replace(
+    GRANITE,
+    architecture="HyperCLOVAXForCausalLM",
+    model_type="hyperclovax",
+    numbers={key: default for key, default in GRANITE.numbers.items() if key != "attention_multiplier"},
+    optional_numbers={"attention_multiplier": None},
+    flags=GRANITE.flags | {"use_post_norm": True},
+    divisions=(HEADS, GROUPS),
+    variants="all multipliers, norms after or not, biases",
+)
+
+GRANITE_SWA = replace(
+    GRANITE,
+    architecture="GraniteSWAForCausalLM",
+    model_type="granite_swa",
+    sizes=GRANITE.sizes
+    | sizes(
+        100352, 2560, 8192, 24, 20, 8192,
+        num_key_value_heads=Size(4, optional=True), sliding_window=Size(128, optional=True),
+    ),
+    numbers=GRANITE.numbers | {"rms_norm_eps": 1e-5},
+    flags=GRANITE.flags | {"tie_word_embeddings": True},
+    lists={"layer_types": LAYER_TYPES},
+    layer_numbers=("layer_rope_theta",),
+    eos=100257,
+    variants="sinks, sliding windows, positions of their own or none by layer, all multipliers, biases",
+)  # fmt: skip
+
+LFM3 = replace(
+    LFM2,
+    architecture="Lfm3ForCausalLM",
+    model_type="lfm3",
+    sizes=sizes(
+        128000, 2048, 7680, 24, 16, 128000,
+        num_key_value_heads=Size(4), head_dim=Size(128), conv_L_cache=Size(7, most=1024),
+        sliding_window=Size(256, optional=True),
+    ),
+    numbers={"norm_eps": 1e-5},
+    flags={
+        "tie_word_embeddings": True, "conv_bias": False, "use_sandwich_norm": True, "use_attention_gate": True,
+        "attention_bias": False,
+    },
+    lists={"layer_types": (*LAYER_TYPES, "conv")},
+    rotary_kinds=True,
+    eos=124900,
+    variants="convolutions, sliding windows with rotary positions of their own, gated attention, norms around, biases",
+)  # fmt: skip
+
+DIFFLLAMA = llama_like(
+    "DiffLlamaForCausalLM",
+    "diffllama",
+    sizes(32000, 2048, 8192, 16, 32, 2048),
+    numbers={"rms_norm_eps": 1e-5},
+    flags=UNTIED | {"attention_bias": False},
+    variants="differences of two attentions, biases",
+)
+
+INTERNLM3 = replace(
+    LLAMA,
+    model_type="internlm3",
+    sizes=LLAMA.sizes
+    | sizes(
+        128512,
+        4096,
+        10240,
+        48,
+        32,
+        32768,
+        num_key_value_heads=Size(2, optional=True),
+        head_dim=Size(128, optional=True),
+    ),
+    numbers={"rms_norm_eps": 1e-5},
+    aliases={"attention_bias": "qkv_bias", "mlp_bias": "bias"},
+    variants="biases",
+    checked="made weights",
+)  # fmt: skip
+
+IQUESTCODER = replace(
+    INTERNLM3,
+    model_type="iquestcoder",
+    sizes=INTERNLM3.sizes | sizes(76800, 5120, 27648, 80, 40, 131072, num_key_value_heads=Size(8, optional=True)),
+    aliases={},
+)

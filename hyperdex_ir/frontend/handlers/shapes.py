@@ -191,6 +191,24 @@ def _repeat_interleave(builder: Builder, node: Node) -> Value:
     return builder.reshape(repeated, builder.shape(node))
 
 
+def _check_repeats(node: Node) -> str | None:
+    given = arguments(node)
+    shape, repeats = shape_of_node(given["self"]) or (), given["repeats"]
+    if len(repeats) != len(shape) or any(not isinstance(count, int) or count < 1 for count in repeats):
+        return f"repeats {repeats} of a tensor of {len(shape)} dimensions"
+    along = any(count > 1 and size == TOKENS for size, count in zip(shape, repeats, strict=True))
+    return "works along the tokens" if along else None
+
+
+@handles(aten.repeat.default, check=_check_repeats)
+def _repeat(builder: Builder, node: Node) -> Value:
+    given = arguments(node)
+    x = builder.tensor(given["self"])
+    for dim, count in enumerate(given["repeats"]):
+        x = builder.emit(lpu.ConcatOp([x] * count, dim)) if count > 1 else x
+    return x
+
+
 @handles(
     aten.split.Tensor, aten.split_with_sizes.default, aten.split.sizes, aten.chunk.default,
     check=_check_static_dimension,

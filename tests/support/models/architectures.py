@@ -45,10 +45,17 @@ _KINDS = {
 #: 26 layers of Gemma 3 in small: repeated periods of one that sees all after others, and then a part of a period.
 _LAYER_TYPES = (["sliding_attention"] * 2 + ["full_attention"]) * 3 + ["sliding_attention"] * 2
 
-_LATENT = {
-    "num_key_value_heads": 6, "moe_intermediate_size": 46, "kv_lora_rank": 29, "qk_nope_head_dim": 14,
-    "qk_rope_head_dim": 10, "v_head_dim": 18,
+_LATENT_HEADS = {
+    "num_key_value_heads": 6, "kv_lora_rank": 29, "qk_nope_head_dim": 14, "qk_rope_head_dim": 10, "v_head_dim": 18,
 }  # fmt: skip
+_LATENT = _LATENT_HEADS | {"moe_intermediate_size": 46}
+_MULTIPLIED = {
+    "attention_bias": True,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.7,
+    "logits_scaling": 1.7,
+    "attention_multiplier": 0.3,
+}
 
 
 @dataclass(frozen=True)
@@ -268,6 +275,207 @@ CASES: dict[str, Case] = {
         {"layer_types": ["full_attention", "conv", "full_attention", "conv", "conv"], "num_hidden_layers": 5,
          "conv_bias": True, "conv_L_cache": 5, "block_auto_adjust_ff_dim": False, "head_dim": 22},
     ),
+    "apertus": Case("apertus", {"attention_bias": True}, "bfloat16"),
+    "apertus1p5_text": Case(
+        "apertus1p5_text", {"attention_bias": True, "output_vocab_size": 258, "rope_parameters": _YARN}
+    ),
+    "bitnet": Case("bitnet", {"attention_bias": True}),
+    "cwm": Case("cwm", {"head_dim": 22, "sliding_window": 7, "num_hidden_layers": 6, "mlp_bias": True}, "bfloat16"),
+    "ministral": Case(
+        "ministral",
+        {"head_dim": 22, "sliding_window": 7, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+    ),
+    "nanochat": Case("nanochat", {"attention_bias": True, "final_logit_softcapping": 12.0}, "bfloat16"),
+    "hyperclovax": Case(
+        "hyperclovax",
+        _BIASES
+        | {"embedding_multiplier": 3.0, "residual_multiplier": 0.7, "logits_scaling": 0.6, "attention_multiplier": 0.3},
+        gain=4.0,
+    ),
+    "hyperclovax-plain": Case("hyperclovax", {"use_post_norm": False, "head_dim": 22}, "bfloat16"),
+    "granite_swa": Case(
+        "granite_swa",
+        _BIASES
+        | {"embedding_multiplier": 3.0, "residual_multiplier": 0.7, "logits_scaling": 1.7, "attention_multiplier": 0.3,
+           "sliding_window": 7, "num_hidden_layers": 6, "layer_rope_theta": [1e4, 5e3, 0, 1e4, 5e3, 0]},
+        "bfloat16",
+        4.0,
+    ),
+    "vaultgemma": Case(
+        "vaultgemma",
+        {"head_dim": 22, "sliding_window": 7, "query_pre_attn_scalar": 31, "attn_logit_softcapping": 3.0,
+         "final_logit_softcapping": 20.0, "attention_bias": True, "num_hidden_layers": 5},
+        "bfloat16",
+    ),
+    "jais2": Case("jais2", {"head_dim": 22}),
+    "persimmon": Case("persimmon", {"hidden_size": 120, "rope_parameters": _LINEAR | {"partial_rotary_factor": 0.5}}),
+    "persimmon-plain": Case("persimmon", {"hidden_size": 144, "qk_layernorm": False}, "bfloat16"),
+    "modernbert-decoder": Case(
+        "modernbert-decoder",
+        _BIASES | {"local_attention": 14, "num_hidden_layers": 5, "norm_bias": True, "rope_parameters": _KINDS},
+    ),
+    "biogpt": Case("biogpt", {"tie_word_embeddings": True}),
+    "biogpt-untied": Case("biogpt", {"scale_embedding": False}, "bfloat16"),
+    "lfm3": Case(
+        "lfm3",
+        {"layer_types": ["conv", "full_attention", "sliding_attention", "conv"], "num_hidden_layers": 4,
+         "conv_bias": True, "conv_L_cache": 5, "head_dim": 20, "sliding_window": 7, "attention_bias": True},
+    ),
+    "lfm3-plain": Case(
+        "lfm3",
+        {"layer_types": ["sliding_attention", "conv", "full_attention"], "use_sandwich_norm": False,
+         "use_attention_gate": False, "head_dim": 22, "sliding_window": 5, "rope_parameters": _KINDS},
+        "bfloat16",
+    ),
+    "olmoe": Case(
+        "olmoe", {"num_experts": 5, "num_experts_per_tok": 2, "clip_qkv": 0.8, "attention_bias": True}
+    ),
+    "flex_olmo": Case(
+        "flex_olmo",
+        {"num_experts": 5, "num_experts_per_tok": 3, "norm_topk_prob": True, "attention_bias": True},
+    ),
+    "granitemoe": Case("granitemoe", _MULTIPLIED | {"num_local_experts": 5}, gain=4.0),
+    "granitemoeshared": Case(
+        "granitemoeshared", _MULTIPLIED | {"num_local_experts": 5, "shared_intermediate_size": 54}, "bfloat16", 4.0
+    ),
+    "granitemoe_swa": Case(
+        "granitemoe_swa",
+        _MULTIPLIED
+        | {"num_local_experts": 5, "shared_intermediate_size": 54, "sliding_window": 7, "num_hidden_layers": 5,
+           "layer_rope_theta": [1e4, 5e3, 0, 1e4, 0]},
+        gain=4.0,
+    ),
+    "granitemoehybrid": Case(
+        "granitemoehybrid",
+        _MULTIPLIED
+        | {"num_local_experts": 5, "shared_intermediate_size": 54, "layer_types": ["attention"] * 3,
+           "position_embedding_type": "rope", "mamba_n_heads": 6},
+        "bfloat16",
+        4.0,
+    ),
+    "granitemoehybrid-dense": Case(
+        "granitemoehybrid",
+        {"num_local_experts": 0, "shared_intermediate_size": 54, "layer_types": ["full_attention"] * 3,
+         "mamba_n_heads": 6, "attention_multiplier": 0.3},
+    ),
+    "aria_text": Case("aria_text", _BIASES | {"moe_num_experts": 5, "moe_topk": 2, "head_dim": 22}),
+    "ernie4_5_moe": Case(
+        "ernie4_5_moe",
+        {"moe_num_experts": 5, "moe_k": 2, "moe_intermediate_size": 46, "use_bias": True, "num_hidden_layers": 5,
+         "moe_layer_interval": 2},
+        "bfloat16",
+    ),
+    "cohere2_moe": Case(
+        "cohere2_moe",
+        {"num_experts": 5, "num_experts_per_tok": 2, "num_shared_experts": 2, "head_dim": 22, "attention_bias": True,
+         "sliding_window": 7, "num_hidden_layers": 5, "logit_scale": 0.9, "first_k_dense_replace": 1,
+         "prefix_dense_intermediate_size": 54},
+        "bfloat16",
+    ),
+    "cohere2_moe-sums": Case(
+        "cohere2_moe",
+        {"num_experts": 5, "num_experts_per_tok": 2, "num_shared_experts": 1, "head_dim": 18, "rms_norm_eps": 1e-5,
+         "shared_expert_combination_strategy": "sum", "expert_selection_fn": "sigmoid", "norm_topk_prob": False,
+         "logit_scale": 0.9},
+    ),
+    "exaone_moe": Case(
+        "exaone_moe",
+        {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "n_group": 3, "topk_group": 2,
+         "num_shared_experts": 2, "sliding_window": 7, "head_dim": 22, "num_hidden_layers": 5},
+    ),
+    "glm4_moe": Case(
+        "glm4_moe",
+        {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "n_group": 3, "topk_group": 2,
+         "head_dim": 28, "use_qk_norm": True, "attention_bias": True, "routed_scaling_factor": 1.5},
+        "bfloat16",
+    ),
+    "solar_open": Case(
+        "solar_open",
+        {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "n_group": 3, "topk_group": 2,
+         "head_dim": 22, "attention_bias": True, "rope_parameters": _YARN | {"partial_rotary_factor": 1.0}},
+    ),
+    "dots1": Case(
+        "dots1",
+        {"n_routed_experts": 6, "n_shared_experts": 2, "num_experts_per_tok": 2, "moe_intermediate_size": 46,
+         "first_k_dense_replace": 1, "sliding_window": 7, "max_window_layers": 1, "attention_bias": True,
+         "norm_topk_prob": True},
+        "bfloat16",
+    ),
+    "hunyuan_v1_moe": Case(
+        "hunyuan_v1_moe", {"num_experts": 5, "moe_topk": 2, "head_dim": 22, "attention_bias": True}
+    ),
+    "hy_v3": Case(
+        "hy_v3",
+        _BIASES | {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 22},
+        "bfloat16",
+    ),
+    "flint": Case(
+        "flint",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 22, "sliding_window": 7,
+         "shared_expert_intermediate_size": 54, "mlp_only_layers": [1], "attention_bias": True,
+         "num_hidden_layers": 4},
+    ),
+    "laguna": Case(
+        "laguna",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 20, "sliding_window": 7,
+         "shared_expert_intermediate_size": 54, "attention_bias": True, "moe_router_logit_softcapping": 3.0,
+         "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+         "num_attention_heads_per_layer": [6, 4, 6], "moe_routed_scaling_factor": 1.5},
+    ),
+    "mellum": Case(
+        "mellum",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 22, "sliding_window": 7,
+         "attention_bias": True, "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+         "mlp_layer_types": ["sparse", "dense", "sparse"], "rope_parameters": _KINDS},
+    ),
+    "minimax_m2": Case(
+        "minimax_m2", {"num_local_experts": 5, "num_experts_per_tok": 2, "head_dim": 22, "rotary_dim": 10}
+    ),
+    "afmoe": Case(
+        "afmoe",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 22, "sliding_window": 7,
+         "attention_bias": True, "mup_enabled": True, "route_scale": 1.5, "num_hidden_layers": 5},
+    ),
+    "lfm2_moe": Case(
+        "lfm2_moe",
+        {"layer_types": ["conv", "full_attention", "conv", "full_attention"], "num_hidden_layers": 4,
+         "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "num_dense_layers": 1,
+         "conv_bias": True},
+    ),
+    "glm4_moe_lite": Case(
+        "glm4_moe_lite",
+        _LATENT | {"q_lora_rank": 37, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "num_experts_per_tok": 2,
+                   "attention_bias": True},
+    ),
+    "axk1": Case(
+        "axk1",
+        _LATENT | {"q_lora_rank": 37, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "num_experts_per_tok": 2,
+                   "n_shared_experts": 2, "rope_parameters": _YARN},
+    ),
+    "diffllama": Case("diffllama", {"attention_bias": True, "head_dim": 22, "num_key_value_heads": 2}),
+    "internlm3": Case("internlm3", {"qkv_bias": True, "bias": True, "head_dim": 22, "rope_parameters": _DYNAMIC}),
+    "iquestcoder": Case("iquestcoder", _BIASES | {"head_dim": 22}, "bfloat16"),
+    "sarvam_mla": Case(
+        "sarvam_mla",
+        _LATENT | {"q_lora_rank": None, "n_routed_experts": 6, "n_group": 3, "topk_group": 2,
+                   "num_experts_per_tok": 2},
+    ),
+    "minicpm3": Case(
+        "minicpm3",
+        _LATENT_HEADS | _BIASES
+        | {"q_lora_rank": 37, "scale_emb": 3, "scale_depth": 1.4, "dim_model_base": 54, "head_dim": 10,
+           "rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 24,
+                               "short_factor": [1.0 + i / 16 for i in range(5)],
+                               "long_factor": [1.5 + i for i in range(5)]}},
+        gain=4.0,
+    ),
+    "mimo_v2_flash": Case(
+        "mimo_v2_flash",
+        {"num_attention_heads": 8, "head_dim": 22, "v_head_dim": 14, "sliding_window": 7, "n_routed_experts": 6,
+         "num_experts_per_tok": 2, "moe_intermediate_size": 46, "n_group": 3, "topk_group": 2, "attention_bias": True,
+         "rope_parameters": {"full_attention": _KINDS["full_attention"] | {"partial_rotary_factor": 0.5},
+                             "sliding_attention": _KINDS["sliding_attention"] | {"partial_rotary_factor": 0.4}}},
+    ),
 }  # fmt: skip
 
 
@@ -311,7 +519,7 @@ def _randomize(model: PreTrainedModel, seed: int, gain: float) -> None:
             else:
                 parameter.copy_(0.1 * values + (1.0 if name.endswith("weight") else 0.0))
         for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
+            if name.endswith(("e_score_correction_bias", "expert_bias")):
                 buffer.copy_(0.1 * torch.randn(buffer.shape, generator=generator))
 
 

@@ -8,51 +8,52 @@ are of that kind, so that little of a random text would remain; `clear_text` dra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 _TOKENS = 256
 _MOST_DRAWS = 100
 
 
-@contextmanager
-def recorded_scores(model: PreTrainedModel) -> Iterator[list[tuple[Any, np.ndarray]]]:
-    """The routers that run inside the block, and the scores [tokens, experts] that they rank, in order."""
-    records: list[tuple[Any, np.ndarray]] = []
+@dataclass(frozen=True)
+class Choice:
+    """A choice of the k largest of some scores for each token, [tokens, scores]: experts, or groups of them."""
 
-    def record(router: Any, _: Any, outputs: Any) -> None:
-        scores = outputs[0].float()
-        if hasattr(router, "e_score_correction_bias"):
-            scores = scores.sigmoid() + router.e_score_correction_bias.float()
-        records.append((router, scores.numpy()))
+    k: int
+    scores: np.ndarray
 
-    routers = [module for module in model.modules() if type(module).__name__.lower().endswith("topkrouter")]
-    handles = [module.register_forward_hook(record) for module in routers]
-    try:
-        yield records
-    finally:
-        for handle in handles:
-            handle.remove()
+
+class _RecordedChoices(TorchDispatchMode):
+    """Mode that keeps every choice that a model makes, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.choices: list[Choice] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.topk.default and (args[0].dim() == 2 or args[0].shape[0] == 1):
+            scores = args[0].float().numpy()
+            self.choices.append(Choice(args[1], scores.reshape(-1, scores.shape[-1])))
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What transformers computes of a text: logits [tokens, vocabulary], and the scores of its routers."""
+    """What transformers computes of a text: logits [tokens, vocabulary], and the choices of its routers."""
 
     logits: np.ndarray
-    scores: list[tuple[Any, np.ndarray]]
+    choices: list[Choice]
 
 
 def reference(model: PreTrainedModel, tokens: list[int]) -> Reference:
     """One forward step over the text."""
-    with torch.no_grad(), recorded_scores(model) as scores:
-        return Reference(model(torch.tensor([tokens])).logits[0].float().numpy(), scores)
+    with torch.no_grad(), _RecordedChoices() as recorded:
+        return Reference(model(torch.tensor([tokens])).logits[0].float().numpy(), recorded.choices)
 
 
 def clear_text(
@@ -74,24 +75,16 @@ def clear_positions(exact: Reference, theirs: Reference) -> np.ndarray:
     """Which positions to compare: up to the first whose last choice, in any layer, leads by at most 4 times the error
     of the scores of `theirs`."""
     clear = np.ones(len(exact.logits), bool)
-    for (router, scores), (_, others) in zip(exact.scores, theirs.scores, strict=True):
-        error = float(np.sqrt(np.mean(np.square(others - scores, dtype=np.float64))))
-        clear &= _lead(router, scores) > 4 * error
+    for choice, other in zip(exact.choices, theirs.choices, strict=True):
+        ranked = np.isfinite(choice.scores) & np.isfinite(other.scores)
+        error = float(np.sqrt(np.mean(np.square((other.scores - choice.scores)[ranked], dtype=np.float64))))
+        clear &= _lead(choice) > 4 * error
     return np.logical_and.accumulate(clear)
 
 
-def _lead(router: Any, scores: np.ndarray) -> np.ndarray:
-    """By how much each token's last choice is ahead of the best that is not chosen, and its last group likewise."""
-    groups, chosen = getattr(router, "num_group", 1), getattr(router, "topk_group", 1)
-    if groups == chosen:
-        return _gap(scores, router.top_k)
-    grouped = scores.reshape(len(scores), groups, -1)
-    totals = np.sort(grouped, axis=-1)[..., -2:].sum(-1)
-    allowed = totals >= np.sort(totals, axis=-1)[:, -chosen, None]
-    ranked = np.where(allowed[..., None], grouped, -np.inf).reshape(scores.shape)
-    return np.minimum(_gap(ranked, router.top_k), _gap(totals, chosen))
-
-
-def _gap(scores: np.ndarray, k: int) -> np.ndarray:
-    ranked = np.sort(scores, axis=-1)
-    return ranked[:, -k] - ranked[:, -k - 1] if k < scores.shape[1] else np.full(len(scores), np.inf)
+def _lead(choice: Choice) -> np.ndarray:
+    """By how much each token's last choice is ahead of the best that is not chosen."""
+    ranked = np.sort(choice.scores, axis=-1)
+    if choice.k == ranked.shape[1]:
+        return np.full(len(ranked), np.inf)
+    return ranked[:, -choice.k] - ranked[:, -choice.k - 1]

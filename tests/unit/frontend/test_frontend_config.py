@@ -73,6 +73,14 @@ def test_an_unknown_architecture_has_three_near_ones() -> None:
     assert caught.value.hint == "`hyperdex models` lists all that are supported"
 
 
+def test_a_model_type_with_the_class_of_another() -> None:
+    """Its own defaults; any other type is still refused."""
+    summary = check_config(LLAMA | {"model_type": "internlm3"}, "config.json")
+    assert (summary.model_type, summary.kv_heads, summary.vocab) == ("internlm3", 2, 128512)
+    with pytest.raises(ConfigError, match='expected "llama" for LlamaForCausalLM'):
+        check_config(LLAMA | {"model_type": "internlm4"}, "config.json")
+
+
 def test_implementations_by_their_plain_names() -> None:
     named = {"_attn_implementation": "flash_attention_2", "experts_implementation": None}
     check_config(LLAMA | named | {"_attn_implementation_autoset": True}, "config.json")
@@ -169,6 +177,9 @@ def of_family(architecture: str, **changes: Any) -> dict[str, Any]:
         (of_family("Qwen2ForCausalLM", layer_types="full_attention"), ConfigError, "a list of 32 values, one a layer"),
         (of_family("Qwen2ForCausalLM", layer_types=["linear"] * 32), ConfigError, "one of full_attention, sliding"),
         (of_family("SmolLM3ForCausalLM", no_rope_layers=[True] * 36), ConfigError, "no_rope_layers is true, expected"),
+        (of_family("GraniteSWAForCausalLM", layer_rope_theta=[-1] * 24), ConfigError, "a positive number or 0 for"),
+        (of_family("GraniteSWAForCausalLM", layer_rope_theta=[1.0]), ConfigError, "a list of 24 values"),
+        (of_family("Lfm2MoeForCausalLM"), ConfigError, "layer_types is null, expected a list of 32 values"),
         (of_family("PhiForCausalLM", partial_rotary_factor=0.05), ConfigError, "partial_rotary_factor is 0.05"),
         (of_family("PhiForCausalLM", partial_rotary_factor=1.5), ConfigError, "a part of the head size 64"),
         (of_family("GPTNeoXForCausalLM", rotary_pct="all"), ConfigError, 'rotary_pct is "all", expected a positive'),

@@ -55,6 +55,7 @@ ASSUMED = {
     "transformers.AutoModelForCausalLM": "from_config(config), from_pretrained(config=..., dtype=...)",
     "transformers.AutoModelForMultimodalLM": "from_pretrained(config=..., dtype=...)",
     "transformers.AutoTokenizer": "from_pretrained(gguf_file=...)",
+    "transformers.CONFIG_MAPPING": "model type -> configuration class",
     "transformers.PreTrainedConfig": "_attn_implementation, _experts_implementation, output_router_logits may be set; "
     "get_text_config(decoder=True) is another one in a wrapper only",
     "transformers.PreTrainedModel": "_from_config, _init_weights, _keys_to_ignore_on_load_*, base_model_prefix; "
