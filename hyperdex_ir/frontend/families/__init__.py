@@ -94,6 +94,7 @@ FAMILIES: dict[str, Family] = {
         routed.AFMOE,
         routed.LFM2_MOE,
         routed.MIMO,
+        latent.YOUTU,
         latent.GLM4_MOE_LITE,
         latent.AXK1,
         latent.MINICPM3,
