@@ -88,6 +88,7 @@ FAMILIES: dict[str, Family] = {
         routed.HUNYUAN_MOE,
         routed.HY_V3,
         routed.FLINT,
+        routed.KOLIBRI,
         routed.LAGUNA,
         routed.MELLUM,
         routed.MINIMAX_M2,

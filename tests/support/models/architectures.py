@@ -415,6 +415,11 @@ CASES: dict[str, Case] = {
          "shared_expert_intermediate_size": 54, "mlp_only_layers": [1], "attention_bias": True,
          "num_hidden_layers": 4},
     ),
+    "kolibri1": Case(
+        "kolibri1",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 22, "sliding_window": 7,
+         "shared_expert_intermediate_size": 54, "norm_topk_prob": True, "num_hidden_layers": 5},
+    ),
     "laguna": Case(
         "laguna",
         {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 20, "sliding_window": 7,
