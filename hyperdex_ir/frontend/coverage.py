@@ -47,7 +47,7 @@ MISSING: dict[str, tuple[str, ...]] = {
     "keys in nested objects of config.json": ("dbrx",),
     "tensors of a checkpoint that are split in parts (conversion `Split`)": ("sarvam_moe",),
     "bytes in patches in place of tokens": ("blt",),
-    "none that is known: a row and a tiny model": ("cohere_compass_text", "kolibri1", "minimax_m3_vl_text", "youtu"),
+    "none that is known: a row and a tiny model": ("cohere_compass_text", "minimax_m3_vl_text"),
 }  # fmt: skip
 
 

@@ -13,6 +13,21 @@ _ROUTED = (
     "first_k_dense_replace",
 )  # fmt: skip
 
+YOUTU = replace(
+    DEEPSEEK_V3,
+    architecture="YoutuForCausalLM",
+    model_type="youtu",
+    sizes={key: size for key, size in DEEPSEEK_V3.sizes.items() if key not in _ROUTED}
+    | sizes(128256, 2048, 6144, 32, 16, 131072, num_key_value_heads=Size(16)),
+    numbers={"rms_norm_eps": 1e-6},
+    flags={"tie_word_embeddings": True, "rope_interleave": True, "attention_bias": False},
+    divisions=(GROUPS,),
+    limits=(),
+    aliases={},
+    eos=128001,
+    variants="latent attention, biases",
+)
+
 GLM4_MOE_LITE = replace(
     DEEPSEEK_V3,
     architecture="Glm4MoeLiteForCausalLM",

@@ -340,6 +340,24 @@ FLINT = llama_like(
     variants="dense and routed layers, shared experts, sliding windows in some layers, biases",
 )  # fmt: skip
 
+KOLIBRI = llama_like(
+    "Kolibri1ForCausalLM",
+    "kolibri1",
+    {
+        "vocab_size": Size(128000), "hidden_size": Size(2560), "num_hidden_layers": Size(50, most=4096),
+        "num_attention_heads": Size(48), "max_position_embeddings": Size(262144), "num_key_value_heads": Size(4),
+        "head_dim": Size(128), "sliding_window": Size(513, optional=True), "moe_intermediate_size": Size(512),
+        "shared_expert_intermediate_size": Size(512), "num_experts_per_tok": Size(6), "num_experts": Size(384, _MOST),
+    },
+    flags=UNTIED | {"norm_topk_prob": False},
+    lists={"layer_types": LAYER_TYPES},
+    limits=_OF_EXPERTS,
+    names={"intermediate": "moe_intermediate_size"},
+    aliases={"num_experts": "num_local_experts"},
+    eos=None,
+    variants="routed experts, shared experts, sliding windows in most layers",
+)  # fmt: skip
+
 LAGUNA = llama_like(
     "LagunaForCausalLM",
     "laguna",

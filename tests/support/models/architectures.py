@@ -415,6 +415,11 @@ CASES: dict[str, Case] = {
          "shared_expert_intermediate_size": 54, "mlp_only_layers": [1], "attention_bias": True,
          "num_hidden_layers": 4},
     ),
+    "kolibri1": Case(
+        "kolibri1",
+        {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 22, "sliding_window": 7,
+         "shared_expert_intermediate_size": 54, "norm_topk_prob": True, "num_hidden_layers": 5},
+    ),
     "laguna": Case(
         "laguna",
         {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "head_dim": 20, "sliding_window": 7,
@@ -442,6 +447,8 @@ CASES: dict[str, Case] = {
          "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 46, "num_dense_layers": 1,
          "conv_bias": True},
     ),
+    # transformers clears the row of a padding token when it loads a Youtu.
+    "youtu": Case("youtu", _LATENT_HEADS | {"q_lora_rank": 37, "attention_bias": True, "pad_token_id": None}),
     "glm4_moe_lite": Case(
         "glm4_moe_lite",
         _LATENT | {"q_lora_rank": 37, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "num_experts_per_tok": 2,
