@@ -40,7 +40,8 @@ def missing_parts(converter: Any, found: Mapping[str, Sequence[str]], count: int
 
     found: pattern -> the names that it matched.
     """
-    if type(converter.operations[0]).__name__ != _STACK:
+    first = type(converter.operations[0]).__name__
+    if _OPERATIONS.get(first) is not _stack:
         return []
     patterns = [pattern for pattern in converter.source_patterns if "*" in pattern]
     tails = {pattern: pattern.rpartition("*")[2].replace("\\", "") for pattern in patterns}
@@ -105,9 +106,8 @@ def _transpose(operation: Any, converter: Any, found: Found, model: Shape) -> Fo
     return {target: [turned]}
 
 
-_STACK = "MergeModulelist"
 _OPERATIONS: dict[str, Callable[[Any, Any, Found, Shape], Found]] = {
-    _STACK: _stack,
+    "MergeModulelist": _stack,
     "Concatenate": _concatenate,
     "Chunk": _chunk,
     "Transpose": _transpose,

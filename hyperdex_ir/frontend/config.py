@@ -409,7 +409,8 @@ class _Checker:
             return
         count = self._named("layers")
         if not isinstance(value, list) or len(value) != count:
-            raise self._wrong(key, value, f"a list of {count} values, one a layer, or null")
+            other = "" if key in self.family.needed else ", or null"
+            raise self._wrong(key, value, f"a list of {count} values, one a layer{other}")
         for item in value:
             is_allowed = item in allowed if allowed else item == 0 or is_positive(item)
             if isinstance(item, bool) or not is_allowed:

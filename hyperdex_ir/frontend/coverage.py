@@ -9,6 +9,8 @@ import sys
 
 from hyperdex_ir.frontend.families import FAMILIES
 
+#: Types of wrappers whose text part is compiled.
+WRAPPERS = ("gemma3", "got_ocr2")
 #: Mechanism that is missing -> the model types that need it.
 MISSING: dict[str, tuple[str, ...]] = {
     "recurrent layers: state spaces, linear attention, gated delta rules": (
@@ -29,8 +31,8 @@ MISSING: dict[str, tuple[str, ...]] = {
         "axk2", "deepseek_v32", "deepseek_v4", "doge", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4",
         "reformer",
     ),
-    "a text part within a wrapper, read as a model": (
-        "emu3", "fuyu", "gemma3", "gemma3n", "gemma4", "gemma4_unified", "git", "got_ocr2", "llama4", "mllama", "moshi",
+    "a text part within a wrapper, with a mechanism of its own or not compared yet": (
+        "emu3", "fuyu", "gemma3n", "gemma4", "gemma4_unified", "git", "llama4", "mllama", "moshi",
         "moss_transcribe_diarize", "phi4_multimodal",
     ),
     "keys and values of another layer or model, sizes of heads by layer": (
@@ -55,7 +57,7 @@ def supported_types() -> list[str]:
     """The causal types whose config.json is accepted, as transformers writes it, in the order of its table."""
     from transformers import CONFIG_MAPPING
 
-    known = {family.model_type for family in FAMILIES.values()}
+    known = {*WRAPPERS, *(family.model_type for family in FAMILIES.values())}
     return [name for name in causal_types() if CONFIG_MAPPING[name].model_type in known]
 
 

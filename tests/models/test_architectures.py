@@ -25,9 +25,10 @@ SEEDS = range(5) if SOAK else range(1)
 CHUNKS = (1, 7, 32)
 #: Cases that stand for all where a model runs in other ways: together they have every kind of operation.
 FEW = (
-    "cohere-norms", "deepseek_v3", "deepseek_v3-plain", "falcon-new", "falcon-slopes", "gemma2", "gemma3-softcap",
-    "gpt2-scales", "gpt_oss", "gptj", "granite", "helium", "lfm2", "lfm2-biases", "llama", "nemotron", "olmo", "opt",
-    "opt-xielu", "phi-norms", "qwen2-windows", "qwen2_moe-windows", "stablelm-norms-parallel",
+    "afmoe", "apertus", "cohere-norms", "cwm", "deepseek_v3", "deepseek_v3-plain", "diffllama", "falcon-new",
+    "falcon-slopes", "gemma2", "gemma3-softcap", "gpt2-scales", "gpt_oss", "gptj", "granite", "helium",
+    "hyperclovax-plain", "laguna", "lfm2", "lfm2-biases", "llama", "modernbert-decoder", "nanochat", "nemotron", "olmo",
+    "opt", "opt-xielu", "phi-norms", "qwen2-windows", "qwen2_moe-windows", "stablelm-norms-parallel",
 )  # fmt: skip
 
 pytestmark = pytest.mark.slow
@@ -53,7 +54,10 @@ def _of(names: Iterable[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("compiled", models, indirect=True, scope="module")
 
 
-of_all, of_few = _of(CASES), _of(chosen(CASES, *FEW))
+#: The first case of each model type, and the few.
+_TYPES = {case.model_type: name for name, case in reversed(CASES.items())}
+_EACH = [name for name in CASES if name in FEW or name in _TYPES.values()]
+of_each, of_few = _of(chosen(CASES, *_EACH)), _of(chosen(CASES, *FEW))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def _rms(values: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
-@of_all
+@of_each
 def test_nearer_to_float32_than_transformers(compiled: Compiled) -> None:
     """Of a routed model, the text up to where rounding may choose an expert: see routing_gaps.py."""
     assert compiled.references[0].logits.std() >= 1
@@ -103,7 +107,7 @@ def test_nearer_to_float32_than_transformers(compiled: Compiled) -> None:
     assert (logits.argmax(axis=1) == exact.argmax(axis=1))[clear].all()
 
 
-@of_all
+@of_each
 @pytest.mark.skipif(bool(MACHINE), reason=MACHINE)
 def test_the_recorded_bytes(compiled: Compiled) -> None:
     assert compiled.seed or has_recorded_bytes(compiled.name, "default", compiled.folder)

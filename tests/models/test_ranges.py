@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.models.architectures import CASES, Case, write_case
+from support.models.architectures import CASES, write_case
+from support.models.dense_cases import Case
 from transformers import AutoModelForCausalLM
 
 from hyperdex_ir.errors import NumericError

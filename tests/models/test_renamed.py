@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from support.models.architectures import _LLAMA3, Case, write_case
+from support.models.architectures import write_case
+from support.models.dense_cases import LLAMA3, Case
 from transformers import AutoModelForCausalLM
 
 from hyperdex_ir.runtime.model import CompiledModel
@@ -65,7 +66,7 @@ def _write_exaone(llama: Path, folder: Path) -> None:
 
 
 def test_exaone_3_computes_what_llama_computes(tmp_path: Path, forget_instructions: Callable[[], None]) -> None:
-    llama = write_case(Case("llama", {"rope_parameters": _LLAMA3}), tmp_path / "llama", 0)
+    llama = write_case(Case("llama", {"rope_parameters": LLAMA3}), tmp_path / "llama", 0)
     _write_exaone(llama, tmp_path / "exaone")
     logits: list[np.ndarray] = []
     for folder in (llama, tmp_path / "exaone"):

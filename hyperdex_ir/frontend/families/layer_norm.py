@@ -148,5 +148,6 @@ MODERNBERT_DECODER = Family(
     rotary_kinds=True,
     eos=50282,
     token_embedding="tok_embeddings.weight",
+    head="decoder.weight",
     variants="sliding windows with rotary positions of their own, biases, untied",
 )  # fmt: skip

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.models.architectures import CASES, SIZES
+from support.models.architectures import CASES
+from support.models.dense_cases import SIZES
 from support.models.tiny import tiny_config
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, Gemma2Config, GemmaConfig, PreTrainedConfig, PreTrainedModel

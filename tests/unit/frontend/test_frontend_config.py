@@ -17,8 +17,10 @@ from hyperdex_ir.frontend.families import FAMILIES
 from hyperdex_ir.frontend.renamed import RENAMED
 
 LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
-#: Architectures that generate text by themselves.
-WHOLE = [name for name, family in FAMILIES.items() if not family.wrapped]
+#: Architectures that generate text by themselves, with defaults for all keys.
+WHOLE = [name for name, family in FAMILIES.items() if not (family.wrapped or family.needed)]
+#: Of architectures whose defaults make no model.
+SIZES = {"Glm4MoeForCausalLM": {"num_attention_heads": 64}, "Dots1ForCausalLM": {"num_experts_per_tok": 2}}
 OPT: dict[str, Any] = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
 
 
@@ -51,18 +53,18 @@ def test_explicit_head_size_and_no_end() -> None:
 @pytest.mark.parametrize("architectures", [{}, {"architectures": None}, {"architectures": []}])
 @pytest.mark.parametrize("name", WHOLE)
 def test_no_class_is_that_of_the_model_type(name: str, architectures: dict[str, Any]) -> None:
-    config = of_family(name, num_key_value_heads=1)
+    config = of_family(name, num_key_value_heads=1, **SIZES.get(name, {}))
+    named = check_config(config, "config.json")
     del config["architectures"]
-    assert check_config(config | architectures, "config.json") == check_config(
-        of_family(name, num_key_value_heads=1), "config.json"
-    )
+    assert check_config(config | architectures, "config.json") == named
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_code_beside_a_known_architecture_is_ignored(name: str) -> None:
-    summary = check_config(of_family(name, num_key_value_heads=1, auto_map={"AutoConfig": "x.Y"}), "d/config.json")
+    config = of_family(name, num_key_value_heads=1, auto_map={"AutoConfig": "x.Y"}, **SIZES.get(name, {}))
+    summary = check_config(config, "d/config.json")
     (note,) = summary.notes
-    assert note.startswith(f"d/config.json: auto_map is ignored: {name} is built in")
+    assert note.startswith(f"d/config.json: auto_map is ignored: {FAMILIES[name].architecture} is built in")
 
 
 def test_an_unknown_architecture_has_three_near_ones() -> None:
@@ -159,7 +161,8 @@ def test_refusals(changes: dict[str, Any], error: type[HyperdexError], message: 
 
 
 def of_family(architecture: str, **changes: Any) -> dict[str, Any]:
-    return {"architectures": [architecture], "model_type": FAMILIES[architecture].model_type} | changes
+    family = FAMILIES[architecture]
+    return {"architectures": [family.architecture], "model_type": family.model_type} | changes
 
 
 @pytest.mark.parametrize(
