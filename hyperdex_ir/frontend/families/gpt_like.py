@@ -52,6 +52,7 @@ BIOGPT = Family(
     divisions=(HEADS,),
     rotary=False,
     eos=2,
+    head="output_projection.weight",
     variants="scaled embeddings or not, untied",
 )
 

@@ -20,7 +20,10 @@ LLAMA: dict[str, Any] = {"architectures": ["LlamaForCausalLM"], "model_type": "l
 #: Architectures that generate text by themselves, with defaults for all keys.
 WHOLE = [name for name, family in FAMILIES.items() if not (family.wrapped or family.needed)]
 #: Of architectures whose defaults make no model.
-SIZES = {"Glm4MoeForCausalLM": {"num_attention_heads": 64}, "Dots1ForCausalLM": {"num_experts_per_tok": 2}}
+SIZES = {
+    "Glm4MoeForCausalLM": {"num_attention_heads": 64},
+    "Dots1ForCausalLM": {"num_experts_per_tok": 2, "n_shared_experts": 1},
+}
 OPT: dict[str, Any] = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
 
 
