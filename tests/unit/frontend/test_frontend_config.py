@@ -22,6 +22,9 @@ WHOLE = [name for name, family in FAMILIES.items() if not (family.wrapped or fam
 #: Of architectures whose defaults make no model.
 SIZES = {
     "Glm4MoeForCausalLM": {"num_attention_heads": 64},
+    "Dots1ForCausalLM": {"num_experts_per_tok": 2, "n_shared_experts": 1, "n_routed_experts": 4},
+}
+    "Glm4MoeForCausalLM": {"num_attention_heads": 64},
     "Dots1ForCausalLM": {"num_experts_per_tok": 2, "n_shared_experts": 1},
 }
 OPT: dict[str, Any] = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
