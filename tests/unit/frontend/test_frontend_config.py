@@ -24,9 +24,6 @@ SIZES = {
     "Glm4MoeForCausalLM": {"num_attention_heads": 64},
     "Dots1ForCausalLM": {"num_experts_per_tok": 2, "n_shared_experts": 1, "n_routed_experts": 4},
 }
-    "Glm4MoeForCausalLM": {"num_attention_heads": 64},
-    "Dots1ForCausalLM": {"num_experts_per_tok": 2, "n_shared_experts": 1},
-}
 OPT: dict[str, Any] = {"architectures": ["OPTForCausalLM"], "model_type": "opt"}
 
 
