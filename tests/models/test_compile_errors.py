@@ -108,10 +108,17 @@ def test_broken_json(model: Path, monkeypatch, capsys, text: str):
 
 
 def test_an_unsupported_architecture_names_the_nearest(model: Path, monkeypatch, capsys):
+    change_config(model, architectures=["LlamasForCausalLM"], model_type="llamas")
+    message = fails(model, monkeypatch, capsys)
+    assert "architecture LlamasForCausalLM is not supported" in message
+    assert "the nearest supported are LlamaForCausalLM, " in message
+
+
+def test_another_head_names_the_class_that_is_wanted(model: Path, monkeypatch, capsys):
     change_config(model, architectures=["LlamaForSequenceClassification"])
     message = fails(model, monkeypatch, capsys)
-    assert "LlamaForSequenceClassification is not supported" in message
-    assert "LlamaForCausalLM" in message
+    assert "LlamaForSequenceClassification is not the class that is compiled for model_type llama" in message
+    assert "LlamaForCausalLM is wanted" in message
 
 
 def test_a_missing_tensor(model: Path, monkeypatch, capsys):

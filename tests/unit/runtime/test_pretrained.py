@@ -45,6 +45,7 @@ ALLOWED = {
     ("checkpoint/pretrained.py", "from_config"),
     ("checkpoint/pretrained.py", "from_pretrained"),
     ("checkpoint/pretrained.py", "save_pretrained"),
+    ("checkpoint/published_tokenizer.py", "from_pretrained"),  # in the confined process, of copies, without code
     ("frontend/trace.py", "_from_config"),
 }
 OWN = {"auto_map": dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "own.Own"), "model_type": "own"}
