@@ -168,12 +168,19 @@ def model_from(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
             for one in (config, text):
                 vars(one).pop(QUANTIZATION, None)
         names = key_mapping(model_of(config), Checkpoint(folder))
-        loader: Any = transformers.AutoModelForCausalLM if text is config else transformers.AutoModelForMultimodalLM
         with _weights_alone(folder) as place:
-            return loader.from_pretrained(place, config=config, dtype=dtype, key_mapping=names or None, **_CLOSED)
+            return _loader(config).from_pretrained(
+                place, config=config, dtype=dtype, key_mapping=names or None, **_CLOSED
+            )
 
 
 def model_of(config: PreTrainedConfig) -> PreTrainedModel:
-    """The causal language model of a configuration, on the meta device. Raises any exception of transformers."""
+    """The model of a configuration, on the meta device. Raises any exception of transformers."""
     with no_code_of_checkpoints(), torch.device("meta"):
-        return transformers.AutoModelForCausalLM.from_config(_plain(config), trust_remote_code=False)
+        return _loader(config).from_config(_plain(config), trust_remote_code=False)
+
+
+def _loader(config: PreTrainedConfig) -> Any:
+    """The class that makes a causal language model, or the whole model around one."""
+    is_text = config.get_text_config(decoder=True) is config
+    return transformers.AutoModelForCausalLM if is_text else transformers.AutoModelForMultimodalLM

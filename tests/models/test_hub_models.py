@@ -99,7 +99,7 @@ def test_a_compile_with_a_token_on_its_command_line(files: dict[str, bytes], che
     assert sorted(fetched) == sorted(needed)
     ckpt = tmp_path / "hub/owner/model/ckpt"
     present = {path.name: path.read_bytes() for path in ckpt.iterdir()}
-    written = [MARKER, "hyperdex_config.json", "hyperdex_model.bin"]
+    written = [MARKER, "hyperdex_config.json", "hyperdex_model.bin", "hyperdex_tokenizer_config.json"]
     assert {name: body for name, body in present.items() if name not in written} == needed
     assert sorted(present) == sorted([*needed, *written])
     assert not (tmp_path / "hf").exists()

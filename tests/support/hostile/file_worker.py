@@ -185,7 +185,7 @@ class Workshop:
             self.run,
             self.checked,
             lambda: self.says(inspect, str(self.model), 1),
-            lambda: self.says(status, str(self.model)),
+            lambda: self.says(status, [str(self.model)]),
         )
 
     def program(self) -> None:
@@ -204,12 +204,12 @@ class Workshop:
             state.files(phase)
             is_unchanged(self.model, state.inputs(phase), weight_files(self.model))
         self.all_of(
-            lambda: self.says(status, str(self.model)),
+            lambda: self.says(status, [str(self.model)]),
             lambda: self.says(clean, str(self.model), True, True),
         )
 
     def marker(self) -> None:
-        self.all_of(lambda: find_folder(self.root / "marker"), lambda: self.says(status, str(self.root / "marker")))
+        self.all_of(lambda: find_folder(self.root / "marker"), lambda: self.says(status, [str(self.root / "marker")]))
 
     def small_files(self) -> None:
         folders = (self.model, self.model / "ckpt")
