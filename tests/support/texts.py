@@ -20,7 +20,7 @@ _BLOCKS = [(0x20, 0x7E), (0xA1, 0x17F), (0x300, 0x36F), (0x400, 0x4FF), (0x900, 
 
 
 def texts(count: int, special: Sequence[str] = (), seed: int = 0) -> Iterator[str]:
-    """That many texts: characters of every plane, blanks, bytes at random, and each special token in every place."""
+    """Texts of characters of every plane, blanks, bytes at random, and each special token in every place."""
     chance = random.Random(seed)
     places = [
         form.replace("TOKEN", token) for token in special for form in ("TOKEN", "aTOKENb", " TOKEN ", "TOKENTOKEN")

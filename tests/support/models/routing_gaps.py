@@ -44,7 +44,7 @@ class _RecordedChoices(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Reference:
-    """What transformers computes of a text: logits [tokens, vocabulary], and the choices of its routers."""
+    """Results of transformers for a text: logits [tokens, vocabulary], and the choices of its routers."""
 
     logits: np.ndarray
     choices: list[Choice]

@@ -315,7 +315,9 @@ def test_vocabularies_of_gguf_files(tmp_path: Path, name: str) -> None:
     folder = checkpoint(tmp_path, "llama")
     try:
         copy_tokenizer(tmp_path / name, folder.source)
-    except Exception as error:
+    except Exception as error:  # transformers raises ValueError and subclasses of several libraries
+        if not any(words in str(error) for words in ("is not supported yet", "Validation error for field")):
+            raise
         pytest.skip(f"transformers does not read it: {error}")
     check(folder)
 
